@@ -1,0 +1,1 @@
+"""Delegates that translate requests for applications: ASGI, WSGI."""

@@ -1,0 +1,1 @@
+"""The non-blocking HTTP server; it knows neither ASGI nor WSGI."""

@@ -1,0 +1,75 @@
+"""The exceptions of bridge, sorted by who is at fault and what happens next.
+
+This module knows nothing else of the package; every layer may import it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BridgeError",
+    "ConfigError",
+    "ConnectionGone",
+    "FramingError",
+    "LimitExceeded",
+    "LocalProtocolError",
+    "RemoteProtocolError",
+    "RequestSyntaxError",
+    "RequestTimeout",
+    "UnsupportedFeature",
+]
+
+
+class BridgeError(Exception):
+    """The base of every exception that bridge raises on purpose."""
+
+
+class ConfigError(BridgeError, ValueError):
+    """A setting has a value that cannot be used; raised before any socket is opened."""
+
+
+class RemoteProtocolError(BridgeError):
+    """The peer broke a rule: answer ``status`` if nothing was sent, then close.
+
+    Attributes:
+        status: The HTTP status code that answers the fault.
+    """
+
+    status = 400
+
+
+class RequestSyntaxError(RemoteProtocolError):
+    """The request head is malformed (RFC 9112 sections 2 to 5): 400."""
+
+
+class FramingError(RemoteProtocolError):
+    """The end of the message cannot be told safely (RFC 9112 sections 6 and 7): 400."""
+
+
+class LimitExceeded(RemoteProtocolError):
+    """A part of the request is larger than this server takes: 413, 414 or 431."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UnsupportedFeature(RemoteProtocolError):
+    """A well-formed request asks for what this server does not do: 501, or 505 for the version."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RequestTimeout(RemoteProtocolError):
+    """The peer did not send the rest of its request in time (RFC 9110 section 15.5.9): 408."""
+
+    status = 408
+
+
+class LocalProtocolError(BridgeError):
+    """The application broke a rule: 500 if nothing was sent, else the connection is aborted."""
+
+
+class ConnectionGone(BridgeError, OSError):
+    """The peer left, or the connection was closed; what is sent now reaches nobody."""

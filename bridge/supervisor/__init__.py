@@ -1,0 +1,1 @@
+"""Everything that knows processes, signals, sockets to bind and command lines."""
