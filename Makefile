@@ -1,0 +1,71 @@
+# Every command sets up what it needs: python3 (3.11 or newer), make and a package index are enough.
+# The virtual environment is made once and again only when pyproject.toml changes.
+
+PYTHON ?= python3
+# Not "?=": some shells export HOST as the name of the machine. `make run HOST=0.0.0.0` sets it.
+HOST = 127.0.0.1
+PORT = 8000
+# S: a benchmark scenario. A: more arguments for pytest, for instance A='-k head -x'.
+S =
+A =
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Empty files that remember which parts of pyproject.toml are installed.
+DEV := $(VENV)/installed-dev
+BENCH := $(VENV)/installed-bench
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types format bench profile docs setup clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+run: $(DEV) ## serve the Flask example on http://127.0.0.1:8000 (PORT=, HOST=)
+	@exec $(PY) -m bridge run flask_app:app --app-dir examples --host '$(HOST)' --port '$(PORT)'
+
+test: $(DEV) ## run the tests (A= more pytest arguments)
+	@exec $(PY) -m pytest $(A)
+
+check: lint types test ## format, lint, types and tests: what every commit passes
+
+lint: $(DEV) ## check format and style
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types: $(DEV) ## check types
+	@$(PY) -m mypy
+
+format: $(DEV) ## format the code and repair what can be repaired
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+bench: $(BENCH) ## measure bridge beside other servers (S= one scenario)
+	@exec $(PY) -m benchmarks $(S)
+
+profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
+	@exec $(PY) -m benchmarks --profile $(S)
+
+docs: $(DEV) ## write docs/options.md from the table of settings
+	@$(PY) -m bridge.config > docs/options.md
+
+setup: $(DEV) ## only make the virtual environment
+
+clean: ## remove the virtual environment and everything made by tools
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	find bridge tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEV): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	  "bridge needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % (v[0], v[1]))'
+	@echo "Setting up $(VENV) (once, about a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(BENCH): pyproject.toml $(DEV)
+	@echo "Installing the servers to compare with ..."
+	@$(INSTALL) --editable '.[dev,bench]'
+	@touch $@

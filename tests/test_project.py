@@ -1,0 +1,358 @@
+"""What holds for the project as a whole: layers, sizes of modules, what tracked files may say, commands that exist.
+
+The checks are functions of source text, so that each of them is also shown a text that breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "bridge"
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+BELOW_CORE = ("bridge.errors", "bridge.config", "bridge.core.http1", "bridge.core.websocket")
+BELOW_ADAPTERS = (*BELOW_CORE, "bridge.core")
+BELOW_SUPERVISOR = (*BELOW_ADAPTERS, "bridge.adapters")
+BELOW_CLI = (*BELOW_SUPERVISOR, "bridge.supervisor")
+
+#: What each part of the package may import of the others, besides itself. The longest name that fits decides.
+LAYERS = {
+    "bridge.errors": (),
+    "bridge.config": ("bridge.errors",),
+    "bridge.core.http1": ("bridge.errors",),
+    "bridge.core.websocket": ("bridge.errors", "bridge.core.http1"),
+    "bridge.core": BELOW_CORE,
+    "bridge.adapters": BELOW_ADAPTERS,
+    "bridge.supervisor": BELOW_SUPERVISOR,
+    "bridge.cli": BELOW_CLI,
+    "bridge.__main__": ("bridge.cli",),
+    "bridge": (*BELOW_CLI, "bridge.cli"),
+}
+
+#: Bytes in, values out: these parts see no socket, no loop, no file and no clock.
+PURE = ("bridge.core.http1", "bridge.core.websocket")
+
+#: All that a pure part may import from outside: a list of what is allowed, so that a new module must be thought about.
+PURE_IMPORTS = {
+    "__future__",
+    "base64",
+    "binascii",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "itertools",
+    "operator",
+    "re",
+    "string",
+    "struct",
+    "typing",
+    "zlib",
+}
+
+#: Built-in functions that reach outside, or hide what they import.
+IMPURE_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
+
+#: Names that any part may take from the package itself; everything else there stands above all layers.
+PACKAGE_NAMES = frozenset({"__version__"})
+
+
+def layer_of(module: str) -> str | None:
+    """Return the entry of LAYERS that *module* belongs to, None if it has none."""
+    name = module
+    while name:
+        if name in LAYERS and (name != "bridge" or module == "bridge"):
+            return name
+        name = name.rpartition(".")[0]
+    return None
+
+
+def imported(module: str, tree: ast.AST, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of everything that *tree* imports, wherever in it the import stands.
+
+    ``from a import b`` yields ``a.b``: b may be a module, and the layer of ``a.b`` is the same if it is not.
+    """
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                parents = parts[: len(parts) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            argument = node.args[0]
+            if called in {"import_module", "__import__"} and isinstance(argument, ast.Constant):
+                yield node.lineno, str(argument.value)
+
+
+def layer_faults(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """Return what *source*, the text of *module*, imports although its layer must not."""
+    layer = layer_of(module)
+    if layer is None:
+        return [f"{module} has no place in LAYERS"]
+    tree = ast.parse(source)
+    faults = []
+    for line, name in imported(module, tree, is_package=is_package):
+        if name.split(".")[0] != "bridge":
+            if layer in PURE and name.split(".")[0] not in PURE_IMPORTS:
+                faults.append(f"{module}:{line} imports {name}: not pure")
+            continue
+        target = layer_of(name)
+        if target is None:  # "from bridge import x", x being no module: a name of the package itself
+            if name.rpartition(".")[2] in PACKAGE_NAMES:
+                continue
+            target = "bridge"
+        if target != layer and target not in LAYERS[layer]:
+            faults.append(f"{module}:{line} imports {name}: {layer} stands below {target}")
+    if layer in PURE:
+        faults += [
+            f"{module}:{node.lineno} calls {node.func.id}: not pure"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS
+        ]
+    return faults
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Return name and file of every module of the package."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules()])
+def test_imports_point_downwards(module: str, path: Path) -> None:
+    assert layer_faults(module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py") == []
+
+
+UPWARD = [
+    pytest.param("bridge.core.x", "import bridge.adapters.asgi", id="plain import"),
+    pytest.param("bridge.core.x", "from bridge.adapters.asgi import Asgi", id="name from a module"),
+    pytest.param("bridge.core.x", "from bridge.adapters import asgi", id="module from a package"),
+    pytest.param("bridge.core.x", "from bridge import adapters", id="package from the top"),
+    pytest.param("bridge.core.x", "from bridge import *", id="star from the top"),
+    pytest.param("bridge.core.x", "import bridge", id="the top itself"),
+    pytest.param("bridge.core.x", "from bridge import run", id="a name of the top"),
+    pytest.param("bridge.core.x", "from ..adapters import wsgi", id="relative, name from a package"),
+    pytest.param("bridge.core.x", "from .. import supervisor", id="relative, a package"),
+    pytest.param("bridge.core.x", "def f():\n    import bridge.cli", id="inside a function"),
+    pytest.param("bridge.core.x", "try:\n    pass\nfinally:\n    import bridge.cli", id="inside a block"),
+    pytest.param("bridge.core.x", "if TYPE_CHECKING:\n    import bridge.adapters", id="for types only"),
+    pytest.param("bridge.core.x", "import importlib\nimportlib.import_module('bridge.adapters')", id="import_module"),
+    pytest.param("bridge.core.x", "__import__('bridge.adapters')", id="__import__"),
+    pytest.param("bridge.core.x", "import bridge.__main__", id="the main module"),
+    pytest.param("bridge.adapters.x", "import bridge.supervisor.server", id="adapters, supervisor"),
+    pytest.param("bridge.adapters.x", "from bridge.cli import main", id="adapters, cli"),
+    pytest.param("bridge.supervisor.x", "from bridge.cli import main", id="supervisor, cli"),
+    pytest.param("bridge.config", "from bridge.core import httpserver", id="config, core"),
+    pytest.param("bridge.errors", "from bridge.config import Config", id="errors, config"),
+    pytest.param("bridge.core.http1.x", "from bridge.core import httputil", id="http1, core"),
+    pytest.param("bridge.core.http1.x", "from ..iostream import IOStream", id="http1, core, relative"),
+    pytest.param("bridge.core.http1.x", "from bridge.config import Config", id="http1, config"),
+    pytest.param("bridge.core.http1.x", "from bridge.core.websocket import frames", id="http1, websocket"),
+    pytest.param("bridge.unheard_of", "", id="a module without a layer"),
+]
+
+
+@pytest.mark.parametrize(("module", "source"), UPWARD)
+def test_an_upward_import_is_found(module: str, source: str) -> None:
+    assert len(layer_faults(module, source)) == 1
+
+
+def test_an_upward_import_of_a_package_file_is_found() -> None:
+    assert layer_faults("bridge.core", "from .. import adapters", is_package=True) != []
+    assert layer_faults("bridge.core", "from . import httputil", is_package=True) == []
+
+
+IMPURE = [
+    *("asyncio", "socket", "ssl", "select", "selectors", "uvloop", "queue", "contextvars", "weakref"),
+    *("threading", "multiprocessing", "subprocess", "concurrent.futures", "signal", "sys", "importlib"),
+    *("logging", "io", "os", "os.path", "pathlib", "tempfile", "time", "datetime", "random", "secrets"),
+]
+
+
+@pytest.mark.parametrize("layer", PURE)
+@pytest.mark.parametrize("name", IMPURE)
+def test_an_impure_import_is_found(layer: str, name: str) -> None:
+    assert len(layer_faults(f"{layer}.x", f"import {name}")) == 1
+    assert len(layer_faults(f"{layer}.x", f"def f():\n    from {name} import something")) == 1
+
+
+@pytest.mark.parametrize("call", ["open('f')", "print(1)", "input()", "eval('1')", "exec('1')"])
+def test_an_impure_call_is_found(call: str) -> None:
+    assert len(layer_faults("bridge.core.http1.x", f"def f():\n    return {call}")) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        (
+            "bridge.core.http1.x",
+            "import re\nfrom collections.abc import Iterator\nfrom bridge.errors import FramingError",
+        ),
+        ("bridge.core.http1.x", "from .grammar import TOKEN\nfrom bridge.core.http1 import head"),
+        ("bridge.core.websocket.x", "from bridge.core.http1.grammar import TOKEN"),
+        (
+            "bridge.core.x",
+            "import asyncio, time\nfrom bridge.core.http1.head import parse_head\nfrom . import httputil",
+        ),
+        ("bridge.adapters.x", "from bridge.core.http1.head import RequestHead\nfrom bridge.config import Config"),
+        (
+            "bridge.supervisor.x",
+            "from bridge.core.http1 import head\nfrom bridge.adapters.asgi import Asgi\nfrom bridge import __version__",
+        ),
+        ("bridge.__main__", "from bridge.cli import main"),
+        ("bridge", "from bridge.supervisor.server import run"),
+    ],
+)
+def test_a_downward_import_is_fine(module: str, source: str) -> None:
+    assert layer_faults(module, source) == []
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+MOST_LINES = 500
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+
+
+def lines_of_code(source: str) -> int:
+    """Return how many lines of *source* hold code: blank lines, comments and docstrings do not."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            lines.difference_update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(lines)
+
+
+def test_lines_of_code_are_counted_without_comments_and_docstrings() -> None:
+    source = """'Doc\n\nstring.'\n\n# comment\nx = (1,\n     2)  # two lines\n\ndef f():\n    'Doc.'\n    return 3\n"""
+    assert lines_of_code(source) == 4
+
+
+def test_no_module_is_too_long() -> None:
+    sizes = {module: lines_of_code(path.read_text(encoding="utf-8")) for module, path in modules()}
+    assert {module: size for module, size in sizes.items() if size > MOST_LINES} == {}
+
+
+# --- tracked files ----------------------------------------------------------------------------------------------------
+
+
+def tracked_files() -> list[Path]:
+    """Return the files that git tracks, or skip where there is no git repository (an unpacked source archive)."""
+    try:
+        listing = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git work tree")
+    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def local_words() -> list[str]:
+    """Return patterns that only a particular machine or network gives: places and package indexes."""
+    words = [
+        r"/home/[a-z]\w*/",
+        r"/Users/[A-Z]?[a-z]\w*/",
+        r"\.pyenv/",
+        r"pythonhosted\.org",
+        r"--(?:extra-)?index-url\b",
+        r"--trusted-host\b",
+        r"\bPIP_[A-Z_]*INDEX_URL\b",
+    ]
+    # A place like /app may well be a path in somebody's URL; one with two parts is this place.
+    places = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
+    return words + [rf"(?<![\w.]){re.escape(str(place))}\b" for place in places if len(place.parts) > 3]
+
+
+def local_faults(text: str, words: list[str]) -> list[str]:
+    """Return the lines of *text* that hold one of the patterns *words*."""
+    pattern = re.compile("|".join(words))
+    return [
+        f"{number}: {line.strip()[:80]}" for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)
+    ]
+
+
+def test_a_path_of_a_machine_is_found() -> None:
+    words = local_words()
+    assert local_faults(f"sys.path.append('{'/home'}/jo/bridge/')", words) != []
+    assert local_faults(f"pip install {'--index'}-url https://index.example/simple bridge", words) != []
+    assert (
+        local_faults("uds=/run/bridge.sock, WorkingDirectory=/srv/mysite, https://pypi.org/project/bridge", words) == []
+    )
+
+
+def test_no_file_names_a_machine() -> None:
+    words = local_words()
+    faults = {}
+    for path in tracked_files():
+        if path == Path(__file__).resolve():
+            continue  # the patterns themselves
+        try:
+            found = local_faults(path.read_text(encoding="utf-8"), words)
+        except UnicodeDecodeError:
+            continue  # not text
+        if found:
+            faults[path.name] = found
+    assert faults == {}
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def targets() -> set[str]:
+    """Return the commands of the Makefile."""
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_commands_of_the_texts_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    commands = set(re.findall(r"(?:^|`)\s*make ([a-z]+)", text, re.MULTILINE))
+    assert commands
+    assert commands <= targets()
+
+
+def test_every_command_is_phony_and_explained() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony is not None
+    assert set(phony[1].split()) == targets()
+    assert set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)) == targets()
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.index("make run") < text.index("make test") < text.index("## ")
