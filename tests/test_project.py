@@ -21,15 +21,17 @@ PACKAGE = ROOT / "bridge"
 
 # --- layers -----------------------------------------------------------------------------------------------------------
 
-BELOW_CORE = ("bridge.errors", "bridge.config", "bridge.core.http1", "bridge.core.websocket")
+BELOW_CORE = ("bridge.errors", "bridge.settings", "bridge.config", "bridge.core.http1", "bridge.core.websocket")
 BELOW_ADAPTERS = (*BELOW_CORE, "bridge.core")
 BELOW_SUPERVISOR = (*BELOW_ADAPTERS, "bridge.adapters")
-BELOW_CLI = (*BELOW_SUPERVISOR, "bridge.supervisor")
+BELOW_CLI = (*BELOW_SUPERVISOR, "bridge.supervisor", "bridge.settings_sources")
 
 #: What each part of the package may import of the others, besides itself. The longest name that fits decides.
 LAYERS = {
     "bridge.errors": (),
-    "bridge.config": ("bridge.errors",),
+    "bridge.settings": ("bridge.errors",),
+    "bridge.config": ("bridge.errors", "bridge.settings"),
+    "bridge.settings_sources": ("bridge.errors", "bridge.settings", "bridge.config"),
     "bridge.core.http1": ("bridge.errors",),
     "bridge.core.websocket": ("bridge.errors", "bridge.core.http1"),
     "bridge.core": BELOW_CORE,
@@ -49,6 +51,8 @@ PURE_IMPORTS = {
     "base64",
     "binascii",
     "bisect",
+    "codecs.getincrementaldecoder",
+    "codecs.utf_8_decode",
     "collections",
     "dataclasses",
     "enum",
@@ -62,6 +66,7 @@ PURE_IMPORTS = {
     "struct",
     "typing",
     "urllib.parse",
+    "websockets.speedups",  # one C function from bytes to bytes, taken where it is installed
     "zlib",
 }
 
@@ -166,6 +171,8 @@ UPWARD = [
     pytest.param("bridge.adapters.x", "import bridge.supervisor.server", id="adapters, supervisor"),
     pytest.param("bridge.adapters.x", "from bridge.cli import main", id="adapters, cli"),
     pytest.param("bridge.supervisor.x", "from bridge.cli import main", id="supervisor, cli"),
+    pytest.param("bridge.core.x", "from bridge.settings_sources import load", id="core, settings_sources"),
+    pytest.param("bridge.settings", "from bridge.config import Config", id="settings, config"),
     pytest.param("bridge.config", "from bridge.core import httpserver", id="config, core"),
     pytest.param("bridge.errors", "from bridge.config import Config", id="errors, config"),
     pytest.param("bridge.core.http1.x", "from bridge.core import httputil", id="http1, core"),
@@ -190,7 +197,7 @@ IMPURE = [
     *("asyncio", "socket", "ssl", "select", "selectors", "uvloop", "queue", "contextvars", "weakref"),
     *("threading", "multiprocessing", "subprocess", "concurrent.futures", "signal", "sys", "importlib"),
     *("logging", "io", "os", "os.path", "pathlib", "tempfile", "time", "datetime", "random", "secrets"),
-    *("http.client", "http", "urllib.request", "urllib", "zlibx"),
+    *("http.client", "http", "urllib.request", "urllib", "codecs", "codecs.open", "websockets", "zlibx"),
 ]
 
 
