@@ -1,0 +1,124 @@
+"""What servers, delegates and applications share: one place for the documented names, and a few small helpers.
+
+The work is done in ``httpheaders``, ``startline``, ``delegates``, ``httprequest``, ``forms`` and ``cookies``.
+"""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import http.client
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping
+from email.utils import formatdate
+from typing import AnyStr
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from bridge.core.cookies import parse_cookie
+from bridge.core.delegates import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from bridge.core.forms import (
+    HTTPFile,
+    ParseBodyConfig,
+    ParseMultipartConfig,
+    ParseUrlEncodedConfig,
+    parse_body_arguments,
+    parse_multipart_form_data,
+    set_parse_body_config,
+)
+from bridge.core.httpheaders import HTTPHeaders
+from bridge.core.httprequest import HTTPServerRequest, split_host_and_port
+from bridge.core.startline import (
+    HTTPInputError,
+    HTTPOutputError,
+    RequestStartLine,
+    ResponseStartLine,
+    parse_request_start_line,
+    parse_response_start_line,
+)
+
+__all__ = [
+    "HTTPConnection",
+    "HTTPFile",
+    "HTTPHeaders",
+    "HTTPInputError",
+    "HTTPMessageDelegate",
+    "HTTPOutputError",
+    "HTTPServerConnectionDelegate",
+    "HTTPServerRequest",
+    "ParseBodyConfig",
+    "ParseMultipartConfig",
+    "ParseUrlEncodedConfig",
+    "RequestStartLine",
+    "ResponseStartLine",
+    "encode_username_password",
+    "format_timestamp",
+    "parse_body_arguments",
+    "parse_cookie",
+    "parse_multipart_form_data",
+    "parse_request_start_line",
+    "parse_response_start_line",
+    "qs_to_qsl",
+    "responses",
+    "set_parse_body_config",
+    "split_host_and_port",
+    "url_concat",
+]
+
+# Status code -> reason phrase.
+responses = http.client.responses
+
+
+def url_concat(url: str, args: Mapping[str, str] | list[tuple[str, str]] | tuple[tuple[str, str], ...] | None) -> str:
+    """Return *url* with *args* added to its query, whether or not it has one.
+
+    Args:
+        url: May have a query and a fragment.
+        args: A mapping, or a list or tuple of pairs; None adds nothing.
+
+    Raises:
+        TypeError: *args* is something else.
+    """
+    if args is None:
+        return url
+    if not isinstance(args, Mapping | list | tuple):
+        raise TypeError(f"args {args!r:.80} is no mapping, list or tuple")
+    parts = urlsplit(url)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs.extend(args.items() if isinstance(args, Mapping) else args)
+    return parts._replace(query=urlencode(pairs)).geturl()
+
+
+def format_timestamp(
+    ts: float | tuple[int, ...] | time.struct_time | datetime.datetime,
+) -> str:
+    """Return *ts* as a date field has it (RFC 9110 section 5.6.7).
+
+    Args:
+        ts: Seconds since the epoch; or a tuple as ``time.gmtime`` returns it; or a datetime, which is taken as UTC if
+            it has no time zone.
+
+    Raises:
+        TypeError: *ts* is something else.
+    """
+    if isinstance(ts, datetime.datetime):
+        ts = calendar.timegm(ts.utctimetuple())
+    elif isinstance(ts, tuple):
+        ts = calendar.timegm(ts)
+    elif not isinstance(ts, int | float):
+        raise TypeError(f"{ts!r} is no timestamp, time tuple or datetime")
+    return formatdate(ts, usegmt=True)
+
+
+def qs_to_qsl(qs: Mapping[str, list[AnyStr]]) -> Iterable[tuple[str, AnyStr]]:
+    """Yield the name-value pairs of what ``urllib.parse.parse_qs`` returned."""
+    for name, values in qs.items():
+        for value in values:
+            yield name, value
+
+
+def encode_username_password(username: str | bytes, password: str | bytes) -> bytes:
+    """Return ``username:password`` as the Basic scheme wants it, before base64 (RFC 7617 section 2.1)."""
+    return b":".join(
+        unicodedata.normalize("NFC", text).encode() if isinstance(text, str) else text for text in (username, password)
+    )
