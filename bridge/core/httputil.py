@@ -1,6 +1,6 @@
 """What servers, delegates and applications share: one place for the documented names, and a few small helpers.
 
-The work is done in ``httpheaders``, ``startline``, ``delegates``, ``httprequest``, ``forms`` and ``cookies``.
+The work is done in ``httpheaders``, ``startline``, ``interfaces``, ``httprequest``, ``forms`` and ``cookies``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import AnyStr
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from bridge.core.cookies import parse_cookie
-from bridge.core.delegates import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from bridge.core.interfaces import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.forms import (
     HTTPFile,
     ParseBodyConfig,
