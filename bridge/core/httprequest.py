@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from http.cookies import SimpleCookie
 
     from bridge.core.context import ConnectionContext
-    from bridge.core.interfaces import HTTPConnection
     from bridge.core.forms import HTTPFile
     from bridge.core.http1.head import RequestHead
+    from bridge.core.interfaces import HTTPConnection
 
 __all__ = ["HTTPServerRequest", "split_host_and_port"]
 

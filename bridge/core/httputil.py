@@ -16,7 +16,6 @@ from typing import AnyStr
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from bridge.core.cookies import parse_cookie
-from bridge.core.interfaces import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.forms import (
     HTTPFile,
     ParseBodyConfig,
@@ -28,6 +27,7 @@ from bridge.core.forms import (
 )
 from bridge.core.httpheaders import HTTPHeaders
 from bridge.core.httprequest import HTTPServerRequest, split_host_and_port
+from bridge.core.interfaces import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.startline import (
     HTTPInputError,
     HTTPOutputError,
