@@ -1,0 +1,279 @@
+"""Imports the application that a target names, and explains in one line why it cannot.
+
+Two faults look alike and are told apart here: the target names something that is not there, or it is there and its own
+code raised. Only the second one has a traceback worth reading, and only the application's part of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from types import ModuleType
+
+from bridge.errors import ConfigError
+
+__all__ = ["TargetError", "load_target"]
+
+BARE_MODULE_NAMES = ("application", "app", "asgi", "wsgi")
+FACTORY_NAMES = ("create_app", "make_app")
+
+_FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<path>.*))?", re.DOTALL)
+_DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_BRIDGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class TargetError(ConfigError):
+    """The target cannot be loaded.
+
+    Attributes:
+        app_traceback: The application's own traceback, ending in a line feed, when its code raised; else empty.
+    """
+
+    def __init__(self, message: str, app_traceback: str = "") -> None:
+        super().__init__(message)
+        self.app_traceback = app_traceback
+
+
+def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
+    """Import *target* and return the object it names.
+
+    Args:
+        target: ``module:attribute`` with dots on either side, ``module:factory()``, ``path/to/file.py:attribute`` (the
+            path relative to the current directory), or a module or file alone: then the first of its attributes
+            application, app, asgi and wsgi.
+        factory: Call the object without arguments and return the result, as the parentheses do.
+        app_dir: The directory that is put first on ``sys.path``; None for the current one.
+
+    Raises:
+        TargetError: The target is malformed, not there, or its code raised.
+        ConfigError: *app_dir* is not a directory.
+    """
+    directory = os.path.abspath(app_dir or os.curdir)
+    if not os.path.isdir(directory):
+        raise ConfigError(f"--app-dir: {app_dir!r} is not a directory")
+    _put_first_on_path(directory)
+
+    file = _FILE.fullmatch(target)
+    if file is not None:
+        name, path = _module_of_file(target, file["file"]), file["path"]
+    else:
+        name, colon, path = target.partition(":")
+        _check_module_name(target, name)
+        path = path if colon else None
+    called = path is not None and path.endswith("()")
+    if path is not None:
+        path = path.removesuffix("()")
+        if _DOTTED.fullmatch(path) is None:
+            raise TargetError(f"{target}: {path!r} is not attribute, attribute.attribute or factory()")
+
+    module = _import(target, name, directory)
+    if file is not None:
+        _check_origin(target, module, file["file"])
+    found = _default_attribute(target, module, factory) if path is None else _attribute(target, module, path)
+    if factory or called:
+        found = _call(target, found)
+    if found is None:
+        raise TargetError(f"{target}: it is None, not an application")
+    return found
+
+
+# --- the module ------------------------------------------------------------------------------------------------------
+
+
+def _put_first_on_path(directory: str) -> None:
+    if sys.path[:1] != [directory]:
+        sys.path.insert(0, directory)
+
+
+def _check_module_name(target: str, name: str) -> None:
+    if _DOTTED.fullmatch(name) is not None:
+        return
+    if "/" in name or os.sep in name:
+        raise TargetError(f"{target}: {name!r} is not a module; a file is written path/to/file.py:attribute")
+    raise TargetError(f"{target}: {name!r} is not a module; a target is module:attribute or path/to/file.py:attribute")
+
+
+def _module_of_file(target: str, file: str) -> str:
+    """Return the name under which *file* is imported, and make its top directory importable.
+
+    A file inside packages is imported as a part of them, so that its relative imports work.
+    """
+    path = os.path.abspath(file)
+    directory, base = os.path.split(path)
+    if not os.path.isfile(path):
+        there = [name for name in _listdir(directory) if name.endswith(".py")]
+        raise TargetError(f"{target}: there is no file {path}{_nearest(base, there)}")
+    parts = [base.removesuffix(".py")]
+    while os.path.isfile(os.path.join(directory, "__init__.py")):
+        directory, package = os.path.split(directory)
+        parts.insert(0, package)
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts.pop()
+    if "." in parts[-1]:
+        raise TargetError(f"{target}: a file with more than one dot in its name cannot be imported: {base}")
+    _put_first_on_path(directory)
+    return ".".join(parts)
+
+
+def _check_origin(target: str, module: ModuleType, file: str) -> None:
+    """Refuse a module that came from elsewhere, as when a file is called like one of the standard library."""
+    origin = getattr(module, "__file__", None)
+    if origin is None or not os.path.samefile(origin, file):
+        raise TargetError(
+            f"{target}: the name of this file is taken by module {module.__name__!r}"
+            f" from {origin or 'the interpreter'}; rename the file"
+        )
+
+
+def _import(target: str, name: str, directory: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        missing = exc.name or ""
+        if (name == missing or name.startswith(missing + ".")) and not _app_frames(exc):
+            raise TargetError(_not_found(target, name, missing, directory)) from None
+        raise _raised(target, f"importing module {name!r}", exc) from exc
+    except (Exception, SystemExit) as exc:
+        raise _raised(target, f"importing module {name!r}", exc) from exc
+
+
+def _not_found(target: str, name: str, missing: str, directory: str) -> str:
+    """Say what was looked for, and what is there."""
+    parent, _, last = missing.rpartition(".")
+    if not parent:
+        return f"{target}: there is no module {missing!r} in {directory} or on the import path" + _nearest(
+            last, _modules_in([directory])
+        )
+    package = sys.modules[parent]  # it was imported on the way
+    if hasattr(package, last):
+        attribute = name.removeprefix(parent + ".")
+        return f"{target}: {parent!r} has no module {last!r} but an attribute; did you mean {parent}:{attribute}?"
+    paths = getattr(package, "__path__", None)
+    if paths is None:
+        return f"{target}: there is no module {missing!r}, as {parent!r} is a module, not a package"
+    there = [f"{parent}.{found}" for found in _modules_in(list(paths))]
+    return f"{target}: there is no module {missing!r} in package {parent!r} ({next(iter(paths))})" + _nearest(
+        missing, there
+    )
+
+
+def _modules_in(directories: list[str]) -> list[str]:
+    from pkgutil import iter_modules
+
+    return [module.name for module in iter_modules(directories)]
+
+
+def _listdir(directory: str) -> list[str]:
+    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+
+# --- the attribute ---------------------------------------------------------------------------------------------------
+
+
+_MISSING = object()
+
+
+def _default_attribute(target: str, module: ModuleType, factory: bool) -> object:
+    names = BARE_MODULE_NAMES + (FACTORY_NAMES if factory else ())
+    for name in names:
+        found = _getattr(target, module, name)
+        if found is not None and not isinstance(found, ModuleType):
+            return found
+    wanted = ", ".join(names[:-1]) + " or " + names[-1]
+    raise TargetError(
+        f"{target}: module {module.__name__!r} has no attribute {wanted}{_nearest('application', _public(module))};"
+        f" a target is module:attribute"
+    )
+
+
+def _attribute(target: str, module: ModuleType, path: str) -> object:
+    found: object = module
+    where = f"module {module.__name__!r} ({getattr(module, '__file__', None) or 'built in'})"
+    for name in path.split("."):
+        value = _getattr(target, found, name, _MISSING)
+        if value is _MISSING:
+            raise TargetError(f"{target}: {where} has no attribute {name!r}{_nearest(name, _public(found))}")
+        found, where = value, f"{name!r}, which is of type {type(value).__name__!r},"
+    return found
+
+
+def _getattr(target: str, owner: object, name: str, default: object = None) -> object:
+    try:
+        return getattr(owner, name, default)
+    except Exception as exc:  # a property, or a module's __getattr__, is the application's code
+        raise _raised(target, f"reading attribute {name!r}", exc) from exc
+
+
+def _public(owner: object) -> list[str]:
+    return [name for name in dir(owner) if not name.startswith("_")]
+
+
+def _call(target: str, factory: object) -> object:
+    name = getattr(factory, "__name__", None) or type(factory).__name__
+    if not callable(factory):
+        raise TargetError(f"{target}: a factory was expected, but it is of type {name!r} and cannot be called")
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as exc:
+        raise TargetError(f"{target}: factory {name!r} cannot be called without arguments: {_one_line(exc)}") from None
+    except ValueError:
+        pass  # no signature to check: the call will tell
+    try:
+        made: object = factory()
+    except (Exception, SystemExit) as exc:
+        raise _raised(target, f"calling factory {name!r}", exc) from exc
+    if inspect.iscoroutine(made):
+        made.close()
+        raise TargetError(f"{target}: factory {name!r} is a coroutine function; a plain function was expected")
+    return made
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    """Return "; did you mean ...", or what there is, or nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, candidates, n=3)
+    if near:
+        return "; did you mean " + " or ".join(map(repr, near)) + "?"
+    if not candidates:
+        return ""
+    return "; there is " + ", ".join(candidates[:8]) + (" ..." if len(candidates) > 8 else "")
+
+
+def _one_line(exc: BaseException) -> str:
+    lines = str(exc).splitlines() or [""]
+    return lines[0] if len(lines[0]) <= 200 else lines[0][:197] + "..."
+
+
+def _raised(target: str, doing: str, exc: BaseException) -> TargetError:
+    text = _one_line(exc)
+    told = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    return TargetError(f"{target}: {doing} raised {told}", _app_traceback(exc))
+
+
+def _is_ours(filename: str) -> bool:
+    """Tell whether a frame belongs to the import machinery or to bridge, which say nothing about the application."""
+    return filename.startswith("<frozen importlib") or filename == importlib.__file__ or filename.startswith(_BRIDGE)
+
+
+def _app_frames(exc: BaseException) -> bool:
+    return any(not _is_ours(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(exc.__traceback__))
+
+
+def _app_traceback(exc: BaseException) -> str:
+    """Format *exc* and what led to it without the frames that are not the application's."""
+    told = traceback.TracebackException.from_exception(exc)
+    pending: list[traceback.TracebackException] = [told]
+    while pending:
+        part = pending.pop()
+        part.stack[:] = [frame for frame in part.stack if not _is_ours(frame.filename)]
+        related = (part.__cause__, part.__context__, *(part.exceptions or ()))
+        pending += [other for other in related if other is not None]
+    return "".join(told.format())

@@ -1,0 +1,99 @@
+"""The command ``bridge``: turns arguments into a `Config`, starts the server, and turns failures into an exit status.
+
+It imports nothing but `bridge.errors` until it knows that a server is to be started.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from bridge import __version__
+from bridge.errors import ConfigError
+
+__all__ = ["main"]
+
+USAGE_ERROR = 2
+TARGET_ERROR = 3
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+_HELP = """\
+usage: bridge run TARGET [options]
+
+One HTTP server for ASGI, WSGI and Tornado-style applications.
+
+  bridge run app:app                      the object `app` in app.py: Flask, FastAPI, Django, a delegate ...
+  bridge run project.wsgi                 its `application`
+  bridge run "factory:create_app()"       what the function returns
+  bridge run app:app --port 0 --threads 8
+  bridge run app:app --bind unix:/run/app.sock
+
+  bridge run --help                       every option
+  bridge --version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with *argv* (default: the process's arguments) and return its exit status.
+
+    0 after a graceful stop, 2 for a wrong option, 3 when the target cannot be loaded; the server has more of its own.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = words[0] if words else ""
+    if command in {"--version", "-V"}:
+        print(_version())
+        return 0
+    if command in {"--help", "-h", "help"}:
+        print(_HELP, end="")
+        return 0
+    if not words:
+        print(_HELP, end="", file=sys.stderr)
+        return USAGE_ERROR
+    if command != "run":
+        hint = f"bridge run {' '.join(words)}" if not command.startswith("-") else "bridge run TARGET " + command
+        return _fail(f"{command}: there is no such command; did you mean `{hint}`?", USAGE_ERROR)
+    options = words[1 : words.index("--")] if "--" in words else words[1:]
+    if "--help" in options or "-h" in options:
+        return _print_run_help()
+    return _run(words[1:])
+
+
+def _run(words: Sequence[str]) -> int:
+    from bridge.adapters.loading import TargetError
+    from bridge.settings_sources import load
+
+    try:
+        config = load(words, os.environ)
+        if not config.target:
+            raise ConfigError("TARGET: nothing to serve; name it as module:attribute, for example `bridge run app:app`")
+
+        from bridge.supervisor.server import Server
+
+        return Server(config).run()
+    except TargetError as exc:
+        sys.stderr.write(exc.app_traceback)
+        return _fail(str(exc), TARGET_ERROR)
+    except ConfigError as exc:
+        return _fail(str(exc), USAGE_ERROR)
+    except KeyboardInterrupt:  # while the application was imported; later the server takes the signal itself
+        return INTERRUPTED
+
+
+def _print_run_help() -> int:
+    import shutil
+
+    from bridge.settings_docs import run_help
+
+    print(run_help(shutil.get_terminal_size().columns), end="")
+    return 0
+
+
+def _version() -> str:
+    implementation, (major, minor, micro, *_) = sys.implementation.name, sys.version_info
+    return f"bridge {__version__} ({implementation} {major}.{minor}.{micro}, {sys.platform})"
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"bridge: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,382 @@
+"""The kinds of values a setting can have, and the row that describes one setting.
+
+A kind turns the text of an option or an environment variable into a value and can say in words what it takes. Which
+settings exist is the subject of `bridge.config`; where their values come from, of `bridge.settings_sources`.
+Nothing here opens a file, resolves a name or imports a heavy module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import field
+from typing import Generic, NamedTuple, TypeVar
+
+__all__ = [
+    "Address",
+    "FileDescriptor",
+    "Kind",
+    "Setting",
+    "TCPAddress",
+    "UnixAddress",
+    "choice",
+    "off_or",
+    "seconds",
+    "setting",
+    "show",
+    "whole",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class TCPAddress(NamedTuple):
+    """A host and a port to listen on; an empty host means every interface, port 0 any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UnixAddress(NamedTuple):
+    """The path of a Unix domain socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+class FileDescriptor(NamedTuple):
+    """The number of an inherited file descriptor that is already a listening socket."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"fd://{self.number}"
+
+
+Address = TCPAddress | UnixAddress | FileDescriptor
+
+
+class Kind(Generic[T_co]):
+    """One kind of value.
+
+    Attributes:
+        parse: Turns text into a value; raises ValueError when the text is not allowed.
+        allowed: What is allowed, as the end of the sentence "... is not ...".
+        metavar: The placeholder in the help; empty for switches, which take no value on the command line.
+        unit: "bytes", "seconds" or empty.
+        can_be_off: Whether None is a value, written ``off``.
+        repeats: Whether the option may be given several times; the text of such a kind is separated by commas.
+        choices: All the words it takes, when there are only so many.
+    """
+
+    __slots__ = ("allowed", "can_be_off", "choices", "metavar", "parse", "repeats", "unit")
+
+    def __init__(
+        self,
+        parse: Callable[[str], T_co],
+        allowed: str,
+        metavar: str,
+        *,
+        unit: str = "",
+        can_be_off: bool = False,
+        repeats: bool = False,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.parse = parse
+        self.allowed = allowed
+        self.metavar = metavar
+        self.unit = unit
+        self.can_be_off = can_be_off
+        self.repeats = repeats
+        self.choices = choices
+
+
+class Setting(NamedTuple):
+    """One row of the table of settings.
+
+    Attributes:
+        name: The attribute of `bridge.config.Config`; option and environment names are derived from it.
+        default: The value when no source gives one.
+        group: The heading it stands under in the help.
+        kind: How its text is read.
+        help: One sentence without a full stop.
+        short: A one-letter option such as ``-b``, or empty.
+        aliases: Other names, as other servers spell them; accepted, not shown in the help.
+        foreign: Environment variables of other tools that are honoured below ``BRIDGE_...``.
+        shown: The default in words, where the value alone would mislead; else empty.
+        positional: Whether it is the argument of the command instead of an option.
+    """
+
+    name: str
+    default: object
+    group: str
+    kind: Kind[object]
+    help: str
+    short: str = ""
+    aliases: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    shown: str = ""
+    positional: bool = False
+
+    @property
+    def option(self) -> str:
+        """The canonical option, ``--like-this``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Every option that names this setting, the canonical one first."""
+        names = (self.option, *(f"--{alias}" for alias in self.aliases))
+        negated = tuple("--no-" + name[2:] for name in names) if self.is_switch else ()
+        return names + negated + ((self.short,) if self.short else ())
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """The environment variables that name this setting, the canonical one first."""
+        return tuple("BRIDGE_" + name.upper().replace("-", "_") for name in (self.name, *self.aliases))
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the option takes no value and has a ``--no-`` form."""
+        return not self.kind.metavar
+
+
+def setting(
+    group: str,
+    kind: Kind[T],
+    default: T,
+    help_text: str,
+    *,
+    short: str = "",
+    aliases: tuple[str, ...] = (),
+    foreign: tuple[str, ...] = (),
+    shown: str = "",
+    positional: bool = False,
+    secret: bool = False,
+) -> T:
+    """Declare one field of `bridge.config.Config`: a `Setting`, and whether its value is kept out of the repr."""
+    row = {
+        "group": group,
+        "kind": kind,
+        "help": help_text,
+        "short": short,
+        "aliases": aliases,
+        "foreign": foreign,
+        "shown": shown,
+        "positional": positional,
+    }
+    return field(default=default, metadata=row, repr=not secret)
+
+
+def show(row: Setting) -> str:
+    """Return the default of *row* as a user would write it; empty when there is none."""
+    value, unit = row.default, row.kind.unit
+    if row.shown:
+        return row.shown
+    if value is None:
+        return "off" if row.kind.can_be_off else ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int) and unit == "bytes":
+        for size, suffix in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+            if value and value % size == 0:
+                return f"{value // size} {suffix}"
+    if isinstance(value, float) and unit == "seconds":
+        return f"{value:g} s"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+# Patterns, not int() and float(): those take "1_000", "+5", "٣" and "nan".
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_SIZE = re.compile(r"([0-9]{1,15}) ?(?:([kmg])(?:i?b)?|b)?", re.ASCII | re.IGNORECASE)
+_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
+_OCTAL = re.compile(r"(?:0o?)?([0-7]{3})")
+_SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SECONDS_FACTOR = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _match(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    match = pattern.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return match
+
+
+def whole(minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[int]:
+    """Return the kind of whole numbers from *minimum* to *maximum*, both included."""
+
+    def parse(text: str) -> int:
+        value = int(_match(_WHOLE, text)[0])
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError(text)
+        return value
+
+    reach = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
+    return Kind(parse, f"a whole number {reach}", metavar)
+
+
+def _size(text: str) -> int:
+    number, factor = _match(_SIZE, text).groups()
+    value = int(number) * _SIZE_FACTOR[(factor or "").lower()]
+    if value == 0:
+        raise ValueError(text)
+    return value
+
+
+SIZE = Kind(_size, "a size above 0 such as 8190, 64k or 1GiB", "SIZE", unit="bytes")
+
+
+def seconds(*, zero: bool = False) -> Kind[float]:
+    """Return the kind of durations in seconds; *zero* says whether 0 is allowed."""
+
+    def parse(text: str) -> float:
+        number, factor = _match(_SECONDS, text).groups()
+        value = float(number) * _SECONDS_FACTOR[(factor or "s").lower()]
+        if value == 0 and not zero:
+            raise ValueError(text)
+        return value
+
+    reach = "0 or a time" if zero else "a time above 0"
+    return Kind(parse, f"{reach} such as 30, 30s or 5m", "TIME", unit="seconds")
+
+
+MODE = Kind(lambda text: int(_match(_OCTAL, text)[1], 8), "a file mode of three octal digits such as 660", "OCTAL")
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _text(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+TEXT = Kind(_text, "printable text", "TEXT")
+FILE = Kind(_text, "a path", "FILE")
+DIRECTORY = Kind(_text, "a path", "DIR")
+
+
+def choice(metavar: str, *names: str, synonyms: dict[str, str] | None = None) -> Kind[str]:
+    """Return the kind whose values are *names*; *synonyms* are accepted and stand for one of them."""
+    values = {name: name for name in names} | (synonyms or {})
+
+    def parse(text: str) -> str:
+        try:
+            return values[text.strip().lower()]
+        except KeyError:
+            raise ValueError(text) from None
+
+    return Kind(parse, "one of " + ", ".join(names), metavar, choices=names)
+
+
+_SWITCH_WORDS = {
+    "on": True,
+    "true": True,
+    "yes": True,
+    "1": True,
+    "off": False,
+    "false": False,
+    "no": False,
+    "0": False,
+}
+
+
+def _switch(text: str) -> bool:
+    try:
+        return _SWITCH_WORDS[text.strip().lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+SWITCH = Kind(_switch, "on or off", "")
+
+
+def off_or(kind: Kind[T]) -> Kind[T | None]:
+    """Return *kind* with None, written ``off``, as one more value."""
+
+    def parse(text: str) -> T | None:
+        return None if text.strip().lower() in {"off", "none"} else kind.parse(text)
+
+    return Kind(parse, f"{kind.allowed}, or off", kind.metavar, unit=kind.unit, can_be_off=True)
+
+
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and (not path.startswith("/") or not path.isprintable() or set(path) & set("?# ")):
+        raise ValueError(text)
+    return path
+
+
+ROOT_PATH = Kind(_root_path, "empty or a path that begins with /", "PATH")
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\*|")
+_PORT = whole(0, 65535, "PORT")
+
+
+def _host(text: str) -> str:
+    name = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in name:
+        from ipaddress import IPv6Address
+
+        IPv6Address(name)  # a ValueError of its own
+        return name
+    if name != text:  # brackets are for IPv6 alone
+        raise ValueError(text)
+    return "" if _match(_HOST_NAME, name)[0] == "*" else name.strip()
+
+
+HOST = Kind(_host, "a host name or an IP address (the port has an option of its own)", "HOST")
+PORT = _PORT
+
+
+def _address(text: str) -> Address:
+    text = text.strip()
+    if text.startswith("unix:"):
+        path = text[5:]
+        return UnixAddress(_text(path[2:] if path.startswith("//") else path))
+    if text.startswith("fd://"):
+        return FileDescriptor(int(_match(_WHOLE, text[5:])[0]))
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        raise ValueError(text)
+    return TCPAddress(_host(host), _PORT.parse(port))
+
+
+def _addresses(text: str) -> tuple[Address, ...]:
+    return tuple(_address(part) for part in text.split(","))
+
+
+ADDRESSES = Kind(_addresses, "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N", "ADDRESS", repeats=True)
+
+
+def _network(text: str) -> str:
+    from ipaddress import ip_network
+
+    if text in {"*", "unix"}:
+        return text
+    network = ip_network(text, strict=False)
+    return str(network if network.num_addresses > 1 else network.network_address)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    return tuple(_network(part.strip()) for part in text.split(","))
+
+
+NETWORKS = Kind(
+    _networks,
+    "a list of IP addresses, networks such as 10.0.0.0/8, unix, or *",
+    "LIST",
+    repeats=True,
+)

@@ -1,0 +1,212 @@
+"""Where the values of settings come from: environment and command line, in rising order.
+
+Each source is read into a layer, which maps names of settings to text that is not looked at yet. The layers are merged,
+and only what wins is converted, so that a good option overrides a bad variable. A configuration file is one more layer
+between the defaults and the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from bridge.config import SETTINGS, Config
+from bridge.errors import ConfigError
+from bridge.settings import Setting
+
+__all__ = ["Given", "Layer", "from_command_line", "from_environment", "load", "merge", "resolve"]
+
+
+class Given(NamedTuple):
+    """The text a user wrote for one setting, and how he named the setting there."""
+
+    text: str
+    origin: str
+
+
+Layer = dict[str, Given]
+
+_BY_NAME = {row.name: row for row in SETTINGS}
+_OPTIONS = [row for row in SETTINGS if not row.positional]
+_SWITCHES = frozenset(spelling for row in SETTINGS if row.is_switch for spelling in row.spellings)
+_HOST_AND_PORT = frozenset({"host", "port"})
+_LISTENERS = frozenset({"bind", "uds", "fd"})
+
+# Short options that mean different things in the servers people come from: accepting one meaning would betray the rest.
+_COLLISIONS = {
+    "-p": "means the port in some servers and the pid file in others; write --port",
+    "-t": "means a worker's heartbeat in some servers and a request's deadline in others; write --timeout-request",
+    "--timeout": "means a worker's heartbeat in some servers and a request's deadline in others;"
+    " write --timeout-request",
+    "-u": "means a Unix domain socket in some servers and a user in others; write --uds",
+}
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
+    """Return the settings that the arguments of ``bridge run`` and the environment give.
+
+    Raises:
+        ConfigError: An unknown option, a value that is not allowed, or settings that contradict each other.
+    """
+    return resolve(merge([*from_environment(environ), from_command_line(argv)]))
+
+
+def from_environment(environ: Mapping[str, str]) -> list[Layer]:
+    """Return two layers: variables of other tools that are honoured, and above them ``BRIDGE_...``.
+
+    An empty variable counts as absent. Unknown ``BRIDGE_...`` variables are left alone: Kubernetes, for one, makes such
+    names for a service that is called bridge.
+    """
+    foreign: Layer = {}
+    own: Layer = {}
+    for row in SETTINGS:
+        for layer, names in ((foreign, row.foreign), (own, row.environment)):
+            found = next((name for name in names if environ.get(name)), None)
+            if found is not None:
+                layer[row.name] = Given(environ[found], found)
+    return [foreign, own]
+
+
+def from_command_line(argv: Sequence[str]) -> Layer:
+    """Return the layer of the arguments that follow ``bridge run``.
+
+    Raises:
+        ConfigError: An unknown option, one without its value, or more than one target.
+    """
+    options, positional = _split_at_dashes(argv)
+    found = argparse.Namespace(given=[])
+    _, rest = _parser().parse_known_args([_normalised(argument) for argument in options], found)
+    for argument in rest:
+        if argument.startswith("-") and argument != "-":
+            _refuse_unknown(argument.partition("=")[0])
+    layer: Layer = {}
+    for name, option, text in found.given:
+        before = layer.get(name)
+        if before is not None and _BY_NAME[name].kind.repeats:
+            text = f"{before.text},{text}"  # noqa: PLW2901 - the repeated option continues the list
+        layer[name] = Given(text, option)
+    targets = [*rest, *positional]
+    if len(targets) > 1:
+        raise ConfigError(f"TARGET: {targets[0]!r} and {targets[1]!r}: only one application can be served")
+    if targets:
+        layer["target"] = Given(targets[0], "TARGET")
+    return layer
+
+
+def merge(layers: Sequence[Layer]) -> Layer:
+    """Merge *layers*, lowest first.
+
+    Ways to say where to listen do not mix across layers: ``--port`` on the command line sets BRIDGE_BIND aside, and
+    ``--uds`` sets PORT aside.
+
+    Raises:
+        ConfigError: One layer says where to listen in two ways.
+    """
+    merged: Layer = {}
+    for layer in layers:
+        pair, listeners = _HOST_AND_PORT & layer.keys(), _LISTENERS & layer.keys()
+        if pair and listeners:
+            one, other = layer[min(pair)].origin, layer[min(listeners)].origin
+            raise ConfigError(f"{one}: cannot be used beside {other}, which already says where to listen")
+        if pair or listeners:
+            for name in _LISTENERS if pair else _HOST_AND_PORT | _LISTENERS:
+                merged.pop(name, None)
+        merged.update(layer)
+    return merged
+
+
+def resolve(layer: Layer) -> Config:
+    """Convert the text of *layer* and return the settings; what it lacks keeps its default.
+
+    Raises:
+        ConfigError: A value that is not allowed, or settings that contradict each other.
+    """
+    layer = dict(layer)
+    if "port" in layer and "host" not in layer and layer["port"].origin == "PORT":
+        layer["host"] = Given("*", "PORT")  # platforms that set PORT connect from outside the container
+    if "forwarded_allow_ips" in layer and "proxy_headers" not in layer:
+        layer["proxy_headers"] = Given("on", layer["forwarded_allow_ips"].origin)
+    return Config(**{name: _convert(_BY_NAME[name], given) for name, given in layer.items()})  # type: ignore[arg-type]  # each kind converts to the type of its field; a test holds the two together
+
+
+def _convert(row: Setting, given: Given) -> object:
+    try:
+        return row.kind.parse(given.text)
+    except ValueError:
+        text = given.text if len(given.text) <= 80 else given.text[:77] + "..."
+        shown = "the value" if row.name == "ssl_keyfile_password" else repr(text)
+        raise ConfigError(f"{given.origin}: {shown} is not {row.kind.allowed}") from None
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+class _Collect(argparse.Action):
+    """Note option and text in the order given; conversion comes later, so that errors name what the user wrote."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        option = option_string or ""
+        row = _BY_NAME[self.dest]
+        if row.is_switch:
+            namespace.given.append((self.dest, option, "off" if option.startswith("--no-") else "on"))
+        elif isinstance(values, str):
+            namespace.given.append((self.dest, option, values))
+        else:
+            raise ConfigError(f"{option}: needs a value: {row.kind.allowed}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    # The width is fixed because argparse would otherwise ask for the terminal's at each option, importing shutil.
+    parser = argparse.ArgumentParser(
+        prog="bridge run",
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
+    )
+    for row in _OPTIONS:
+        parser.add_argument(*row.spellings, action=_Collect, dest=row.name, nargs=0 if row.is_switch else "?")
+    return parser
+
+
+def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split *argv* at ``--``, after which nothing is an option."""
+    words = list(argv)
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _normalised(argument: str) -> str:
+    """Write the name in ``--some_option=value`` with dashes, as some servers' users are used to underscores."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    name = name.replace("_", "-")
+    if equals and name in _SWITCHES:
+        raise ConfigError(f"{name}: takes no value; --no-... is the opposite")
+    return name + equals + value
+
+
+def _refuse_unknown(option: str) -> NoReturn:
+    short = option[:2]  # "-p8000" is -p with its value
+    for name in (option, short):
+        if name in _COLLISIONS:
+            raise ConfigError(f"{name}: {_COLLISIONS[name]}")
+    from difflib import get_close_matches
+
+    canonical = {}
+    for row in _OPTIONS:
+        for spelling in row.spellings:
+            negated = row.is_switch and spelling.startswith("--no-")
+            canonical[spelling] = f"--no-{row.option[2:]}" if negated else row.option
+    near = get_close_matches(option, [spelling for spelling in canonical if len(spelling) > 2], n=1)
+    hint = f"did you mean {canonical[near[0]]}?" if near else "`bridge run --help` lists what there is"
+    raise ConfigError(f"{option}: there is no such option; {hint}")

@@ -1,0 +1,178 @@
+"""The command: what it prints, what it starts, and the status it ends with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from bridge import __version__, cli
+from bridge.adapters.loading import TargetError, load_target
+from bridge.config import Config
+from bridge.errors import ConfigError
+
+
+class FakeServer:
+    """What the command needs of the server: made from a `Config`, runs, returns a status or raises."""
+
+    started: list[Config]
+    outcome: int | BaseException
+
+    def __init__(self, config: Config) -> None:
+        self.started.append(config)
+
+    def run(self) -> int:
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> type[FakeServer]:
+    module = types.ModuleType("bridge.supervisor.server")
+    FakeServer.started, FakeServer.outcome = [], 0
+    module.Server = FakeServer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bridge.supervisor.server", module)
+    for name in ("BRIDGE_TARGET", "BRIDGE_PORT", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+    return FakeServer
+
+
+def test_run_starts_the_server_and_returns_its_status(server: type[FakeServer]) -> None:
+    server.outcome = 7
+    assert cli.main(["run", "shop:app", "--port", "0"]) == 7
+    [config] = server.started
+    assert (config.target, config.port) == ("shop:app", 0)
+
+
+def test_arguments_are_the_processes_by_default(server: type[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bridge", "run", "shop:app"])
+    assert cli.main() == 0
+    assert server.started[0].target == "shop:app"
+
+
+def test_the_target_may_come_from_the_environment(server: type[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_TARGET", "shop:app")
+    assert cli.main(["run"]) == 0
+    assert server.started[0].target == "shop:app"
+
+
+WRONG = [
+    (["run"], "bridge: TARGET: nothing to serve; name it as module:attribute, for example `bridge run app:app`\n"),
+    (["run", "a:app", "--prot", "1"], "bridge: --prot: there is no such option; did you mean --port?\n"),
+    (["run", "a:app", "--port", "x"], "bridge: --port: 'x' is not a whole number from 0 to 65535\n"),
+    (["run", "a:app", "--", "--help"], "bridge: TARGET: 'a:app' and '--help': only one application can be served\n"),
+    (["app:app"], "bridge: app:app: there is no such command; did you mean `bridge run app:app`?\n"),
+    (
+        ["app:app", "--port", "1"],
+        "bridge: app:app: there is no such command; did you mean `bridge run app:app --port 1`?\n",
+    ),
+    (["--port", "1"], "bridge: --port: there is no such command; did you mean `bridge run TARGET --port`?\n"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), WRONG)
+def test_wrong_arguments(
+    server: type[FakeServer], capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    assert cli.main(argv) == 2
+    assert capsys.readouterr() == ("", message)
+    assert server.started == []
+
+
+def test_a_configuration_error_of_the_server(server: type[FakeServer], capsys: pytest.CaptureFixture[str]) -> None:
+    server.outcome = ConfigError("--ssl-certfile: 'x.pem' cannot be read")
+    assert cli.main(["run", "a:app"]) == 2
+    assert capsys.readouterr() == ("", "bridge: --ssl-certfile: 'x.pem' cannot be read\n")
+
+
+def test_a_target_that_cannot_be_loaded(server: type[FakeServer], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TargetError) as missing:
+        load_target("no_such_module_anywhere:app", factory=False, app_dir=None)
+    server.outcome = missing.value
+    assert cli.main(["run", "no_such_module_anywhere:app"]) == 3
+    assert capsys.readouterr() == ("", f"bridge: {missing.value}\n")
+
+
+def test_a_target_whose_code_raised(server: type[FakeServer], capsys: pytest.CaptureFixture[str]) -> None:
+    server.outcome = TargetError("a:app: importing module 'a' raised KeyError: 'b'", "Traceback ...\nKeyError: 'b'\n")
+    assert cli.main(["run", "a:app"]) == 3
+    assert capsys.readouterr() == (
+        "",
+        "Traceback ...\nKeyError: 'b'\nbridge: a:app: importing module 'a' raised KeyError: 'b'\n",
+    )
+
+
+def test_interrupted_while_the_application_is_imported(server: type[FakeServer]) -> None:
+    server.outcome = KeyboardInterrupt()
+    assert cli.main(["run", "a:app"]) == 130
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["help"]])
+def test_help(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert cli.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: bridge run TARGET [options]\n")
+    assert err == ""
+
+
+def test_nothing_at_all_gets_the_help_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: bridge run TARGET [options]\n")
+
+
+@pytest.mark.parametrize("argv", [["run", "--help"], ["run", "-h"], ["run", "a:app", "--port", "x", "--help"]])
+def test_help_of_run(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert cli.main(argv) == 0
+    assert "--timeout-graceful-shutdown TIME" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-V"]])
+def test_version(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert cli.main(argv) == 0
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert capsys.readouterr().out == f"bridge {__version__} ({sys.implementation.name} {python}, {sys.platform})\n"
+
+
+HEAVY = {"argparse", "asyncio", "dataclasses", "inspect", "logging", "re", "socket", "ssl", "typing"}
+
+
+@pytest.mark.slow
+def test_the_module_runs_and_stays_light() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['bridge', '--version']\n"
+        "before = set(sys.modules)\n"
+        "try:\n"
+        "    runpy.run_module('bridge', run_name='__main__')\n"
+        "except SystemExit as exc:\n"
+        "    assert exc.code == 0, exc.code\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(cli.__file__).parents[1],
+    )
+    assert done.stderr == ""
+    version, modules = done.stdout.splitlines()
+    assert version.startswith(f"bridge {__version__} (")
+    assert HEAVY & set(modules.split()) == set()
+    assert "bridge.config" not in modules
+
+
+@pytest.mark.slow
+def test_the_module_ends_with_the_status_of_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge", "run", "a:app", "--port", "x"],
+        capture_output=True, text=True, timeout=30, cwd=Path(cli.__file__).parents[1],
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "bridge: --port: 'x' is not a whole number from 0 to 65535\n"
