@@ -321,7 +321,7 @@ ROOT_PATH = Kind(_root_path, "empty or a path that begins with /", "PATH")
 
 # --- addresses -------------------------------------------------------------------------------------------------------
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\*|")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\*")
 _PORT = whole(0, 65535, "PORT")
 
 
@@ -332,9 +332,8 @@ def _host(text: str) -> str:
 
         IPv6Address(name)  # a ValueError of its own
         return name
-    if name != text:  # brackets are for IPv6 alone
-        raise ValueError(text)
-    return "" if _match(_HOST_NAME, name)[0] == "*" else name.strip()
+    name = _match(_HOST_NAME, text)[0]  # the text, as brackets are for IPv6 alone
+    return "" if name == "*" else name
 
 
 HOST = Kind(_host, "a host name or an IP address (the port has an option of its own)", "HOST")
@@ -351,7 +350,7 @@ def _address(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         raise ValueError(text)
-    return TCPAddress(_host(host), _PORT.parse(port))
+    return TCPAddress(_host(host or "*"), _PORT.parse(port))
 
 
 def _addresses(text: str) -> tuple[Address, ...]:

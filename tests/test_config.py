@@ -199,7 +199,7 @@ NOT_TAKEN = [
     ("--ssl-cert-reqs", "3", "one of none, optional, required"),
     *[("--uds-permissions", text, "a file mode of three octal digits such as 660") for text in ("888", "66", "01777")],
     *[("--root-path", text, "empty or a path that begins with /") for text in ("api", "/a?b", "/a b", "/a\nb")],
-    *[("--host", text, HOST) for text in ("a:1", "http://a", "[a]", "a b", "1::2::3")],
+    *[("--host", text, HOST) for text in ("a:1", "http://a", "[a]", "a b", "1::2::3", "")],
     *[("--bind", text, ADDRESS) for text in BAD_ADDRESSES],
     *[("--uds", text, "a path") for text in ("", "a\0b")],
     *[
