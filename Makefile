@@ -48,7 +48,7 @@ profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
 	@exec $(PY) -m benchmarks --profile $(S)
 
 docs: $(DEV) ## write docs/options.md from the table of settings
-	@$(PY) -m bridge.config > docs/options.md
+	@$(PY) -m bridge.settings_docs > docs/options.md
 
 setup: $(DEV) ## only make the virtual environment
 
