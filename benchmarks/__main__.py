@@ -1,0 +1,225 @@
+"""The command line: choose scenarios and servers, run the rounds, write the report."""
+
+import argparse
+import datetime
+import fcntl
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import choose_cores, describe, version
+from benchmarks.measure import Settings, choose_generator, load_command, run_round
+from benchmarks.process import ROOT, BenchmarkError, Certificate
+from benchmarks.report import COLUMNS, markdown
+from benchmarks.scenarios import SCENARIOS, Scenario, select
+from benchmarks.servers import SERVERS, command_of
+
+LOCK_LIMIT = 900.0  # seconds to wait for another run on this machine
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure bridge and other servers side by side."
+    )
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="a name or its beginning; default: all")
+    parser.add_argument("--list", action="store_true", help="list the scenarios with their servers and end")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each server (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a load, at most 60 (default: 3)")
+    parser.add_argument("--warm-up", type=float, default=1.0, help="seconds of load before each (default: 1)")
+    parser.add_argument("--servers", help="comma-separated; NAME+OPTION adds an option to the server's command")
+    parser.add_argument("--connections", type=int, help="instead of the scenario's own number")
+    parser.add_argument("--generator", choices=["auto", "wrk", "own"], default="auto", help="(default: wrk if there)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there, not to standard output")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.rounds <= 50:
+        parser.error("--rounds: 1 to 50")
+    if not 0 < options.seconds <= 60 or not 0 <= options.warm_up <= 60:
+        parser.error("--seconds and --warm-up: at most 60")
+    if options.connections is not None and not 1 <= options.connections <= 10_000:
+        parser.error("--connections: 1 to 10000")
+    try:
+        options.scenarios = select(options.scenarios)
+    except LookupError as error:
+        parser.error(str(error.args[0]))
+    options.servers = options.servers.split(",") if options.servers else None
+    for name in options.servers or ():
+        if name.partition("+")[0] not in SERVERS:
+            parser.error(f"no server {name!r}; there are: {', '.join(SERVERS)}")
+    options.scenarios = [scenario for scenario in options.scenarios if scenario.choose(options.servers)]
+    if not options.scenarios:
+        parser.error("none of these servers can serve any of these scenarios")
+    return options
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one run at a time measure on this machine; the next one waits."""
+    with Path(tempfile.gettempdir(), "bridge-benchmarks.lock").open("w") as lock:
+        deadline = time.monotonic() + LOCK_LIMIT
+        told = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise SystemExit("another run has not ended in 15 minutes") from None
+            if not told:
+                say("another run is measuring on this machine; waiting for its end")
+                told = True
+            time.sleep(0.5)
+        yield
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_scenario(scenario: Scenario, servers: list[str], rounds: int, settings: Settings) -> dict[str, Any]:
+    """Run all rounds of one scenario, interleaved; each begins with another server, so that order favours none."""
+    outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+    key, title, form = COLUMNS[scenario.kind][0]
+    if scenario.kind == "start":  # once unmeasured: the first start compiles modules and fills the page cache
+        for name in servers:
+            attempt(name, scenario, settings)
+    for number in range(rounds):
+        first = number % len(servers)
+        for name in servers[first:] + servers[:first]:
+            outcome = attempt(name, scenario, settings)
+            outcomes[name].append(outcome)
+            told = outcome.get("failure") or f"{form.format(outcome[key])} {title}"
+            say(f"{scenario.name} round {number + 1}/{rounds} {name}: {told}")
+    prefix = f"taskset -c {settings.server_core} " if settings.cores else ""
+    load_prefix = f"taskset -c {settings.load_core} " if settings.cores else ""
+    load = shlex.join(load_command(scenario, settings, "PORT", settings.seconds)) if scenario.kind == "load" else ""
+    return {
+        "name": scenario.name,
+        "title": scenario.title,
+        "kind": scenario.kind,
+        "notes": list(scenario.notes),
+        "connections": settings.connections or scenario.connections,
+        "commands": {name: prefix + shown(command_of(name, scenario.target)) for name in servers},
+        "load": load and load_prefix + load,
+        "rounds": outcomes,
+    }
+
+
+def attempt(name: str, scenario: Scenario, settings: Settings) -> dict[str, Any]:
+    """Run one round; a failure is an outcome too."""
+    try:
+        return dict(run_round(name, scenario, settings))
+    except BenchmarkError as error:
+        return {"failure": str(error)}
+
+
+def shown(command: list[str]) -> str:
+    """Return a command as a reader would type it."""
+    words = {"{port}": "PORT", "{cert}": "CERT.pem", "{key}": "KEY.pem"}
+    text = shlex.join(command)
+    for word, name in words.items():
+        text = text.replace(f"'{word}'", name).replace(word, name)
+    return text
+
+
+def versions(names: list[str]) -> dict[str, str]:
+    """Return the versions of all distributions behind *names*, and the generator's."""
+    found = {}
+    for name in names:
+        for distribution in SERVERS[name.partition("+")[0]].distributions:
+            found[distribution] = version(distribution) or "not installed"
+    if "bridge" in found:
+        found["bridge"] = f"working copy {commit()}"
+    return found
+
+
+def commit() -> str:
+    """Return the working copy's commit, marked when files differ from it."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "no commit known"
+    return described.stdout.strip()
+
+
+def generator_words(generator: str) -> str:
+    """Name the generator, and what it means for the figures."""
+    if generator == "own":
+        return "our own client in Python, which loads less than wrk: only the CPU figures say something"
+    told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False, timeout=10).stdout
+    return " ".join(told.split()[:2]) + " (WebSocket: our own client)"
+
+
+def list_scenarios() -> None:
+    for scenario in SCENARIOS.values():
+        print(f"{scenario.name:16} {scenario.title}\n{'':16} {', '.join(scenario.servers)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for; 1 when any round failed."""
+    options = parse(arguments)
+    if options.list:
+        list_scenarios()
+        return 0
+    # As Ctrl-C does: unwind, so that every child is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    cores = choose_cores()
+    certificate = Certificate()
+    generator = choose_generator(options.generator)
+    if generator == "wrk" and not shutil.which("wrk"):
+        raise SystemExit("wrk is not installed; --generator own works without it")
+    settings = Settings(options.seconds, options.warm_up, options.connections, generator, cores, certificate)
+    outcome: dict[str, Any] = {
+        "machine": describe(),
+        "run": {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "warm_up": options.warm_up,
+            "pinned": "The server has one core, the load the other." if cores else "Nothing is pinned to a core.",
+            "generator": generator_words(generator),
+        },
+        "versions": {},
+        "scenarios": [],
+    }
+    used: list[str] = []
+    try:
+        with alone():
+            for scenario in options.scenarios:
+                servers = scenario.choose(options.servers)
+                used += servers
+                outcome["scenarios"].append(run_scenario(scenario, servers, options.rounds, settings))
+    except KeyboardInterrupt:
+        say("interrupted; what was measured so far follows")
+    finally:
+        certificate.remove()
+    outcome["versions"] = versions(used)
+    write(outcome, options)
+    failed = any("failure" in one for s in outcome["scenarios"] for rounds in s["rounds"].values() for one in rounds)
+    return 1 if failed else 0
+
+
+def write(outcome: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the report and, where asked for, the rounds."""
+    if options.json:
+        options.json.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
+    if options.markdown:
+        options.markdown.write_text(markdown(outcome))
+    else:
+        print(markdown(outcome))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""Run one round of one server: a load, idle connections, slow readers, or a start."""
+
+import contextlib
+import json
+import math
+import os
+import resource
+import select
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.answers import UPLOAD_SIZE
+from benchmarks.figures import microseconds_per_request
+from benchmarks.machine import busy_seconds
+from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess, run_on_core
+from benchmarks.scenarios import Scenario
+from benchmarks.servers import HOST
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+WARM_UP_CONNECTIONS = 50
+SETTLE = 0.5  # seconds between the last connection and the reading of memory
+ANSWER_LIMIT = 5.0  # seconds for one answer while many connections are open
+# A slow reader has a small receive buffer and a segment size as on Ethernet: with the loopback's 64 KiB segments the
+# kernel gives the server a send buffer of megabytes, takes the whole answer at once, and nothing would be measured.
+SLOW_WINDOW = 4096  # bytes
+SLOW_SEGMENT = 1460  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for every round of a run."""
+
+    seconds: float
+    warm_up: float  # seconds
+    connections: int | None  # None: the scenario's own number
+    generator: str  # wrk or own
+    cores: tuple[int, int] | None  # the server's and the load's; None: not pinned
+    certificate: Certificate
+
+    @property
+    def server_core(self) -> int | None:
+        return self.cores[0] if self.cores else None
+
+    @property
+    def load_core(self) -> int | None:
+        return self.cores[1] if self.cores else None
+
+
+def choose_generator(wanted: str) -> str:
+    """Return "wrk" or "own"; "auto" takes wrk where it is installed."""
+    if wanted == "auto":
+        return "wrk" if shutil.which("wrk") else "own"
+    return wanted
+
+
+def load_command(scenario: Scenario, settings: Settings, port: str, seconds: float) -> list[str]:
+    """Return the load generator's command for *seconds* of the scenario's load."""
+    connections = str(settings.connections or scenario.connections)
+    if settings.generator == "wrk" and not scenario.websocket:
+        scheme = "https" if scenario.target.tls else "http"
+        duration = f"{max(1, math.ceil(seconds))}s"  # wrk takes whole seconds only
+        script = os.path.relpath(Path(__file__).with_name("load.lua"), ROOT)
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}", "--timeout", "10s", "-s", script]
+        return [*command, f"{scheme}://{HOST}:{port}/", "--", scenario.sends]
+    command = ["python", "-m", "benchmarks.client", "--port", port, "--sends", scenario.sends]
+    command += ["--connections", connections, "--seconds", f"{seconds:g}"]
+    return [*command, "--tls"] if scenario.target.tls else command
+
+
+def run_load(scenario: Scenario, settings: Settings, port: int, seconds: float) -> dict[str, Any]:
+    """Load the server and return what the generator counted.
+
+    Raises:
+        BenchmarkError: the generator failed, or any request did.
+    """
+    command = load_command(scenario, settings, str(port), seconds)
+    if command[0] == "python":
+        command[0] = sys.executable
+    output = run_on_core(command, settings.load_core, seconds + 20)
+    counted: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    errors = {kind: number for kind, number in counted["errors"].items() if number}
+    if errors:
+        words = ", ".join(f"{number} {kind}" for kind, number in errors.items())
+        raise BenchmarkError(f"errors: {words}, beside {counted['requests']} requests")
+    if not counted["requests"]:
+        raise BenchmarkError("no request was completed")
+    return counted
+
+
+def load_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
+    """Start the server, check its answer, warm it up, load it."""
+    with ServerProcess(name, scenario.target, settings.server_core, settings.certificate) as server:
+        server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
+        if settings.warm_up:
+            run_load(scenario, settings, server.port, settings.warm_up)
+        core = settings.server_core
+        busy = busy_seconds(core) if core is not None else 0.0
+        cpu, began = server.cpu(), time.perf_counter()
+        counted = run_load(scenario, settings, server.port, settings.seconds)
+        used, elapsed = server.cpu() - cpu, time.perf_counter() - began
+        others = max(0.0, busy_seconds(core) - busy - used) / elapsed if core is not None else 0.0
+        server.check_alive()
+        return {
+            "cpu_us": microseconds_per_request(used, counted["requests"]),
+            "rate": counted["requests"] / counted["seconds"],
+            "p50_ms": counted["p50"] * 1e3,
+            "p99_ms": counted["p99"] * 1e3,
+            "rss_mib": server.memory() / 2**20,
+            "others": others,
+            "requests": counted["requests"],
+        }
+
+
+def receive_answer(connection: socket.socket, size: int) -> None:
+    """Read one whole answer with at least *size* bytes of content."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = connection.recv(65536)
+        if not data:
+            raise BenchmarkError("closed before an answer")
+        received += data
+    head, _, rest = received.partition(b"\r\n\r\n")
+    if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+        raise BenchmarkError(f"answered {head[:40]!r}")
+    have = len(rest)
+    while have < size:
+        data = connection.recv(65536)
+        if not data:
+            raise BenchmarkError("closed within an answer")
+        have += len(data)
+
+
+def allow_files(number: int) -> None:
+    """Raise this process's and its children's limit of open files to *number*, as far as the hard limit lets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(number, hard), hard))
+
+
+def connect(port: int, slow: bool = False) -> socket.socket:
+    connection = socket.socket()
+    connection.settimeout(ANSWER_LIMIT)
+    if slow:  # before connect: both are agreed on there
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_WINDOW)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SLOW_SEGMENT)
+    try:
+        connection.connect((HOST, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
+    """Open many connections, idle or with an answer that nobody reads, and weigh the server before and after."""
+    number = settings.connections or scenario.connections
+    allow_files(number + 200)
+    slow = scenario.kind == "slow"
+    size = len(scenario.expect)
+    with (
+        ServerProcess(name, scenario.target, settings.server_core, settings.certificate) as server,
+        contextlib.ExitStack() as opened,
+    ):
+        server.check_answer(scenario.expect)
+        with contextlib.ExitStack() as warm_up:
+            for _ in range(WARM_UP_CONNECTIONS):
+                ask(warm_up.enter_context(connect(server.port)), size)
+        time.sleep(SETTLE)
+        before = server.memory()
+        try:
+            connections = [opened.enter_context(connect(server.port, slow)) for _ in range(number)]
+            for connection in connections:
+                if slow:
+                    connection.sendall(REQUEST)
+                else:
+                    ask(connection, size)
+            after = settled_memory(server)
+        except OSError as error:
+            raise BenchmarkError(f"could not hold {number} connections: {error!r}") from error
+        outcome = {"kib": (after - before) / number / 1024, "rss_mib": after / 2**20}
+        if slow:
+            outcome["answer_ms"] = time_answer(server.port, size)
+        else:
+            lost = closed(connections)
+            if lost:
+                raise BenchmarkError(f"{lost} of {number} idle connections were closed")
+        return outcome
+
+
+def ask(connection: socket.socket, size: int) -> None:
+    connection.sendall(REQUEST)
+    receive_answer(connection, size)
+
+
+def settled_memory(server: ServerProcess) -> int:
+    """Return the server's memory once it has stopped to grow, or after five seconds."""
+    last = server.memory()
+    for _ in range(10):
+        time.sleep(SETTLE)
+        now = server.memory()
+        if now - last < 65536:
+            return now
+        last = now
+    return last
+
+
+def closed(connections: list[socket.socket]) -> int:
+    """Return how many connections the server has closed."""
+    poller = select.poll()
+    for connection in connections:
+        poller.register(connection, select.POLLIN | select.POLLRDHUP)
+    return len(poller.poll(0))
+
+
+def time_answer(port: int, size: int) -> float:
+    """Return how many ms a new client waits for a whole answer; infinity when it gets none in five seconds."""
+    began = time.perf_counter()
+    try:
+        with connect(port) as connection:
+            ask(connection, size)
+    except (OSError, BenchmarkError):
+        return math.inf
+    return (time.perf_counter() - began) * 1e3
+
+
+def start_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
+    """Start the server and stop the clock at the first byte of its first answer."""
+    began = time.perf_counter()
+    with ServerProcess(name, scenario.target, settings.server_core, settings.certificate) as server:
+        with server.wait_until_connects(pause=0.005) as connection:
+            connection.sendall(REQUEST)
+            first = connection.recv(1)
+            cpu, wall = server.cpu(), time.perf_counter() - began
+            if not first:
+                raise BenchmarkError("closed before an answer")
+        return {"cpu_ms": cpu * 1e3, "wall_ms": wall * 1e3, "rss_mib": server.memory() / 2**20}
+
+
+ROUNDS = {"load": load_round, "idle": memory_round, "slow": memory_round, "start": start_round}
+
+
+def run_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
+    """Run one round of the scenario's kind.
+
+    Raises:
+        BenchmarkError: the server or the load failed; the text is for the report.
+    """
+    return ROUNDS[scenario.kind](name, scenario, settings)

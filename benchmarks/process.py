@@ -1,0 +1,236 @@
+"""Start a server on one core and a load on another, and be sure that both end."""
+
+import contextlib
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.machine import process_tree, tree_cpu, tree_memory
+from benchmarks.servers import HOST, Target, command_of
+
+ROOT = Path(__file__).resolve().parent.parent
+START_LIMIT = 20.0  # seconds until a server must answer
+STOP_LIMIT = 3.0  # seconds between SIGTERM and SIGKILL
+PR_SET_PDEATHSIG = 1  # prctl(2)
+# Settings of the caller that would change what is measured.
+FOREIGN = ("BRIDGE_", "GRANIAN_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY", "ASGI_THREADS", "PYTHON")
+
+
+class BenchmarkError(Exception):
+    """A server or a load did not do what the scenario asks; the text says what."""
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of every child: the caller's, without settings of servers and of Python."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+def child_setup(core: int | None) -> None:
+    """Bind the child to *core* and to our life: it is killed when this process dies, however that happens."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class Certificate:
+    """A certificate for the loopback address in a temporary directory, made when first asked for."""
+
+    def __init__(self) -> None:
+        self.directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def files(self) -> tuple[str, str]:
+        """Return the paths of the certificate chain and the key (PKCS #8, which granian asks for)."""
+        if self.directory is None:
+            import trustme
+            from cryptography.hazmat.primitives import serialization
+
+            self.directory = tempfile.TemporaryDirectory(prefix="bridge-benchmarks-")
+            issued = trustme.CA().issue_cert(HOST)
+            key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+            Path(self.directory.name, "cert.pem").write_bytes(b"".join(c.bytes() for c in issued.cert_chain_pems))
+            Path(self.directory.name, "key.pem").write_bytes(
+                key.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
+            )
+        return str(Path(self.directory.name, "cert.pem")), str(Path(self.directory.name, "key.pem"))
+
+    def remove(self) -> None:
+        if self.directory is not None:
+            self.directory.cleanup()
+            self.directory = None
+
+
+class ServerProcess:
+    """A running server as a context manager; it and all its descendants are gone at the end.
+
+    Args:
+        name: One of SERVERS, perhaps with options ("bridge+--threads=4").
+        target: What it serves.
+        core: The core for all its threads and processes, None for any.
+        certificate: Where a TLS scenario's files come from.
+        wrap: Words that take the place of "-m" in the command: what runs the server's module instead.
+    """
+
+    def __init__(
+        self, name: str, target: Target, core: int | None, certificate: Certificate, wrap: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.core = core
+        self.certificate = certificate
+        self.wrap = wrap
+        self.port = 0
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self) -> Self:
+        self.spawn()
+        return self
+
+    def spawn(self) -> None:
+        self.port = free_port()
+        words = {"{port}": str(self.port)}
+        if self.target.tls:
+            words["{cert}"], words["{key}"] = self.certificate.files()
+        command = command_of(self.name, self.target)
+        for word, value in words.items():
+            command = [argument.replace(word, value) for argument in command]
+        if self.wrap:
+            command[1:2] = self.wrap
+        command[0] = sys.executable
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=self.output,
+            start_new_session=True,
+            preexec_fn=lambda: child_setup(self.core),
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self.output.close()
+
+    def stop(self) -> None:
+        """End the whole tree: SIGTERM, a bounded wait, SIGKILL for what is left, also of other process groups."""
+        family = [stat.pid for stat in process_tree(self.process.pid)]
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for its connections; what follows ends it
+                self.process.wait(STOP_LIMIT)
+        for pid in family[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # nobody left, as it should be
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def cpu(self) -> float:
+        """Return the processor seconds that the tree has used."""
+        return tree_cpu(self.process.pid)
+
+    def memory(self) -> int:
+        """Return the tree's resident bytes."""
+        return tree_memory(self.process.pid)
+
+    def last_words(self) -> str:
+        """Return the end of what the server printed, on one line."""
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - 2000))
+        lines = self.output.read().decode(errors="replace").strip().splitlines()
+        self.output.seek(0, os.SEEK_END)
+        return " / ".join(line.strip() for line in lines[-2:])[-300:]
+
+    def check_alive(self) -> None:
+        """Raise BenchmarkError when the server has ended by itself."""
+        if self.process.poll() is not None:
+            raise BenchmarkError(f"ended with code {self.process.returncode}: {self.last_words()}")
+
+    def wait_until_connects(self, pause: float = 0.02) -> socket.socket:
+        """Return a connection to the server as soon as it accepts one."""
+        deadline = time.monotonic() + START_LIMIT
+        while True:
+            self.check_alive()
+            try:
+                return socket.create_connection((HOST, self.port), timeout=START_LIMIT)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise BenchmarkError(f"no answer in {START_LIMIT:.0f} s: {self.last_words()}") from None
+            time.sleep(pause)
+
+    def check_answer(self, content: bytes, upload: bytes | None = None) -> None:
+        """Ask once and raise BenchmarkError unless the answer is 200 with *content*."""
+        self.wait_until_connects().close()
+        if self.target.tls:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            connection = http.client.HTTPSConnection(HOST, self.port, timeout=START_LIMIT, context=context)
+        else:
+            connection = http.client.HTTPConnection(HOST, self.port, timeout=START_LIMIT)
+        try:
+            connection.request("GET" if upload is None else "POST", "/", body=upload)
+            response = connection.getresponse()
+            answered = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchmarkError(f"no right answer: {error!r}; {self.last_words()}") from error
+        finally:
+            connection.close()
+        if response.status != 200 or answered != content:
+            raise BenchmarkError(f"status {response.status}, {len(answered)} bytes, for 200, {len(content)} bytes")
+
+
+def run_on_core(command: list[str], core: int | None, limit: float) -> str:
+    """Run *command* on *core* and return its output; it is killed after *limit* seconds.
+
+    Raises:
+        BenchmarkError: it took too long or ended with an error.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches us alone, and we end it
+        preexec_fn=lambda: child_setup(core),
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise BenchmarkError(f"the load did not end in {limit:.0f} s") from None
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise BenchmarkError(f"the load ended with code {process.returncode}: {errors.strip()[-300:]}")
+    return output

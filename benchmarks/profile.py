@@ -1,0 +1,243 @@
+"""Show where the time of one scenario goes: ``python -m benchmarks.profile asgi-plaintext``.
+
+The server runs with a profiler in its process (or, with py-spy, beside it) under the scenario's load. Shares of the
+samples are turned into microseconds with the processor time per request of an undisturbed load just before, so the
+figures add up to what the scenario's table shows.
+"""
+
+import argparse
+import json
+import marshal
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.answers import UPLOAD_SIZE
+from benchmarks.figures import microseconds_per_request
+from benchmarks.machine import choose_cores
+from benchmarks.measure import Settings, choose_generator, run_load
+from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess
+from benchmarks.sampler import CONTROL, Stack
+from benchmarks.scenarios import Scenario, select
+from benchmarks.servers import SERVERS
+
+PY_SPY_RATE = 400  # samples per second
+WRITE_LIMIT = 20.0  # seconds for the profiler to write what it found
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile", description=(__doc__ or "").partition(":")[0] + "."
+    )
+    parser.add_argument("scenario", metavar="SCENARIO", nargs="?", default="asgi-plaintext")
+    parser.add_argument("--server", default="bridge", help="another server written in Python (default: bridge)")
+    parser.add_argument("--mode", choices=["auto", "sample", "py-spy", "calls"], default="auto")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of the profiled load, at most 60")
+    parser.add_argument("--top", type=int, default=30, help="rows of each table (default: 30)")
+    parser.add_argument("--generator", choices=["auto", "wrk", "own"], default="auto")
+    options = parser.parse_args(arguments)
+    try:
+        options.scenario = select([options.scenario])[0]
+    except LookupError as error:
+        parser.error(str(error.args[0]))
+    if options.scenario.kind != "load":
+        parser.error(f"{options.scenario.name} is no load")
+    if options.server.partition("+")[0] not in SERVERS:
+        parser.error(f"no server {options.server!r}; there are: {', '.join(SERVERS)}")
+    if not 0 < options.seconds <= 60:
+        parser.error("--seconds: at most 60")
+    if options.mode == "auto":
+        options.mode = "py-spy" if shutil.which("py-spy", path=search_path()) else "sample"
+    if options.mode == "calls" and options.scenario.target.interface == "wsgi":
+        parser.error("--mode calls counts one thread only, and WSGI runs on several")
+    return options
+
+
+def search_path() -> str:
+    """Return PATH with this interpreter's own directory first, where pip puts py-spy."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def profile(options: argparse.Namespace, settings: Settings, output: Path) -> float:
+    """Run the profiled load, leave the profiler's file in *output*, return µs per request without the profiler."""
+    scenario: Scenario = options.scenario
+    wrap = [] if options.mode == "py-spy" else ["-m", "benchmarks.sampler", options.mode, str(output)]
+    with ServerProcess(options.server, scenario.target, settings.server_core, settings.certificate, wrap) as server:
+        server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
+        run_load(scenario, settings, server.port, 1)
+        cpu = server.cpu()
+        counted = run_load(scenario, settings, server.port, settings.seconds)
+        undisturbed = microseconds_per_request(server.cpu() - cpu, counted["requests"])
+        if options.mode == "py-spy":
+            spied_load(scenario, settings, server, output)
+        else:
+            os.kill(server.process.pid, CONTROL)
+            counted = run_load(scenario, settings, server.port, settings.seconds)
+            os.kill(server.process.pid, CONTROL)
+            wait_for(output, server)
+        options.requests = counted["requests"]
+        return undisturbed
+
+
+def spied_load(scenario: Scenario, settings: Settings, server: ServerProcess, output: Path) -> None:
+    """Load the server while py-spy, on the load's core, looks at it from outside."""
+    spy = shutil.which("py-spy", path=search_path())
+    if spy is None:
+        raise BenchmarkError("py-spy is not installed; --mode sample works without it")
+    duration = max(1, round(settings.seconds))
+    command = [spy, "record", "--pid", str(server.process.pid), "--subprocesses", "--rate", str(PY_SPY_RATE)]
+    command += ["--duration", str(duration), "--format", "raw", "--full-filenames", "--output", str(output)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as spying:
+        try:
+            run_load(scenario, settings, server.port, duration + 1)  # it starts up during the first second
+            _, errors = spying.communicate(timeout=WRITE_LIMIT)
+        finally:
+            spying.kill()
+    if spying.returncode or not output.exists():
+        told = errors.decode(errors="replace").strip().splitlines()[-1:]
+        raise BenchmarkError(f"py-spy: {' '.join(told)}; --mode sample works without it")
+
+
+def wait_for(output: Path, server: ServerProcess) -> None:
+    """Wait until the profiler inside the server has written its file whole."""
+    deadline = time.monotonic() + WRITE_LIMIT
+    size = -1
+    while time.monotonic() < deadline:
+        server.check_alive()
+        now = output.stat().st_size if output.exists() else -1
+        if now > 0 and now == size:
+            return
+        size = now
+        time.sleep(0.2)
+    raise BenchmarkError("the profiler wrote nothing")
+
+
+def read_samples(text: str) -> Counter[Stack]:
+    """Read what benchmarks.sampler wrote."""
+    stacks: Counter[Stack] = Counter()
+    for frames, weight in json.loads(text):
+        stacks[tuple((function, file, line) for function, file, line in frames)] += weight
+    return stacks
+
+
+def read_collapsed(text: str) -> Counter[Stack]:
+    """Read py-spy's raw format: ``outer (file:line);inner (file:line) samples``."""
+    stacks: Counter[Stack] = Counter()
+    for row in text.splitlines():
+        names, _, number = row.rpartition(" ")
+        frames = []
+        for name in names.split(";"):
+            function, _, place = name.rpartition(" (")
+            file, _, line = place.rstrip(")").rpartition(":")
+            if function and line.isdigit():
+                frames.append((function, file, int(line)))
+        stacks[tuple(frames)] += int(number)
+    return stacks
+
+
+def short(file: str) -> str:
+    """Return a file's name as an import would say it: without this machine's folders."""
+    path = Path(file)
+    if path.is_relative_to(ROOT):
+        return str(path.relative_to(ROOT))
+    parts = path.parts
+    for folder in ("site-packages", "lib"):
+        if folder in parts:
+            rest = parts[len(parts) - parts[::-1].index(folder) :]
+            return "/".join(rest[1:] if rest and rest[0].startswith("python3") else rest)
+    return "/".join(parts[-2:])
+
+
+def table(title: str, rows: list[tuple[str, ...]], headings: tuple[str, ...]) -> str:
+    """Return rows of text in columns, the last one to the left."""
+    widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings) - 1)]
+    lines = [title]
+    for row in [headings, *rows]:
+        lines.append("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[-1])
+    return "\n".join(lines) + "\n"
+
+
+def sampled_report(stacks: Counter[Stack], microseconds: float, top: int) -> str:
+    """Return tables of files, functions and lines, in µs per request; self is the time in none of its callees."""
+    total = sum(stacks.values())
+    if not total:
+        raise BenchmarkError("no sample was taken")
+    by_file: Counter[str] = Counter()
+    by_function: Counter[tuple[str, str]] = Counter()
+    with_callees: Counter[tuple[str, str]] = Counter()
+    by_line: Counter[tuple[str, str, int]] = Counter()
+    for stack, weight in stacks.items():
+        if not stack:
+            continue
+        function, file, line = stack[-1]
+        by_file[short(file)] += weight
+        by_function[(function, short(file))] += weight
+        by_line[(function, short(file), line)] += weight
+        for caller in {(function, short(file)) for function, file, _ in stack}:
+            with_callees[caller] += weight
+
+    def per_request(weight: int) -> str:
+        return f"{weight / total * microseconds:.2f}"
+
+    files = [(per_request(weight), file) for file, weight in by_file.most_common(top)]
+    functions = [
+        (per_request(weight), per_request(with_callees[key]), f"{key[0]}  {key[1]}")
+        for key, weight in by_function.most_common(top)
+    ]
+    lines = [(per_request(weight), f"{file}:{line}  {name}") for (name, file, line), weight in by_line.most_common(top)]
+    return "\n".join(
+        [
+            table("Files, µs per request (C code counts for the line that calls it)", files, ("self", "file")),
+            table("Functions, µs per request", functions, ("self", "with callees", "function")),
+            table("Lines, µs per request", lines, ("self", "line")),
+        ]
+    )
+
+
+def counted_report(content: bytes, requests: int, top: int) -> str:
+    """Return cProfile's functions by own time: calls and µs per request, inflated by the counting."""
+    stats = marshal.loads(content)
+    rows = []
+    for (file, line, name), (_, calls, own, whole, _) in sorted(stats.items(), key=lambda item: -item[1][2])[:top]:
+        place = f"{short(file)}:{line}" if line else "C"
+        cells = (f"{calls / requests:.2f}", f"{own / requests * 1e6:.2f}", f"{whole / requests * 1e6:.2f}")
+        rows.append((*cells, f"{name}  {place}"))
+    return table("Functions, per request", rows, ("calls", "self µs", "with callees µs", "function"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Profile and print."""
+    options = parse(arguments)
+    certificate = Certificate()
+    generator = choose_generator(options.generator)
+    settings = Settings(options.seconds, 1.0, None, generator, choose_cores(), certificate)
+    with tempfile.TemporaryDirectory(prefix="bridge-profile-") as directory:
+        output = Path(directory, "profile")
+        try:
+            microseconds = profile(options, settings, output)
+            if options.mode == "calls":
+                report = counted_report(output.read_bytes(), options.requests, options.top)
+            else:
+                read = read_collapsed if options.mode == "py-spy" else read_samples
+                report = sampled_report(read(output.read_text()), microseconds, options.top)
+        except BenchmarkError as error:
+            print(f"{options.server}, {options.scenario.name}: {error}", file=sys.stderr)
+            return 1
+        finally:
+            certificate.remove()
+    print(f"{options.server}, {options.scenario.name}, {options.mode}: {microseconds:.1f} µs of CPU per request")
+    print("(without the profiler)\n")
+    print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

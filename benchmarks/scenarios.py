@@ -1,0 +1,232 @@
+"""What is measured: the application, the load and the servers of each scenario."""
+
+from dataclasses import dataclass, field, replace
+
+from benchmarks.answers import CHUNK, CHUNKS, PLAINTEXT, TEN_KILOBYTES, UPLOAD_SIZE
+from benchmarks.servers import Target
+
+ASGI_SERVERS = ("floor", "bridge", "uvicorn", "granian", "gunicorn", "hypercorn")
+WSGI_SERVERS = ("floor", "bridge", "granian", "waitress", "gunicorn", "uvicorn")
+APPLICATION_SERVERS = ("bridge", "uvicorn", "granian")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of servers that do the same job.
+
+    ``kind`` is what is measured: "load" (processor time per request), "idle" and "slow" (memory per connection) or
+    "start" (processor time from the command to the first byte answered).
+    """
+
+    name: str
+    title: str
+    target: Target
+    servers: tuple[str, ...]
+    kind: str = "load"
+    sends: str = "get"  # load.lua and client.py know the words
+    connections: int = 32
+    expect: bytes = PLAINTEXT  # the content of a right answer, checked before each round
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def websocket(self) -> bool:
+        return self.sends.startswith("websocket-")
+
+    def choose(self, names: list[str] | None) -> list[str]:
+        """Return those of *names* that can serve this scenario; None names all of its servers."""
+        if names is None:
+            return list(self.servers)
+        able = {server.partition("+")[0] for server in self.servers}
+        return [name for name in names if name.partition("+")[0] in able]
+
+
+ASGI = Target("asgi", "benchmarks.apps.asgi:plaintext", floor="plaintext")
+WSGI = Target("wsgi", "benchmarks.apps.wsgi:plaintext", floor="plaintext")
+WEBSOCKET = Target("asgi", "benchmarks.apps.asgi:websocket_echo", websocket=True)
+ONE_MEGABYTE = CHUNK * CHUNKS
+THREADS = (
+    "Threads: bridge as it is; granian 1, gunicorn gthread 4, waitress 32, the number that was cheapest "
+    "per request among 1, 2, 4, 8, 32.",
+)
+
+_ALL = (
+    Scenario("asgi-plaintext", "ASGI, 13 bytes of text", ASGI, ASGI_SERVERS),
+    Scenario(
+        "asgi-128",
+        "ASGI, 13 bytes of text, 128 connections",
+        ASGI,
+        ASGI_SERVERS,
+        connections=128,
+        notes=("Servers that hand requests from one thread to another pay less for each when there are more at once.",),
+    ),
+    Scenario(
+        "asgi-browser",
+        "ASGI, a browser's 11 fields, other values in every request",
+        ASGI,
+        ASGI_SERVERS,
+        sends="browser",
+    ),
+    Scenario(
+        "asgi-10k",
+        "ASGI, an answer of 10 KiB",
+        replace(ASGI, app="benchmarks.apps.asgi:ten_kilobytes", floor="10k"),
+        ASGI_SERVERS,
+        expect=TEN_KILOBYTES,
+    ),
+    Scenario(
+        "asgi-stream",
+        "ASGI, an answer of 1 MiB in 16 pieces",
+        replace(ASGI, app="benchmarks.apps.asgi:stream", floor="stream"),
+        ASGI_SERVERS,
+        expect=ONE_MEGABYTE,
+    ),
+    Scenario(
+        "asgi-upload",
+        "ASGI, 64 KiB of content sent and echoed",
+        replace(ASGI, app="benchmarks.apps.asgi:echo", floor="upload"),
+        ASGI_SERVERS,
+        sends="upload",
+        expect=b"u" * UPLOAD_SIZE,
+    ),
+    Scenario(
+        "asgi-await",
+        "ASGI, 10 ms of asyncio.sleep, 256 connections",
+        replace(ASGI, app="benchmarks.apps.asgi:wait", floor="wait"),
+        ASGI_SERVERS,
+        connections=256,
+    ),
+    Scenario("wsgi-plaintext", "WSGI through threads, 13 bytes of text", WSGI, WSGI_SERVERS, notes=THREADS),
+    Scenario(
+        "wsgi-sleep",
+        "WSGI, 10 ms of time.sleep, 64 connections, each server's default threads",
+        replace(WSGI, app="benchmarks.apps.wsgi:sleep", default_threads=True),
+        ("bridge", "granian", "waitress", "gunicorn"),
+        connections=64,
+        notes=("Requests per second are what counts here.",),
+    ),
+    Scenario(
+        "flask",
+        "Flask, one view",
+        replace(WSGI, app="benchmarks.apps.flask_hello:app"),
+        ("bridge", "granian", "waitress", "gunicorn"),
+        notes=THREADS,
+    ),
+    Scenario(
+        "django-wsgi",
+        "Django through WSGI, one view, no middleware",
+        replace(WSGI, app="benchmarks.apps.django_hello:wsgi"),
+        ("bridge", "granian", "waitress", "gunicorn"),
+        notes=THREADS,
+    ),
+    Scenario(
+        "fastapi",
+        "FastAPI, one coroutine, JSON",
+        replace(ASGI, app="benchmarks.apps.fastapi_hello:app"),
+        APPLICATION_SERVERS,
+        expect=b'{"message":"Hello, World!"}',
+    ),
+    Scenario(
+        "starlette",
+        "Starlette, one route",
+        replace(ASGI, app="benchmarks.apps.starlette_hello:app"),
+        APPLICATION_SERVERS,
+    ),
+    Scenario(
+        "websocket-64",
+        "WebSocket echo, 64 bytes, no compression",
+        WEBSOCKET,
+        ("bridge", "uvicorn", "granian", "gunicorn", "hypercorn"),
+        sends="websocket-64",
+        notes=("A request is one message and its echo.",),
+    ),
+    Scenario(
+        "websocket-16k",
+        "WebSocket echo, 16 KiB, no compression",
+        WEBSOCKET,
+        ("bridge", "uvicorn", "granian", "gunicorn", "hypercorn"),
+        sends="websocket-16384",
+        notes=("A request is one message and its echo.",),
+    ),
+    Scenario(
+        "tls",
+        "TLS 1.3, ASGI, 13 bytes of text",
+        replace(ASGI, tls=True),
+        ASGI_SERVERS,
+        notes=("Connections stay open, so handshakes do not show.",),
+    ),
+    Scenario(
+        "callable",
+        "HTTPServer with a plain callable",
+        Target("tornado", "callable", floor="plaintext"),
+        ("floor", "bridge", "tornado"),
+    ),
+    Scenario(
+        "tornado-web",
+        "HTTPServer with a tornado.web.Application of one handler",
+        Target("tornado", "web", floor="plaintext"),
+        ("floor", "bridge", "tornado"),
+    ),
+    Scenario(
+        "access-log",
+        "ASGI, 13 bytes of text, access log on, written to a file",
+        replace(ASGI, access_log=True),
+        ("bridge", "bridge+--no-access-log", "uvicorn", "granian", "gunicorn", "hypercorn"),
+    ),
+    Scenario(
+        "idle-asgi",
+        "Memory of idle keep-alive connections, ASGI",
+        replace(ASGI, many_idle=True),
+        ASGI_SERVERS,
+        kind="idle",
+        connections=2000,
+    ),
+    Scenario(
+        "idle-wsgi",
+        "Memory of idle keep-alive connections, WSGI",
+        replace(WSGI, many_idle=True),
+        ("bridge", "granian", "waitress", "gunicorn"),
+        kind="idle",
+        connections=2000,
+        notes=THREADS,
+    ),
+    Scenario(
+        "slow-asgi",
+        "Memory of readers that ask for 1 MiB and do not read, ASGI",
+        replace(ASGI, app="benchmarks.apps.asgi:stream", floor="stream"),
+        ("bridge", "uvicorn", "granian", "gunicorn", "hypercorn"),
+        kind="slow",
+        connections=400,
+        expect=ONE_MEGABYTE,
+    ),
+    Scenario(
+        "slow-wsgi",
+        "Memory of readers that ask for 1 MiB and do not read, WSGI",
+        replace(WSGI, app="benchmarks.apps.wsgi:stream", many_idle=True),
+        ("bridge", "granian", "waitress", "gunicorn"),
+        kind="slow",
+        connections=400,
+        expect=ONE_MEGABYTE,
+        notes=THREADS,
+    ),
+    Scenario("start-asgi", "From the command to the first byte answered, ASGI", ASGI, ASGI_SERVERS, kind="start"),
+    Scenario("start-wsgi", "From the command to the first byte answered, WSGI", WSGI, WSGI_SERVERS, kind="start"),
+)
+
+SCENARIOS = {scenario.name: scenario for scenario in _ALL}
+
+
+def select(names: list[str]) -> list[Scenario]:
+    """Return the scenarios named, or all; "asgi" names every scenario that begins with "asgi".
+
+    Raises:
+        LookupError: a name fits none.
+    """
+    if not names:
+        return list(SCENARIOS.values())
+    chosen: dict[str, Scenario] = {}
+    for name in names:
+        fitting = [SCENARIOS[name]] if name in SCENARIOS else [s for s in _ALL if s.name.startswith(name)]
+        if not fitting:
+            raise LookupError(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+        chosen |= {scenario.name: scenario for scenario in fitting}
+    return list(chosen.values())

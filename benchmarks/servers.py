@@ -1,0 +1,141 @@
+"""The servers under measure: the command that starts each with its fastest fair settings.
+
+Fair: one worker process, no access log, every limit and timeout at its default. What differs from a server's
+defaults is in the functions below, each with its reason. ``{port}``, ``{cert}`` and ``{key}`` stand in a command until
+it is run, so that a report can show it without the paths of one machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+HOST = "127.0.0.1"
+PYTHON = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a server is asked to serve, and how."""
+
+    interface: str  # asgi, wsgi, tornado (an HTTPServer from benchmarks.serve)
+    app: str  # module:attribute; for tornado "callable" or "web"
+    floor: str | None = None  # the kind of floor that does the same job
+    tls: bool = False
+    websocket: bool = False
+    access_log: bool = False
+    default_threads: bool = False  # WSGI threads as each server has them by default, not the fastest number
+    many_idle: bool = False  # thousands of connections must stay open: raise what closes or refuses them
+
+
+def tls_files(target: Target, cert: str, key: str) -> list[str]:
+    return [cert, "{cert}", key, "{key}"] if target.tls else []
+
+
+def bridge(target: Target) -> list[str]:
+    if target.interface == "tornado":
+        return [PYTHON, "-m", "benchmarks.serve", "bridge", target.app, "--port", "{port}"]
+    command = [PYTHON, "-m", "bridge", "run", target.app, "--host", HOST, "--port", "{port}"]
+    command += ["--access-log" if target.access_log else "--no-access-log"]
+    command += tls_files(target, "--ssl-certfile", "--ssl-keyfile")
+    if target.many_idle:
+        command += ["--timeout-keep-alive", "75"]
+    return command
+
+
+def uvicorn(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "uvicorn", target.app, "--host", HOST, "--port", "{port}"]
+    command += ["--loop", "uvloop", "--http", "httptools", "--interface"]
+    command += ["wsgi" if target.interface == "wsgi" else "asgi3"]
+    command += ["--access-log"] if target.access_log else ["--no-access-log", "--log-level", "warning"]
+    command += tls_files(target, "--ssl-certfile", "--ssl-keyfile")
+    if target.websocket:
+        command += ["--ws", "websockets-sansio"]
+    if target.many_idle:
+        command += ["--timeout-keep-alive", "75"]
+    return command
+
+
+def granian(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "granian", "--interface", target.interface, "--host", HOST, "--port", "{port}"]
+    command += ["--workers", "1", "--loop", "uvloop", "--http", "1"]
+    command += ["--access-log"] if target.access_log else ["--no-access-log", "--log-level", "warning"]
+    command += ["--ws"] if target.websocket else ["--no-ws"]
+    if target.interface == "wsgi" and not target.default_threads:
+        command += ["--blocking-threads", "1"]
+    if target.many_idle:
+        command += ["--backlog", "4096"]
+    command += tls_files(target, "--ssl-certificate", "--ssl-keyfile")
+    return [*command, target.app]
+
+
+def gunicorn(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "gunicorn", "--bind", f"{HOST}:{{port}}", "--workers", "1", "--no-control-socket"]
+    if target.interface == "wsgi":
+        command += ["--worker-class", "gthread"]
+        if not target.default_threads:
+            command += ["--threads", "4"]
+    else:
+        command += ["--worker-class", "asgi", "--asgi-loop", "uvloop"]
+    command += ["--access-logfile", "-"] if target.access_log else ["--log-level", "warning"]
+    command += tls_files(target, "--certfile", "--keyfile")
+    if target.many_idle:
+        command += ["--keep-alive", "75", "--worker-connections", "4096"]
+    return [*command, target.app]
+
+
+def hypercorn(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "hypercorn", "--bind", f"{HOST}:{{port}}", "--workers", "1", "--worker-class", "uvloop"]
+    command += ["--access-logfile", "-"] if target.access_log else ["--log-level", "warning"]
+    command += tls_files(target, "--certfile", "--keyfile")
+    if target.many_idle:
+        command += ["--keep-alive", "75"]
+    return [*command, target.app]
+
+
+def waitress(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "waitress", f"--listen={HOST}:{{port}}"]
+    if not target.default_threads:
+        command += ["--threads=32"]
+    if target.many_idle:
+        command += ["--connection-limit=4096", "--asyncore-use-poll"]  # select() ends at 1024 files
+    return [*command, target.app]
+
+
+def tornado(target: Target) -> list[str]:
+    return [PYTHON, "-m", "benchmarks.serve", "tornado", target.app, "--port", "{port}"]
+
+
+def floor(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "benchmarks.serve", "floor", target.floor or "plaintext", "--port", "{port}"]
+    return command + tls_files(target, "--ssl-certfile", "--ssl-keyfile")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server: how it is started, and the distributions whose versions a report names."""
+
+    command: Callable[[Target], list[str]]
+    distributions: tuple[str, ...]
+
+
+SERVERS = {
+    "floor": Server(floor, ("uvloop",)),
+    "bridge": Server(bridge, ("bridge", "uvloop")),
+    "uvicorn": Server(uvicorn, ("uvicorn", "httptools", "uvloop")),
+    "granian": Server(granian, ("granian", "uvloop")),
+    "gunicorn": Server(gunicorn, ("gunicorn", "uvloop")),
+    "hypercorn": Server(hypercorn, ("hypercorn", "uvloop")),
+    "waitress": Server(waitress, ("waitress",)),
+    "tornado": Server(tornado, ("tornado", "uvloop")),
+}
+
+
+def command_of(name: str, target: Target) -> list[str]:
+    """Return the command of a server; "bridge+--threads=4" is bridge with one more option.
+
+    Raises:
+        KeyError: there is no such server.
+    """
+    server, *options = name.split("+")
+    command = SERVERS[server].command(target)
+    end = len(command) - (command[-1] == target.app)  # some take no option after the application
+    return [*command[:end], *options, *command[end:]]
