@@ -1,0 +1,125 @@
+"""One coarse clock for a server: deadlines without timers, and the Date field ready as bytes.
+
+Arming and cancelling a timer costs more than parsing a head. Instead every connection carries its deadlines as
+numbers, and one timer looks at all of them a few times a second; setting a deadline is an assignment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+__all__ = ["NEVER", "Clock", "http_date"]
+
+NEVER = float("inf")
+
+_DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+
+
+def http_date(seconds: float) -> bytes:
+    """Return an IMF-fixdate (RFC 9110 section 5.6.7), whatever the locale says.
+
+    Args:
+        seconds: Since the epoch.
+    """
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
+    return b"%s, %02d %s %d %02d:%02d:%02d GMT" % (_DAYS[weekday], day, _MONTHS[month - 1], year, hour, minute, second)
+
+
+class Watched(Protocol):
+    """What has deadlines: two loop times in seconds, and a method for when the earlier one has passed."""
+
+    deadline: float
+    write_deadline: float
+
+    def deadline_passed(self, now: float) -> None: ...
+
+
+class Clock:
+    """Watches the deadlines of a server's connections.
+
+    A deadline set by :meth:`after` is kept at most two intervals late and never early.
+
+    Attributes:
+        now: The loop's time in seconds, at most one interval old while anything is watched.
+        date_line: ``date: ...`` with its CRLF.
+        common_lines: The lines that every response starts with: the date, and the server if it is named.
+        server_line: ``server: ...`` with its CRLF, or empty.
+        watched: The connections.
+    """
+
+    __slots__ = (
+        "_interval",
+        "_loop",
+        "_second",
+        "_timer",
+        "common_lines",
+        "date_line",
+        "now",
+        "server_line",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        shortest: float = 5.0,
+        server_name: bytes = b"",
+        date: bool = True,
+    ) -> None:
+        self._loop = loop
+        self._interval = 0.5
+        self._timer: asyncio.TimerHandle | None = None
+        self._second = -1 if date else -2
+        self.date_line = b""
+        self.server_line = b"server: %b\r\n" % server_name if server_name else b""
+        self.common_lines = self.server_line
+        self.watched: set[Watched] = set()
+        self.now = loop.time()
+        self.shorten(shortest)
+
+    def after(self, seconds: float | None) -> float:
+        """Return the deadline that lies *seconds* ahead; None is never."""
+        if seconds is None:
+            return NEVER
+        return self.now + seconds + self._interval
+
+    def shorten(self, seconds: float | None) -> None:
+        """Look often enough to keep a timeout of *seconds*."""
+        if seconds is not None and seconds > 0:
+            self._interval = min(self._interval, max(seconds / 10, 0.005))
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = self._loop.call_later(self._interval, self._tick)
+
+    def watch(self, item: Watched) -> None:
+        """Look after *item* until :meth:`forget`."""
+        self.watched.add(item)
+        if self._timer is None:
+            self._tick()
+
+    def forget(self, item: Watched) -> None:
+        """Look after *item* no longer; the timer ends by itself when nothing is left."""
+        self.watched.discard(item)
+
+    def stop(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self.now = now = self._loop.time()
+        if self._second != -2:
+            second = int(time.time())
+            if second != self._second:
+                self._second = second
+                self.date_line = b"date: %b\r\n" % http_date(second)
+                self.common_lines = self.date_line + self.server_line
+        for item in tuple(self.watched):
+            if item.deadline < now or item.write_deadline < now:
+                item.deadline_passed(now)
+        self._timer = self._loop.call_later(self._interval, self._tick) if self.watched else None

@@ -1,0 +1,66 @@
+"""What is known of a connection's two ends."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+__all__ = ["ConnectionContext"]
+
+
+class ConnectionContext:
+    """The two ends of a connection, or of one exchange if a trusted proxy told us better.
+
+    Attributes:
+        address: The peer's socket address as ``getpeername`` gives it; for unix sockets a path, often empty.
+        address_family: ``socket.AF_INET``, ``AF_INET6`` or ``AF_UNIX``; None if unknown.
+        remote_ip: The client's address as text; ``0.0.0.0`` for unix sockets.
+        remote_port: The client's port, 0 if there is none or it is not known.
+        protocol: ``http`` or ``https``.
+        local_address: Our end, as ``getsockname`` gives it.
+        trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
+    """
+
+    __slots__ = (
+        "address",
+        "address_family",
+        "local_address",
+        "protocol",
+        "remote_ip",
+        "remote_port",
+        "trusted_downstream",
+    )
+
+    def __init__(
+        self,
+        address: Any,
+        address_family: int | None,
+        protocol: str,
+        local_address: Any = None,
+        trusted_downstream: frozenset[str] = frozenset(),
+    ) -> None:
+        self.address = address
+        self.address_family = address_family
+        self.protocol = protocol
+        self.local_address = local_address
+        self.trusted_downstream = trusted_downstream
+        if address_family in {socket.AF_INET, socket.AF_INET6} and address:
+            self.remote_ip = str(address[0])
+            self.remote_port = int(address[1])
+        else:
+            self.remote_ip = "0.0.0.0"  # noqa: S104 -- Tornado's word for "no address"; nothing is bound to it
+            self.remote_port = 0
+
+    def __str__(self) -> str:
+        if self.address_family in {socket.AF_INET, socket.AF_INET6}:
+            return self.remote_ip
+        if isinstance(self.address, bytes):
+            return self.address.decode("utf-8", "replace")
+        return str(self.address)
+
+    def copy(self) -> ConnectionContext:
+        """Return a copy whose values can be replaced for one exchange."""
+        other = ConnectionContext.__new__(ConnectionContext)
+        for name in ConnectionContext.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other

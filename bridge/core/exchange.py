@@ -1,0 +1,343 @@
+"""One exchange: a request with its response (RFC 9110 section 3.4), from the server's side.
+
+The exchange writes the response; everything that touches the transport, the deadlines or the next request is the
+connection's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from bridge.core.http1.response import (
+    LAST_CHUNK,
+    ResponseFields,
+    check_fields,
+    chunk,
+    encode_fields,
+    status_line,
+)
+from bridge.core.states import CLOSED, CONTENT, DONE, HEAD
+from bridge.errors import ConnectionGone, LocalProtocolError
+
+if TYPE_CHECKING:
+    from bridge.core.context import ConnectionContext
+    from bridge.core.delegates import ExchangeDelegate
+    from bridge.core.http1.head import RequestHead
+    from bridge.core.serverconnection import ServerConnection
+    from bridge.core.states import State
+
+__all__ = ["Exchange"]
+
+# Content from here on is handed to the transport by itself: joining it with the head would copy it.
+_JOIN_MAX = 32768
+_CHUNKED = -1
+_UNTIL_CLOSE = -2
+
+
+class Exchange:
+    """A request and its response on one connection.
+
+    Attributes:
+        head: The request head.
+        server_connection: The connection.
+        context: The two ends; a forwarded address stands here, never on the connection.
+        delegate: Who takes the request's content.
+        writing: HEAD until the first byte of the final response, then CONTENT, DONE; CLOSED when nobody reads it.
+        status: The response's status code; 0 until :meth:`respond`.
+        content_sent: Bytes of response content handed over so far, without transfer coding.
+        trailers: The request's trailer fields once it is complete (RFC 9110 section 6.5).
+        close_after: The connection ends with this exchange.
+        max_body_size: Most bytes of request content, or None for the connection's own limit.
+    """
+
+    __slots__ = (
+        "_fields",
+        "_length",
+        "_status_line",
+        "close_after",
+        "content_sent",
+        "context",
+        "continue_pending",
+        "delegate",
+        "head",
+        "max_body_size",
+        "server_connection",
+        "started",
+        "status",
+        "trailers",
+        "writing",
+    )
+
+    delegate: ExchangeDelegate
+    started: float
+
+    def __init__(self, connection: ServerConnection, head: RequestHead, context: ConnectionContext) -> None:
+        self.server_connection = connection
+        self.head = head
+        self.context = context
+        self.writing: State = HEAD
+        self.status = 0
+        self.content_sent = 0
+        self.close_after = not head.keep_alive
+        self.continue_pending = head.expect_continue
+        self.trailers: Iterable[tuple[bytes, bytes]] = ()
+        self.max_body_size: int | None = None
+        self._fields: ResponseFields | None = None
+
+    # ------------------------------------------------------------------ the request's content
+
+    def pause_reading(self) -> None:
+        """Let no more content reach the delegate until :meth:`resume_reading`; the peer is slowed down."""
+        if self.server_connection.exchange is self:
+            self.server_connection.pause_content()
+
+    def resume_reading(self) -> None:
+        """Let content reach the delegate again, at once if some has been received."""
+        if self.server_connection.exchange is self:
+            self.server_connection.resume_content()
+
+    def send_continue(self) -> None:
+        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); else do nothing."""
+        if self.continue_pending and self.writing is HEAD:
+            self.continue_pending = False
+            self.server_connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # ------------------------------------------------------------------ the response
+
+    @property
+    def response_started(self) -> bool:
+        """Bytes of the final response have been sent."""
+        return self.writing is not HEAD
+
+    @property
+    def finished(self) -> bool:
+        """The response is complete, or nobody waits for it any more."""
+        return self.writing is DONE or self.writing is CLOSED
+
+    @property
+    def write_paused(self) -> bool:
+        """More is waiting to be sent than the high-water mark (bytes, ``ConnectionParameters.high_water``) allows."""
+        return self.server_connection.write_paused
+
+    async def drained(self) -> None:
+        """Wait until less than the high-water mark is waiting to be sent.
+
+        Raises:
+            ConnectionGone: The peer left.
+        """
+        if self.writing is CLOSED:
+            raise ConnectionGone("the peer closed the connection")
+        if self.server_connection.write_paused:
+            await self.server_connection.writable()
+
+    def inform(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send an interim response, such as 103 (RFC 9110 section 15.2); HTTP/1.0 clients get none.
+
+        Raises:
+            LocalProtocolError: The final response has begun, or the status or a field is illegal.
+            ConnectionGone: The peer left.
+        """
+        if self.writing is CLOSED:
+            raise ConnectionGone("the peer closed the connection")
+        if self.writing is not HEAD or not 102 <= status <= 199:
+            raise LocalProtocolError(f"interim response {status} out of place")
+        block = status_line(status) + encode_fields(fields) + b"\r\n"
+        if self.head.version != b"1.0":
+            self.server_connection.write(block)
+
+    def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
+        """Check and keep the head of the final response; it is sent with the first content.
+
+        May be called again as long as nothing was sent. The framing is ours: Transfer-Encoding and other hop-by-hop
+        fields are left out, ``Connection: close`` is obeyed, ``Date`` is added where it is missing.
+
+        Args:
+            status: 101, or 200 to 999.
+            fields: (name, value) pairs of bytes.
+            reason: The reason phrase; empty for the registered one.
+
+        Raises:
+            LocalProtocolError: The response has begun, or the status, the reason or a field is illegal.
+            ConnectionGone: The peer left.
+        """
+        if self.writing is not HEAD:
+            if self.writing is CLOSED:
+                raise ConnectionGone("the peer closed the connection")
+            raise LocalProtocolError("the response head was sent already")
+        if status < 200 and status != 101:
+            raise LocalProtocolError(f"{status} is no final status")
+        line = status_line(status, reason)
+        self._fields = check_fields(fields)
+        self._status_line = line
+        self.status = status
+
+    def send(self, data: bytes = b"", last: bool = False) -> None:
+        """Send content, behind the head if this is the first; end the response with the last.
+
+        Content of a response that has none by definition (to HEAD, 204, 304) is dropped.
+
+        Args:
+            data: Bytes; may be empty.
+            last: The response ends with *data*.
+
+        Raises:
+            LocalProtocolError: There is no head yet, the response had ended, or it is longer or shorter than its
+                Content-Length; in the last case the connection is closed, and never more than the length was sent.
+            ConnectionGone: The peer left.
+        """
+        if self.writing is CONTENT:
+            self._send_more(data, last)
+        elif self.writing is HEAD:
+            if self._fields is None:
+                raise LocalProtocolError("content before the response head")
+            self._send_first(self._fields, data, last)
+        elif self.writing is CLOSED:
+            raise ConnectionGone("the peer closed the connection")
+        else:
+            raise LocalProtocolError("content after the end of the response")
+
+    def end(self, trailers: Iterable[tuple[bytes, bytes]]) -> None:
+        """End the response with a trailer section where the framing has room for one (RFC 9112 section 7.1.2).
+
+        Raises:
+            LocalProtocolError: As :meth:`send`; or a field is illegal.
+            ConnectionGone: The peer left.
+        """
+        block = encode_fields(trailers)
+        if self.writing is HEAD:
+            self.send()
+        if self.writing is CONTENT and self._length == _CHUNKED and block:
+            self.server_connection.write(b"0\r\n%b\r\n" % block)
+            self._done()
+        else:
+            self.send(b"", True)
+
+    def fail(self, status: int = 500) -> None:
+        """Answer *status* if nothing was sent yet; else end the connection so that the client notices."""
+        if self.writing is HEAD:
+            self.server_connection.refuse(status)
+        elif self.writing is CONTENT:
+            self.server_connection.cut(clean=self._length != _UNTIL_CLOSE)
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        if self.writing is not CLOSED:
+            self.server_connection.cut(clean=False)
+
+    # ------------------------------------------------------------------ inside
+
+    def _send_first(self, fields: ResponseFields, data: bytes, last: bool) -> None:
+        connection = self.server_connection
+        size = len(data)
+        length = fields.length
+        head = self.head
+        if fields.close or connection.closing:
+            self.close_after = True
+        parts = [self._status_line, self._common_lines(fields), *fields.lines]
+        if head.line.method == b"HEAD" or self.status in {101, 204, 304}:
+            if length is not None and self.status not in {101, 204}:
+                parts.append(b"content-length: %d\r\n" % length)
+            data = b""
+            size = length = 0
+        elif length is not None:
+            parts.append(b"content-length: %d\r\n" % length)
+        elif last:
+            length = size
+            parts.append(b"content-length: %d\r\n" % size)
+        elif head.line.version == b"1.1":
+            length = _CHUNKED
+            parts.append(b"transfer-encoding: chunked\r\n")
+        else:
+            length = _UNTIL_CLOSE
+            self.close_after = True
+        self._length = length
+        parts.append(self._connection_lines(fields, last))
+        self.writing = CONTENT
+        if 0 <= length < size or (last and size < length):
+            connection.write(b"".join(parts))
+            self._wrong_length(data, size)
+        if size:
+            if length == _CHUNKED:
+                parts.append(b"%x\r\n" % size)
+                parts.append(data)
+                parts.append(b"\r\n")
+            else:
+                parts.append(data)
+        if size < _JOIN_MAX:
+            connection.write(b"".join(parts))
+        else:
+            connection.write_parts(parts)
+        self.content_sent = size
+        if last:
+            self._done()
+
+    def _send_more(self, data: bytes, last: bool) -> None:
+        size = len(data)
+        length = self._length
+        connection = self.server_connection
+        if length == _CHUNKED:
+            if size >= _JOIN_MAX:
+                connection.write_parts([b"%x\r\n" % size, data, b"\r\n0\r\n\r\n" if last else b"\r\n"])
+            elif last:
+                connection.write(chunk(data) + LAST_CHUNK if size else LAST_CHUNK)
+            elif size:
+                connection.write(chunk(data))
+        elif self.head.line.method == b"HEAD" or self.status in {204, 304}:
+            size = 0
+        else:
+            total = self.content_sent + size
+            if length >= 0 and (total > length or (last and total < length)):
+                self._wrong_length(data, size)
+            if size:
+                connection.write(data)
+        self.content_sent += size
+        if last:
+            self._done()
+
+    def _common_lines(self, fields: ResponseFields) -> bytes:
+        clock = self.server_connection.clock
+        if not fields.has_date and not fields.has_server:
+            return clock.common_lines
+        return (b"" if fields.has_date else clock.date_line) + (b"" if fields.has_server else clock.server_line)
+
+    def _connection_lines(self, fields: ResponseFields, last: bool) -> bytes:
+        """Return what ends the head: Connection and Upgrade where they are needed, and the blank line."""
+        if self.status == 101:
+            return b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % fields.upgrade
+        lines = b"\r\n"
+        if self.status == 426 and fields.upgrade:
+            lines = b"upgrade: %b\r\n\r\n" % fields.upgrade
+        if last and not self.close_after and self.server_connection.must_close_after(self):
+            self.close_after = True
+        if self.close_after:
+            return b"connection: close\r\n" + lines
+        if self.head.line.version == b"1.0":
+            return b"connection: keep-alive\r\n" + lines
+        return lines
+
+    def _wrong_length(self, data: bytes, size: int) -> None:
+        """Send what fits into the declared length, and close: the client must not take it for a whole response."""
+        length = self._length
+        room = length - self.content_sent
+        if size > room:
+            if room:
+                self.server_connection.write(bytes(data[:room]))
+            self.close_after = True
+            self.content_sent = length
+            self._done()
+            raise LocalProtocolError(f"content longer than its Content-Length of {length} bytes")
+        if size:
+            self.server_connection.write(data)
+            self.content_sent += size
+        self.server_connection.cut(clean=True)
+        raise LocalProtocolError(f"content of {self.content_sent} bytes, its Content-Length is {length}")
+
+    def _done(self) -> None:
+        self.writing = DONE
+        self.server_connection.response_done(self)
+
+    def lost(self) -> None:
+        """The connection's word that nobody waits for the response any more."""
+        if self.writing is not DONE:
+            self.writing = CLOSED

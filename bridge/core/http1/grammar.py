@@ -1,0 +1,63 @@
+"""The grammar of HTTP/1.x as patterns over bytes (RFC 9110 section 5, RFC 9112 sections 2 to 7).
+
+Python's ``int()``, ``strip()``, ``split()`` and ``lower()`` take more than the grammar does when they work on
+text, so everything here works on bytes, and every pattern is used with ``fullmatch``.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "BAD_LINE_END",
+    "CHUNK_LINE",
+    "CHUNK_LINE_START",
+    "DIGITS",
+    "FIELD_VALUE",
+    "HOST",
+    "REASON",
+    "TARGET",
+    "TOKEN",
+    "list_members",
+]
+
+# token = 1*tchar (RFC 9110 section 5.6.2)
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+# field-value without its surrounding white space: VCHAR, obs-text, SP and HTAB (RFC 9110 section 5.5).
+FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+# reason-phrase (RFC 9112 section 4).
+REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+# A request target is made of visible ASCII. The fragment's "#" is not part of any form (RFC 9112 section 3.2), and
+# octets above 0x7F have to be percent-encoded (RFC 3986 section 2); both are refused rather than repaired. Brackets,
+# braces, pipes and the like are not URI characters either, but browsers send them, and they are harmless.
+TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
+
+DIGITS = re.compile(rb"[0-9]+")
+
+# uri-host [ ":" port ] (RFC 9110 section 7.2, RFC 3986 section 3.2.2); an empty host is refused (docs/http-support).
+HOST = re.compile(
+    rb"(?:"
+    rb"\[(?:[0-9A-Fa-f:.]{2,45}|[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+)\]"  # "," would join two Host lines
+    rb"|(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+"
+    rb")(?::[0-9]{0,5})?"
+)
+
+# chunk-size [ chunk-ext ] CRLF (RFC 9112 section 7.1). White space before ";" is the BWS that the grammar allows;
+# white space after a bare size is not in the grammar.
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[\t ]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+CHUNK_LINE_START = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[\t ]*|[\t ]*;[\t\x20-\x7e\x80-\xff]*)\r?)?")
+
+# In a header section that is not complete yet: LF without CR, CR without LF, NUL. CR as the last octet may go on.
+BAD_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\x00")
+
+
+def list_members(values: list[bytes]) -> list[bytes]:
+    """Return the members of a comma-separated list in lower case (RFC 9110 section 5.6.1).
+
+    Args:
+        values: The values of all field lines of one name, in order. Empty members are left out.
+    """
+    return [member for value in values for part in value.split(b",") if (member := part.strip(b" \t").lower())]

@@ -1,0 +1,388 @@
+"""The request head: request line and header section (RFC 9112 sections 2, 3 and 5), bytes in, a value out.
+
+One pass over the field lines also collects the few fields that steer the connection, so nobody looks for them again.
+
+Request lines and field lines repeat from request to request and from client to client, so what was parsed and
+checked once is kept in two bounded tables. The figures behind them (CPython 3.13, microseconds for a head) are in
+``docs/architecture.md``; lines that carry secrets are never kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from bridge.core.http1.framing import request_content_length
+from bridge.core.http1.grammar import BAD_LINE_END, DIGITS, FIELD_VALUE, HOST, TARGET, TOKEN, list_members
+from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
+
+__all__ = ["Limits", "RequestHead", "RequestLine", "parse_fields", "parse_head"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, and a count, that a message's head and chunk lines may have.
+
+    Attributes:
+        request_line: The request line without its CRLF: 414.
+        field_line: One field line without its CRLF: 431.
+        fields: Number of field lines in a header or trailer section: 431.
+        head: The whole head, and likewise a trailer section: 431.
+        chunk_extensions: All chunk extensions of one message together: 413.
+    """
+
+    request_line: int = 8190
+    field_line: int = 8190
+    fields: int = 100
+    head: int = 65536
+    chunk_extensions: int = 4096
+
+
+class RequestLine:
+    """A request line, parsed; shared between requests, so nothing here changes.
+
+    Attributes:
+        method: As received.
+        target: As received.
+        version: ``b"1.0"`` or ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5).
+        path: The target's path, percent-encoded as received; ``b"*"`` for the asterisk-form.
+        query: What follows the first ``?``; empty if there is none.
+        authority: The authority of an absolute-form target, else empty.
+        version_text: The version as str.
+        method_text: The method as str.
+        path_text: The path, percent-decoded once and read as UTF-8 (ASGI's ``path``); octets that are not UTF-8
+            become U+FFFD.
+    """
+
+    __slots__ = (
+        "authority",
+        "method",
+        "method_text",
+        "path",
+        "path_text",
+        "query",
+        "target",
+        "version",
+        "version_text",
+    )
+
+    def __init__(
+        self, method: bytes, target: bytes, version: bytes, path: bytes, query: bytes, authority: bytes
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.path = path
+        self.query = query
+        self.authority = authority
+        self.version_text = version.decode("ascii")
+        self.method_text = method.decode("ascii")
+        self.path_text = (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
+
+
+class RequestHead:
+    """One request's head.
+
+    Attributes:
+        line: The request line.
+        fields: (name, value) of every field line in wire order; names in lower case, values without surrounding
+            white space. An absolute-form target's authority stands in place of the Host field (RFC 9112 section 3.2.2).
+        host: The Host field's value; empty only in HTTP/1.0.
+        content_length: Bytes of content; 0 for none; None while chunked.
+        keep_alive: The client wants the connection to persist (RFC 9112 section 9.3).
+        expect_continue: The client waits for 100 (Continue) before it sends content.
+        upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
+        size: Bytes of the whole head, blank line included.
+    """
+
+    __slots__ = ("content_length", "expect_continue", "fields", "host", "keep_alive", "line", "size", "upgrade")
+
+    def __init__(self, line: RequestLine, fields: list[tuple[bytes, bytes]], host: bytes, size: int) -> None:
+        self.line = line
+        self.fields = fields
+        self.host = host
+        self.size = size
+        self.content_length: int | None = 0
+        self.keep_alive = line.version == b"1.1"
+        self.expect_continue = False
+        self.upgrade = b""
+
+    @property
+    def method(self) -> bytes:
+        """The method as received."""
+        return self.line.method
+
+    @property
+    def target(self) -> bytes:
+        """The request target as received."""
+        return self.line.target
+
+    @property
+    def version(self) -> bytes:
+        """``b"1.0"`` or ``b"1.1"``."""
+        return self.line.version
+
+    @property
+    def path(self) -> bytes:
+        """The path, percent-encoded as received."""
+        return self.line.path
+
+    @property
+    def query(self) -> bytes:
+        """The query without its question mark."""
+        return self.line.query
+
+
+# What a field line means to the connection; PLAIN means nothing to it.
+PLAIN, HOSTS, LENGTHS, CODINGS, CONNECTIONS, EXPECTS, UPGRADES = range(7)
+_KINDS = {
+    b"host": HOSTS,
+    b"content-length": LENGTHS,
+    b"transfer-encoding": CODINGS,
+    b"connection": CONNECTIONS,
+    b"expect": EXPECTS,
+    b"upgrade": UPGRADES,
+}
+# Values that must not outlive their request.
+_SECRET = frozenset(
+    {b"authorization", b"cookie", b"proxy-authorization", b"x-api-key", b"x-auth-token", b"x-csrf-token"}
+)
+
+Field = tuple[bytes, bytes]
+_LINES_MAX = 2048
+_LINE_LENGTH_MAX = 160
+_lines: dict[bytes, tuple[Field, int]] = {}
+_request_lines: dict[bytes, RequestLine] = {}
+_names: dict[bytes, bytes] = {}
+
+
+def parse_head(  # noqa: C901 -- one pass over the lines; cutting it up costs a call per field
+    buffer: bytes | bytearray, start: int, limits: Limits, scanned: int = 0
+) -> RequestHead | None:
+    """Parse the request head that begins at *start*.
+
+    Returns None while the head is incomplete; else a head whose ``size`` tells where the rest begins.
+
+    Args:
+        buffer: Received bytes; left as it is.
+        start: Where the request line begins.
+        limits: What is refused although it is well-formed.
+        scanned: Bytes behind *start* that an earlier call has searched in vain, so that a head that arrives in
+            small pieces costs linear time.
+
+    Raises:
+        RequestSyntaxError: 400, RFC 9112 sections 2, 3 and 5.
+        FramingError: 400, RFC 9112 section 6.
+        LimitExceeded: 414 for the request line, 431 for the header section, 413 for an absurd Content-Length.
+        UnsupportedFeature: 501 for CONNECT and unknown transfer codings, 505 for another major version.
+    """
+    end = buffer.find(b"\r\n\r\n", start + max(0, scanned - 3))
+    if end < 0:
+        _check_incomplete(buffer, start, limits, scanned)
+        return None
+    size = end - start + 4
+    lines = bytes(buffer[start:end]).split(b"\r\n")
+    raw_line = lines[0]
+    if size > limits.field_line or size > limits.request_line:
+        _check_sizes(lines, size, limits)
+    if len(lines) - 1 > limits.fields:
+        raise LimitExceeded(431, f"{len(lines) - 1} field lines, limit {limits.fields}")
+    line = _request_lines.get(raw_line)
+    if line is None:
+        line = _parse_request_line(raw_line)
+    fields: list[Field] = []
+    host: bytes | None = None
+    control: dict[int, list[bytes]] | None = None
+    known = _lines
+    for index in range(1, len(lines)):
+        entry = known.get(lines[index])
+        if entry is None:
+            entry = _parse_field_line(lines[index])
+        field, kind = entry
+        fields.append(field)
+        if kind:
+            if kind == HOSTS:
+                if host is not None:
+                    raise RequestSyntaxError("Invalid Host header: more than one")
+                host = field[1]
+            else:
+                if control is None:
+                    control = {}
+                control.setdefault(kind, []).append(field[1])
+    if host is None:
+        if line.version != b"1.0":
+            raise RequestSyntaxError("Invalid Host header: missing (RFC 9112 section 3.2)")
+        host = b""
+    head = RequestHead(line, fields, host, size)
+    if line.authority:
+        _use_authority(head, line.authority)
+    if control is not None:
+        _steer(head, control)
+    return head
+
+
+def parse_fields(block: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+    """Parse field lines that are separated by CRLF, as in a trailer section (RFC 9112 section 7.1.2).
+
+    Raises:
+        RequestSyntaxError: 400.
+        LimitExceeded: 431.
+    """
+    lines = block.split(b"\r\n")
+    if len(lines) > limits.fields:
+        raise LimitExceeded(431, f"{len(lines)} field lines, limit {limits.fields}")
+    if any(len(line) > limits.field_line for line in lines):
+        raise LimitExceeded(431, f"field line longer than {limits.field_line} bytes")
+    return [_parse_field_line(line)[0] for line in lines]
+
+
+def _check_incomplete(buffer: bytes | bytearray, start: int, limits: Limits, scanned: int) -> None:
+    """Refuse early what no further byte can mend."""
+    length = len(buffer) - start
+    if length and TOKEN.match(buffer, start) is None:
+        raise RequestSyntaxError(f"Malformed HTTP request line: {bytes(buffer[start : start + 40])!r}")
+    line_end = buffer.find(b"\r\n", start, start + limits.request_line + 2)
+    if line_end < 0 and length > limits.request_line:
+        raise LimitExceeded(414, f"request line longer than {limits.request_line} bytes")
+    if length > limits.head:
+        raise LimitExceeded(431, f"header section longer than {limits.head} bytes")
+    bad = BAD_LINE_END.search(buffer, start + max(0, scanned - 1))
+    if bad is not None:
+        raise RequestSyntaxError(
+            f"line not ended by CRLF, or NUL, at byte {bad.start() - start} (RFC 9112 section 2.2)"
+        )
+    last = buffer.rfind(b"\r\n", start)
+    if length - (last + 2 - start if last >= 0 else 0) > limits.field_line and line_end >= 0:
+        raise LimitExceeded(431, f"field line longer than {limits.field_line} bytes")
+
+
+def _check_sizes(lines: list[bytes], size: int, limits: Limits) -> None:
+    if len(lines[0]) > limits.request_line:
+        raise LimitExceeded(414, f"request line {len(lines[0])} bytes, limit {limits.request_line}")
+    if size > limits.head:
+        raise LimitExceeded(431, f"header section {size} bytes, limit {limits.head}")
+    longest = max(map(len, lines[1:]), default=0)
+    if longest > limits.field_line:
+        raise LimitExceeded(431, f"field line {longest} bytes, limit {limits.field_line}")
+
+
+def _parse_request_line(raw: bytes) -> RequestLine:
+    parts = raw.split(b" ")
+    if len(parts) != 3:
+        raise RequestSyntaxError(f"Malformed HTTP request line: {raw[:80]!r}")
+    method, target, protocol = parts
+    if TOKEN.fullmatch(method) is None or TARGET.fullmatch(target) is None:
+        raise RequestSyntaxError(f"Malformed HTTP request line: {raw[:80]!r}")
+    if protocol == b"HTTP/1.1":
+        version = b"1.1"
+    elif protocol == b"HTTP/1.0":
+        version = b"1.0"
+    elif (
+        len(protocol) == 8
+        and protocol[:5] == b"HTTP/"
+        and DIGITS.fullmatch(protocol[5:6] + protocol[7:8])
+        and protocol[6:7] == b"."
+    ):
+        if protocol[5:6] != b"1":
+            raise UnsupportedFeature(505, f"HTTP version {protocol!r}")
+        version = b"1.1"
+    else:
+        raise RequestSyntaxError(f"Malformed HTTP request line: version {protocol[:80]!r}")
+    path, query, authority = _split_target(method, target)
+    line = RequestLine(method, target, version, path, query, authority)
+    if len(raw) <= _LINE_LENGTH_MAX:
+        if len(_request_lines) >= _LINES_MAX:
+            _request_lines.clear()
+        _request_lines[raw] = line
+    return line
+
+
+def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return path, query and authority of a request target (RFC 9112 section 3.2)."""
+    authority = b""
+    if target[:1] != b"/":
+        if method == b"CONNECT":
+            raise UnsupportedFeature(501, "CONNECT: this server is no proxy")
+        if target == b"*":
+            if method != b"OPTIONS":
+                raise RequestSyntaxError(
+                    "Malformed HTTP request line: the asterisk-form is for OPTIONS (RFC 9112 section 3.2.4)"
+                )
+            return b"*", b"", b""
+        scheme, separator, rest = target.partition(b"://")
+        if not separator or scheme.lower() not in {b"http", b"https"}:
+            raise RequestSyntaxError(f"Malformed HTTP request line: target {target[:80]!r}")
+        cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        authority, target = rest[:cut], rest[cut:]
+        if HOST.fullmatch(authority) is None:
+            raise RequestSyntaxError(f"Malformed HTTP request line: authority {authority[:80]!r}")
+        if not target:
+            # An absolute-form without a path: "/" for every method but OPTIONS (RFC 9112 section 3.2.4).
+            return (b"*" if method == b"OPTIONS" else b"/"), b"", authority
+        if target[:1] == b"?":
+            target = b"/" + target
+    elif method == b"CONNECT":
+        raise RequestSyntaxError(
+            "Malformed HTTP request line: CONNECT asks for the authority-form (RFC 9112 section 3.2.3)"
+        )
+    path, _, query = target.partition(b"?")
+    return path, query, authority
+
+
+def _parse_field_line(raw: bytes) -> tuple[tuple[bytes, bytes], int]:
+    """Return a field line's lower-case name and value, and what it means to the connection."""
+    name, colon, value = raw.partition(b":")
+    lower = _names.get(name)
+    if lower is None:
+        if not colon or TOKEN.fullmatch(name) is None:
+            # White space before the colon, folded lines (section 5.2) and lines without a colon end here too.
+            reason = "no colon in header line" if not colon else "field name is not a token"
+            raise RequestSyntaxError(f"{reason}: {raw[:80]!r}")
+        lower = name.lower()
+        if len(name) <= 40:
+            if len(_names) >= _LINES_MAX:
+                _names.clear()
+            _names[name] = lower = _names.setdefault(lower, lower)
+    elif not colon:
+        raise RequestSyntaxError(f"no colon in header line: {raw[:80]!r}")
+    value = value.strip(b" \t")
+    if FIELD_VALUE.fullmatch(value) is None:
+        raise RequestSyntaxError(f"control character in the value of {name!r:.80}")
+    kind = _KINDS.get(lower, PLAIN)
+    if kind == HOSTS and HOST.fullmatch(value) is None:
+        raise RequestSyntaxError(f"Invalid Host header: {value[:80]!r}")
+    entry = ((lower, value), kind)
+    if len(raw) <= _LINE_LENGTH_MAX and lower not in _SECRET:
+        if len(_lines) >= _LINES_MAX:
+            _lines.clear()
+        _lines[raw] = entry
+    return entry
+
+
+def _use_authority(head: RequestHead, authority: bytes) -> None:
+    """Let the authority of an absolute-form target replace the Host field (RFC 9112 section 3.2.2)."""
+    head.host = authority
+    head.fields = [(name, value) for name, value in head.fields if name != b"host"]
+    head.fields.insert(0, (b"host", authority))
+
+
+def _steer(head: RequestHead, control: dict[int, list[bytes]]) -> None:
+    """Set what the steering fields decide."""
+    line = head.line
+    if LENGTHS in control or CODINGS in control:
+        head.content_length = request_content_length(line.version, control.get(CODINGS, []), control.get(LENGTHS, []))
+    connection = control.get(CONNECTIONS)
+    if connection is not None:
+        options = list_members(connection)
+        if b"close" in options:
+            head.keep_alive = False
+        elif b"keep-alive" in options:
+            head.keep_alive = True
+        if b"upgrade" in options and line.version == b"1.1":
+            head.upgrade = b", ".join(list_members(control.get(UPGRADES, [])))
+    expect = control.get(EXPECTS)
+    if expect is not None:
+        # To HTTP/1.0 no interim response is ever sent; a request without content needs none (RFC 9110 section 10.1.1).
+        head.expect_continue = (
+            line.version == b"1.1" and head.content_length != 0 and b"100-continue" in list_members(expect)
+        )

@@ -1,0 +1,202 @@
+"""A non-blocking, single-threaded HTTP server (Tornado's documented HTTPServer)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bridge.core.clock import Clock
+from bridge.core.context import ConnectionContext
+from bridge.core.forwarded import ForwardedDelegate
+from bridge.core.http1.head import Limits
+from bridge.core.http1connection import HTTP1ServerConnection, native_delegate
+from bridge.core.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
+from bridge.core.parameters import ConnectionParameters
+from bridge.core.serverconnection import ServerConnection
+from bridge.core.tcpserver import TCPServer
+from bridge.core.tls import SSLOptions
+from bridge.core.util import Configurable
+
+__all__ = ["HTTPRequest", "HTTPServer"]
+
+HTTPRequest = HTTPServerRequest
+
+
+class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
+    """Serves HTTP/1.x.
+
+    Args:
+        request_callback: Who answers: a native delegate (with ``start_exchange``), a Tornado-style delegate (with
+            ``start_request``), or a callable, plain or async, that takes one HTTPServerRequest.
+        no_keep_alive: Close after every response.
+        xheaders: Believe X-Real-Ip, X-Forwarded-For, X-Scheme and X-Forwarded-Proto; only behind a proxy.
+        ssl_options: An ``ssl.SSLContext``, or a dictionary (see TCPServer).
+        protocol: ``https`` behind a proxy that ends TLS without saying so.
+        decompress_request: Decode gzip request content.
+        chunk_size: Most content (bytes) handed to a delegate at once; 65536.
+        max_header_size: Bytes of a request head; 65536.
+        idle_connection_timeout: Seconds in which a head must arrive, counted from its first byte, from the
+            connection's start, or from the previous exchange. Without it: 10 for a head, 5 between requests.
+        body_timeout: Seconds for one request's whole content. Independently, content that makes no progress for 30
+            seconds ends the connection.
+        max_body_size: Bytes of one request's content; without it max_buffer_size for Tornado-style delegates and
+            callables, no limit for native ones. 0 forbids content.
+        max_buffer_size: Bytes buffered per connection; 104857600.
+        trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
+        params: All limits and times at once, in place of the five arguments above.
+        server_name: What the Server field says; without it there is none.
+        date_header: Add Date where a response has none.
+
+    Raises:
+        TypeError: An unknown argument.
+        KeyError: ssl_options without certfile.
+        ValueError: ssl_options with a file that does not exist, or with an unknown key.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Instances are set up in initialize(), as in every Configurable.
+        pass
+
+    def initialize(
+        self,
+        request_callback: Any,
+        no_keep_alive: bool = False,
+        xheaders: bool = False,
+        ssl_options: SSLOptions | None = None,
+        protocol: str | None = None,
+        decompress_request: bool = False,
+        chunk_size: int | None = None,
+        max_header_size: int | None = None,
+        idle_connection_timeout: float | None = None,
+        body_timeout: float | None = None,
+        max_body_size: int | None = None,
+        max_buffer_size: int | None = None,
+        trusted_downstream: Iterable[str] | None = None,
+        *,
+        params: ConnectionParameters | None = None,
+        server_name: bytes = b"",
+        date_header: bool = True,
+        io_loop: object = None,
+    ) -> None:
+        """Set up the server; the arguments are the class's."""
+        TCPServer.__init__(self, ssl_options, max_buffer_size, chunk_size)
+        self.request_callback = request_callback
+        self.xheaders = xheaders
+        self.protocol = protocol
+        self.trusted_downstream = frozenset(trusted_downstream or ())
+        native = hasattr(request_callback, "start_exchange")
+        if params is None:
+            if max_body_size is None and not native:
+                max_body_size = self.max_buffer_size
+            params = ConnectionParameters(
+                limits=Limits(head=max_header_size or 65536),
+                no_keep_alive=no_keep_alive,
+                chunk_size=chunk_size or 65536,
+                max_body_size=max_body_size,
+                head_timeout=idle_connection_timeout or 10.0,
+                keep_alive_timeout=idle_connection_timeout or 5.0,
+                body_total_timeout=body_timeout or None,
+                late_limit=not native,
+            )
+        self.conn_params = params
+        self._server_name = server_name
+        self._date_header = date_header
+        self._delegate = request_callback if native else native_delegate(self, decompress_request)
+        if xheaders:
+            self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
+        self._clock: Clock | None = None
+        self._connections: set[ServerConnection] = set()
+        self._all_closed: asyncio.Event | None = None
+
+    @classmethod
+    def configurable_base(cls) -> type[Configurable]:
+        """Return the class whose construction can be configured."""
+        return HTTPServer
+
+    @classmethod
+    def configurable_default(cls) -> type[Configurable]:
+        """Return the class that is built while none is configured."""
+        return HTTPServer
+
+    def start_request(self, server_conn: object, request_conn: Any) -> Any:
+        """Return the message delegate of a new request; a subclass may override this (Tornado's interface)."""
+        return self._delegate.start_request(server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        """A connection has ended."""
+        self._delegate.on_close(server_conn)
+
+    # ------------------------------------------------------------------ connections
+
+    def connection_count(self) -> int:
+        """Return how many connections are open or in their TLS handshake."""
+        return len(self._starting) + len(self._connections)
+
+    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = Clock(
+                loop, shortest=self.conn_params.shortest(), server_name=self._server_name, date=self._date_header
+            )
+        protocol = self.protocol or ("https" if self.ssl_options is not None else "http")
+        try:
+            local = sock.getsockname()
+        except OSError:
+            local = None
+        context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
+        connection = HTTP1ServerConnection(self._delegate, self.conn_params, context, clock, loop, self._ended)
+        self._connections.add(connection)
+        return connection
+
+    def _ended(self, connection: ServerConnection) -> None:
+        self._connections.discard(connection)
+        if self._full:
+            self._connection_ended()
+        if self._all_closed is not None and not self._connections:
+            self._all_closed.set()
+
+    async def close_all_connections(self) -> None:
+        """Close every connection at once, requests in flight included, and wait until they have ended.
+
+        Connections that were detached, such as WebSockets, are not touched.
+        """
+        await self.drain(0)
+
+    async def drain(self, timeout: float | None, waiting: Callable[[int], None] | None = None) -> int:
+        """Let the requests in flight finish, close what is idle, and wait until every connection has ended.
+
+        New connections are refused by :meth:`stop`, which should be called first.
+
+        Args:
+            timeout: Seconds after which what is left is aborted; None to wait as long as it takes.
+            waiting: Called once with the number of connections that are waited for.
+
+        Returns:
+            How many connections were aborted.
+        """
+        for task in tuple(self._starting):
+            task.cancel()
+        for connection in tuple(self._connections):
+            connection.close_when_idle()
+        aborted = 0
+        if self._connections:
+            self._all_closed = asyncio.Event()
+            if timeout is None or timeout > 0:
+                if waiting is not None:
+                    waiting(len(self._connections))
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._all_closed.wait()
+                except TimeoutError:
+                    pass
+            aborted = len(self._connections)
+            for connection in tuple(self._connections):
+                connection.abort()
+            if self._connections:
+                await self._all_closed.wait()
+            self._all_closed = None
+        if self._clock is not None:
+            self._clock.stop()
+        return aborted

@@ -1,0 +1,81 @@
+"""The limits and times of a server's connections."""
+
+from __future__ import annotations
+
+from bridge.core.http1.head import Limits
+
+__all__ = ["ConnectionParameters"]
+
+
+class ConnectionParameters:
+    """Limits and times of a server's connections: sizes in bytes, times in seconds, None for no limit.
+
+    Attributes:
+        limits: Of heads and chunk lines.
+        no_keep_alive: Close after every response.
+        chunk_size: Most content handed to a delegate at once.
+        max_body_size: Content of one request: 413.
+        head_timeout: A whole head, from its first byte, or from the connection's start: 408.
+        keep_alive_timeout: Idle time between requests: closed without an answer.
+        body_timeout: Content without progress: 408.
+        body_total_timeout: One request's whole content: closed (Tornado's ``body_timeout``).
+        write_timeout: The peer reads nothing: the connection is reset.
+        max_requests: Exchanges on one connection; 0 for no limit.
+        high_water: Bytes waiting to be sent from which on writers are paused.
+        late_limit: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
+    """
+
+    __slots__ = (
+        "body_timeout",
+        "body_total_timeout",
+        "chunk_size",
+        "head_timeout",
+        "high_water",
+        "keep_alive_timeout",
+        "late_limit",
+        "limits",
+        "max_body_size",
+        "max_requests",
+        "no_keep_alive",
+        "write_timeout",
+    )
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        no_keep_alive: bool = False,
+        chunk_size: int = 65536,
+        max_body_size: int | None = None,
+        head_timeout: float | None = 10.0,
+        keep_alive_timeout: float | None = 5.0,
+        body_timeout: float | None = 30.0,
+        body_total_timeout: float | None = None,
+        write_timeout: float | None = 60.0,
+        max_requests: int = 0,
+        high_water: int = 65536,
+        late_limit: bool = False,
+    ) -> None:
+        self.limits = Limits() if limits is None else limits
+        self.no_keep_alive = no_keep_alive
+        self.chunk_size = chunk_size
+        self.max_body_size = max_body_size
+        self.head_timeout = head_timeout
+        self.keep_alive_timeout = keep_alive_timeout
+        self.body_timeout = body_timeout
+        self.body_total_timeout = body_total_timeout
+        self.write_timeout = write_timeout
+        self.max_requests = max_requests
+        self.high_water = high_water
+        self.late_limit = late_limit
+
+    def shortest(self) -> float:
+        """Return the shortest timeout in seconds."""
+        times = (
+            self.head_timeout,
+            self.keep_alive_timeout,
+            self.body_timeout,
+            self.body_total_timeout,
+            self.write_timeout,
+        )
+        return min((seconds for seconds in times if seconds), default=60.0)

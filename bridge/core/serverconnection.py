@@ -1,0 +1,622 @@
+"""The server's side of one HTTP/1.x connection: buffer, deadlines, order of exchanges (RFC 9112).
+
+This is the asyncio protocol. It pulls heads and content out of what was received, starts one exchange at a time, and
+is the only one that touches the transport, answers refusals, arms deadlines and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from bridge.core.clock import NEVER, Clock
+from bridge.core.delegates import NOBODY
+from bridge.core.exchange import Exchange
+from bridge.core.http1.content import ChunkedContent, FixedContent
+from bridge.core.http1.head import parse_head
+from bridge.core.http1.response import status_line
+from bridge.core.log import app_log, gen_log
+from bridge.core.parameters import ConnectionParameters
+from bridge.core.states import CLOSED, CONTENT, DISCARD, DONE, HEAD, UPGRADED, State
+from bridge.core.writeside import WriteSide
+from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, RequestTimeout
+
+if TYPE_CHECKING:
+    from bridge.core.context import ConnectionContext
+    from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
+
+__all__ = ["ServerConnection"]
+
+# Unread content up to this size (bytes) is read and dropped so that the connection can go on (RFC 9112 section 9.3).
+_DRAIN_MAX = 65536
+# After the last response the peer may go on sending this much (bytes) for this long (seconds) before it is cut off;
+# a close with unread data would reset the connection and could destroy the response on its way.
+_LINGER_MAX = 1 << 20
+_LINGER_TIME = 2.0
+# Received while a response is pending: the next requests. Past this many bytes the peer has to wait.
+_AHEAD_MAX = 65536
+# Pipelined exchanges started in one turn of the loop.
+_EXCHANGES_A_TURN = 32
+
+
+class ServerConnection(WriteSide):
+    """Serves HTTP/1.x on one connection.
+
+    Attributes:
+        delegate: Starts the exchanges.
+        delegate_data: Whatever the delegate wants to keep for this connection.
+        exchange: The current exchange, None between two.
+        closing: The connection ends with the current exchange, if not before.
+        deadline: Loop time in seconds at which the peer must have sent what is awaited.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_busy",
+        "_content",
+        "_content_deadline",
+        "_discarded",
+        "_eof",
+        "_held",
+        "_late_limit",
+        "_on_end",
+        "_paused",
+        "_position",
+        "_reading",
+        "_scanned",
+        "closing",
+        "deadline",
+        "delegate",
+        "delegate_data",
+        "exchange",
+        "requests",
+    )
+
+    exchange_type: type[Exchange] = Exchange
+
+    def __init__(
+        self,
+        delegate: ConnectionDelegate,
+        params: ConnectionParameters,
+        context: ConnectionContext,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        on_end: Callable[[ServerConnection], None] | None = None,
+    ) -> None:
+        super().__init__(params, context, clock, loop)
+        self.delegate = delegate
+        self.delegate_data: Any = None
+        self.exchange: Exchange | None = None
+        self.closing = params.no_keep_alive
+        self.deadline = NEVER
+        self.requests = 0
+        self._on_end = on_end
+        self._buffer: bytes | bytearray = b""
+        self._position = 0
+        self._scanned = 0
+        self._reading: State = HEAD
+        self._content: FixedContent | ChunkedContent | None = None
+        self._content_deadline = NEVER
+        self._busy = False
+        self._paused = False  # the delegate wants no content now
+        self._held = False  # the transport was told to read nothing
+        self._eof = False
+        self._late_limit = False
+        self._discarded = 0
+
+    # ------------------------------------------------------------------ called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start: the first head is due from now on."""
+        # uvloop's transports are registered as nothing of asyncio's
+        self.transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=self.params.high_water)
+        self.clock.watch(self)
+        self.deadline = self.clock.after(self.params.head_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer sent."""
+        if self._buffer:
+            if self._buffer.__class__ is bytes or self._position:
+                self._buffer = bytearray(memoryview(self._buffer)[self._position :])
+                self._position = 0
+            self._buffer += data
+        else:
+            self._buffer = data
+            self._position = 0
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """Note that the peer sends nothing more; it may still wait for a response (RFC 9112 section 9.6)."""
+        self._eof = True
+        reading = self._reading
+        if reading is DONE:
+            exchange = self.exchange
+            assert exchange is not None
+            if not self._buffer:
+                exchange.close_after = True
+            exchange.delegate.on_peer_eof()
+        elif reading is HEAD and self._buffer and (self.write_paused or not self._scanned):
+            self._advance_soon()  # complete requests wait for the peer to read, or for their turn
+        elif reading is CONTENT and self._paused:
+            pass  # the rest of the content may be in the buffer
+        else:
+            if reading is CONTENT:
+                self._lose()
+            return False
+        # Under TLS the transport closes whatever is returned here.
+        return self.context.protocol != "https"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: nobody is there any more."""
+        self.clock.forget(self)
+        self.deadline = self.write_deadline = NEVER
+        self._buffer = b""
+        self._position = 0
+        self._reading = CLOSED
+        self.closing = True
+        self.wake_writers(ConnectionGone("the peer closed the connection"))
+        self.write_paused = False
+        self._lose()
+        self.transport = None
+        if self._on_end is not None:
+            self._on_end(self)
+            self._on_end = None
+        self.delegate.on_close(self)
+
+    def resume_writing(self) -> None:
+        """Let writers go on, and requests that waited for the peer to read."""
+        super().resume_writing()
+        if self._reading is HEAD and self._buffer:
+            self._advance_soon()
+
+    # ------------------------------------------------------------------ reading
+
+    def _advance(self) -> None:
+        """Go as far as the buffer, the delegate and the peer's reading allow."""
+        if self._busy:
+            return
+        self._busy = True
+        started = 0
+        try:
+            while True:
+                reading = self._reading
+                if reading is HEAD:
+                    if started == _EXCHANGES_A_TURN:
+                        self._advance_soon()
+                        break
+                    if not self._read_head():
+                        break
+                    started += 1
+                elif reading is CONTENT:
+                    if not self._read_content():
+                        break
+                elif reading is DISCARD:
+                    self._discard()
+                    break
+                else:
+                    self._read_ahead()
+                    break
+        except RemoteProtocolError as exc:
+            self._refuse(exc)
+        except Exception as exc:
+            self._delegate_failed(exc)
+        finally:
+            self._busy = False
+
+    def _read_head(self) -> bool:
+        """Start an exchange if a head is complete."""
+        buffer = self._buffer
+        if not buffer:
+            return False
+        if self.write_paused:  # the peer asks but does not read the answers
+            self._read_ahead()
+            return False
+        start = self._position
+        if buffer.startswith(b"\r\n", start):
+            start = self._skip_blank_lines()
+        head = parse_head(buffer, start, self.params.limits, self._scanned)
+        if head is None:
+            self._await_head(len(buffer) - start)
+            return False
+        self._scanned = 0
+        start += head.size
+        if start == len(buffer):
+            self._buffer = b""
+            start = 0
+        self._position = start
+        self.requests += 1
+        length = head.content_length
+        params = self.params
+        limit = params.max_body_size
+        if limit is not None and length is not None and length > limit and not params.late_limit:
+            raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
+        if self.requests == params.max_requests:
+            self.closing = True
+        exchange = self.exchange = self.exchange_type(self, head, self.context)
+        if length == 0:
+            self._reading = DONE
+            self.deadline = NEVER
+        else:
+            self._reading = CONTENT
+            self._expect_content(length)
+        delegate = self.delegate.start_exchange(exchange)
+        if exchange.writing is CLOSED:
+            self._tell_closed(delegate)
+        elif length == 0:
+            exchange.delegate = delegate
+            delegate.finish()
+        elif exchange.writing is DONE:  # answered before it returned: the content is dropped
+            self._tell_closed(delegate)
+        else:
+            exchange.delegate = delegate
+        return True
+
+    def _expect_content(self, length: int | None) -> None:
+        params = self.params
+        limit = params.max_body_size
+        if length is None:
+            self._content = ChunkedContent(params.limits, 1 << 62 if limit is None else limit)
+        else:
+            self._content = FixedContent(length)
+        self._late_limit = params.late_limit
+        self._content_deadline = self.clock.after(params.body_total_timeout)
+        self.deadline = min(self.clock.after(params.body_timeout), self._content_deadline)
+
+    def _skip_blank_lines(self) -> int:
+        """Skip CRLF in front of a request line (RFC 9112 section 2.2), a few of them."""
+        start = self._position
+        for _ in range(4):
+            if not self._buffer.startswith(b"\r\n", start):
+                break
+            start += 2
+        self._position = start
+        return start
+
+    def _await_head(self, size: int) -> None:
+        """Keep the part of a head; the whole is due a while after its first byte."""
+        if self._eof:
+            self._close()
+            return
+        if self._scanned == 0 and self.requests and size:
+            self.deadline = self.clock.after(self.params.head_timeout)
+        self._scanned = size
+
+    def _apply_late_limit(self, exchange: Exchange, content: FixedContent | ChunkedContent) -> None:
+        """Compare the content with the limit that the delegate may have changed."""
+        self._late_limit = False
+        limit = self.params.max_body_size if exchange.max_body_size is None else exchange.max_body_size
+        if limit is None:
+            return
+        if isinstance(content, ChunkedContent):
+            content.limit = limit
+        elif content.remaining > limit:
+            raise LimitExceeded(413, f"Content-Length too long: {content.remaining} bytes, limit {limit}")
+
+    def set_body_timeout(self, seconds: float | None) -> None:
+        """Let the current request's content be due, as a whole, in *seconds*."""
+        self.clock.shorten(seconds)
+        self._content_deadline = self.clock.after(seconds)
+        self.deadline = min(self.deadline, self._content_deadline)
+
+    def _read_content(self) -> bool:
+        """Hand content to the delegate; True when the request is complete."""
+        exchange = self.exchange
+        content = self._content
+        assert exchange is not None and content is not None
+        if self._paused:
+            self._read_ahead()
+            return False
+        if self._late_limit:
+            self._apply_late_limit(exchange, content)
+        progress = False
+        if not content.done:
+            progress = self._take_content(exchange, content)
+        if content.done:
+            if self._paused:
+                return False  # finish() comes when the delegate is ready for it
+            if self.exchange is exchange:
+                self._finish_request(exchange, content)
+            return True
+        if not progress and self._eof:
+            self._lose()
+            self._close()
+        return progress and self._reading is CONTENT
+
+    def _take_content(self, exchange: Exchange, content: FixedContent | ChunkedContent) -> bool:
+        """Move content from the buffer to the delegate; tell whether anything moved."""
+        buffer = self._buffer
+        if not buffer:
+            return False
+        start = self._position
+        data, position = content.take(buffer, start, self.params.chunk_size)
+        if position == start:
+            self._read_ahead()
+            return False
+        if position == len(buffer):
+            self._buffer = b""
+            position = 0
+        self._position = position
+        self.deadline = min(self.clock.after(self.params.body_timeout), self._content_deadline)
+        exchange.continue_pending = False
+        if data:
+            waiting = exchange.delegate.data_received(data)
+            if waiting is not None:
+                self.hold_for(waiting)
+        return True
+
+    def _finish_request(self, exchange: Exchange, content: FixedContent | ChunkedContent) -> None:
+        self._content = None
+        self._content_deadline = NEVER
+        self.deadline = NEVER
+        self._reading = DONE
+        exchange.trailers = content.trailers
+        if exchange.finished:  # its response was early, the content was dropped
+            self._next()
+        else:
+            exchange.delegate.finish()
+
+    def _read_ahead(self) -> None:
+        """Keep what arrives before its time, and slow the peer down when it is much."""
+        if self.transport is not None and not self._held and len(self._buffer) - self._position > _AHEAD_MAX:
+            self._held = True
+            self.transport.pause_reading()
+
+    def _advance_soon(self) -> None:
+        self.loop.call_soon(self._advance)
+
+    def pause_content(self) -> None:
+        """Let no content reach the delegate; the deadline rests meanwhile, since it is not the peer who is slow."""
+        self._paused = True
+        self.deadline = self._content_deadline
+        if not self._held and self.transport is not None:
+            self._held = True
+            self.transport.pause_reading()
+
+    def resume_content(self) -> None:
+        """Let content reach the delegate again."""
+        if not self._paused:
+            return
+        self._paused = False
+        if self._reading is CONTENT:
+            self.deadline = min(self.clock.after(self.params.body_timeout), self._content_deadline)
+        self._release()
+        if self._buffer or self._eof or (self._content is not None and self._content.done):
+            self._advance()
+
+    def _release(self) -> None:
+        """Read from the peer again."""
+        if self._held and self.transport is not None:
+            self._held = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def hold_for(self, waiting: Awaitable[None]) -> None:
+        """Read no content until *waiting*, which the delegate returned, is done."""
+        future = asyncio.ensure_future(waiting, loop=self.loop)
+        if future.done():
+            future.result()
+            return
+        self.pause_content()
+        exchange = self.exchange
+
+        def go_on(done: asyncio.Future[None]) -> None:
+            error = asyncio.CancelledError() if done.cancelled() else done.exception()
+            if self.exchange is not exchange:
+                return
+            if error is None:
+                self.resume_content()
+            elif isinstance(error, RemoteProtocolError):
+                self._refuse(error)
+            elif done.cancelled():
+                self.cut(clean=False)
+            else:
+                self._delegate_failed(error)
+
+        future.add_done_callback(go_on)
+
+    # ------------------------------------------------------------------ the end of an exchange
+
+    def must_close_after(self, exchange: Exchange) -> bool:
+        """Tell, when a response is complete, whether what is unread of its request forbids another one."""
+        if self._reading is not CONTENT or self._content is None:
+            return False
+        remaining = self._content.remaining
+        return exchange.continue_pending or remaining is None or remaining > _DRAIN_MAX
+
+    def response_done(self, exchange: Exchange) -> None:
+        """Go on after a complete response: to the next request, or to the end."""
+        if self.exchange is not exchange:
+            return
+        if exchange.status == 101:
+            self._reading = UPGRADED
+            self.deadline = self.clock.after(self.params.head_timeout)  # for take_transport
+        elif self._reading is DONE:
+            self._next()
+        elif self._reading is CONTENT:
+            self._drop_content(exchange)
+
+    def _next(self) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        self.exchange = None
+        if exchange.close_after or self.closing or (self._eof and not self._buffer):
+            self._close(linger=bool(self._buffer))
+            return
+        self._reading = HEAD
+        self.deadline = self.clock.after(self.params.keep_alive_timeout)
+        if self._held:
+            self._release()
+        if self._buffer and not self._busy:
+            self._advance_soon()
+
+    def _drop_content(self, exchange: Exchange) -> None:
+        """The response is complete, the request is not: read the little that is left, or close."""
+        delegate = getattr(exchange, "delegate", None)
+        close = exchange.close_after or self.closing or self.must_close_after(exchange)
+        exchange.delegate = NOBODY
+        self._paused = False
+        if close:
+            self.exchange = None
+            self._close(linger=True)
+        else:
+            self.deadline = self.clock.after(self.params.body_timeout)
+            self._release()
+            if not self._busy:
+                self._advance_soon()
+        if delegate is not None:
+            self._tell_closed(delegate)
+
+    def _close(self, linger: bool = False) -> None:
+        """Close when all is sent; with *linger*, let the peer finish sending first."""
+        transport = self.transport
+        self.closing = True
+        if transport is None or self._reading is CLOSED:
+            return
+        self._content = None
+        if linger and not self._eof and transport.can_write_eof():
+            self._reading = DISCARD
+            self._buffer = b""
+            self._position = 0
+            self._discarded = 0
+            self.deadline = self.clock.after(_LINGER_TIME)
+            self._release()
+            transport.write_eof()
+        else:
+            self._reading = CLOSED
+            self.deadline = NEVER
+            transport.close()
+        self.watch_writing()
+
+    def _discard(self) -> None:
+        self._discarded += len(self._buffer)
+        self._buffer = b""
+        self._position = 0
+        if self._discarded > _LINGER_MAX and self.transport is not None:
+            self._reading = CLOSED
+            self.transport.close()
+
+    def cut(self, clean: bool) -> None:
+        """End the connection in the middle of a response.
+
+        Args:
+            clean: Send what is buffered; the framing shows that something is missing. Otherwise the connection is
+                reset, so that a client that reads until the close notices.
+        """
+        self.closing = True
+        self._lose()
+        if self.transport is None:
+            return
+        if clean:
+            self._close(linger=self._reading is CONTENT)
+        else:
+            self._reading = CLOSED
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None and self.context.address_family in {socket.AF_INET, socket.AF_INET6}:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+
+    def _lose(self) -> None:
+        """Tell the delegate that its exchange is over."""
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.lost()
+            delegate = getattr(exchange, "delegate", None)  # None: start_exchange has not returned
+            if delegate is not None:
+                self._tell_closed(delegate)
+
+    def _tell_closed(self, delegate: ExchangeDelegate) -> None:
+        try:
+            delegate.on_connection_close()
+        except Exception:
+            app_log.exception("Uncaught exception in on_connection_close of %s", self.context)
+
+    # ------------------------------------------------------------------ refusals and failures
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        """Answer a fault of the peer's, and close."""
+        gen_log.info("Malformed HTTP message from %s: %s", self.context, error)
+        self.refuse(error.status)
+
+    def refuse(self, status: int) -> None:
+        """Answer with *status* if nothing of a response was sent, and close."""
+        exchange = self.exchange
+        if self.transport is None or self._reading in {DISCARD, CLOSED, UPGRADED}:
+            return
+        if exchange is not None and exchange.response_started:
+            self.cut(clean=False)
+            return
+        if exchange is not None:
+            exchange.status = status
+        line = status_line(status)
+        text = line[9:]
+        head_only = exchange is not None and exchange.head.method == b"HEAD"
+        self.write(
+            b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (line, self.clock.common_lines, len(text), b"" if head_only else text)
+        )
+        self._lose()
+        self._close(linger=True)
+
+    def _delegate_failed(self, error: BaseException) -> None:
+        app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
+        exchange = self.exchange
+        if exchange is not None and exchange.response_started:
+            exchange.fail()
+        else:
+            self.refuse(500)
+
+    def deadline_passed(self, now: float) -> None:
+        """Act on a deadline: an answer where a request had begun, silence where none had."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self.write_deadline < now:
+            if not self.peer_reads(transport):
+                self.cut(clean=False)
+            return
+        self.deadline = NEVER
+        if self._reading is HEAD:
+            if not self._buffer:
+                self._close()
+            elif not self.write_paused:  # else the answers to what is buffered wait for the peer: write_deadline
+                self._refuse(RequestTimeout("Timeout reading the request head"))
+        elif self._reading is CONTENT:
+            self._refuse(RequestTimeout("Timeout reading body"))
+        elif self._reading in {DISCARD, UPGRADED}:
+            self._reading = CLOSED
+            transport.close()
+
+    # ------------------------------------------------------------------ writing and closing
+
+    def close_when_idle(self) -> None:
+        """Close now if no request has begun, else after the current response; part of a graceful stop."""
+        self.closing = True
+        if self._reading is HEAD and not self._buffer:
+            self._close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is going on."""
+        self.cut(clean=False)
+
+    def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Give the transport, and the bytes received but not read, to another protocol (RFC 9110 section 7.8).
+
+        The connection is over as far as HTTP is concerned.
+        """
+        transport = self.transport
+        if transport is None:
+            raise ConnectionGone("the connection is closed")
+        rest = bytes(memoryview(self._buffer)[self._position :])
+        self._release()
+        transport.set_protocol(protocol)
+        exchange = self.exchange
+        self.exchange = None
+        if exchange is not None:
+            exchange.lost()
+        self.connection_lost(None)
+        return transport, rest

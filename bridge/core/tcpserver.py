@@ -1,0 +1,211 @@
+"""A non-blocking, single-threaded TCP server (Tornado's documented TCPServer).
+
+Listening sockets are watched with ``add_reader`` and every accepted one is given to ``connect_accepted_socket``; both
+work before the loop runs, after a fork and with TLS, and ``stop`` is synchronous.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bridge.core.ioloop import IOLoop
+from bridge.core.log import app_log, gen_log
+from bridge.core.netutil import add_accept_handler, bind_sockets, check_ssl_options, ssl_options_to_context
+from bridge.core.process import fork_processes
+from bridge.core.tls import SSLOptions
+
+__all__ = ["TCPServer"]
+
+
+class TCPServer:
+    """Accepts connections; subclasses override :meth:`handle_stream`.
+
+    Args:
+        ssl_options: An ``ssl.SSLContext``, or a dictionary with certfile, keyfile, ssl_version, cert_reqs, ca_certs,
+            ciphers.
+        max_buffer_size: Most bytes buffered per connection; None for 100 MiB.
+        read_chunk_size: Bytes read at once; None for 64 KiB.
+
+    Raises:
+        KeyError: ssl_options without certfile.
+        ValueError: ssl_options with a file that does not exist, or with an unknown key.
+    """
+
+    #: Seconds that a TLS handshake may take.
+    tls_handshake_timeout: float = 10.0
+    #: Most connections held at once; None for no limit. More wait in the listening socket's queue.
+    max_connections: int | None = None
+
+    def __init__(
+        self,
+        ssl_options: SSLOptions | None = None,
+        max_buffer_size: int | None = None,
+        read_chunk_size: int | None = None,
+    ) -> None:
+        check_ssl_options(ssl_options)
+        self.ssl_options = ssl_options
+        self.max_buffer_size = max_buffer_size or 104857600
+        self.read_chunk_size = min(read_chunk_size or 65536, self.max_buffer_size // 2)
+        self._context: ssl.SSLContext | None = None
+        self._sockets: dict[int, socket.socket] = {}
+        self._removers: dict[int, Callable[[], None]] = {}
+        self._pending: list[socket.socket] = []
+        self._starting: set[asyncio.Task[None]] = set()
+        self._full = False
+        self._started = False
+        self._stopped = False
+
+    # ------------------------------------------------------------------ starting
+
+    def listen(
+        self,
+        port: int,
+        address: str | None = None,
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+        backlog: int = 128,
+        flags: int | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        """Bind and serve at once; may be called again for other ports. The loop need not be running yet.
+
+        Args:
+            port: 0 for any free one.
+            address: An address or a host name; None or ``""`` for all interfaces.
+            family: ``AF_INET`` or ``AF_INET6`` to restrict the addresses.
+            backlog: Connections that may wait to be accepted.
+            flags: ``AI_`` flags for ``getaddrinfo``.
+            reuse_port: Let several processes bind the same port.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        self.add_sockets(bind_sockets(port, address, family, backlog, flags, reuse_port))
+
+    def bind(
+        self,
+        port: int,
+        address: str | None = None,
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+        backlog: int = 128,
+        flags: int | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        """Bind now, serve from :meth:`start` on; may be called again. The arguments are those of :meth:`listen`."""
+        sockets = bind_sockets(port, address, family, backlog, flags, reuse_port)
+        if self._started:
+            self.add_sockets(sockets)
+        else:
+            self._pending.extend(sockets)
+
+    def start(self, num_processes: int | None = 1, max_restarts: int | None = None) -> None:
+        """Serve the bound sockets, in child processes if there are to be several.
+
+        Args:
+            num_processes: 1 for this process only; None, 0 or less for a child per CPU; else that many children.
+            max_restarts: How often, in total, a child that died is replaced; None for 100.
+        """
+        assert not self._started, "start() was called before"
+        self._started = True
+        if num_processes != 1:
+            fork_processes(num_processes, max_restarts)
+        sockets, self._pending = self._pending, []
+        self.add_sockets(sockets)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve listening sockets, TCP or unix, on the current event loop."""
+        for sock in sockets:
+            sock.setblocking(False)
+            self._sockets[sock.fileno()] = sock
+            self._removers[sock.fileno()] = add_accept_handler(sock, self._accepted)
+
+    def add_socket(self, socket: socket.socket) -> None:
+        """Serve one listening socket."""
+        self.add_sockets([socket])
+
+    def stop(self) -> None:
+        """Stop listening and close the listening sockets; open connections go on. May be called again."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for remove in self._removers.values():
+            remove()
+        self._removers.clear()
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    # ------------------------------------------------------------------ connections
+
+    def handle_stream(self, stream: Any, address: Any) -> Any:
+        """Take a new connection; override this. May be a coroutine function.
+
+        Args:
+            stream: The ``IOStream``.
+            address: The peer's address.
+        """
+        raise NotImplementedError
+
+    def connection_count(self) -> int:
+        """Return how many connections are open, as far as this class knows."""
+        return len(self._starting)
+
+    def _accepted(self, sock: socket.socket, address: Any) -> None:
+        loop = IOLoop.current().asyncio_loop
+        task = loop.create_task(self._start_connection(loop, sock, address))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        if self.max_connections is not None and self.connection_count() >= self.max_connections:
+            self._pause_accepting()
+
+    async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
+        """Give an accepted socket its transport, after the handshake if there is TLS."""
+        context = self._tls_context()
+        try:
+            await loop.connect_accepted_socket(
+                lambda: self._protocol(loop, sock, address),
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=self.tls_handshake_timeout if context is not None else None,
+            )
+        except ssl.SSLError as exc:
+            # One line without a traceback: anybody can cause this by talking plain HTTP to the port.
+            gen_log.warning("SSL Error on %s: %s", address, exc)
+        except OSError:
+            pass  # the peer left, or took too long: as common as a port scan, and nobody's fault here
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            app_log.exception("Error in connection callback")
+        else:
+            return
+        sock.close()
+        self._connection_ended()
+
+    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+        """Return the protocol of a new connection."""
+        from bridge.core.iostream import stream_protocol
+
+        return stream_protocol(self, loop, sock, address)
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """Return the context for the next connection; overriding this lets certificates be replaced while serving."""
+        if self._context is None and self.ssl_options is not None:
+            self._context = ssl_options_to_context(self.ssl_options, server_side=True)
+        return self._context
+
+    def _pause_accepting(self) -> None:
+        if not self._full:
+            self._full = True
+            for remove in self._removers.values():
+                remove()
+
+    def _connection_ended(self) -> None:
+        """Accept again if the server was full."""
+        if self._full and not self._stopped:
+            self._full = False
+            for number, sock in self._sockets.items():
+                self._removers[number] = add_accept_handler(sock, self._accepted)
