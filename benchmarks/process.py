@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from benchmarks.machine import process_tree, tree_cpu, tree_memory
 from benchmarks.servers import HOST, Target, command_of
@@ -37,11 +37,67 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)}
 
 
-def child_setup(core: int | None) -> None:
+def child_setup(core: int | None, parent: int, mask: Iterable[int]) -> None:
     """Bind the child to *core* and to our life: it is killed when this process dies, however that happens."""
     if core is not None:
         os.sched_setaffinity(0, {core})
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[set[int]]:
+    """Hold SIGINT and SIGTERM back, so that no child is started and then forgotten; yields the mask before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield {int(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def child(
+    command: list[str], core: int | None, output: int | IO[bytes], errors: int | IO[bytes], patience: float = 0.0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run *command* in a session of its own; at the end the whole tree is ended, see end()."""
+    process = None
+    parent = os.getpid()
+    try:
+        with held_back() as mask:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end it
+                preexec_fn=lambda: child_setup(core, parent, mask),
+            )
+        yield process
+    finally:
+        if process is not None:
+            end(process, patience)
+
+
+def end(process: subprocess.Popen[bytes], patience: float) -> None:
+    """End a tree of processes: SIGTERM and *patience* seconds, SIGKILL for what is left, whatever its group."""
+    family = [stat.pid for stat in process_tree(process.pid)]
+    if patience and process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for its connections; what follows ends it
+            process.wait(patience)
+    for pid in family[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # nobody left, as it should be
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def free_port() -> int:
@@ -103,10 +159,6 @@ class ServerProcess:
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Self:
-        self.spawn()
-        return self
-
-    def spawn(self) -> None:
         self.port = free_port()
         words = {"{port}": str(self.port)}
         if self.target.tls:
@@ -117,38 +169,17 @@ class ServerProcess:
         if self.wrap:
             command[1:2] = self.wrap
         command[0] = sys.executable
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=self.output,
-            start_new_session=True,
-            preexec_fn=lambda: child_setup(self.core),
-        )
+        self.running = child(command, self.core, self.output, self.output, STOP_LIMIT)
+        self.process = self.running.__enter__()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.stop()
+            self.running.__exit__(kind, exception, trace)
         finally:
             self.output.close()
-
-    def stop(self) -> None:
-        """End the whole tree: SIGTERM, a bounded wait, SIGKILL for what is left, also of other process groups."""
-        family = [stat.pid for stat in process_tree(self.process.pid)]
-        if self.process.poll() is None:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for its connections; what follows ends it
-                self.process.wait(STOP_LIMIT)
-        for pid in family[1:]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):  # nobody left, as it should be
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def cpu(self) -> float:
         """Return the processor seconds that the tree has used."""
@@ -212,25 +243,11 @@ def run_on_core(command: list[str], core: int | None, limit: float) -> str:
     Raises:
         BenchmarkError: it took too long or ended with an error.
     """
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C reaches us alone, and we end it
-        preexec_fn=lambda: child_setup(core),
-    ) as process:
+    with child(command, core, subprocess.PIPE, subprocess.PIPE) as process:
         try:
             output, errors = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            process.kill()
             raise BenchmarkError(f"the load did not end in {limit:.0f} s") from None
-        except BaseException:
-            process.kill()
-            raise
     if process.returncode:
-        raise BenchmarkError(f"the load ended with code {process.returncode}: {errors.strip()[-300:]}")
-    return output
+        raise BenchmarkError(f"the load ended with code {process.returncode}: {errors.decode().strip()[-300:]}")
+    return output.decode()

@@ -21,7 +21,7 @@ from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.figures import microseconds_per_request
 from benchmarks.machine import choose_cores
 from benchmarks.measure import Settings, choose_generator, run_load
-from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess
+from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess, child
 from benchmarks.sampler import CONTROL, Stack
 from benchmarks.scenarios import Scenario, select
 from benchmarks.servers import SERVERS
@@ -93,14 +93,12 @@ def spied_load(scenario: Scenario, settings: Settings, server: ServerProcess, ou
     duration = max(1, round(settings.seconds))
     command = [spy, "record", "--pid", str(server.process.pid), "--subprocesses", "--rate", str(PY_SPY_RATE)]
     command += ["--duration", str(duration), "--format", "raw", "--full-filenames", "--output", str(output)]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as spying:
+    with child(command, settings.load_core, subprocess.DEVNULL, subprocess.PIPE) as spying:
+        run_load(scenario, settings, server.port, duration + 1)  # it starts up during the first second
         try:
-            run_load(scenario, settings, server.port, duration + 1)  # it starts up during the first second
             _, errors = spying.communicate(timeout=WRITE_LIMIT)
-        finally:
-            spying.kill()
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError(f"py-spy did not end in {WRITE_LIMIT:.0f} s") from None
     if spying.returncode or not output.exists():
         told = errors.decode(errors="replace").strip().splitlines()[-1:]
         raise BenchmarkError(f"py-spy: {' '.join(told)}; --mode sample works without it")
