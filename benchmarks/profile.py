@@ -2,7 +2,10 @@
 
 The server runs with a profiler in its process (or, with py-spy, beside it) under the scenario's load. Shares of the
 samples are turned into microseconds with the processor time per request of an undisturbed load just before, so the
-figures add up to what the scenario's table shows.
+figures add up to what the scenario's table shows. For WSGI, which runs on several threads, only the holder of the
+interpreter's lock is sampled, since a sampler cannot well tell a thread that works from one that waits; there the
+figures add up to the time under the lock, and the rest (system calls, waking of threads) is one figure.
+py-spy stops the server for every look, so that split is rough.
 """
 
 import argparse
@@ -54,8 +57,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--seconds: at most 60")
     if options.mode == "auto":
         options.mode = "py-spy" if shutil.which("py-spy", path=search_path()) else "sample"
-    if options.mode == "calls" and options.scenario.target.interface == "wsgi":
-        parser.error("--mode calls counts one thread only, and WSGI runs on several")
+    options.threads = options.scenario.target.interface == "wsgi"
+    if options.mode != "py-spy" and options.threads:
+        parser.error("WSGI runs on several threads: only --mode py-spy can tell them apart (pip install py-spy)")
     return options
 
 
@@ -64,8 +68,12 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def profile(options: argparse.Namespace, settings: Settings, output: Path) -> float:
-    """Run the profiled load, leave the profiler's file in *output*, return µs per request without the profiler."""
+def profile(options: argparse.Namespace, settings: Settings, output: Path) -> tuple[float, float]:
+    """Run the profiled load and leave the profiler's file in *output*.
+
+    Returns:
+        µs of processor time per request without the profiler, and the number of requests while profiled.
+    """
     scenario: Scenario = options.scenario
     wrap = [] if options.mode == "py-spy" else ["-m", "benchmarks.sampler", options.mode, str(output)]
     with ServerProcess(options.server, scenario.target, settings.server_core, settings.certificate, wrap) as server:
@@ -75,26 +83,28 @@ def profile(options: argparse.Namespace, settings: Settings, output: Path) -> fl
         counted = run_load(scenario, settings, server.port, settings.seconds)
         undisturbed = microseconds_per_request(server.cpu() - cpu, counted["requests"])
         if options.mode == "py-spy":
-            spied_load(scenario, settings, server, output)
-        else:
-            os.kill(server.process.pid, CONTROL)
-            counted = run_load(scenario, settings, server.port, settings.seconds)
-            os.kill(server.process.pid, CONTROL)
-            wait_for(output, server)
-        options.requests = counted["requests"]
-        return undisturbed
+            return undisturbed, spied_load(scenario, settings, server, output, options.threads)
+        os.kill(server.process.pid, CONTROL)
+        counted = run_load(scenario, settings, server.port, settings.seconds)
+        os.kill(server.process.pid, CONTROL)
+        wait_for(output, server)
+        return undisturbed, counted["requests"]
 
 
-def spied_load(scenario: Scenario, settings: Settings, server: ServerProcess, output: Path) -> None:
-    """Load the server while py-spy, on the load's core, looks at it from outside."""
+def spied_load(
+    scenario: Scenario, settings: Settings, server: ServerProcess, output: Path, lock_holder_only: bool
+) -> float:
+    """Load the server while py-spy, on the load's core, looks at it; return the requests while it looked."""
     spy = shutil.which("py-spy", path=search_path())
     if spy is None:
         raise BenchmarkError("py-spy is not installed; --mode sample works without it")
     duration = max(1, round(settings.seconds))
     command = [spy, "record", "--pid", str(server.process.pid), "--subprocesses", "--rate", str(PY_SPY_RATE)]
     command += ["--duration", str(duration), "--format", "raw", "--full-filenames", "--output", str(output)]
+    if lock_holder_only:
+        command.append("--gil")
     with child(command, settings.load_core, subprocess.DEVNULL, subprocess.PIPE) as spying:
-        run_load(scenario, settings, server.port, duration + 1)  # it starts up during the first second
+        counted = run_load(scenario, settings, server.port, duration + 1)  # it starts up during the first second
         try:
             _, errors = spying.communicate(timeout=WRITE_LIMIT)
         except subprocess.TimeoutExpired:
@@ -102,6 +112,7 @@ def spied_load(scenario: Scenario, settings: Settings, server: ServerProcess, ou
     if spying.returncode or not output.exists():
         told = errors.decode(errors="replace").strip().splitlines()[-1:]
         raise BenchmarkError(f"py-spy: {' '.join(told)}; --mode sample works without it")
+    return float(counted["requests"] / counted["seconds"] * duration)
 
 
 def wait_for(output: Path, server: ServerProcess) -> None:
@@ -215,24 +226,32 @@ def main(arguments: list[str] | None = None) -> int:
     """Profile and print."""
     options = parse(arguments)
     certificate = Certificate()
+    split = ""
     generator = choose_generator(options.generator)
     settings = Settings(options.seconds, 1.0, None, generator, choose_cores(), certificate)
     with tempfile.TemporaryDirectory(prefix="bridge-profile-") as directory:
         output = Path(directory, "profile")
         try:
-            microseconds = profile(options, settings, output)
+            microseconds, requests = profile(options, settings, output)
             if options.mode == "calls":
-                report = counted_report(output.read_bytes(), options.requests, options.top)
+                report = counted_report(output.read_bytes(), requests, options.top)
             else:
-                read = read_collapsed if options.mode == "py-spy" else read_samples
-                report = sampled_report(read(output.read_text()), microseconds, options.top)
+                stacks = (read_collapsed if options.mode == "py-spy" else read_samples)(output.read_text())
+                sampled = microseconds
+                if options.threads:
+                    under_lock = sum(stacks.values()) / PY_SPY_RATE / requests * 1e6
+                    split = "; the tables hold the time under the interpreter's lock alone, as if it were all"
+                    if under_lock < microseconds:  # else py-spy slowed the server too much to tell
+                        sampled, rest = under_lock, microseconds - under_lock
+                        split = f"; {under_lock:.1f} under the interpreter's lock (the tables), {rest:.1f} outside"
+                report = sampled_report(stacks, sampled, options.top)
         except BenchmarkError as error:
             print(f"{options.server}, {options.scenario.name}: {error}", file=sys.stderr)
             return 1
         finally:
             certificate.remove()
     print(f"{options.server}, {options.scenario.name}, {options.mode}: {microseconds:.1f} µs of CPU per request")
-    print("(without the profiler)\n")
+    print(f"without the profiler{split}.\n")
     print(report)
     return 0
 

@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.sampler MODE FILE MODULE [ARGUMENT ...]``; only benchmarks.profile starts it. Modes:
 
-* ``sample``: a thread looks at the other threads' stacks every millisecond and weighs each by the processor time that
-  the thread has used since the last look, so that waiting weighs nothing. It can look only where the interpreter
-  gives way, which is after a call into C and at the entry of a function; the figures lean that way by a little.
+* ``sample``: a thread looks at the event loop's stack every millisecond and weighs it by the processor time that the
+  loop's thread has used since the last look, so that waiting weighs nothing. It can look only where the interpreter
+  gives way, which is after a call into C and at the entry of a function; the figures lean that way.
 * ``calls``: cProfile on the event loop's thread: exact numbers of calls, times inflated by the counting.
 """
 
@@ -43,20 +43,13 @@ def sample_until_told(path: str) -> None:
     signal.sigwait({CONTROL})
     sys.setswitchinterval(SWITCH_INTERVAL)
     stacks: Counter[Stack] = Counter()
-    used: dict[int, float] = {}
-    own = threading.get_ident()
+    main = threading.main_thread().ident or 0
+    clock = time.pthread_getcpuclockid(main)
+    used = time.clock_gettime(clock)
     while signal.sigtimedwait({CONTROL}, INTERVAL) is None:
-        for ident, frame in sys._current_frames().items():
-            if ident == own:
-                continue
-            try:
-                now = time.clock_gettime(time.pthread_getcpuclockid(ident))
-            except OSError:  # the thread has ended
-                continue
-            weight = now - used.get(ident, now)
-            used[ident] = now
-            if weight > 0:
-                stacks[stack_of(frame)] += round(weight * 1e6)
+        now = time.clock_gettime(clock)
+        stacks[stack_of(sys._current_frames()[main])] += round((now - used) * 1e6)
+        used = now
     Path(path).write_text(json.dumps([[list(stack), weight] for stack, weight in stacks.items()]))
 
 
