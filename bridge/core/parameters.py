@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Protocol
+
 from bridge.core.http1.head import Limits
 
-__all__ = ["ConnectionParameters"]
+if TYPE_CHECKING:
+    from bridge.core.exchange import Exchange
+
+__all__ = ["ConnectionParameters", "Observer"]
+
+
+class Observer(Protocol):
+    """Is told of every exchange: for access logs, counters, limits."""
+
+    def exchange_started(self, exchange: Exchange) -> None:
+        """The head is complete; the delegate is asked next."""
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """The response is complete, or nobody waits for it any more; called once.
+
+        ``exchange.status`` is 0 if there was none, and ``exchange.finished`` is true in either case.
+        """
 
 
 class ConnectionParameters:
@@ -23,6 +41,7 @@ class ConnectionParameters:
         max_requests: Exchanges on one connection; 0 for no limit.
         high_water: Bytes waiting to be sent from which on writers are paused.
         late_limit: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
+        observer: Is told when exchanges start and end; None for nobody.
     """
 
     __slots__ = (
@@ -37,6 +56,7 @@ class ConnectionParameters:
         "max_body_size",
         "max_requests",
         "no_keep_alive",
+        "observer",
         "write_timeout",
     )
 
@@ -55,6 +75,7 @@ class ConnectionParameters:
         max_requests: int = 0,
         high_water: int = 65536,
         late_limit: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.no_keep_alive = no_keep_alive
@@ -68,6 +89,7 @@ class ConnectionParameters:
         self.max_requests = max_requests
         self.high_water = high_water
         self.late_limit = late_limit
+        self.observer = observer
 
     def shortest(self) -> float:
         """Return the shortest timeout in seconds."""

@@ -237,6 +237,8 @@ class ServerConnection(WriteSide):
         if self.requests == params.max_requests:
             self.closing = True
         exchange = self.exchange = self.exchange_type(self, head, self.context)
+        if params.observer is not None:
+            params.observer.exchange_started(exchange)
         if length == 0:
             self._reading = DONE
             self.deadline = NEVER
@@ -431,6 +433,8 @@ class ServerConnection(WriteSide):
         """Go on after a complete response: to the next request, or to the end."""
         if self.exchange is not exchange:
             return
+        if self.params.observer is not None:
+            self.params.observer.exchange_ended(exchange)
         if exchange.status == 101:
             self._reading = UPGRADED
             self.deadline = self.clock.after(self.params.head_timeout)  # for take_transport
@@ -524,10 +528,16 @@ class ServerConnection(WriteSide):
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
-            exchange.lost()
+            self._end_unfinished(exchange)
             delegate = getattr(exchange, "delegate", None)  # None: start_exchange has not returned
             if delegate is not None:
                 self._tell_closed(delegate)
+
+    def _end_unfinished(self, exchange: Exchange) -> None:
+        if exchange.writing is not DONE:
+            exchange.lost()
+            if self.params.observer is not None:
+                self.params.observer.exchange_ended(exchange)
 
     def _tell_closed(self, delegate: ExchangeDelegate) -> None:
         try:
@@ -617,6 +627,6 @@ class ServerConnection(WriteSide):
         exchange = self.exchange
         self.exchange = None
         if exchange is not None:
-            exchange.lost()
+            self._end_unfinished(exchange)
         self.connection_lost(None)
         return transport, rest

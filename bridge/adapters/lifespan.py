@@ -1,0 +1,117 @@
+"""The lifespan of an ASGI application (ASGI lifespan specification 2.0)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from bridge.core.log import app_log
+from bridge.errors import BridgeError, LocalProtocolError
+
+__all__ = ["Lifespan", "LifespanFailed"]
+
+
+class LifespanFailed(BridgeError):
+    """The application said, or showed, that it cannot start."""
+
+
+class Lifespan:
+    """Runs an application's lifespan task, from startup to shutdown.
+
+    Args:
+        app: An ASGI 3 application.
+        mode: ``on``: a failure of any kind stops the start. ``auto``: an application that raises before it
+            has received anything, or before it answered, has no lifespan, and that is no error.
+
+    Attributes:
+        state: What the application put into ``scope["state"]``; requests get shallow copies.
+        supported: The application takes part; False after a start in ``auto`` mode without one.
+    """
+
+    def __init__(self, app: Any, mode: str = "auto") -> None:
+        self._app = app
+        self._mode = mode
+        self._task: asyncio.Task[None] | None = None
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._answer: asyncio.Future[str | None] | None = None
+        self._stage = ""
+        self.state: dict[str, Any] = {}
+        self.supported = True
+
+    async def startup(self) -> None:
+        """Send lifespan.startup and wait for the answer.
+
+        Raises:
+            LifespanFailed: The application failed to start.
+        """
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        error = await self._ask("startup")
+        if error is not None:
+            raise LifespanFailed(error)
+
+    async def shutdown(self, timeout: float | None) -> None:
+        """Send lifespan.shutdown and wait for the answer and the end of the task; failures are logged.
+
+        Args:
+            timeout: Seconds until the task is cancelled; None to wait as long as it takes.
+        """
+        task = self._task
+        if task is None or task.done():
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                error = await self._ask("shutdown")
+                if error is not None:
+                    app_log.error("Lifespan shutdown failed: %s", error)
+                await asyncio.wait({task})
+        except TimeoutError:
+            app_log.error("Lifespan shutdown took longer than %g s", timeout)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
+
+    async def _ask(self, stage: str) -> str | None:
+        """Send the event of *stage*; return the application's reason if it failed."""
+        self._stage = stage
+        self._answer = asyncio.get_running_loop().create_future()
+        self._messages.put_nowait({"type": f"lifespan.{stage}"})
+        return await self._answer
+
+    def _settle(self, reason: str | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(reason)
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self._app(scope, self._messages.get, self._send)
+        except Exception as exc:
+            if self._stage == "startup" and self._answer is not None and not self._answer.done():
+                if self._mode == "auto":
+                    # The specification's way of saying "I have none"; a broken one cannot be told from it, so it is
+                    # named, without a traceback, where somebody who looks for it finds it.
+                    app_log.debug("The application has no lifespan: %r", exc)
+                    self.supported = False
+                    self._settle(None)
+                    return
+                app_log.error("Exception in lifespan startup", exc_info=exc)
+                self._settle(f"the application raised {exc!r}")
+                return
+            app_log.error("Exception in the application's lifespan", exc_info=exc)
+            self._settle(f"the application raised {exc!r}")
+        else:
+            if self._stage == "startup" and self._answer is not None and not self._answer.done():
+                self.supported = False
+                self._settle(None if self._mode == "auto" else "the application returned without an answer")
+            else:
+                self._settle(None)
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == f"lifespan.{self._stage}.complete":
+            self._settle(None)
+        elif kind == f"lifespan.{self._stage}.failed":
+            self._settle(message.get("message", "") or "the application gave no reason")
+        else:
+            raise LocalProtocolError(f"unexpected ASGI message {kind!r} in lifespan {self._stage}")
