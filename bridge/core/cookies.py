@@ -25,7 +25,7 @@ def parse_cookie(cookie: str) -> dict[str, str]:
         name, equals, value = piece.partition("=")
         if not equals:
             name, value = "", name
-        name, value = name.strip(), value.strip()
+        name, value = name.strip(" \t"), value.strip(" \t")
         if name or value:
             cookies[name] = _unquote(value)
     return cookies

@@ -17,7 +17,7 @@ from bridge.core.startline import HTTPInputError
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
-    from werkzeug.sansio.multipart import Event, Field, File, MultipartDecoder
+    from werkzeug.sansio.multipart import Event, Field, File
 
     from bridge.core.httpheaders import HTTPHeaders
 
@@ -249,18 +249,71 @@ def parse_multipart_form_data(
             arguments.setdefault(name, []).append(part)
 
 
+class _Form:
+    """Hands a multipart form to the parser, and knows where in it the parser stands.
+
+    It hands over one delimiter with its part at a time: the parser's search for a delimiter costs 20 ns for every
+    byte before it, many times ours, and a delimiter that is cut in two is read wrongly (werkzeug 3.1.9).
+    """
+
+    __slots__ = ("_data", "_decoder", "_delimiter", "_fed", "_max_parts", "_searched")
+
+    def __init__(self, data: bytes, boundary: bytes, delimiter: re.Pattern[bytes], max_parts: int) -> None:
+        from werkzeug.sansio.multipart import MultipartDecoder
+
+        self._decoder = MultipartDecoder(boundary, max_parts=max_parts)
+        self._max_parts = max_parts
+        self._data = data
+        self._delimiter = delimiter
+        self._fed = 0
+        self._searched = 0
+
+    @property
+    def position(self) -> int:
+        """How much of the form the parser has used."""
+        return self._fed - len(self._decoder.buffer)
+
+    def next_event(self) -> Event:
+        """Return the parser's next event.
+
+        Raises:
+            HTTPInputError: There is none.
+        """
+        from werkzeug.exceptions import RequestEntityTooLarge
+        from werkzeug.sansio.multipart import NeedData
+
+        try:
+            while isinstance(event := self._decoder.next_event(), NeedData):
+                self._feed()
+        except RequestEntityTooLarge:
+            raise HTTPInputError(f"multipart/form-data has too many parts, limit {self._max_parts}") from None
+        except ValueError as exc:
+            raise HTTPInputError(f"Invalid multipart/form-data: {exc}") from None
+        return event
+
+    def _feed(self) -> None:
+        if self._fed == len(self._data):
+            self._decoder.receive_data(None)
+            return
+        end = len(self._data)
+        delimiter = self._delimiter.search(self._data, self._searched)
+        if delimiter is not None:
+            end = delimiter.start()
+            self._searched = delimiter.end()
+        self._decoder.receive_data(self._data[self._fed : end])
+        self._fed = end
+
+
 def _parts(boundary: bytes, data: bytes, config: ParseMultipartConfig) -> Iterator[tuple[str, bytes | HTTPFile]]:
     """Yield name and value of each part, having checked where the parser cut *data*."""
-    from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, Preamble
+    from werkzeug.sansio.multipart import Data, Field, File, Preamble
 
-    decoder = MultipartDecoder(boundary, max_parts=config.max_parts)
-    decoder.receive_data(data)
-    decoder.receive_data(None)
     delimiter = re.compile(rb"\r\n--%b(--\s*|[ \t]*\r\n)" % re.escape(boundary))
-    preamble = _next_event(decoder, config)
+    form = _Form(data, boundary, delimiter, config.max_parts)
+    preamble = form.next_event()
     assert isinstance(preamble, Preamble)
     at = len(preamble.data)
-    start = len(data) - len(decoder.buffer)
+    start = form.position
     # The first delimiter needs no line end before it if nothing else stands there.
     match = delimiter.fullmatch(data, at, start) or (not at and delimiter.fullmatch(b"\r\n" + data[:start]))
     while True:
@@ -268,43 +321,41 @@ def _parts(boundary: bytes, data: bytes, config: ParseMultipartConfig) -> Iterat
             raise HTTPInputError("Invalid multipart/form-data: a delimiter is not on a line of its own, ended by CRLF")
         if match[1].startswith(b"--"):
             return
-        part = _next_event(decoder, config)
+        end = _end_of_part_header(data, start, config)
+        part = form.next_event()
         assert isinstance(part, Field | File)
-        end = len(data) - len(decoder.buffer)
-        _check_part_header(data, start, end, part.headers, config)
-        value = _next_event(decoder, config)
-        assert isinstance(value, Data)
-        if value.more_data:
-            raise HTTPInputError("Invalid multipart/form-data: no final boundary found")
-        yield _part(part, value.data)
-        at = end + 2 + len(value.data)
-        start = len(data) - len(decoder.buffer)
+        if form.position != end:
+            raise HTTPInputError("Invalid multipart/form-data: part header not ended by CRLF CRLF")
+        _check_part_header(data[start:end], part.headers)
+        at = end + 2
+        chunks = []
+        more = True
+        while more:
+            content = form.next_event()
+            assert isinstance(content, Data)
+            chunks.append(content.data)
+            at += len(content.data)
+            more = content.more_data
+        yield _part(part, b"".join(chunks))
+        start = form.position
         # An empty value may leave out its own line end: the one of the empty line stands for both.
-        match = delimiter.fullmatch(data, at, start) or (not value.data and delimiter.fullmatch(data, end, start))
+        match = delimiter.fullmatch(data, at, start) or (at == end + 2 and delimiter.fullmatch(data, end, start))
 
 
-def _next_event(decoder: MultipartDecoder, config: ParseMultipartConfig) -> Event:
-    from werkzeug.exceptions import RequestEntityTooLarge
+def _end_of_part_header(data: bytes, start: int, config: ParseMultipartConfig) -> int:
+    """Return where, after its last line's CRLF, the part header that begins at *start* ends."""
+    limit = config.max_part_header_size
+    end = data.find(b"\r\n\r\n", start, start + limit + 4)
+    if end >= 0:
+        return end + 2
+    if len(data) - start > limit:
+        raise HTTPInputError(f"multipart/form-data part header too large: more than {limit} bytes")
+    raise HTTPInputError("multipart/form-data missing headers")
 
-    try:
-        return decoder.next_event()
-    except RequestEntityTooLarge:
-        raise HTTPInputError(f"multipart/form-data has too many parts, limit {config.max_parts}") from None
-    except ValueError as exc:
-        raise HTTPInputError(f"Invalid multipart/form-data: {exc}") from None
 
-
-def _check_part_header(data: bytes, start: int, end: int, headers: Headers, config: ParseMultipartConfig) -> None:
-    """Check the part header section in ``data[start:end]``, which the parser took *headers* from."""
-    size = end - 2 - start
-    if size > config.max_part_header_size:
-        raise HTTPInputError(
-            f"multipart/form-data part header too large: {size} bytes, limit {config.max_part_header_size}"
-        )
-    if data[end - 2 : end + 2] != b"\r\n\r\n":
-        raise HTTPInputError("Invalid multipart/form-data: part header not ended by CRLF CRLF")
-    # The parser has decoded it already, so it is UTF-8.
-    for line in data[start : end - 2].decode("utf-8").split("\r\n"):
+def _check_part_header(block: bytes, headers: Headers) -> None:
+    """Check a part's header section, which the parser took *headers* from, so that it is UTF-8."""
+    for line in block[:-2].decode("utf-8").split("\r\n"):
         name = _PART_NAME.match(line)
         if name is None:
             raise HTTPInputError(f"Invalid header name in a part of multipart/form-data: {line[:80]!r}")

@@ -111,6 +111,8 @@ def _bind_all(
                 raise OSError(exc.errno, f"cannot bind {host} port {bound}: {os.strerror(exc.errno or 0)}") from exc
             sock.listen(backlog)
             port = sock.getsockname()[1]
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, f"{address!r} has no address that this system can bind")
     except BaseException:
         for sock in sockets:
             sock.close()

@@ -52,7 +52,9 @@ def fork_processes(num_processes: int | None, max_restarts: int | None = None) -
         raise NotImplementedError("fork_processes: this platform has no fork")
     if _task_id is not None:
         raise AssertionError(f"fork_processes: called in child {_task_id}")
-    restarts_left = _MAX_RESTARTS if max_restarts is None else max_restarts
+    if max_restarts is None:
+        max_restarts = _MAX_RESTARTS
+    restarts = 0
     if num_processes is None or num_processes <= 0:
         num_processes = cpu_count()
     gen_log.debug("Starting %d processes", num_processes)
@@ -70,11 +72,11 @@ def fork_processes(num_processes: int | None, max_restarts: int | None = None) -
             gen_log.debug("child %d (pid %d) exited normally", done, pid)
             continue
         how = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        if restarts_left <= 0:
+        if restarts >= max_restarts:
             for other in children:
                 os.kill(other, signal.SIGTERM)
             raise RuntimeError(f"child {done} (pid {pid}) {how}; too many restarts, limit {max_restarts}")
-        restarts_left -= 1
+        restarts += 1
         gen_log.warning("child %d (pid %d) %s, restarting", done, pid, how)
         if _fork(done, children):
             return done
