@@ -273,9 +273,9 @@ class HTTPServerRequest:
         Args:
             binary_form: Return it in DER form, else as the dictionary that ``ssl.SSLSocket.getpeercert`` describes.
         """
-        transport = getattr(self.server_connection, "transport", None)
-        if transport is not None:
-            tls = transport.get_extra_info("ssl_object")
+        if hasattr(self.server_connection, "transport"):
+            transport = self.server_connection.transport  # None when closed
+            tls = transport.get_extra_info("ssl_object") if transport is not None else None
         else:
             tls = getattr(getattr(self.connection, "stream", None), "socket", None)
         if tls is None or not hasattr(tls, "getpeercert"):
