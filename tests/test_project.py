@@ -24,7 +24,7 @@ PACKAGE = ROOT / "bridge"
 BELOW_CORE = ("bridge.errors", "bridge.settings", "bridge.config", "bridge.core.http1", "bridge.core.websocket")
 BELOW_ADAPTERS = (*BELOW_CORE, "bridge.core")
 BELOW_SUPERVISOR = (*BELOW_ADAPTERS, "bridge.adapters")
-BELOW_CLI = (*BELOW_SUPERVISOR, "bridge.supervisor", "bridge.settings_sources")
+BELOW_CLI = (*BELOW_SUPERVISOR, "bridge.supervisor", "bridge.settings_sources", "bridge.settings_docs")
 
 #: What each part of the package may import of the others, besides itself. The longest name that fits decides.
 LAYERS = {
@@ -32,6 +32,7 @@ LAYERS = {
     "bridge.settings": ("bridge.errors",),
     "bridge.config": ("bridge.errors", "bridge.settings"),
     "bridge.settings_sources": ("bridge.errors", "bridge.settings", "bridge.config"),
+    "bridge.settings_docs": ("bridge.errors", "bridge.settings", "bridge.config"),
     "bridge.core.http1": ("bridge.errors",),
     "bridge.core.websocket": ("bridge.errors", "bridge.core.http1"),
     "bridge.core": BELOW_CORE,
@@ -368,3 +369,51 @@ def test_every_command_is_phony_and_explained() -> None:
 def test_the_readme_opens_with_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.index("make run") < text.index("make test") < text.index("## ")
+
+
+# --- documentation ----------------------------------------------------------------------------------------------------
+
+DOCS = ROOT / "docs"
+
+
+def table(text: str, first_heading: str) -> dict[str, list[str]]:
+    """Return the rows of the Markdown table whose first column is called *first_heading*: first cell to the others."""
+    lines = text[text.index(f"| {first_heading} |") :].split("\n\n", maxsplit=1)[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_states_are_those_of_the_architecture_page() -> None:
+    tree = ast.parse((PACKAGE / "core" / "states.py").read_text(encoding="utf-8"))
+    (enum,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    states = {}
+    for member, explanation in zip(enum.body, enum.body[1:], strict=False):
+        if isinstance(member, ast.Assign) and isinstance(member.targets[0], ast.Name):
+            assert isinstance(explanation, ast.Expr) and isinstance(explanation.value, ast.Constant)
+            words = str(explanation.value.value).removeprefix("Reading: ").removesuffix(".")
+            reading, _, writing = words.partition(". Writing: ")
+            states[member.targets[0].id] = [reading, writing]
+    assert states
+    assert table((DOCS / "architecture.md").read_text(encoding="utf-8"), "State") == states
+
+
+def test_the_page_of_options_is_current() -> None:
+    from bridge.settings_docs import options_page
+
+    assert (DOCS / "options.md").read_text(encoding="utf-8") == options_page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
+def test_options_that_texts_name_exist(path: Path) -> None:
+    from bridge.config import SETTINGS
+
+    known = {spelling for row in SETTINGS for spelling in row.spellings} | {"--help", "--version", "--editable"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", path.read_text(encoding="utf-8")))
+    named -= {"--name", "--no-name"}  # placeholders in the page of options
+    assert named <= known
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
+def test_links_between_texts_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
