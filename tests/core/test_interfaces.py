@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from bridge.core.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+
+
+def test_a_message_delegate_may_leave_out_what_it_does_not_need() -> None:
+    delegate = HTTPMessageDelegate()
+    assert delegate.headers_received(RequestStartLine("GET", "/", "HTTP/1.1"), HTTPHeaders()) is None
+    assert delegate.data_received(b"a") is None
+    delegate.finish()
+    delegate.on_connection_close()
+
+
+def test_a_server_delegate_must_take_requests() -> None:
+    delegate = HTTPServerConnectionDelegate()
+    delegate.on_close(object())
+    with pytest.raises(NotImplementedError):
+        delegate.start_request(object(), HTTPConnection())
+
+
+def test_a_connection_must_write() -> None:
+    connection = HTTPConnection()
+    with pytest.raises(NotImplementedError):
+        connection.write_headers(ResponseStartLine("HTTP/1.1", 200, "OK"), HTTPHeaders(), b"", lambda: None)
+    with pytest.raises(NotImplementedError):
+        connection.write(b"", lambda: None)
+    with pytest.raises(NotImplementedError):
+        connection.finish()
