@@ -1,0 +1,144 @@
+"""The opening handshake over HTTP/1.1 (RFC 6455 section 4.2): a request head in, the fields of the answer out."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import TYPE_CHECKING
+
+from bridge.core.http1.grammar import TOKEN, list_members
+from bridge.core.websocket.extensions import Offer, agree_on_deflate, parse_offers
+from bridge.errors import LocalProtocolError, RequestSyntaxError
+
+if TYPE_CHECKING:
+    from bridge.core.http1.head import RequestHead
+    from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
+
+__all__ = ["Fields", "Handshake", "Refusal", "accept_fields", "accept_token", "check_handshake"]
+
+Fields = list[tuple[bytes, bytes]]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Base64 of 16 bytes. The last digit carries two bits that decoders ignore; clients that draw digits at random
+# instead of bytes leave them set, and are no worse for it.
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer to a request that is no valid handshake.
+
+    Attributes:
+        status: 400, or 426 for another version of the protocol.
+        fields: Fields that the answer must carry.
+        message: What was wrong, for the log and the answer's content.
+    """
+
+    status: int
+    fields: Fields
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A valid handshake, waiting for the application's answer.
+
+    Attributes:
+        accept: The value of Sec-WebSocket-Accept.
+        subprotocols: The subprotocols that the client offers, in its order of preference, each once.
+        deflate: The agreement on permessage-deflate, None without.
+    """
+
+    accept: bytes
+    subprotocols: list[str]
+    deflate: DeflateParameters | None
+
+
+def accept_token(key: bytes) -> bytes:
+    """Return the value of Sec-WebSocket-Accept for the client's key (section 4.2.2)."""
+    # SHA-1 is the RFC's choice, to show that the server speaks the protocol; no secret depends on it.
+    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def check_handshake(head: RequestHead, options: DeflateOptions | None = None) -> Handshake | Refusal:
+    """Judge a request that asks for an upgrade to WebSocket (section 4.2.1).
+
+    Args:
+        head: The request.
+        options: This server's terms for permessage-deflate; None never agrees to it.
+    """
+    if head.method != b"GET":
+        return _bad_request("method is not GET")
+    if head.version != b"1.1":
+        return _bad_request("HTTP version is not 1.1")
+    if b"websocket" not in list_members([head.upgrade]):
+        return _bad_request("no upgrade to websocket")
+    if head.content_length != 0:
+        # What follows the head must be frames: no server may disagree with a proxy about where they begin.
+        return _bad_request("content in a handshake")
+    keys: list[bytes] = []
+    versions: list[bytes] = []
+    protocols: list[bytes] = []
+    offers: list[Offer] = []
+    try:
+        for name, value in head.fields:
+            if name == b"sec-websocket-key":
+                keys.append(value)
+            elif name == b"sec-websocket-version":
+                versions.append(value)
+            elif name == b"sec-websocket-protocol":
+                protocols += _parse_subprotocols(value)
+            elif name == b"sec-websocket-extensions":
+                offers += parse_offers(value)
+    except RequestSyntaxError as exc:
+        return _bad_request(str(exc))
+    if versions != [b"13"]:
+        # RFC 9110 section 15.5.22: 426 names the protocol to upgrade to.
+        fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-version", b"13")]
+        return Refusal(426, fields, "version of WebSocket is not 13")
+    if len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
+        return _bad_request("not exactly one valid sec-websocket-key")
+    return Handshake(
+        accept=accept_token(keys[0]),
+        subprotocols=[protocol.decode("ascii") for protocol in dict.fromkeys(protocols)],
+        deflate=None if options is None else agree_on_deflate(offers, options),
+    )
+
+
+def accept_fields(handshake: Handshake, subprotocol: str | None = None) -> Fields:
+    """Return the fields that the 101 response must carry (section 4.2.2).
+
+    Args:
+        handshake: The client's valid handshake.
+        subprotocol: The application's choice among those offered, None for none.
+
+    Raises:
+        LocalProtocolError: The client did not offer *subprotocol*; it would have to fail the connection.
+    """
+    fields = [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-accept", handshake.accept),
+    ]
+    if subprotocol is not None:
+        if subprotocol not in handshake.subprotocols:
+            raise LocalProtocolError(f"subprotocol {subprotocol[:80]!r} was not offered")
+        fields.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
+    if handshake.deflate is not None:
+        fields.append((b"sec-websocket-extensions", handshake.deflate.to_field()))
+    return fields
+
+
+def _parse_subprotocols(value: bytes) -> list[bytes]:
+    """Return the members of one field line; empty ones are skipped (RFC 9110 section 5.6.1)."""
+    protocols = [member for part in value.split(b",") if (member := part.strip(b" \t"))]
+    for protocol in protocols:
+        if TOKEN.fullmatch(protocol) is None:
+            raise RequestSyntaxError(f"subprotocol {protocol[:80]!r}")
+    return protocols
+
+
+def _bad_request(message: str) -> Refusal:
+    return Refusal(400, [], message)

@@ -1,0 +1,366 @@
+"""Frames as they arrive: bytes in, messages and control frames out (RFC 6455 section 5, RFC 7692 section 6).
+
+The receiver never answers: it tells the connection what came, or raises what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.core.websocket.deflate import Inflater
+from bridge.core.websocket.frames import (
+    BAD_DATA,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    CONTROL_LIMIT,
+    FIN,
+    PING,
+    PONG,
+    PROTOCOL_ERROR,
+    RSV1,
+    TEXT,
+    TOO_BIG,
+    WebSocketError,
+    encode_close,
+    is_close_code,
+)
+from bridge.core.websocket.masking import apply_mask
+
+if TYPE_CHECKING:
+    from bridge.core.websocket.extensions import DeflateParameters
+
+__all__ = ["NO_STATUS", "Close", "Event", "Ping", "Pong", "Receiver"]
+
+NO_STATUS = 1005  # stands for a close frame without a code (section 7.1.5)
+
+_WHOLE_TEXT = FIN | TEXT
+_WHOLE_BINARY = FIN | BINARY
+_MASKED = 0x80
+_CONTROL = 0x08  # the bit of an opcode that tells control frames
+_STARTS = frozenset((TEXT, BINARY))
+_OPCODES = _STARTS | {CONTINUATION, CLOSE, PING, PONG}
+
+# The first bytes that a frame may begin with, by what came before it. Control frames may come at any time, and
+# only the first frame of a message may say that it is compressed (RFC 7692 section 6.1).
+_ALWAYS = frozenset((FIN | CLOSE, FIN | PING, FIN | PONG))
+_INSIDE = _ALWAYS | {CONTINUATION, FIN | CONTINUATION}
+_BETWEEN = _ALWAYS | {TEXT, FIN | TEXT, BINARY, FIN | BINARY}
+_BETWEEN_COMPRESSED = _BETWEEN | {first | RSV1 for first in _BETWEEN if not first & _CONTROL}
+
+
+@dataclass(slots=True)
+class Ping:
+    """A ping; the answer is a pong with the same payload (section 5.5.3)."""
+
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Pong:
+    """A pong, asked for or not."""
+
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Close:
+    """The peer's close frame; nothing follows it.
+
+    Attributes:
+        code: The peer's code; 1005 (NO_STATUS) when the frame was empty.
+        reason: The peer's reason, often empty.
+    """
+
+    code: int
+    reason: str
+
+    def answer(self) -> bytes:
+        """Return the close frame that completes the closing handshake: the same code, no reason."""
+        return encode_close(None if self.code == NO_STATUS else self.code)
+
+
+Event = str | bytes | Ping | Pong | Close
+
+
+class Receiver:
+    """The receiving half of one connection, on the server's side.
+
+    ``feed`` takes what was read, ``next_event`` returns one event after the other and None when more bytes are
+    needed. A connection whose application is slow stops calling ``next_event`` and stops reading: what was fed
+    stays packed (a compressed message is inflated only when its turn comes).
+
+    Args:
+        max_size: The most bytes of one message, after decompression.
+        max_fragments: The most frames of one message.
+        deflate: The agreement on permessage-deflate, None without.
+
+    Attributes:
+        control_frames: How many pings and pongs came so far, for a budget of the connection.
+        closed: True after a close frame or an error; what is fed from then on is dropped (section 1.4).
+    """
+
+    __slots__ = (
+        "_between",
+        "_chunks",
+        "_compressed",
+        "_data",
+        "_first",
+        "_fragments",
+        "_inflater",
+        "_key",
+        "_legal",
+        "_max_fragments",
+        "_max_size",
+        "_missing",
+        "_payload",
+        "_position",
+        "_room",
+        "_tail",
+        "_texts",
+        "closed",
+        "control_frames",
+    )
+
+    def __init__(
+        self,
+        max_size: int = 16 * 1024 * 1024,
+        max_fragments: int = 65536,
+        deflate: DeflateParameters | None = None,
+    ) -> None:
+        self.closed = False
+        self.control_frames = 0
+        self._max_size = max_size
+        self._max_fragments = max_fragments
+        self._inflater = None if deflate is None else Inflater(deflate)
+        self._data = b""  # bytes fed; those before _position are done with
+        self._position = 0
+        # The first bytes that a frame may begin with: between messages, and now.
+        self._between = _BETWEEN if deflate is None else _BETWEEN_COMPRESSED
+        self._legal = self._between
+        # The frame whose head came before the rest of its payload.
+        self._payload: bytearray | None = None
+        self._missing = 0
+        self._first = 0
+        self._key = b""
+        # The fragmented message so far.
+        self._room = max_size  # bytes that may still come
+        self._fragments = 0
+        self._compressed = False
+        self._texts: list[str] | None = None  # its frames if it is text, else None
+        self._chunks: list[bytes] = []  # its frames if it is binary
+        self._tail = b""  # of a text: the bytes of a character that the next frame must complete
+
+    def feed(self, data: bytes) -> None:
+        """Hand over bytes that were read.
+
+        Call ``next_event`` until it returns None before the next ``feed``, or stop reading: what is left over is
+        joined with the new bytes, and only a part of a frame's head is ever left over after None.
+        """
+        if self.closed:
+            return
+        if self._data:
+            data = self._data[self._position :] + data
+        self._data = data
+        self._position = 0
+
+    def next_event(self) -> Event | None:
+        """Return the next message (str for text, bytes for binary), Ping, Pong or Close; None if more bytes are needed.
+
+        Raises:
+            WebSocketError: The peer broke a rule; its code is the close code to send. Nothing more is returned.
+        """
+        # The head of a small frame is read here without calls, which would cost 0.1 us each beside 0.8 for the whole.
+        while True:
+            if self._payload is None:
+                data = self._data
+                position = self._position
+                if len(data) - position < 2:
+                    self._keep()
+                    return None
+                first = data[position]
+                length = data[position + 1] - _MASKED
+                if length < 0 or first not in self._legal:
+                    raise self._fault(first)
+                start = position + 6
+                if length >= 126:
+                    start += 2 if length == 126 else 8
+                    length = self._long_length(first, position + 2, start - 4)
+                if start > len(data):
+                    self._keep()
+                    return None
+                if length > self._room:
+                    self._check_size(first, length)
+                end = start + length
+                if end > len(data):
+                    self._set_aside(first, start, end)
+                    return None
+                self._position = end
+                payload = apply_mask(data[start:end], data[start - 4 : start])
+            elif self._continue_payload():
+                first = self._first
+                payload = apply_mask(self._payload, self._key)
+                self._payload = None
+            else:
+                return None
+            if first == _WHOLE_TEXT:
+                return self._decode(payload)
+            if first == _WHOLE_BINARY:
+                return payload
+            event = self._control(first, payload) if first & _CONTROL else self._fragment(first, payload)
+            if event is not None:
+                return event
+
+    def _keep(self) -> None:
+        """Keep only what is not done with, so that an idle connection does not hold what it read last."""
+        self._data = self._data[self._position :]
+        self._position = 0
+
+    def _long_length(self, first: int, start: int, end: int) -> int:
+        """Return the extended payload length that stands from *start* to *end*; 0 while it is incomplete."""
+        if first & _CONTROL:
+            raise self._fail(PROTOCOL_ERROR, f"control frame above {CONTROL_LIMIT} bytes")
+        if end > len(self._data):
+            return 0
+        length = int.from_bytes(self._data[start:end], "big")
+        if length < (126 if end - start == 2 else 0x10000) or length >> 63:
+            raise self._fail(PROTOCOL_ERROR, f"payload length {length} in a wrong form")
+        return length
+
+    def _set_aside(self, first: int, start: int, end: int) -> None:
+        """Set aside a frame of which the head is here, and the payload not yet."""
+        data = self._data
+        self._first = first
+        self._key = data[start - 4 : start]
+        self._payload = bytearray(memoryview(data)[start:])
+        self._missing = end - len(data)
+        self._data = b""
+        self._position = 0
+
+    def _continue_payload(self) -> bool:
+        """Move bytes to the payload set aside; tell whether it is complete."""
+        data = self._data
+        missing = self._missing
+        assert self._payload is not None
+        assert self._position == 0  # the payload was left waiting for this data
+        if len(data) <= missing:
+            self._payload += data
+            self._data = b""
+            self._missing = missing - len(data)
+            return self._missing == 0
+        self._payload += memoryview(data)[:missing]
+        self._position = missing
+        self._missing = 0
+        return True
+
+    def _fault(self, first: int) -> WebSocketError:
+        """Return what is wrong with a frame that may not begin with *first* now, or is not masked."""
+        opcode = first & 0x0F
+        if opcode not in _OPCODES:
+            return self._fail(PROTOCOL_ERROR, f"reserved opcode {opcode}")
+        if first & _CONTROL and not first & FIN:
+            return self._fail(PROTOCOL_ERROR, "fragmented control frame")
+        if first & 0x30:
+            return self._fail(PROTOCOL_ERROR, "reserved bit set")
+        if first in self._legal:
+            return self._fail(PROTOCOL_ERROR, "frame without mask")
+        if first & RSV1 and (self._legal is _BETWEEN or opcode not in _STARTS):
+            return self._fail(PROTOCOL_ERROR, "compression bit where it may not be")
+        if opcode == CONTINUATION:
+            return self._fail(PROTOCOL_ERROR, "continuation of no message")
+        return self._fail(PROTOCOL_ERROR, "new message inside a fragmented one")
+
+    def _check_size(self, first: int, length: int) -> None:
+        """Judge a payload that is longer than what the message may still take."""
+        if first & _CONTROL:
+            return  # it is short, and no part of the message
+        room = self._room
+        if first & RSV1 or (self._compressed and not first & 0x0F):
+            # Content that cannot be compressed grows: by 1/8 and a few bytes with zlib's smallest memory level.
+            room += (room >> 2) + 64
+        if length > room:
+            raise self._fail(TOO_BIG, f"message above its limit of {self._max_size} bytes")
+
+    def _fragment(self, first: int, payload: bytes) -> str | bytes | None:
+        """Take a frame of a fragmented or compressed message; return the message if it ends here."""
+        last = first >= FIN
+        opcode = first & 0x0F
+        if opcode:
+            self._compressed = first & RSV1 != 0
+            self._texts = [] if opcode == TEXT else None
+            self._legal = _INSIDE
+        if self._compressed:
+            payload = self._inflate(payload, last)
+        self._room -= len(payload)
+        texts = self._texts
+        if texts is None:
+            self._chunks.append(payload)
+        else:
+            try:
+                text, used = utf_8_decode(self._tail + payload, "strict", last)
+            except UnicodeDecodeError:
+                raise self._fail(BAD_DATA, "text is not UTF-8") from None
+            self._tail = (self._tail + payload)[used:]
+            texts.append(text)
+        if not last:
+            self._fragments += 1
+            if self._fragments >= self._max_fragments:
+                raise self._fail(TOO_BIG, f"message of more than {self._max_fragments} fragments")
+            return None
+        chunks = self._chunks
+        self._legal = self._between
+        self._room = self._max_size
+        self._fragments = 0
+        self._texts = None
+        self._chunks = []
+        return b"".join(chunks) if texts is None else "".join(texts)
+
+    def _inflate(self, payload: bytes, last: bool) -> bytes:
+        assert self._inflater is not None  # else the bit that says "compressed" was refused
+        try:
+            return self._inflater.inflate(payload, self._room, last)
+        except WebSocketError:
+            self._stop()
+            raise
+
+    def _control(self, first: int, payload: bytes) -> Ping | Pong | Close:
+        if first == FIN | PING:
+            self.control_frames += 1
+            return Ping(payload)
+        if first == FIN | PONG:
+            self.control_frames += 1
+            return Pong(payload)
+        if not payload:
+            self._stop()
+            return Close(NO_STATUS, "")
+        if len(payload) == 1:
+            raise self._fail(PROTOCOL_ERROR, "close frame of one byte")
+        code = payload[0] << 8 | payload[1]
+        if not is_close_code(code):
+            raise self._fail(PROTOCOL_ERROR, f"close code {code}")
+        reason = self._decode(payload[2:])
+        self._stop()
+        return Close(code, reason)
+
+    def _decode(self, payload: bytes) -> str:
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            raise self._fail(BAD_DATA, "text is not UTF-8") from None
+
+    def _fail(self, code: int, message: str) -> WebSocketError:
+        self._stop()
+        return WebSocketError(code, message)
+
+    def _stop(self) -> None:
+        """Drop everything that is held; nothing more is read."""
+        self.closed = True
+        self._data = b""
+        self._position = 0
+        self._payload = None
+        self._texts = None
+        self._chunks = []
+        self._tail = b""
+        self._inflater = None
