@@ -172,7 +172,7 @@ class Receiver:
         Raises:
             WebSocketError: The peer broke a rule; its code is the close code to send. Nothing more is returned.
         """
-        # The head of a small frame is read here without calls, which would cost 0.1 us each beside 0.8 for the whole.
+        # The head of a small frame is read here without calls, which would cost 0.06 us each beside 1.0 for the whole.
         while True:
             if self._payload is None:
                 data = self._data
