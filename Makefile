@@ -45,7 +45,7 @@ bench: $(BENCH) ## measure bridge beside other servers (S= one scenario)
 	@exec $(PY) -m benchmarks $(S)
 
 profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
-	@exec $(PY) -m benchmarks --profile $(S)
+	@exec $(PY) -m benchmarks.profile $(S)
 
 docs: $(DEV) ## write docs/options.md from the table of settings
 	@$(PY) -m bridge.settings_docs > docs/options.md
