@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.log import app_log
+from bridge.core.states import CLOSED, DONE
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -64,8 +65,17 @@ class ASGIDelegate:
             _set_client(scope, exchange)
         if self.state is not None:
             scope["state"] = self.state.copy()
-        cycle = HTTPExchange(exchange, self)
-        self._start(cycle.run(scope))
+        cycle = HTTPExchange(exchange)
+        coroutine = cycle.run(self.app, scope)
+        if sys.version_info >= (3, 12):
+            # Runs the application up to its first real wait, here and now: saves a turn of the loop.
+            task = asyncio.Task(coroutine, loop=connection.loop, context=self.context.copy(), eager_start=True)
+            if task.done():
+                return cycle
+        else:
+            task = connection.loop.create_task(coroutine, context=self.context.copy())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         return cycle
 
     def on_close(self, connection: ServerConnection) -> None:
@@ -88,18 +98,6 @@ class ASGIDelegate:
         if left:
             await asyncio.wait(left, timeout=1.0)
         return len(left)
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        loop = asyncio.get_running_loop()
-        if sys.version_info >= (3, 12):
-            # Runs the application up to its first real wait, here and now: saves a turn of the loop.
-            task = asyncio.Task(coroutine, loop=loop, context=self.context.copy(), eager_start=True)
-            if task.done():
-                return
-        else:
-            task = loop.create_task(coroutine, context=self.context.copy())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def _template(self, exchange: Exchange) -> dict[str, Any]:
         scope: dict[str, Any] = {
@@ -141,21 +139,18 @@ class HTTPExchange:
     """
 
     __slots__ = (
-        "_app",
         "_chunks",
         "_complete",
         "_disconnected",
         "_exchange",
         "_finished",
-        "_owner",
         "_size",
         "_started",
         "_waiter",
     )
 
-    def __init__(self, exchange: Exchange, owner: ASGIDelegate) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._owner = owner
         self._chunks: list[bytes] | None = None
         self._size = 0
         self._complete = exchange.head.content_length == 0  # the content was received
@@ -179,7 +174,8 @@ class HTTPExchange:
     def finish(self) -> None:
         """The content is complete."""
         self._complete = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def on_connection_close(self) -> None:
         """The peer is gone, or the exchange ended early."""
@@ -204,11 +200,11 @@ class HTTPExchange:
 
     # ------------------------------------------------------------------ the application's side
 
-    async def run(self, scope: Scope) -> None:
+    async def run(self, app: Application, scope: Scope) -> None:
         """Run the application; see to it that the exchange ends, whatever it does."""
         exchange = self._exchange
         try:
-            await self._owner.app(scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except ConnectionGone:
             pass  # raised by send(), and not caught by the application: it has stopped, as it should
         except Exception as exc:
@@ -218,7 +214,7 @@ class HTTPExchange:
             exchange.fail()
             raise
         else:
-            if not exchange.finished:
+            if exchange.writing is not DONE and exchange.writing is not CLOSED:
                 rule = "without a complete response" if exchange.response_started else "without a response"
                 app_log.error("ASGI application returned %s to %s", rule, _describe(exchange))
                 exchange.fail()
@@ -262,8 +258,10 @@ class HTTPExchange:
             if not self._started:
                 raise LocalProtocolError("http.response.body before http.response.start")
             exchange.send(message.get("body", b""), not message.get("more_body", False))
-            if exchange.write_paused:
+            if exchange.server_connection.write_paused:
                 await exchange.drained()
+            if self._waiter is not None and exchange.finished:
+                self._wake()
         elif kind == "http.response.start":
             if self._started:
                 raise LocalProtocolError("http.response.start a second time")
@@ -271,8 +269,6 @@ class HTTPExchange:
             self._started = True
         else:
             raise LocalProtocolError(f"unexpected ASGI message {kind!r}")
-        if exchange.finished and self._waiter is not None:
-            self._wake()
 
 
 def _describe(exchange: Exchange) -> str:

@@ -48,15 +48,18 @@ class Clock:
         common_lines: The lines that every response starts with: the date, and the server if it is named.
         server_line: ``server: ...`` with its CRLF, or empty.
         watched: The connections.
+        idle_deadline: :meth:`after` for the keep-alive timeout, ready-made: every exchange ends with it.
     """
 
     __slots__ = (
         "_interval",
+        "_keep_alive",
         "_loop",
         "_second",
         "_timer",
         "common_lines",
         "date_line",
+        "idle_deadline",
         "now",
         "server_line",
         "watched",
@@ -69,8 +72,11 @@ class Clock:
         shortest: float = 5.0,
         server_name: bytes = b"",
         date: bool = True,
+        keep_alive: float | None = None,
     ) -> None:
         self._loop = loop
+        self._keep_alive = keep_alive
+        self.idle_deadline = NEVER
         self._interval = 0.5
         self._timer: asyncio.TimerHandle | None = None
         self._second = -1 if date else -2
@@ -113,6 +119,7 @@ class Clock:
 
     def _tick(self) -> None:
         self.now = now = self._loop.time()
+        self.idle_deadline = self.after(self._keep_alive)
         if self._second != -2:
             second = int(time.time())
             if second != self._second:

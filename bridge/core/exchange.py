@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from bridge.core.http1.response import (
     LAST_CHUNK,
-    ResponseFields,
+    NO_LENGTH,
+    Special,
     check_fields,
     chunk,
     encode_fields,
@@ -31,8 +32,8 @@ __all__ = ["Exchange"]
 
 # Content from here on is handed to the transport by itself: joining it with the head would copy it.
 _JOIN_MAX = 32768
-_CHUNKED = -1
-_UNTIL_CLOSE = -2
+_CHUNKED = -2
+_UNTIL_CLOSE = -3
 
 
 class Exchange:
@@ -52,8 +53,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_fields",
         "_length",
+        "_lines",
+        "_special",
         "_status_line",
         "close_after",
         "content_sent",
@@ -83,7 +85,8 @@ class Exchange:
         self.continue_pending = head.expect_continue
         self.trailers: Iterable[tuple[bytes, bytes]] = ()
         self.max_body_size: int | None = None
-        self._fields: ResponseFields | None = None
+        self._lines: list[bytes] | None = None
+        self._length = NO_LENGTH
 
     # ------------------------------------------------------------------ the request's content
 
@@ -168,7 +171,7 @@ class Exchange:
         if status < 200 and status != 101:
             raise LocalProtocolError(f"{status} is no final status")
         line = status_line(status, reason)
-        self._fields = check_fields(fields)
+        self._lines, self._length, self._special = check_fields(fields)
         self._status_line = line
         self.status = status
 
@@ -189,9 +192,9 @@ class Exchange:
         if self.writing is CONTENT:
             self._send_more(data, last)
         elif self.writing is HEAD:
-            if self._fields is None:
+            if self._lines is None:
                 raise LocalProtocolError("content before the response head")
-            self._send_first(self._fields, data, last)
+            self._send_first(self._lines, data, last)
         elif self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         else:
@@ -227,20 +230,22 @@ class Exchange:
 
     # ------------------------------------------------------------------ inside
 
-    def _send_first(self, fields: ResponseFields, data: bytes, last: bool) -> None:
+    def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:
         connection = self.server_connection
         size = len(data)
-        length = fields.length
+        length = self._length
         head = self.head
-        if fields.close or connection.closing:
+        special = self._special
+        if connection.closing or (special is not None and special.close):
             self.close_after = True
-        parts = [self._status_line, self._common_lines(fields), *fields.lines]
+        common = connection.clock.common_lines if special is None else self._common_lines(special)
+        parts = [self._status_line, common, *lines]
         if head.line.method == b"HEAD" or self.status in {101, 204, 304}:
-            if length is not None and self.status not in {101, 204}:
+            if length != NO_LENGTH and self.status not in {101, 204}:
                 parts.append(b"content-length: %d\r\n" % length)
             data = b""
             size = length = 0
-        elif length is not None:
+        elif length != NO_LENGTH:
             parts.append(b"content-length: %d\r\n" % length)
         elif last:
             length = size
@@ -252,7 +257,12 @@ class Exchange:
             length = _UNTIL_CLOSE
             self.close_after = True
         self._length = length
-        parts.append(self._connection_lines(fields, last))
+        if last and head.content_length != 0 and connection.must_close_after(self):
+            self.close_after = True
+        if self.close_after or special is not None or head.line.version == b"1.0":
+            parts.append(self._connection_lines())
+        else:
+            parts.append(b"\r\n")
         self.writing = CONTENT
         if 0 <= length < size or (last and size < length):
             connection.write(b"".join(parts))
@@ -295,26 +305,25 @@ class Exchange:
         if last:
             self._done()
 
-    def _common_lines(self, fields: ResponseFields) -> bytes:
+    def _common_lines(self, special: Special) -> bytes:
         clock = self.server_connection.clock
-        if not fields.has_date and not fields.has_server:
+        if not special.has_date and not special.has_server:
             return clock.common_lines
-        return (b"" if fields.has_date else clock.date_line) + (b"" if fields.has_server else clock.server_line)
+        return (b"" if special.has_date else clock.date_line) + (b"" if special.has_server else clock.server_line)
 
-    def _connection_lines(self, fields: ResponseFields, last: bool) -> bytes:
+    def _connection_lines(self) -> bytes:
         """Return what ends the head: Connection and Upgrade where they are needed, and the blank line."""
+        upgrade = b"" if self._special is None else self._special.upgrade
         if self.status == 101:
-            return b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % fields.upgrade
-        lines = b"\r\n"
-        if self.status == 426 and fields.upgrade:
-            lines = b"upgrade: %b\r\n\r\n" % fields.upgrade
-        if last and not self.close_after and self.server_connection.must_close_after(self):
-            self.close_after = True
+            return b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % upgrade
+        if self.status == 426 and upgrade:
+            close = b", close" if self.close_after else b""
+            return b"connection: upgrade%b\r\nupgrade: %b\r\n\r\n" % (close, upgrade)
         if self.close_after:
-            return b"connection: close\r\n" + lines
+            return b"connection: close\r\n\r\n"
         if self.head.line.version == b"1.0":
-            return b"connection: keep-alive\r\n" + lines
-        return lines
+            return b"connection: keep-alive\r\n\r\n"
+        return b"\r\n"
 
     def _wrong_length(self, data: bytes, size: int) -> None:
         """Send what fits into the declared length, and close: the client must not take it for a whole response."""

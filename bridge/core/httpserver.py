@@ -138,7 +138,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         clock = self._clock
         if clock is None:
             clock = self._clock = Clock(
-                loop, shortest=self.conn_params.shortest(), server_name=self._server_name, date=self._date_header
+                loop,
+                shortest=self.conn_params.shortest(),
+                server_name=self._server_name,
+                date=self._date_header,
+                keep_alive=self.conn_params.keep_alive_timeout,
             )
         protocol = self.protocol or ("https" if self.ssl_options is not None else "http")
         try:

@@ -16,7 +16,7 @@ from bridge.core.clock import NEVER, Clock
 from bridge.core.delegates import NOBODY
 from bridge.core.exchange import Exchange
 from bridge.core.http1.content import ChunkedContent, FixedContent
-from bridge.core.http1.head import parse_head
+from bridge.core.http1.head import RequestHead, parse_head
 from bridge.core.http1.response import status_line
 from bridge.core.log import app_log, gen_log
 from bridge.core.parameters import ConnectionParameters
@@ -60,6 +60,7 @@ class ServerConnection(WriteSide):
         "_content_deadline",
         "_discarded",
         "_eof",
+        "_head",
         "_held",
         "_late_limit",
         "_on_end",
@@ -97,6 +98,7 @@ class ServerConnection(WriteSide):
         self._buffer: bytes | bytearray = b""
         self._position = 0
         self._scanned = 0
+        self._head: RequestHead | None = None  # the last one, for the next to be compared with
         self._reading: State = HEAD
         self._content: FixedContent | ChunkedContent | None = None
         self._content_deadline = NEVER
@@ -185,6 +187,8 @@ class ServerConnection(WriteSide):
             while True:
                 reading = self._reading
                 if reading is HEAD:
+                    if not self._buffer:
+                        break
                     if started == _EXCHANGES_A_TURN:
                         self._advance_soon()
                         break
@@ -210,19 +214,18 @@ class ServerConnection(WriteSide):
     def _read_head(self) -> bool:
         """Start an exchange if a head is complete."""
         buffer = self._buffer
-        if not buffer:
-            return False
         if self.write_paused:  # the peer asks but does not read the answers
             self._read_ahead()
             return False
         start = self._position
         if buffer.startswith(b"\r\n", start):
             start = self._skip_blank_lines()
-        head = parse_head(buffer, start, self.params.limits, self._scanned)
+        head = parse_head(buffer, start, self.params.limits, self._scanned, self._head)
         if head is None:
             self._await_head(len(buffer) - start)
             return False
         self._scanned = 0
+        self._head = head
         start += head.size
         if start == len(buffer):
             self._buffer = b""
@@ -451,7 +454,7 @@ class ServerConnection(WriteSide):
             self._close(linger=bool(self._buffer))
             return
         self._reading = HEAD
-        self.deadline = self.clock.after(self.params.keep_alive_timeout)
+        self.deadline = self.clock.idle_deadline
         if self._held:
             self._release()
         if self._buffer and not self._busy:

@@ -18,6 +18,7 @@ __all__ = [
     "REASON",
     "TARGET",
     "TOKEN",
+    "VERSION",
     "list_members",
 ]
 
@@ -34,6 +35,9 @@ REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # octets above 0x7F have to be percent-encoded (RFC 3986 section 2); both are refused rather than repaired. Brackets,
 # braces, pipes and the like are not URI characters either, but browsers send them, and they are harmless.
 TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
+
+# HTTP-version (RFC 9112 section 2.3); the group is the major version.
+VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
 
 DIGITS = re.compile(rb"[0-9]+")
 

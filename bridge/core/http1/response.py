@@ -8,8 +8,10 @@ from http import HTTPStatus
 from bridge.core.http1.grammar import DIGITS, FIELD_VALUE, REASON, TOKEN
 from bridge.errors import LocalProtocolError
 
-__all__ = ["LAST_CHUNK", "ResponseFields", "check_fields", "chunk", "encode_fields", "status_line"]
+__all__ = ["LAST_CHUNK", "NO_LENGTH", "Special", "check_fields", "chunk", "encode_fields", "status_line"]
 
+# In place of a declared Content-Length.
+NO_LENGTH = -1
 LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -50,41 +52,42 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, reason)
 
 
-class ResponseFields:
-    """An application's response fields, checked and encoded.
+class Special:
+    """What an application's fields say beyond their lines.
 
     Attributes:
-        lines: Field lines with their CRLF; hop-by-hop fields and Content-Length are left out.
-        length: The declared Content-Length in bytes; None if there is none.
         close: Connection says close.
         upgrade: The Upgrade field's value, empty if there is none; sent with 101 and 426 only.
         has_date: A Date field is among the lines.
         has_server: A Server field is among the lines.
     """
 
-    __slots__ = ("close", "has_date", "has_server", "length", "lines", "upgrade")
+    __slots__ = ("close", "has_date", "has_server", "upgrade")
 
     def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.length: int | None = None
         self.close = False
         self.upgrade = b""
         self.has_date = False
         self.has_server = False
 
 
-def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
+def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], int, Special | None]:
     """Check and encode response fields; every name and value by itself, before anything is joined.
 
     Args:
         fields: (name, value) pairs of bytes. They go out in the given order and spelling.
 
+    Returns:
+        The field lines with their CRLF, without hop-by-hop fields and Content-Length; the declared Content-Length in
+        bytes, or NO_LENGTH; what else the fields say, or None.
+
     Raises:
         LocalProtocolError: A name is no token, a value has control characters, Content-Length is no number or
             stands twice with different values, or something is not bytes.
     """
-    result = ResponseFields()
-    lines = result.lines
+    lines: list[bytes] = []
+    length = NO_LENGTH
+    special: Special | None = None
     known = _lines
     for field in fields:
         try:
@@ -97,13 +100,15 @@ def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
         if not kind:
             lines.append(line)
         elif kind == LENGTH:
-            length = int(line)
-            if result.length is not None and result.length != length:
-                raise LocalProtocolError(f"Content-Length {result.length} and {length} in one response")
-            result.length = length
+            number = int(line)
+            if length not in {NO_LENGTH, number}:
+                raise LocalProtocolError(f"Content-Length {length} and {number} in one response")
+            length = number
         elif kind != HOP:
-            _note(result, line, kind)
-    return result
+            if special is None:
+                special = Special()
+            _note(special, lines, line, kind)
+    return lines, length, special
 
 
 def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -112,7 +117,7 @@ def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     Raises:
         LocalProtocolError: As :func:`check_fields`; fields that steer the connection are left out.
     """
-    return b"".join(check_fields(fields).lines)
+    return b"".join(check_fields(fields)[0])
 
 
 def chunk(data: bytes) -> bytes:
@@ -120,18 +125,18 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _note(result: ResponseFields, line: bytes, kind: int) -> None:
+def _note(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
     if kind == CONNECTION:
         options = {option.strip(b" \t").lower() for option in line.split(b",")}
-        result.close = result.close or b"close" in options
+        special.close = special.close or b"close" in options
     elif kind == UPGRADE:
-        result.upgrade = line
+        special.upgrade = line
     else:
-        result.lines.append(line)
+        lines.append(line)
         if kind == DATE:
-            result.has_date = True
+            special.has_date = True
         else:
-            result.has_server = True
+            special.has_server = True
 
 
 def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:

@@ -1,0 +1,43 @@
+"""What can go wrong with a stream; ``iostream`` has the documented names."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+from bridge.errors import ConnectionGone
+
+__all__ = ["StreamBufferFullError", "StreamClosedError", "UnsatisfiableReadError", "closed_error"]
+
+
+class StreamClosedError(ConnectionGone):
+    """The stream was closed, by either end.
+
+    Attributes:
+        real_error: What ended the connection; None if it was closed in order.
+    """
+
+    def __init__(self, real_error: BaseException | None = None) -> None:
+        super().__init__("Stream is closed")
+        self.real_error = real_error
+
+
+class UnsatisfiableReadError(Exception):
+    """What was to be read did not come within ``max_bytes``."""
+
+
+class StreamBufferFullError(Exception):
+    """More bytes are waiting, to be read or to be sent, than the stream may keep."""
+
+
+def closed_error(real_error: BaseException | None = None) -> StreamClosedError:
+    """Return a StreamClosedError that code written for Tornado catches as well, if Tornado is in use."""
+    tornado = sys.modules.get("tornado.iostream")
+    error = StreamClosedError if tornado is None else _error_of_both(tornado.StreamClosedError)
+    return error(real_error)
+
+
+@functools.cache
+def _error_of_both(other: type[Any]) -> type[StreamClosedError]:
+    return type("StreamClosedError", (StreamClosedError, other), {"__module__": __name__})
