@@ -1,0 +1,166 @@
+"""Request content on its way to ``wsgi.input``.
+
+Either everything is received before a thread is taken, in memory first and then in a temporary file, or the content is
+streamed: then the thread waits for what the client sends, and the client for the thread.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
+
+from bridge.errors import ConnectionGone
+
+if TYPE_CHECKING:
+    from bridge.adapters.wsgi.threadpool import Worker
+
+__all__ = ["ReceivedContent", "StreamedContent"]
+
+# Streamed content that is kept before the client has to wait, in bytes.
+_WINDOW = 65536
+
+
+class ReceivedContent:
+    """Content that is complete before the application is called.
+
+    Args:
+        memory: Bytes up to which it is kept in memory.
+
+    Attributes:
+        size: Bytes received so far.
+    """
+
+    __slots__ = ("_chunks", "_file", "_memory", "size")
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._chunks: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self.size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Keep a piece.
+
+        Raises:
+            OSError: The temporary file cannot be written.
+        """
+        self.size += len(chunk)
+        if self._file is None:
+            self._chunks.append(chunk)
+            if self.size <= self._memory:
+                return
+            # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
+            self._file = tempfile.TemporaryFile(prefix="bridge-")  # noqa: SIM115 -- close() closes it
+            for kept in self._chunks:
+                self._file.write(kept)
+            self._chunks.clear()
+        else:
+            self._file.write(chunk)
+
+    def open(self) -> IO[bytes]:
+        """Return the content as a file at its beginning.
+
+        Raises:
+            OSError: The temporary file cannot be written.
+        """
+        if self._file is not None:
+            self._file.seek(0)  # writes what is buffered, and fails here if the disk is full
+            return self._file
+        return io.BytesIO(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
+
+    def close(self) -> None:
+        """Give the memory and the file back."""
+        self._chunks.clear()
+        if self._file is not None:
+            self._file.close()
+
+
+class StreamedContent(io.RawIOBase):
+    """Content that is read while it arrives; to be wrapped in a BufferedReader.
+
+    Args:
+        wanted: Asks the loop, from the thread, for more content: resumes reading, sends 100 (Continue).
+        pause: Lets the client wait; called on the loop.
+    """
+
+    def __init__(self, wanted: Callable[[], None], pause: Callable[[], None]) -> None:
+        super().__init__()
+        self._wanted = wanted
+        self._pause = pause
+        self._chunks: deque[bytes] = deque()
+        self._received = 0
+        self._taken = 0
+        self._paused = False
+        self._complete = False
+        self._gone = False
+        self._worker: Worker | None = None
+
+    # ------------------------------------------------------------------ called by the loop
+
+    def add(self, chunk: bytes) -> None:
+        """Keep a piece."""
+        self._chunks.append(chunk)
+        self._received += len(chunk)
+        if self._received - self._taken >= _WINDOW:
+            self._paused = True
+            self._pause()
+        self._ring()
+
+    def finish(self) -> None:
+        """The content is complete."""
+        self._complete = True
+        self._ring()
+
+    def lost(self) -> None:
+        """No more will come, and it is not complete."""
+        self._gone = True
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._worker is not None:
+            self._worker.ring()
+
+    # ------------------------------------------------------------------ called by the thread
+
+    def attach(self, worker: Worker) -> None:
+        """Let *worker* be the one that waits."""
+        self._worker = worker
+
+    def readable(self) -> bool:
+        """Tell that this can be read."""
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # the buffer of a BufferedReader
+        """Read what there is, waiting for the first byte.
+
+        Raises:
+            ConnectionGone: The client left before the content was complete.
+        """
+        chunks = self._chunks
+        worker = self._worker
+        assert worker is not None
+        while not chunks:
+            if self._gone:
+                raise ConnectionGone("the client left before its request was complete")
+            if self._complete and not chunks:
+                return 0
+            self._wanted()
+            if not (chunks or self._gone or self._complete):
+                worker.wait(1.0)
+        chunk = chunks[0]
+        room = len(buffer)
+        if len(chunk) <= room:
+            chunks.popleft()
+        else:
+            chunks[0] = chunk[room:]
+            chunk = chunk[:room]
+        size = len(chunk)
+        buffer[:size] = chunk
+        self._taken += size
+        if self._paused and self._received - self._taken < _WINDOW // 2:
+            self._paused = False
+            self._wanted()
+        return size

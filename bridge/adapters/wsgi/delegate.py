@@ -1,0 +1,167 @@
+"""The connection delegate that serves a WSGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
+from bridge.adapters.wsgi.exchange import WSGIExchange
+from bridge.adapters.wsgi.mailbox import Mailbox
+from bridge.adapters.wsgi.threadpool import ThreadPool
+from bridge.core.log import app_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from wsgiref.types import WSGIApplication
+
+    from bridge.core.exchange import Exchange
+    from bridge.core.serverconnection import ServerConnection
+
+__all__ = ["WSGIDelegate"]
+
+# Below the usual mark: what waits in the transport's memory is a copy per slow client; the rest is in a file.
+_HIGH_WATER = 16384
+
+
+class WSGIDelegate:
+    """Serves a WSGI application (PEP 3333) on a pool of threads.
+
+    Args:
+        app: The application.
+        threads: Most threads; 1 for applications that are not thread-safe.
+        threads_min: Threads that stay when there is nothing to do.
+        threads_idle: Seconds after which an idle thread beyond *threads_min* ends.
+        queue: Most requests that wait for a thread; one more is answered 503.
+        queue_timeout: Seconds that a request may wait for a thread; then 503.
+        buffer_requests: Bytes of request content that are kept in memory before the rest goes to a temporary file; the
+            application is called when the content is complete. None streams the content to the application.
+        buffer_responses: Most bytes of one response in a temporary file; beyond it the thread waits for the client.
+        max_body: Most bytes of request content: 413; None for no limit of the delegate's own.
+        timeout: Seconds for the application's answer: 504, or a cut when it has begun; None for no limit.
+        root_path: Where the application is mounted (``SCRIPT_NAME``); percent-decoded, without a slash at the end.
+        multiprocess: Whether other processes run the same application (``wsgi.multiprocess``).
+
+    Attributes:
+        pool: The threads.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        threads: int = 8,
+        threads_min: int = 1,
+        threads_idle: float = 30.0,
+        queue: int = 1024,
+        queue_timeout: float = 30.0,
+        buffer_requests: int | None = 65536,
+        buffer_responses: int = 64 << 20,
+        max_body: int | None = None,
+        timeout: float | None = None,
+        root_path: str = "",
+        multiprocess: bool = False,
+    ) -> None:
+        self.app = app
+        self.app_name = _name_of(app)
+        self.queue_timeout = queue_timeout
+        self.buffer_requests = buffer_requests
+        self.response_file = buffer_responses
+        self.max_body = max_body
+        self.timeout = timeout
+        self.root_path = root_path
+        self.multiprocess = multiprocess
+        self.pool = ThreadPool(threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue)
+        self.context = contextvars.copy_context()
+        self.loop: asyncio.AbstractEventLoop
+        self.post: Callable[..., None]
+        self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
+
+    def start_exchange(self, exchange: Exchange) -> WSGIExchange:
+        """Take a request; a thread answers it when its content is complete."""
+        connection = exchange.server_connection
+        if connection.delegate_data is None:
+            self._meet(connection)
+        request = WSGIExchange(self, exchange)
+        length = exchange.head.content_length
+        if length != 0:
+            if length is not None and self.max_body is not None and length > self.max_body:
+                exchange.fail(413)
+            else:
+                request.expect_content()
+        return request
+
+    def on_close(self, connection: ServerConnection) -> None:
+        """A connection has ended; its exchanges were told."""
+
+    def refuse(self, request: WSGIExchange) -> None:
+        """Answer 503: there are too many requests."""
+        exchange = request.exchange
+        if request.gone or exchange.response_started:
+            return
+        text = b"Service Unavailable\n"
+        exchange.respond(503, [(b"retry-after", b"1"), (b"content-type", b"text/plain; charset=utf-8")])
+        exchange.send(text, True)
+
+    async def close(self, timeout: float | None = None) -> int:
+        """End the threads; call it when no more requests come, that is, after the server's ``drain``.
+
+        Requests that run and wait are finished first.
+
+        Args:
+            timeout: Seconds to wait for them; None to wait as long as it takes.
+
+        Returns:
+            How many threads are still busy. They do not keep the interpreter from exiting.
+        """
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(ended.set)
+
+        self.pool.stop(wake)
+        try:
+            async with asyncio.timeout(timeout):
+                while self.pool.count:
+                    await ended.wait()
+                    ended.clear()
+        except TimeoutError:
+            for worker in self.pool.workers():
+                app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
+        return self.pool.count
+
+    async def wait(self, timeout: float | None) -> int:
+        """As :meth:`close`: the name that the adapters have in common."""
+        return await self.close(timeout)
+
+    def _meet(self, connection: ServerConnection) -> None:
+        """Prepare what the requests of a connection have in common."""
+        context = connection.context
+        local = context.local_address
+        key = (context.protocol, local)
+        base = self._templates.get(key)
+        if base is None:
+            base = self._templates[key] = template(
+                context,
+                root_path=self.root_path,
+                multithread=self.pool.maximum > 1,
+                multiprocess=self.multiprocess,
+                extra={"bridge.deadline": None},
+            )
+        transport = connection.transport
+        if transport is not None:
+            transport.set_write_buffer_limits(high=min(_HIGH_WATER, connection.params.high_water))
+            tls = transport.get_extra_info("ssl_object")
+            if tls is not None:
+                base = base | ssl_variables(tls)
+        connection.delegate_data = Peer(base, context)
+        if not hasattr(self, "loop"):
+            self.loop = connection.loop
+            self.post = Mailbox(connection.loop).post
+
+
+def _name_of(app: object) -> str:
+    named = app if hasattr(app, "__qualname__") else type(app)
+    return f"{getattr(named, '__module__', '?')}.{getattr(named, '__qualname__', '?')}"

@@ -1,0 +1,237 @@
+"""The environ of a request (PEP 3333 "environ Variables", RFC 3875 section 4.1).
+
+What is the same for all requests that come in by one address is a template that is copied; the rest is set on the
+copy. Text is latin-1 throughout: one character for each octet, as PEP 3333 asks.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from bridge import __version__
+
+if TYPE_CHECKING:
+    from bridge.core.context import ConnectionContext
+    from bridge.core.exchange import Exchange
+
+__all__ = ["Peer", "add_request", "environ_key", "ssl_variables", "template"]
+
+Environ = dict[str, Any]
+
+_KEYS_MAX = 1024
+_KEY_LENGTH_MAX = 64
+_FIXED = {
+    b"content-type": "CONTENT_TYPE",
+    b"content-length": "CONTENT_LENGTH",
+    # CGI programs take HTTP_PROXY for the proxy that they should use for their own requests ("httpoxy").
+    b"proxy": "",
+}
+_keys: dict[bytes, str] = {}
+
+
+class _Errors:
+    """``wsgi.errors``: whatever ``sys.stderr`` is at the moment."""
+
+    __slots__ = ()
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        sys.stderr.writelines(lines)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+ERRORS = _Errors()
+
+
+class Peer:
+    """What the environs of one connection have in common.
+
+    Attributes:
+        template: The template for the address at which the client came in.
+        address: ``REMOTE_ADDR``; empty for unix sockets.
+        port: ``REMOTE_PORT``; empty if there is none.
+    """
+
+    __slots__ = ("address", "port", "template")
+
+    def __init__(self, base: Environ, context: ConnectionContext) -> None:
+        self.template = base
+        inet = isinstance(context.address, tuple)
+        self.address = context.remote_ip if inet else ""
+        self.port = str(context.remote_port) if inet else ""
+
+
+def template(
+    context: ConnectionContext, *, root_path: str, multithread: bool, multiprocess: bool, extra: Environ
+) -> Environ:
+    """Return what all requests have in common that came in by one address.
+
+    Args:
+        context: A connection's two ends.
+        root_path: Where the application is mounted; percent-decoded.
+        multithread: Whether the application may be called by several threads at once.
+        multiprocess: Whether other processes run the same application.
+        extra: More entries.
+    """
+    local = context.local_address
+    if isinstance(local, tuple):
+        name, port = str(local[0]), str(local[1])
+    else:  # a unix socket has neither; PEP 3333 wants both
+        name, port = "localhost", "443" if context.protocol == "https" else "80"
+    environ: Environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": root_path.encode("utf-8").decode("latin-1"),
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "REQUEST_URI": "/",
+        "RAW_URI": "/",
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": f"bridge/{__version__}",
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REMOTE_ADDR": "",
+        "REMOTE_PORT": "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": context.protocol,
+        "wsgi.input": None,
+        "wsgi.input_terminated": True,
+        "wsgi.errors": ERRORS,
+        "wsgi.multithread": multithread,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        **extra,
+    }
+    if context.protocol == "https":
+        environ["HTTPS"] = "on"
+    return environ
+
+
+def add_request(environ: Environ, peer: Peer, exchange: Exchange) -> None:
+    """Set on a copy of the template what the request head says."""
+    head = exchange.head
+    line = head.line
+    path = line.path
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    info = path.decode("latin-1")
+    mount = environ["SCRIPT_NAME"]
+    if mount and info.startswith(mount) and info[len(mount) : len(mount) + 1] in {"", "/"}:
+        info = info[len(mount) :]  # the proxy in front has not taken it off
+    target = line.target.decode("latin-1")
+    environ["REQUEST_METHOD"] = line.method_text
+    environ["PATH_INFO"] = info
+    environ["QUERY_STRING"] = line.query.decode("latin-1")
+    environ["REQUEST_URI"] = environ["RAW_URI"] = target
+    if line.version != b"1.1":
+        environ["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
+    environ["REMOTE_ADDR"] = peer.address
+    environ["REMOTE_PORT"] = peer.port
+    context = exchange.context
+    if context is not exchange.server_connection.context:
+        _set_forwarded(environ, context)
+    keys = _keys
+    for name, value in head.fields:
+        key = keys.get(name)
+        if key is None:
+            key = environ_key(name)
+        if key:
+            text = value.decode("latin-1")
+            if key in environ:
+                text = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
+            environ[key] = text
+
+
+def environ_key(name: bytes) -> str:
+    """Return the environ key of a field; empty if the field is kept from the application.
+
+    ``X_Foo`` and ``X-Foo`` would have the same key, so that a client could pass off the one, which no proxy looks at,
+    as the other: names with an underscore are left out.
+
+    Args:
+        name: The field's name in lower case.
+    """
+    key = _FIXED.get(name)
+    if key is None:
+        key = "" if b"_" in name else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+    if len(name) <= _KEY_LENGTH_MAX:
+        if len(_keys) >= _KEYS_MAX:  # names come from clients
+            _keys.clear()
+        _keys[name] = key
+    return key
+
+
+def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
+    """Set the address and the scheme that a trusted proxy has reported."""
+    environ["REMOTE_ADDR"] = context.remote_ip
+    environ["REMOTE_PORT"] = str(context.remote_port or "")
+    environ["wsgi.url_scheme"] = context.protocol
+    if context.protocol == "https":
+        environ["HTTPS"] = "on"
+    else:
+        environ.pop("HTTPS", None)
+
+
+# The parts of a distinguished name as mod_ssl abbreviates them.
+_DN = {
+    "commonName": "CN",
+    "countryName": "C",
+    "emailAddress": "Email",
+    "givenName": "G",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "surname": "S",
+    "title": "T",
+}
+
+
+def ssl_variables(tls: ssl.SSLObject) -> Environ:
+    """Return what is known of a TLS connection, under the names of Apache's mod_ssl."""
+    environ: Environ = {"SSL_PROTOCOL": tls.version() or ""}
+    cipher = tls.cipher()
+    if cipher is not None:
+        environ["SSL_CIPHER"] = cipher[0]
+        environ["SSL_CIPHER_USEKEYSIZE"] = str(cipher[2])
+    certificate: dict[str, Any] | None = tls.getpeercert()
+    encoded = tls.getpeercert(binary_form=True)
+    if not encoded:
+        environ["SSL_CLIENT_VERIFY"] = "NONE"
+        return environ
+    # An empty dictionary: there is a certificate, and nobody was asked to verify it.
+    environ["SSL_CLIENT_VERIFY"] = "SUCCESS" if certificate else "GENEROUS"
+    environ["SSL_CLIENT_CERT"] = ssl.DER_cert_to_PEM_cert(encoded)
+    if certificate:
+        environ["SSL_CLIENT_M_SERIAL"] = certificate.get("serialNumber", "")
+        environ["SSL_CLIENT_M_VERSION"] = str(certificate.get("version", ""))
+        environ["SSL_CLIENT_V_START"] = certificate.get("notBefore", "")
+        environ["SSL_CLIENT_V_END"] = certificate.get("notAfter", "")
+        _add_name(environ, "SSL_CLIENT_S_DN", certificate.get("subject", ()))
+        _add_name(environ, "SSL_CLIENT_I_DN", certificate.get("issuer", ()))
+    return environ
+
+
+def _add_name(environ: Environ, key: str, name: tuple[tuple[tuple[str, str], ...], ...]) -> None:
+    parts = [(_DN.get(kind, kind), _latin1(value)) for group in name for kind, value in group]
+    # RFC 4514: from the last to the first; what would end a part is escaped.
+    environ[key] = ",".join(f"{kind}={_escaped(value)}" for kind, value in reversed(parts))
+    for kind, value in parts:
+        environ.setdefault(f"{key}_{kind}", value)
+
+
+def _latin1(text: str) -> str:
+    """Return the UTF-8 octets of *text* as characters."""
+    return text.encode("utf-8").decode("latin-1")
+
+
+def _escaped(value: str) -> str:
+    text = "".join("\\" + character if character in ',+"\\<>;=' else character for character in value)
+    return "\\" + text if text[:1] in {"#", " "} else text

@@ -1,0 +1,387 @@
+"""One request and its response between the loop and a thread.
+
+The methods of the first part are called on the loop, those of the second by the thread that runs the application;
+:class:`Mailbox` and :class:`Outbox` lead from the second to the first.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from bridge.adapters.wsgi.content import ReceivedContent, StreamedContent
+from bridge.adapters.wsgi.environ import add_request
+from bridge.adapters.wsgi.outbox import MEMORY, Outbox, SpoolError
+from bridge.adapters.wsgi.response import check_headers, check_status
+from bridge.core.log import app_log
+from bridge.errors import ConnectionGone, LocalProtocolError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from bridge.adapters.wsgi.delegate import WSGIDelegate
+    from bridge.adapters.wsgi.environ import Peer
+    from bridge.adapters.wsgi.threadpool import Worker
+    from bridge.core.exchange import Exchange
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+__all__ = ["WSGIExchange"]
+
+_NO_CONTENT = frozenset({204, 304})
+
+
+class WSGIExchange:
+    """A request that a WSGI application answers; the exchange's delegate, and a job of the thread pool.
+
+    Attributes:
+        exchange: The exchange.
+        gone: Nobody waits for the response any more.
+        queued: ``time.monotonic()`` when the request was ready for a thread; 0 before.
+        queue_time: Seconds it waited for a thread; set when it has one.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_complete",
+        "_content",
+        "_delegate",
+        "_fields",
+        "_half_closed",
+        "_outbox",
+        "_remaining",
+        "_started",
+        "_status",
+        "_worker",
+        "exchange",
+        "gone",
+        "queue_time",
+        "queued",
+    )
+
+    def __init__(self, delegate: WSGIDelegate, exchange: Exchange) -> None:
+        self._delegate = delegate
+        self.exchange = exchange
+        self.gone = False
+        self.queued = 0.0
+        self._half_closed = False
+        self._content: ReceivedContent | StreamedContent | None = None
+        self._status: tuple[int, bytes] | None = None
+        self._started = False  # the head counts as sent
+        self._complete = False  # the thread has handed over the whole response, or given it up
+        self._outbox: Outbox | None = None
+
+    # ------------------------------------------------------------------ on the loop: the exchange's delegate
+
+    def expect_content(self) -> None:
+        """Get ready for content: to keep it, or to stream it to a thread that starts now."""
+        delegate = self._delegate
+        exchange = self.exchange
+        if delegate.buffer_requests is None:
+            self._content = StreamedContent(self._want_content, exchange.pause_reading)
+            self._enqueue()
+        else:
+            self._content = ReceivedContent(delegate.buffer_requests)
+            exchange.send_continue()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep content, or pass it on to the thread."""
+        content = self._content
+        assert content is not None
+        if isinstance(content, StreamedContent):
+            content.add(chunk)
+            return
+        try:
+            content.add(chunk)
+        except OSError as exc:
+            app_log.error("The content of %s cannot be kept: %s", self.describe(), exc)
+            self.exchange.fail()
+            return
+        limit = self._delegate.max_body
+        if limit is not None and content.size > limit:
+            self.exchange.fail(413)
+
+    def finish(self) -> None:
+        """The request is complete: let a thread answer it."""
+        content = self._content
+        if isinstance(content, StreamedContent):
+            content.finish()
+        else:
+            self._enqueue()
+
+    def on_connection_close(self) -> None:
+        """Nobody waits for the response any more, or the request will never be complete."""
+        self.gone = True
+        content = self._content
+        if isinstance(content, StreamedContent):
+            content.lost()
+        elif content is not None and (not self.queued or self._delegate.pool.withdraw(self)):
+            content.close()  # else the thread does
+        if self._outbox is not None:
+            self._outbox.close()
+
+    def on_peer_eof(self) -> None:
+        """The client sends nothing more; what is sent to it may still be read."""
+        self._half_closed = True
+
+    def _enqueue(self) -> None:
+        delegate = self._delegate
+        self.queued = time.monotonic()
+        if not delegate.pool.add(self, delegate.loop):
+            delegate.refuse(self)
+
+    # ------------------------------------------------------------------ on the loop: called through the mailbox
+
+    def _resume(self, _: None) -> None:
+        """The thread waits for content."""
+        if not self.gone:
+            self.exchange.send_continue()
+            self.exchange.resume_reading()
+
+    def _inform(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """Send early hints, unless it is too late for them."""
+        if not self.exchange.response_started:
+            self.exchange.inform(103, fields)
+
+    def _respond(self, _: None = None) -> None:
+        assert self._status is not None
+        if not self.gone:
+            self.exchange.respond(self._status[0], self._fields, self._status[1])
+
+    def _send_head(self, _: None) -> None:
+        if not self.gone:
+            self.exchange.send()
+
+    def _respond_whole(self, data: bytes) -> None:
+        """Send the whole response."""
+        if not self.gone:
+            self._respond()
+            self.exchange.send(data, True)
+
+    def _fail(self, _: None) -> None:
+        if self._outbox is not None:
+            self._outbox.close()
+        self.exchange.fail()
+
+    # ------------------------------------------------------------------ in the thread
+
+    def describe(self) -> str:
+        """Return the request line without its version, cut."""
+        line = self.exchange.head.line
+        return f"{line.method_text} {line.target[:80].decode('latin-1')}"
+
+    def run(self, worker: Worker) -> None:
+        """Answer the request: the whole of the application's work is done here, in one thread."""
+        delegate = self._delegate
+        self._worker = worker
+        self.queue_time = waited = time.monotonic() - self.queued
+        if waited > delegate.queue_timeout:
+            delegate.post(delegate.refuse, self)
+        elif not self.gone:
+            delegate.context.copy().run(self._run)
+        if self._content is not None and self._content.__class__ is ReceivedContent:
+            self._content.close()
+        if self._outbox is not None and self._outbox.lost:
+            self._outbox.close()
+
+    def _run(self) -> None:
+        result: Iterable[bytes] | None = None
+        try:
+            result = self._delegate.app(self._environ(), self.start_response)
+            self._send(result)
+        except BaseException as exc:
+            self._failed(exc)
+        if result.__class__ is not list:
+            close = getattr(result, "close", None)
+            if close is not None:
+                try:
+                    close()
+                except BaseException as exc:
+                    self._failed(exc)
+
+    def _environ(self) -> dict[str, Any]:
+        exchange = self.exchange
+        peer: Peer = exchange.server_connection.delegate_data
+        environ = peer.template.copy()
+        add_request(environ, peer, exchange)
+        content = self._content
+        if content is None:
+            environ["wsgi.input"] = io.BytesIO()
+        elif isinstance(content, ReceivedContent):
+            environ["wsgi.input"] = content.open()
+            if exchange.head.content_length is None:  # it was chunked, and is not any more
+                environ["CONTENT_LENGTH"] = str(content.size)
+                environ.pop("HTTP_TRANSFER_ENCODING", None)
+        else:
+            content.attach(self._worker)
+            environ["wsgi.input"] = io.BufferedReader(content, 65536)
+        environ["wsgi.early_hints"] = self.early_hints
+        environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client_disconnected
+        return environ
+
+    def _want_content(self) -> None:
+        self._delegate.post(self._resume)
+
+    def client_disconnected(self) -> bool:
+        """Tell the application whether the client has left, or will send nothing more, which looks the same."""
+        return self.gone or self._half_closed
+
+    def early_hints(self, headers: list[tuple[str, str]]) -> None:
+        """Send 103 (Early Hints), RFC 8297.
+
+        Raises:
+            LocalProtocolError: The headers are illegal.
+        """
+        fields, _ = check_headers(headers)
+        self._delegate.post(self._inform, fields)
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """Set the response's head (PEP 3333).
+
+        Raises:
+            LocalProtocolError: The arguments are illegal, or it was called before and there is no *exc_info*.
+            BaseException: The one in *exc_info*, if the head was sent.
+        """
+        if exc_info and exc_info[1] is not None:
+            try:
+                if self._started:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # it leads back to this frame
+        elif self._status is not None:
+            raise LocalProtocolError("start_response was called a second time, without exc_info")
+        code, _ = known = check_status(status)
+        self._fields, self._remaining = check_headers(headers)
+        self._status = known
+        self._bodiless = code in _NO_CONTENT or self.exchange.head.line.method == b"HEAD"
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """Send content (PEP 3333).
+
+        Raises:
+            ConnectionGone: The client left.
+            LocalProtocolError: *data* is not bytes, or more than the Content-Length.
+        """
+        if not isinstance(data, bytes):
+            raise LocalProtocolError(f"write() takes bytes, not {data!r:.80}")
+        if data:
+            self._put(data)
+        elif not self._started and not self.gone:  # the first call sends the head in any case
+            self._begin()
+            self._delegate.post(self._send_head)
+
+    def _send(self, result: Iterable[bytes]) -> None:
+        """Send what the application returned."""
+        if result.__class__ is list or result.__class__ is tuple:
+            self._send_sequence(result)
+        else:
+            if isinstance(result, str | bytes):
+                raise LocalProtocolError(f"the application returned {result!r:.80}, not an iterable of bytes")
+            for data in result:
+                if not isinstance(data, bytes):
+                    raise LocalProtocolError(f"the iterable yields bytes, not {data!r:.80}")
+                if data:
+                    self._put(data)
+                    if self._complete and self._bodiless:
+                        return
+                elif self.gone:
+                    return
+        self._finish()
+
+    def _send_sequence(self, result: list[bytes] | tuple[bytes, ...]) -> None:
+        """Send what has been made already; its length is known if nothing was written before."""
+        total = 0
+        for data in result:
+            if not isinstance(data, bytes):
+                raise LocalProtocolError(f"the iterable yields bytes, not {data!r:.80}")
+            total += len(data)
+        if not total:
+            return
+        if self._started:
+            for data in result:
+                self._put(data)
+        elif total <= MEMORY:
+            self._put(result[0] if len(result) == 1 else b"".join(result), True)
+        else:
+            if self._status is not None and self._remaining is None:
+                self._remaining = total
+                self._fields.append((b"Content-Length", b"%d" % total))
+            for data in result:
+                self._put(data)
+
+    def _put(self, data: bytes, last: bool = False) -> None:
+        """Send content that is not empty; *last* says that it is all there is."""
+        if self._status is None:
+            raise LocalProtocolError("content came before start_response was called")
+        if self.gone:
+            raise ConnectionGone("the client left")
+        if self._bodiless:
+            if not self._complete:
+                self._respond_at_once(b"")
+            return
+        excess = 0
+        if self._remaining is not None:
+            excess = len(data) - self._remaining
+            if excess > 0:
+                data = data[:-excess]
+            self._remaining -= len(data)
+            last = not self._remaining
+        if not self._complete:
+            if last and not self._started and len(data) <= MEMORY:
+                self._respond_at_once(data)
+            else:
+                outbox = self._outbox or self._begin()
+                outbox.put(data)
+                if last:
+                    self._complete = True
+                    outbox.finish()
+        if excess > 0:
+            raise LocalProtocolError(f"the content is {excess} bytes or more longer than its Content-Length")
+
+    def _finish(self) -> None:
+        """End the response."""
+        if self._complete:
+            return
+        if self._status is None:
+            raise LocalProtocolError("start_response was not called")
+        if self._remaining and not self._bodiless:
+            raise LocalProtocolError(f"the content is {self._remaining} bytes shorter than its Content-Length")
+        if self._outbox is None:
+            self._respond_at_once(b"")
+        else:
+            self._complete = True
+            self._outbox.finish()
+
+    def _respond_at_once(self, data: bytes) -> None:
+        self._started = self._complete = True
+        self._delegate.post(self._respond_whole, data)
+
+    def _begin(self) -> Outbox:
+        """Let the head go out, and content follow piece by piece."""
+        delegate = self._delegate
+        self._started = True
+        delegate.post(self._respond)
+        self._outbox = outbox = Outbox(self.exchange, self._worker, delegate.post, delegate.response_file)
+        if self.gone:  # on_connection_close has not seen the outbox
+            outbox.lost = True
+        return outbox
+
+    def _failed(self, exc: BaseException) -> None:
+        """Log what went wrong, once, and let the client know."""
+        if isinstance(exc, ConnectionGone) and self.gone:
+            return  # raised by us to end the application's work
+        app = self._delegate.app_name
+        if isinstance(exc, LocalProtocolError):
+            app_log.error("WSGI application %s breaks PEP 3333: %s (%s)", app, exc, self.describe(), exc_info=exc)
+        elif isinstance(exc, SpoolError):
+            app_log.error("The response to %s cannot be kept: %s", self.describe(), exc)
+        else:
+            app_log.error("Exception in WSGI application %s, %s", app, self.describe(), exc_info=exc)
+        if not self._complete:
+            self._complete = True
+            self._delegate.post(self._fail)
