@@ -4,6 +4,7 @@ Run:  bridge run fastapi_app:app --app-dir examples
 Ask:  curl http://127.0.0.1:8000/  and  /stream  and  curl --json '{"name": "tea", "price": 2.5}' http://127.0.0.1:8000/items
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,6 +45,7 @@ async def stream() -> StreamingResponse:
     async def lines() -> AsyncIterator[str]:
         for number in range(5):
             yield f"line {number}\n"
+            await asyncio.sleep(0.1)  # each line reaches the client at once: curl -N shows it
 
     return StreamingResponse(lines(), media_type="text/plain")
 

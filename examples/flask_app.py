@@ -5,6 +5,7 @@ Ask:  curl http://127.0.0.1:8000/  and  /stream  and  curl -T FILE http://127.0.
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 
 from flask import Flask, Response, jsonify, request
@@ -22,6 +23,7 @@ def stream() -> Response:
     def lines() -> Iterator[str]:
         for number in range(5):
             yield f"line {number}\n"
+            time.sleep(0.1)  # each line reaches the client at once: curl -N shows it
 
     return Response(lines(), mimetype="text/plain")
 

@@ -1,6 +1,8 @@
 """A page, a streamed answer, an upload."""
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterator
 
 from django.core.handlers.asgi import ASGIRequest
@@ -21,12 +23,15 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 def plain_lines() -> Iterator[str]:
-    yield from LINES
+    for line in LINES:
+        yield line
+        time.sleep(0.1)  # each line reaches the client at once: curl -N shows it
 
 
 async def async_lines() -> AsyncIterator[str]:
     for line in LINES:
         yield line
+        await asyncio.sleep(0.1)
 
 
 @require_POST
