@@ -36,6 +36,8 @@ _DRAIN_MAX = 65536
 # a close with unread data would reset the connection and could destroy the response on its way.
 _LINGER_MAX = 1 << 20
 _LINGER_TIME = 2.0
+# How long, in seconds, a connection that has had no request may still send one when the server stops.
+_FRESH_GRACE = 1.0
 # Received while a response is pending: the next requests. Past this many bytes the peer has to wait.
 _AHEAD_MAX = 65536
 # Pipelined exchanges started in one turn of the loop.
@@ -60,6 +62,7 @@ class ServerConnection(WriteSide):
         "_content_deadline",
         "_discarded",
         "_eof",
+        "_grace",
         "_head",
         "_held",
         "_late_limit",
@@ -108,6 +111,7 @@ class ServerConnection(WriteSide):
         self._eof = False
         self._late_limit = False
         self._discarded = 0
+        self._grace = 0.0  # seconds that the connection may stay idle although it is closing
 
     # ------------------------------------------------------------------ called by the transport
 
@@ -450,11 +454,13 @@ class ServerConnection(WriteSide):
         exchange = self.exchange
         assert exchange is not None
         self.exchange = None
-        if exchange.close_after or self.closing or (self._eof and not self._buffer):
+        if exchange.close_after or (self.closing and not self._grace) or (self._eof and not self._buffer):
             self._close(linger=bool(self._buffer))
             return
         self._reading = HEAD
         self.deadline = self.clock.idle_deadline
+        if self._grace:
+            self.deadline = min(self.deadline, self.clock.after(self._grace))
         if self._held:
             self._release()
         if self._buffer and not self._busy:
@@ -606,11 +612,23 @@ class ServerConnection(WriteSide):
 
     # ------------------------------------------------------------------ writing and closing
 
-    def close_when_idle(self) -> None:
-        """Close now if no request has begun, else after the current response; part of a graceful stop."""
+    def close_when_idle(self, grace: float = 0.0) -> None:
+        """Close when no request is in progress; part of a graceful stop.
+
+        The next response head says so with ``Connection: close``. A connection that has had no request yet is always
+        given a moment: its request may be on its way.
+
+        Args:
+            grace: How long, in seconds, a connection may still be idle, so that the next response can announce the
+                end; 0 closes idle connections now and the others after their current response.
+        """
         self.closing = True
+        self._grace = grace
         if self._reading is HEAD and not self._buffer:
-            self._close()
+            if not grace and self.requests:
+                self._close()
+            else:
+                self.deadline = min(self.deadline, self.clock.after(grace or _FRESH_GRACE))
 
     def abort(self) -> None:
         """Close at once, whatever is going on."""
