@@ -109,6 +109,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self._clock: Clock | None = None
         self._connections: set[ServerConnection] = set()
         self._all_closed: asyncio.Event | None = None
+        self._draining = False
 
     @classmethod
     def configurable_base(cls) -> type[Configurable]:
@@ -151,6 +152,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             local = None
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
         connection = HTTP1ServerConnection(self._delegate, self.conn_params, context, clock, loop, self._ended)
+        if self._draining:
+            connection.closing = True
         self._connections.add(connection)
         return connection
 
@@ -168,7 +171,14 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         """
         await self.drain(0)
 
-    async def drain(self, timeout: float | None, waiting: Callable[[int], None] | None = None) -> int:
+    @property
+    def connections(self) -> frozenset[ServerConnection]:
+        """The open connections, without those in their TLS handshake."""
+        return frozenset(self._connections)
+
+    async def drain(
+        self, timeout: float | None, waiting: Callable[[int], None] | None = None, *, idle_grace: float = 0.0
+    ) -> int:
         """Let the requests in flight finish, close what is idle, and wait until every connection has ended.
 
         New connections are refused by :meth:`stop`, which should be called first.
@@ -176,14 +186,22 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         Args:
             timeout: Seconds after which what is left is aborted; None to wait as long as it takes.
             waiting: Called once with the number of connections that are waited for.
+            idle_grace: Seconds for which connections without a request are kept, so that the next response can say
+                ``Connection: close``; 0 closes them now. One that had no request yet has a second in any case.
 
         Returns:
             How many connections were aborted.
         """
+        end = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        self._draining = True
+        for connection in tuple(self._connections):
+            connection.close_when_idle(idle_grace)
+        if self._starting and timeout != 0:
+            await asyncio.wait(self._starting, timeout=timeout)  # accepted before: their requests are on their way
+            for connection in tuple(self._connections):
+                connection.close_when_idle(idle_grace)
         for task in tuple(self._starting):
             task.cancel()
-        for connection in tuple(self._connections):
-            connection.close_when_idle()
         aborted = 0
         if self._connections:
             self._all_closed = asyncio.Event()
@@ -191,7 +209,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 if waiting is not None:
                     waiting(len(self._connections))
                 try:
-                    async with asyncio.timeout(timeout):
+                    async with asyncio.timeout_at(end):
                         await self._all_closed.wait()
                 except TimeoutError:
                     pass
