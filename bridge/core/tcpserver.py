@@ -7,6 +7,7 @@ work before the loop runs, after a fork and with TLS, and ``stop`` is synchronou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -19,6 +20,9 @@ from bridge.core.process import fork_processes
 from bridge.core.tls import SSLOptions
 
 __all__ = ["TCPServer"]
+
+# An end to the taking of waiting connections while more come in; the longest queue that settings allow.
+_MOST_WAITING = 65535
 
 
 class TCPServer:
@@ -125,6 +129,18 @@ class TCPServer:
     def add_socket(self, socket: socket.socket) -> None:
         """Serve one listening socket."""
         self.add_sockets([socket])
+
+    def accept_waiting(self) -> None:
+        """Take the connections that wait in the listening sockets' queues: :meth:`stop` would reset them.
+
+        For a server whose sockets nobody else listens on; others would take them.
+        """
+        for sock in self._sockets.values():
+            with contextlib.suppress(OSError):  # BlockingIOError: the queue is empty
+                for _ in range(_MOST_WAITING):
+                    connection, address = sock.accept()
+                    connection.setblocking(False)
+                    self._accepted(connection, address)
 
     def stop(self) -> None:
         """Stop listening and close the listening sockets; open connections go on. May be called again."""
