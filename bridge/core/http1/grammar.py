@@ -41,12 +41,29 @@ VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
 
 DIGITS = re.compile(rb"[0-9]+")
 
+# IPv6address (RFC 3986 section 3.2.2): eight groups, or fewer beside one "::"; the last two may be an IPv4 address.
+_GROUP = rb"[0-9A-Fa-f]{1,4}"
+_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_LAST = rb"(?:%b:%b|%b(?:\.%b){3})" % (_GROUP, _GROUP, _OCTET, _OCTET)
+_IPV6 = b"|".join(
+    [
+        rb"(?:%b:){6}%b" % (_GROUP, _LAST),
+        rb"::(?:%b:){5}%b" % (_GROUP, _LAST),
+        *(
+            rb"(?:(?:%b:){0,%d}%b)?::(?:%b:){%d}%b" % (_GROUP, before, _GROUP, _GROUP, 4 - before, _LAST)
+            for before in range(5)
+        ),
+        rb"(?:(?:%b:){0,5}%b)?::%b" % (_GROUP, _GROUP, _GROUP),
+        rb"(?:(?:%b:){0,6}%b)?::" % (_GROUP, _GROUP),
+    ]
+)
+
 # uri-host [ ":" port ] (RFC 9110 section 7.2, RFC 3986 section 3.2.2); an empty host is refused (docs/http-support).
 HOST = re.compile(
     rb"(?:"
-    rb"\[(?:[0-9A-Fa-f:.]{2,45}|[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+)\]"  # "," would join two Host lines
-    rb"|(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+"
-    rb")(?::[0-9]{0,5})?"
+    rb"\[(?:%b|[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+)\]"  # "," would join two Host lines
+    rb"|(?:[0-9A-Za-z\-._~!$&'()*+;=]|%%[0-9A-Fa-f]{2})+"
+    rb")(?::[0-9]{0,5})?" % _IPV6
 )
 
 # chunk-size [ chunk-ext ] CRLF (RFC 9112 section 7.1). White space before ";" is the BWS that the grammar allows;

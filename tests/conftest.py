@@ -1,0 +1,1 @@
+"""Its place makes ``tests/`` importable, and with it the helpers in ``support``."""
