@@ -101,6 +101,7 @@ class RequestHead:
         upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
         size: Bytes of the whole head, blank line included.
         section: The header section as received; None when it is too long to be worth comparing with the next one.
+        section_fields: What *section* was parsed to, where nobody changes it: ``fields`` is the application's own.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class RequestHead:
         "keep_alive",
         "line",
         "section",
+        "section_fields",
         "size",
         "upgrade",
     )
@@ -122,6 +124,7 @@ class RequestHead:
         host: bytes,
         size: int,
         section: bytes | None = None,
+        section_fields: tuple[tuple[bytes, bytes], ...] = (),
         content_length: int | None = 0,
         keep_alive: bool = True,
         expect_continue: bool = False,
@@ -132,6 +135,7 @@ class RequestHead:
         self.host = host
         self.size = size
         self.section = section
+        self.section_fields = section_fields
         self.content_length = content_length
         self.keep_alive = keep_alive
         self.expect_continue = expect_continue
@@ -237,10 +241,11 @@ def parse_head(
         return _parse_section(line, section, size, limits)
     return RequestHead(
         line,
-        previous.fields.copy(),
+        list(previous.section_fields),
         previous.host,
         size,
         section,
+        previous.section_fields,
         previous.content_length,
         previous.keep_alive,
         previous.expect_continue,
@@ -273,8 +278,10 @@ def _parse_section(line: RequestLine, section: bytes, size: int, limits: Limits)
         if line.version != b"1.0":
             raise RequestSyntaxError("Invalid Host header: missing (RFC 9112 section 3.2)")
         host = b""
-    kept = section if size <= _SECTION_MAX and not line.authority else None
-    head = RequestHead(line, fields, host, size, kept, keep_alive=line.version == b"1.1")
+    head = RequestHead(line, fields, host, size, keep_alive=line.version == b"1.1")
+    if size <= _SECTION_MAX and not line.authority:
+        head.section = section
+        head.section_fields = tuple(fields)
     if line.authority:
         _use_authority(head, line.authority)
     if control is not None:
@@ -302,8 +309,10 @@ def _check_incomplete(buffer: bytes | bytearray, start: int, limits: Limits, sca
     length = len(buffer) - start
     if length and TOKEN.match(buffer, start) is None:
         raise RequestSyntaxError(f"Malformed HTTP request line: {bytes(buffer[start : start + 40])!r}")
-    line_end = buffer.find(b"\r\n", start, start + limits.request_line + 2)
-    if line_end < 0 and length > limits.request_line:
+    # A line of just the limit may still lack the LF of its CRLF. Fewer bytes than the limits are not searched, since
+    # this runs for every piece of a head.
+    room = limits.request_line + 2
+    if length >= room and buffer.find(b"\r\n", start, start + room) < 0:
         raise LimitExceeded(414, f"request line longer than {limits.request_line} bytes")
     if length > limits.head:
         raise LimitExceeded(431, f"header section longer than {limits.head} bytes")
@@ -312,8 +321,8 @@ def _check_incomplete(buffer: bytes | bytearray, start: int, limits: Limits, sca
         raise RequestSyntaxError(
             f"line not ended by CRLF, or NUL, at byte {bad.start() - start} (RFC 9112 section 2.2)"
         )
-    last = buffer.rfind(b"\r\n", start)
-    if length - (last + 2 - start if last >= 0 else 0) > limits.field_line and line_end >= 0:
+    room = limits.field_line + 3
+    if length >= room and buffer.rfind(b"\r\n", len(buffer) - room) < 0 and buffer.find(b"\r\n", start) >= 0:
         raise LimitExceeded(431, f"field line longer than {limits.field_line} bytes")
 
 
