@@ -417,3 +417,43 @@ def test_options_that_texts_name_exist(path: Path) -> None:
 def test_links_between_texts_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def settings_read(source: str) -> set[str]:
+    """Return the settings that *source* reads: ``config.name`` anywhere, ``self.name`` in the methods of Config.
+
+    What ``__post_init__`` compares is not used for anything by that.
+    """
+    tree = ast.parse(source)
+    ignored = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and function.name == "__post_init__"
+        for node in ast.walk(function)
+    }
+    owners = {"config"} | ({"self"} if "class Config:" in source else set())
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and id(node) not in ignored
+        and (node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")) in owners
+    }
+
+
+def test_a_setting_that_is_read_is_found() -> None:
+    assert settings_read("f(config.port)\ng(self.config.host)\nself.backlog") == {"port", "host"}
+    config = "class Config:\n def __post_init__(self): self.fd\n def addresses(self): return self.uds\n"
+    assert settings_read(config) == {"uds"}
+
+
+def test_settings_that_nothing_reads_are_named_as_such() -> None:
+    """An option that is accepted and does nothing is a promise; the page on deployment lists those there are."""
+    from bridge.config import SETTINGS
+
+    read = set().union(*(settings_read(path.read_text(encoding="utf-8")) for _, path in modules()))
+    unread = {row.option for row in SETTINGS if row.name not in read}
+    text = (DOCS / "deployment.md").read_text(encoding="utf-8")
+    assert (
+        set(re.findall(r"^\* `(--[a-z-]+)`$", text.partition("## Options that have no effect yet")[2], re.M)) == unread
+    )
