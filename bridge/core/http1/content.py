@@ -90,7 +90,7 @@ class ChunkedContent:
         limit: Most bytes that all chunks may have together; more is refused from the chunk's size on.
     """
 
-    __slots__ = ("_chunk", "_extensions", "_limits", "_state", "_total", "limit", "trailers")
+    __slots__ = ("_chunk", "_extensions", "_limits", "_searched", "_state", "_total", "limit", "trailers")
 
     remaining = None
 
@@ -101,6 +101,7 @@ class ChunkedContent:
         self._chunk = 0  # bytes of the current chunk still expected
         self._total = 0
         self._extensions = 0
+        self._searched = 0  # bytes of an incomplete trailer section
         self._state = _SIZE
 
     @property
@@ -176,12 +177,17 @@ class ChunkedContent:
         if buffer[position : position + 2] == b"\r\n":
             self._state = _DONE
             return position + 2
-        end = buffer.find(b"\r\n\r\n", position, position + self._limits.head + 4)
+        # What was searched in vain is not searched again: a section in small pieces would cost quadratic time.
+        searched = self._searched
+        most = self._limits.head
+        end = buffer.find(b"\r\n\r\n", position + searched - 3 if searched > 3 else position)
+        size = (len(buffer) - 3 if end < 0 else end) - position  # the last CRLFCRLF may lack one octet
+        if size > most:
+            raise LimitExceeded(431, f"trailer section longer than {most} bytes")
         if end < 0:
-            if len(buffer) - position > self._limits.head:
-                raise LimitExceeded(431, f"trailer section longer than {self._limits.head} bytes")
-            if BAD_LINE_END.search(buffer, position) is not None:
+            if BAD_LINE_END.search(buffer, position + searched - 1 if searched else position) is not None:
                 raise FramingError("line not ended by CRLF, or NUL, in the trailer section")
+            self._searched = len(buffer) - position
             return position
         fields = parse_fields(bytes(buffer[position:end]), self._limits)
         self.trailers = [field for field in fields if field[0] not in _NOT_IN_TRAILERS]
