@@ -147,13 +147,14 @@ def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
             raise LocalProtocolError(f"illegal field line {name[:80]!r}: {value[:80]!r}")
     except (TypeError, ValueError):
         raise LocalProtocolError(f"a field is a pair of bytes, not {field!r:.80}") from None
+    name, value = bytes(name), bytes(value)  # what is kept must not change later
     kind = _KINDS.get(name.lower(), PLAIN)
     if kind == LENGTH:
-        line = bytes(value.strip(b" \t"))
+        line = value.strip(b" \t")
         if DIGITS.fullmatch(line) is None or len(line) > 18:
             raise LocalProtocolError(f"Content-Length {value[:80]!r} is not a number")
     elif kind in {CONNECTION, UPGRADE}:
-        line = bytes(value)
+        line = value
     else:
         line = b"%b: %b\r\n" % (name, value)
     entry = (line, kind)
@@ -161,5 +162,5 @@ def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
     if len(line) <= _LINE_LENGTH_MAX and kind in {PLAIN, LENGTH, CONNECTION} and name.lower() != b"set-cookie":
         if len(_lines) >= _LINES_MAX:
             _lines.clear()
-        _lines[bytes(name), bytes(value)] = entry
+        _lines[name, value] = entry
     return entry
