@@ -346,6 +346,14 @@ class Exchange:
         self.writing = DONE
         self.server_connection.response_done(self)
 
+    def tell_closed(self, delegate: ExchangeDelegate) -> None:
+        """Tell *delegate* that the exchange ends otherwise than by a complete response to a complete request."""
+        delegate.on_connection_close()
+
+    def tell_eof(self) -> None:
+        """Tell the delegate that the peer sends nothing more."""
+        self.delegate.on_peer_eof()
+
     def lost(self) -> None:
         """The connection's word that nobody waits for the response any more."""
         if self.writing is not DONE:

@@ -1,28 +1,225 @@
-"""Tornado's documented HTTP/1.x connection classes over the engine."""
+"""HTTP/1.x connections under Tornado's documented names, over the engine.
+
+``served`` has the server's exchange, ``client`` the client, ``translate`` the way from the engine to delegates.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
 
-from bridge.core.exchange import Exchange
+from bridge.core.clock import Clock
+from bridge.core.context import ConnectionContext
+from bridge.core.http1interface import HTTP1Connection
+from bridge.core.http1parameters import HTTP1ConnectionParameters
+from bridge.core.ioloop import IOLoop
+from bridge.core.iostream import IOStream, SSLIOStream
+from bridge.core.log import app_log
+from bridge.core.served import ServedConnection
 from bridge.core.serverconnection import ServerConnection
+from bridge.core.startline import HTTPInputError, HTTPOutputError
+from bridge.core.streamerrors import StreamClosedError, closed_error
+from bridge.core.translate import DelegateAdapter, adapt, is_foreign_input_error
+from bridge.errors import RemoteProtocolError
 
-__all__ = ["HTTP1Connection", "HTTP1ServerConnection", "native_delegate"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
+    from bridge.core.exchange import Exchange
+    from bridge.core.parameters import ConnectionParameters
 
-class HTTP1Connection(Exchange):
-    """One exchange under Tornado's names."""
-
-    __slots__ = ()
+__all__ = ["HTTP1Connection", "HTTP1ConnectionParameters", "HTTP1ServerConnection"]
 
 
 class HTTP1ServerConnection(ServerConnection):
-    """One connection under Tornado's names."""
+    """The server's side of one TCP connection.
 
-    __slots__ = ()
-    exchange_type = HTTP1Connection
+    Args:
+        stream: An IOStream; a TLS handshake may still be going on.
+        params: Limits and times; None for the defaults.
+        context: What requests find in ``connection.context``; None to make one from the stream.
+    """
+
+    __slots__ = ("__weakref__", "_decompress", "_ended", "_flushed", "_given_context", "_serving", "_stream")
+
+    exchange_type = ServedConnection
+    # Without a value until they are needed, so that a connection costs nothing for them.
+    _ended: asyncio.Future[None]
+    _flushed: asyncio.Future[None]
+    _stream: IOStream | None
+
+    def __init__(self, stream: IOStream, params: HTTP1ConnectionParameters | None = None, context: Any = None) -> None:
+        loop = IOLoop.current().asyncio_loop
+        params = params or HTTP1ConnectionParameters()
+        limits = params.for_server()
+        clock = Clock(loop, shortest=limits.shortest(), keep_alive=limits.keep_alive_timeout)
+        super().__init__(adapt(_nobody), limits, _context_of(stream), clock, loop)
+        self._stream = stream
+        self._decompress = params.decompress
+        self._given_context = context
+        self._serving: asyncio.Task[None] | None = None
+
+    @classmethod
+    def accepted(
+        cls,
+        delegate: ConnectionDelegate,
+        params: ConnectionParameters,
+        context: ConnectionContext,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        on_end: Callable[[ServerConnection], None] | None = None,
+    ) -> HTTP1ServerConnection:
+        """Return the protocol of a connection that a server has accepted."""
+        self = cls.__new__(cls)
+        ServerConnection.__init__(self, delegate, params, context, clock, loop, on_end)
+        return self
+
+    # ------------------------------------------------------------------ documented
+
+    @property
+    def stream(self) -> IOStream | None:
+        """A stream that stands for the connection's transport; None when it was detached."""
+        try:
+            return self._stream
+        except AttributeError:
+            self._stream = IOStream.of_connection(self)
+            return self._stream
+
+    def start_serving(self, delegate: Any) -> None:
+        """Serve the stream until it ends.
+
+        Args:
+            delegate: An HTTPServerConnectionDelegate: has ``start_request``.
+
+        Raises:
+            TypeError: It has not.
+        """
+        if not hasattr(delegate, "start_request"):
+            raise TypeError(f"delegate {delegate!r:.80} has no start_request")
+        self.delegate = _Standalone(delegate, self._decompress, self._given_context)
+        self._serving = self.loop.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        stream = self._stream
+        assert stream is not None
+        try:
+            await stream.ready()
+            transport, rest = stream.lend(self)
+        except StreamClosedError:
+            self.connection_lost(None)
+            return
+        self.connection_made(transport)
+        if rest:
+            self.data_received(rest)
+
+    async def close(self) -> None:
+        """Close the connection and wait until it has ended."""
+        ended = self._ended = self.loop.create_future()
+        if self.transport is not None:
+            self.cut(clean=True)
+        elif self._serving is not None and not self._serving.done() and self._stream is not None:
+            self._stream.close()
+        else:
+            return
+        await ended
+
+    # ------------------------------------------------------------------ for the exchanges
+
+    @property
+    def reads_content(self) -> bool:
+        """Content of the current request is still to come, or the delegate has not been told of its end."""
+        return self._content is not None
+
+    def flushed(self) -> asyncio.Future[None]:
+        """Return a future that is done when more may be written: one and the same while nobody has to wait."""
+        if self.write_paused:
+            future = self.writable()
+            future.add_done_callback(_seen)
+            return future
+        try:
+            return self._flushed
+        except AttributeError:
+            self._flushed = self.loop.create_future()
+            self._flushed.set_result(None)
+            return self._flushed
+
+    def detach(self) -> IOStream:
+        """Give up the transport, with what was received and not read, and return it as a stream."""
+        stream = self.stream
+        if stream is None:
+            raise HTTPOutputError("the connection was detached before")
+        if self.transport is not None:
+            self._stream = None
+            stream.take_back(*self.take_transport(stream))
+        return stream
+
+    def delegate_failed(self, exchange: Exchange, error: BaseException) -> None:
+        """Act on *error*, which a delegate's code raised outside of a call from here."""
+        if self.exchange is not exchange:
+            app_log.error("Uncaught exception after the end of a request from %s", self.context, exc_info=error)
+        elif isinstance(error, RemoteProtocolError):
+            self._refuse(error)
+        else:
+            self._delegate_failed(error)
+
+    # ------------------------------------------------------------------ the engine's hooks
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: nobody is there any more."""
+        transport = self.transport
+        super().connection_lost(exc)
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            stream.lender_lost(exc)
+        ended = getattr(self, "_ended", None)
+        if ended is not None and not ended.done():
+            ended.set_result(None)
+        if transport is not None and transport.is_closing() and hasattr(transport, "_read_ready_cb"):
+            # asyncio's transport keeps a bound method of its own in 3.11: a cycle (python/cpython#100348)
+            transport._read_ready_cb = None
+
+    def wake_writers(self, error: Exception | None) -> None:
+        """Let writers go on, or fail in words that Tornado's programs understand."""
+        if self._waiters is not None:
+            super().wake_writers(None if error is None else closed_error())
+
+    def _delegate_failed(self, error: BaseException) -> None:
+        if is_foreign_input_error(error):
+            self._refuse(HTTPInputError(str(error)))
+        else:
+            super()._delegate_failed(error)
 
 
-def native_delegate(server: Any, decompress: bool) -> Any:
-    """Return the native delegate that drives *server*'s Tornado-style delegate or callable."""
-    raise NotImplementedError
+class _Standalone(DelegateAdapter):
+    """The delegate of a connection that no server has made; its context may be anything."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, delegate: Any, decompress: bool, context: Any) -> None:
+        super().__init__(delegate, decompress)
+        self._context = context
+
+    def start_exchange(self, exchange: Any) -> ExchangeDelegate:
+        if self._context is not None:
+            exchange.context = self._context
+        return super().start_exchange(exchange)
+
+
+def _context_of(stream: IOStream) -> ConnectionContext:
+    sock = stream.socket
+    address = local = None
+    with contextlib.suppress(OSError):  # not connected any more: the first read will tell
+        address, local = sock.getpeername(), sock.getsockname()
+    return ConnectionContext(address, sock.family, "https" if isinstance(stream, SSLIOStream) else "http", local)
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """Mark a failed write as seen: the connection's end is told in other ways, too."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _nobody(request: object) -> None:
+    """Stand in for the delegate until :meth:`HTTP1ServerConnection.start_serving`."""

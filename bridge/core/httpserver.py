@@ -11,12 +11,13 @@ from bridge.core.clock import Clock
 from bridge.core.context import ConnectionContext
 from bridge.core.forwarded import ForwardedDelegate
 from bridge.core.http1.head import Limits
-from bridge.core.http1connection import HTTP1ServerConnection, native_delegate
+from bridge.core.http1connection import HTTP1ServerConnection
 from bridge.core.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from bridge.core.parameters import ConnectionParameters
 from bridge.core.serverconnection import ServerConnection
 from bridge.core.tcpserver import TCPServer
 from bridge.core.tls import SSLOptions
+from bridge.core.translate import DelegateAdapter, adapt
 from bridge.core.util import Configurable
 
 __all__ = ["HTTPRequest", "HTTPServer"]
@@ -103,7 +104,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self.conn_params = params
         self._server_name = server_name
         self._date_header = date_header
-        self._delegate = request_callback if native else native_delegate(self, decompress_request)
+        self._requests = request_callback if native else adapt(request_callback, decompress=decompress_request)
+        self._delegate = self._requests
+        overridden = type(self).start_request is not HTTPServer.start_request
+        if not native and (overridden or type(self).on_close is not HTTPServer.on_close):
+            self._delegate = DelegateAdapter(self, decompress_request)
         if xheaders:
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
@@ -123,11 +128,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
 
     def start_request(self, server_conn: object, request_conn: Any) -> Any:
         """Return the message delegate of a new request; a subclass may override this (Tornado's interface)."""
-        return self._delegate.start_request(server_conn, request_conn)
+        return self._requests.start_request(server_conn, request_conn)
 
-    def on_close(self, server_conn: object) -> None:
-        """A connection has ended."""
-        self._delegate.on_close(server_conn)
+    def on_close(self, server_conn: Any) -> None:
+        """A connection has ended; a subclass may override this."""
+        self._requests.on_close(server_conn)
 
     # ------------------------------------------------------------------ connections
 
@@ -151,7 +156,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         except OSError:
             local = None
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
-        connection = HTTP1ServerConnection(self._delegate, self.conn_params, context, clock, loop, self._ended)
+        connection = HTTP1ServerConnection.accepted(self._delegate, self.conn_params, context, clock, loop, self._ended)
         if self._draining:
             connection.closing = True
         self._connections.add(connection)

@@ -144,7 +144,7 @@ class ServerConnection(WriteSide):
             assert exchange is not None
             if not self._buffer:
                 exchange.close_after = True
-            exchange.delegate.on_peer_eof()
+            exchange.tell_eof()
         elif reading is HEAD and self._buffer and (self.write_paused or not self._scanned):
             self._advance_soon()  # complete requests wait for the peer to read, or for their turn
         elif reading is CONTENT and self._paused:
@@ -254,14 +254,20 @@ class ServerConnection(WriteSide):
             self._expect_content(length)
         delegate = self.delegate.start_exchange(exchange)
         if exchange.writing is CLOSED:
-            self._tell_closed(delegate)
-        elif length == 0:
-            exchange.delegate = delegate
-            delegate.finish()
-        elif exchange.writing is DONE:  # answered before it returned: the content is dropped
-            self._tell_closed(delegate)
+            self._tell_closed(exchange, delegate)
+        elif exchange.writing is DONE:  # answered before it returned; what content there is will be dropped
+            if length == 0:
+                delegate.finish()
+            else:
+                self._tell_closed(exchange, delegate)
         else:
             exchange.delegate = delegate
+            if length == 0:
+                if self._paused:  # the delegate wants no news now: finish() comes when it does
+                    self._reading = CONTENT
+                    self._content = FixedContent(0)
+                else:
+                    delegate.finish()
         return True
 
     def _expect_content(self, length: int | None) -> None:
@@ -454,9 +460,11 @@ class ServerConnection(WriteSide):
         exchange = self.exchange
         assert exchange is not None
         self.exchange = None
+        exchange.delegate = NOBODY  # ends a cycle of references: most delegates know their exchange
         if exchange.close_after or (self.closing and not self._grace) or (self._eof and not self._buffer):
             self._close(linger=bool(self._buffer))
             return
+        self._paused = False
         self._reading = HEAD
         self.deadline = self.clock.idle_deadline
         if self._grace:
@@ -481,7 +489,7 @@ class ServerConnection(WriteSide):
             if not self._busy:
                 self._advance_soon()
         if delegate is not None:
-            self._tell_closed(delegate)
+            self._tell_closed(exchange, delegate)
 
     def _close(self, linger: bool = False) -> None:
         """Close when all is sent; with *linger*, let the peer finish sending first."""
@@ -539,8 +547,9 @@ class ServerConnection(WriteSide):
             self.exchange = None
             self._end_unfinished(exchange)
             delegate = getattr(exchange, "delegate", None)  # None: start_exchange has not returned
+            exchange.delegate = NOBODY
             if delegate is not None:
-                self._tell_closed(delegate)
+                self._tell_closed(exchange, delegate)
 
     def _end_unfinished(self, exchange: Exchange) -> None:
         if exchange.writing is not DONE:
@@ -548,9 +557,9 @@ class ServerConnection(WriteSide):
             if self.params.observer is not None:
                 self.params.observer.exchange_ended(exchange)
 
-    def _tell_closed(self, delegate: ExchangeDelegate) -> None:
+    def _tell_closed(self, exchange: Exchange, delegate: ExchangeDelegate) -> None:
         try:
-            delegate.on_connection_close()
+            exchange.tell_closed(delegate)
         except Exception:
             app_log.exception("Uncaught exception in on_connection_close of %s", self.context)
 

@@ -1,0 +1,300 @@
+"""One exchange of a server under Tornado's documented names: the HTTP1Connection that delegates and requests get."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from bridge.core.delegates import NOBODY
+from bridge.core.exchange import Exchange
+from bridge.core.http1interface import HTTP1Connection
+from bridge.core.http1parameters import HTTP1ConnectionParameters
+from bridge.core.iostream import IOStream
+from bridge.core.startline import HTTPOutputError
+from bridge.core.states import CLOSED, CONTENT, DONE, HEAD
+from bridge.core.streamerrors import closed_error
+from bridge.errors import ConnectionGone, LocalProtocolError
+
+if TYPE_CHECKING:
+    from bridge.core.delegates import ExchangeDelegate
+    from bridge.core.http1connection import HTTP1ServerConnection
+
+__all__ = ["IllegalFieldError", "ServedConnection", "text_fields"]
+
+_UNTIL_CLOSE = -3
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+# What a response that the application frames itself says about its status and about the connection.
+_RAW_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
+_RAW_CLOSE = re.compile(rb"\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]", re.IGNORECASE)
+
+# Text fields of responses as bytes. Bounded, since applications choose the values; cookies are secrets and never kept.
+_FIELDS_MAX = 1024
+_VALUE_MAX = 160
+_fields: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
+
+class IllegalFieldError(HTTPOutputError, ValueError):
+    """A response's status, reason or field cannot be sent; nothing was."""
+
+
+def text_fields(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Return the fields of *headers*, which has ``get_all`` or is a mapping, as bytes (latin-1).
+
+    Raises:
+        IllegalFieldError: A name or a value has no latin-1 form.
+    """
+    get_all = getattr(headers, "get_all", None)
+    pairs: Iterable[tuple[str, str]] = headers.items() if get_all is None else get_all()
+    known = _fields
+    return [known.get(pair) or _encode(pair) for pair in pairs]
+
+
+def _encode(pair: tuple[str, str]) -> tuple[bytes, bytes]:
+    name, value = pair
+    try:
+        encoded = (name.encode("latin-1"), value.encode("latin-1"))
+    except UnicodeEncodeError as exc:
+        raise IllegalFieldError(f"field {name[:80]!r}: {value[:80]!r} is not latin-1") from exc
+    if len(value) <= _VALUE_MAX and name.lower() != "set-cookie":
+        if len(_fields) >= _FIELDS_MAX:
+            _fields.clear()
+        _fields[pair] = encoded
+    return encoded
+
+
+class ServedConnection(Exchange, HTTP1Connection):
+    """Writes one response, and tells of its peer.
+
+    Attributes:
+        is_client: False.
+    """
+
+    __slots__ = ("_close_callback", "_tornado")
+
+    __new__ = object.__new__  # type: ignore[assignment]  # HTTP1Connection's is for users, and costs a call
+    is_client = False
+    server_connection: HTTP1ServerConnection
+    _close_callback: Callable[[], object] | None
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def stream(self) -> IOStream | None:
+        """A stream that stands for the TCP connection: write to it, close it; None after :meth:`detach`."""
+        return self.server_connection.stream
+
+    @property
+    def params(self) -> HTTP1ConnectionParameters:
+        """The limits and times of the connection."""
+        return HTTP1ConnectionParameters.of(self.server_connection.params)
+
+    @property
+    def no_keep_alive(self) -> bool:
+        """The connection is closed after every response."""
+        return self.server_connection.params.no_keep_alive
+
+    # ------------------------------------------------------------------ the response
+
+    def write_headers(
+        self,
+        start_line: Any,
+        headers: Any,
+        chunk: bytes | None = None,
+        callback: Callable[[], object] | None = None,
+    ) -> Awaitable[None]:
+        """Write the head of the response, and with it the first content.
+
+        Args:
+            start_line: A ResponseStartLine or another sequence of version, status code and reason; the version is
+                ignored, the reason may be None.
+            headers: HTTPHeaders, Tornado's or ours, or another mapping.
+            chunk: Content.
+            callback: Called when everything is flushed.
+
+        Returns:
+            An awaitable that is done when more may be written; it fails with StreamClosedError if the peer left.
+
+        Raises:
+            HTTPOutputError: The head was sent before, or there is more content than Content-Length says.
+            ValueError: The status, the reason or a field is illegal.
+        """
+        _, status, reason = start_line
+        data = b"" if chunk is None else chunk
+        if self.writing is not HEAD:
+            if self.writing is CLOSED:
+                return self._closed()
+            raise HTTPOutputError("the response head was sent already")
+        if status < 200 and status != 101:
+            return self._write_interim(status, headers, callback)
+        try:
+            self.respond(
+                int(status),
+                text_fields(headers),
+                b"" if not reason or reason == _PHRASES.get(status) else reason.encode("latin-1"),
+            )
+        except (LocalProtocolError, UnicodeEncodeError) as exc:
+            raise IllegalFieldError(str(exc)) from exc
+        try:
+            self.send(data)
+        except LocalProtocolError as exc:
+            raise HTTPOutputError("Tried to write more data than Content-Length") from exc
+        return self._flushed(callback)
+
+    def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> Awaitable[None]:
+        """Write content; without :meth:`write_headers` before, exactly these bytes.
+
+        Args:
+            chunk: Text is sent in UTF-8.
+            callback: Called when everything is flushed.
+
+        Returns:
+            As :meth:`write_headers`.
+
+        Raises:
+            HTTPOutputError: There is more content than Content-Length says, or the response had ended.
+        """
+        data = chunk.encode() if isinstance(chunk, str) else chunk
+        if self._lines is None:
+            if self.writing is CLOSED:
+                return self._closed()
+            self._write_raw(data)
+            return self._flushed(callback)
+        try:
+            self.send(data)
+        except ConnectionGone:
+            return self._closed()
+        except LocalProtocolError as exc:
+            if self._length >= 0:
+                raise HTTPOutputError("Tried to write more data than Content-Length") from exc
+            raise HTTPOutputError(str(exc)) from exc
+        return self._flushed(callback)
+
+    def finish(self) -> None:
+        """End the response.
+
+        Raises:
+            HTTPOutputError: Nothing was written, or less than Content-Length says.
+        """
+        self._close_callback = None
+        writing = self.writing
+        if writing is CONTENT:
+            length = self._length
+            if self._lines is None or length == self.content_sent:
+                self._done()
+                return
+            try:
+                self.send(b"", True)
+            except LocalProtocolError as exc:
+                raise HTTPOutputError(
+                    f"Tried to write {length - self.content_sent} bytes less than Content-Length"
+                ) from exc
+        elif writing is HEAD:
+            self.fail()
+            raise HTTPOutputError("finish() before anything was written")
+
+    def close(self) -> None:
+        """Close the TCP connection; what was written is still sent."""
+        self.server_connection.cut(clean=True)
+
+    def _write_interim(self, status: int, headers: Any, callback: Callable[[], object] | None) -> Awaitable[None]:
+        if status == 100:
+            self.send_continue()
+        else:
+            try:
+                self.inform(int(status), text_fields(headers))
+            except LocalProtocolError as exc:
+                raise IllegalFieldError(str(exc)) from exc
+        return self._flushed(callback)
+
+    def _write_raw(self, data: bytes) -> None:
+        """Send bytes of a response that the application frames itself."""
+        if self.writing is HEAD:
+            self.writing = CONTENT
+            self._length = _UNTIL_CLOSE
+            match = _RAW_STATUS.match(data)
+            if match is not None:
+                self.status = int(match[1])
+            if _RAW_CLOSE.search(data, 0, data.find(b"\r\n\r\n") + 2) is not None:
+                self.close_after = True
+        elif self.writing is not CONTENT:
+            raise HTTPOutputError("content after the end of the response")
+        self.server_connection.write(data)
+        self.content_sent += len(data)
+
+    def _flushed(self, callback: Callable[[], object] | None) -> Awaitable[None]:
+        future: asyncio.Future[None] = self.server_connection.flushed()
+        if callback is not None:
+            future.add_done_callback(lambda done: callback() if done.exception() is None else None)
+        return future
+
+    def _closed(self) -> Awaitable[None]:
+        future: asyncio.Future[None] = self.server_connection.loop.create_future()
+        future.set_exception(closed_error())
+        future.exception()  # whoever does not look at it is told of the close otherwise
+        return future
+
+    # ------------------------------------------------------------------ the request
+
+    def set_body_timeout(self, timeout: float | None) -> None:
+        """Let this request's whole content be due in *timeout* seconds."""
+        if self.server_connection.exchange is self:
+            self.server_connection.set_body_timeout(timeout)
+
+    def set_max_body_size(self, max_body_size: int | None) -> None:
+        """Take at most *max_body_size* bytes of content in this request."""
+        self.max_body_size = max_body_size
+
+    # ------------------------------------------------------------------ the peer
+
+    def set_close_callback(self, callback: Callable[[], object] | None) -> None:
+        """Call *callback* once if the peer leaves after the request was read and before :meth:`finish`.
+
+        Args:
+            callback: None for nothing.
+        """
+        self._close_callback = callback
+
+    def detach(self) -> IOStream:
+        """Give up the connection for good, with what was received and not read; return its stream.
+
+        No delegate is told of anything that happens afterwards.
+
+        Raises:
+            StreamClosedError: The peer left.
+        """
+        self._close_callback = None
+        self.delegate = NOBODY
+        stream: IOStream = self.server_connection.detach()
+        return stream
+
+    # ------------------------------------------------------------------ called by the adapter and the connection
+
+    def speak_for(self, delegate: Any) -> None:
+        """Let *delegate*, a message delegate of Tornado's kind, take the request."""
+        self.delegate = delegate
+        self._tornado = True
+
+    def tell_closed(self, delegate: ExchangeDelegate) -> None:
+        """Tell the delegate, or who has set a close callback, that the exchange has ended early."""
+        early = self.writing is DONE or self.server_connection.reads_content
+        if early or not getattr(self, "_tornado", False):
+            delegate.on_connection_close()
+        else:
+            self._run_close_callback()
+
+    def tell_eof(self) -> None:
+        """Tell of a peer that sends nothing more: most have left, though the response is still sent."""
+        if getattr(self, "_tornado", False):
+            self._run_close_callback()
+        else:
+            self.delegate.on_peer_eof()
+
+    def _run_close_callback(self) -> None:
+        callback = getattr(self, "_close_callback", None)
+        if callback is not None:
+            self._close_callback = None
+            callback()
