@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from bridge.core.http1.response import (
     LAST_CHUNK,
     NO_LENGTH,
+    STATUS_LINES,
     Special,
     check_fields,
     chunk,
     encode_fields,
     status_line,
+    without_length,
 )
 from bridge.core.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.errors import ConnectionGone, LocalProtocolError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from bridge.core.context import ConnectionContext
     from bridge.core.delegates import ExchangeDelegate
     from bridge.core.http1.head import RequestHead
+    from bridge.core.http1.response import ResponseHead
     from bridge.core.serverconnection import ServerConnection
     from bridge.core.states import State
 
@@ -32,6 +35,9 @@ __all__ = ["Exchange"]
 
 # Content from here on is handed to the transport by itself: joining it with the head would copy it.
 _JOIN_MAX = 32768
+# Statuses without content, and those that must not declare a length either (RFC 9110 sections 6.4.1 and 8.6).
+_NO_CONTENT = frozenset({101, 204, 304})
+_NO_LENGTH = frozenset({101, 204})
 _CHUNKED = -2
 _UNTIL_CLOSE = -3
 
@@ -170,10 +176,27 @@ class Exchange:
             raise LocalProtocolError("the response head was sent already")
         if status < 200 and status != 101:
             raise LocalProtocolError(f"{status} is no final status")
-        line = status_line(status, reason)
+        line = STATUS_LINES.get(status)
+        if line is None or reason:
+            line = status_line(status, reason)
         self._lines, self._length, self._special = check_fields(fields)
         self._status_line = line
         self.status = status
+
+    def respond_with(self, head: ResponseHead) -> None:
+        """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
+
+        Raises:
+            LocalProtocolError: The response has begun.
+            ConnectionGone: The peer left.
+        """
+        if self.writing is not HEAD:
+            if self.writing is CLOSED:
+                raise ConnectionGone("the peer closed the connection")
+            raise LocalProtocolError("the response head was sent already")
+        self._lines, self._length, self._special = head.fields
+        self._status_line = head.line
+        self.status = head.status
 
     def send(self, data: bytes = b"", last: bool = False) -> None:
         """Send content, behind the head if this is the first; end the response with the last.
@@ -240,13 +263,13 @@ class Exchange:
             self.close_after = True
         common = connection.clock.common_lines if special is None else self._common_lines(special)
         parts = [self._status_line, common, *lines]
-        if head.line.method == b"HEAD" or self.status in {101, 204, 304}:
-            if length != NO_LENGTH and self.status not in {101, 204}:
-                parts.append(b"content-length: %d\r\n" % length)
+        if head.line.method == b"HEAD" or self.status in _NO_CONTENT:
+            if length != NO_LENGTH and self.status in _NO_LENGTH:
+                parts = without_length(parts)
             data = b""
             size = length = 0
         elif length != NO_LENGTH:
-            parts.append(b"content-length: %d\r\n" % length)
+            pass
         elif last:
             length = size
             parts.append(b"content-length: %d\r\n" % size)
@@ -274,13 +297,16 @@ class Exchange:
                 parts.append(b"\r\n")
             else:
                 parts.append(data)
+        transport = connection.transport
+        assert transport is not None  # or this exchange would be CLOSED
         if size < _JOIN_MAX:
-            connection.write(b"".join(parts))
+            transport.write(b"".join(parts))
         else:
-            connection.write_parts(parts)
+            transport.writelines(parts)
         self.content_sent = size
         if last:
-            self._done()
+            self.writing = DONE
+            connection.response_done(self)
 
     def _send_more(self, data: bytes, last: bool) -> None:
         size = len(data)

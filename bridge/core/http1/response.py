@@ -8,13 +8,22 @@ from http import HTTPStatus
 from bridge.core.http1.grammar import DIGITS, FIELD_VALUE, REASON, TOKEN
 from bridge.errors import LocalProtocolError
 
-__all__ = ["LAST_CHUNK", "NO_LENGTH", "Special", "check_fields", "chunk", "encode_fields", "status_line"]
+__all__ = [
+    "LAST_CHUNK",
+    "NO_LENGTH",
+    "ResponseHead",
+    "Special",
+    "check_fields",
+    "chunk",
+    "encode_fields",
+    "status_line",
+]
 
 # In place of a declared Content-Length.
 NO_LENGTH = -1
 LAST_CHUNK = b"0\r\n\r\n"
 
-_STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 # What a field means to the connection.
 PLAIN, LENGTH, DATE, SERVER, CONNECTION, UPGRADE, HOP = range(7)
@@ -32,7 +41,8 @@ _KINDS = {
 }
 _LINES_MAX = 2048
 _LINE_LENGTH_MAX = 160
-_lines: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
+# Field -> its line, what it means, and for Content-Length the number.
+_lines: dict[tuple[bytes, bytes], tuple[bytes, int, int]] = {}
 
 
 def status_line(status: int, reason: bytes = b"") -> bytes:
@@ -42,7 +52,7 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
         LocalProtocolError: The status is not a three-digit one, or the reason has control characters.
     """
     if not reason:
-        line = _STATUS_LINES.get(status)
+        line = STATUS_LINES.get(status)
         if line is not None:
             return line
     if not isinstance(status, int) or not 100 <= status <= 999:
@@ -71,6 +81,33 @@ class Special:
         self.has_server = False
 
 
+class ResponseHead:
+    """A response head, checked and encoded; nothing in it changes, so it may be sent any number of times.
+
+    Attributes:
+        status: The status code.
+        line: The status line with its CRLF.
+        fields: What :func:`check_fields` returns.
+    """
+
+    __slots__ = ("fields", "line", "status")
+
+    def __init__(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
+        if isinstance(status, int) and status < 200 and status != 101:
+            raise LocalProtocolError(f"{status} is no final status")
+        self.status = status
+        self.line = status_line(status, reason)
+        self.fields = check_fields(fields)
+
+    def with_length(self, length: int) -> ResponseHead:
+        """Return the same head with a Content-Length (bytes)."""
+        head = ResponseHead.__new__(ResponseHead)
+        head.status, head.line = self.status, self.line
+        lines, _, special = self.fields
+        head.fields = (lines, length, special)
+        return head
+
+
 def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], int, Special | None]:
     """Check and encode response fields; every name and value by itself, before anything is joined.
 
@@ -78,7 +115,7 @@ def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], in
         fields: (name, value) pairs of bytes. They go out in the given order and spelling.
 
     Returns:
-        The field lines with their CRLF, without hop-by-hop fields and Content-Length; the declared Content-Length in
+        The field lines with their CRLF, without hop-by-hop fields; the declared Content-Length in
         bytes, or NO_LENGTH; what else the fields say, or None.
 
     Raises:
@@ -96,14 +133,15 @@ def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], in
             entry = None
         if entry is None:
             entry = _encode_field(field)
-        line, kind = entry
+        line, kind, number = entry
         if not kind:
             lines.append(line)
         elif kind == LENGTH:
-            number = int(line)
-            if length not in {NO_LENGTH, number}:
+            if length == NO_LENGTH:
+                length = number
+                lines.append(line)
+            elif length != number:
                 raise LocalProtocolError(f"Content-Length {length} and {number} in one response")
-            length = number
         elif kind != HOP:
             if special is None:
                 special = Special()
@@ -117,7 +155,15 @@ def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     Raises:
         LocalProtocolError: As :func:`check_fields`; fields that steer the connection are left out.
     """
-    return b"".join(check_fields(fields)[0])
+    lines, length, _ = check_fields(fields)
+    if length != NO_LENGTH:
+        lines = without_length(lines)
+    return b"".join(lines)
+
+
+def without_length(lines: list[bytes]) -> list[bytes]:
+    """Return field lines without Content-Length, for responses that must not have it (RFC 9110 section 8.6)."""
+    return [line for line in lines if line[:15].lower() != b"content-length:"]
 
 
 def chunk(data: bytes) -> bytes:
@@ -139,8 +185,8 @@ def _note(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
             special.has_server = True
 
 
-def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
-    """Return a field's line (for Content-Length, Connection and Upgrade only the value) and its kind."""
+def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int, int]:
+    """Return a field's line (for Connection and Upgrade only the value), its kind, and the number if it has one."""
     try:
         name, value = field
         if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
@@ -149,15 +195,17 @@ def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
         raise LocalProtocolError(f"a field is a pair of bytes, not {field!r:.80}") from None
     name, value = bytes(name), bytes(value)  # what is kept must not change later
     kind = _KINDS.get(name.lower(), PLAIN)
+    number = 0
+    line = b"%b: %b\r\n" % (name, value)
     if kind == LENGTH:
-        line = value.strip(b" \t")
-        if DIGITS.fullmatch(line) is None or len(line) > 18:
+        digits = value.strip(b" \t")
+        if DIGITS.fullmatch(digits) is None or len(digits) > 18:
             raise LocalProtocolError(f"Content-Length {value[:80]!r} is not a number")
+        number = int(digits)
+        line = b"%b: %d\r\n" % (name, number)
     elif kind in {CONNECTION, UPGRADE}:
         line = value
-    else:
-        line = b"%b: %b\r\n" % (name, value)
-    entry = (line, kind)
+    entry = (line, kind, number)
     # Cookies are secrets and never repeat; everything else that is short is worth keeping.
     if len(line) <= _LINE_LENGTH_MAX and kind in {PLAIN, LENGTH, CONNECTION} and name.lower() != b"set-cookie":
         if len(_lines) >= _LINES_MAX:
