@@ -14,10 +14,12 @@ from urllib.parse import unquote_to_bytes
 from bridge import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from bridge.core.context import ConnectionContext
     from bridge.core.exchange import Exchange
 
-__all__ = ["Peer", "add_request", "environ_key", "ssl_variables", "template"]
+__all__ = ["Peer", "build", "environ_key", "field_variables", "ssl_variables", "template"]
 
 Environ = dict[str, Any]
 
@@ -55,14 +57,20 @@ class Peer:
 
     Attributes:
         template: The template for the address at which the client came in.
+        mount: ``SCRIPT_NAME``.
         address: ``REMOTE_ADDR``; empty for unix sockets.
         port: ``REMOTE_PORT``; empty if there is none.
+        fields: The header section of the last request.
+        variables: What it became in the environ. Most clients repeat their header section to the letter.
     """
 
-    __slots__ = ("address", "port", "template")
+    __slots__ = ("address", "fields", "mount", "port", "template", "variables")
 
     def __init__(self, base: Environ, context: ConnectionContext) -> None:
         self.template = base
+        self.mount: str = base["SCRIPT_NAME"]
+        self.fields: Sequence[tuple[bytes, bytes]] | None = None
+        self.variables: dict[str, str] = {}
         inet = isinstance(context.address, tuple)
         self.address = context.remote_ip if inet else ""
         self.port = str(context.remote_port) if inet else ""
@@ -114,39 +122,56 @@ def template(
     return environ
 
 
-def add_request(environ: Environ, peer: Peer, exchange: Exchange) -> None:
-    """Set on a copy of the template what the request head says."""
+def build(peer: Peer, exchange: Exchange) -> Environ:
+    """Return the environ of a request, without what leads back to the server."""
+    environ = peer.template.copy()
     head = exchange.head
     line = head.line
     path = line.path
     if b"%" in path:
         path = unquote_to_bytes(path)
     info = path.decode("latin-1")
-    mount = environ["SCRIPT_NAME"]
-    if mount and info.startswith(mount) and info[len(mount) : len(mount) + 1] in {"", "/"}:
-        info = info[len(mount) :]  # the proxy in front has not taken it off
-    target = line.target.decode("latin-1")
+    if peer.mount:
+        mount = peer.mount
+        if info.startswith(mount) and info[len(mount) : len(mount) + 1] in {"", "/"}:
+            info = info[len(mount) :]  # the proxy in front has not taken it off
     environ["REQUEST_METHOD"] = line.method_text
     environ["PATH_INFO"] = info
-    environ["QUERY_STRING"] = line.query.decode("latin-1")
-    environ["REQUEST_URI"] = environ["RAW_URI"] = target
+    environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
+    if line.query:
+        environ["QUERY_STRING"] = line.query.decode("latin-1")
     if line.version != b"1.1":
         environ["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
-    environ["REMOTE_ADDR"] = peer.address
-    environ["REMOTE_PORT"] = peer.port
     context = exchange.context
-    if context is not exchange.server_connection.context:
+    if context is exchange.server_connection.context:
+        environ["REMOTE_ADDR"] = peer.address
+        environ["REMOTE_PORT"] = peer.port
+    else:
         _set_forwarded(environ, context)
-    keys = _keys
-    for name, value in head.fields:
-        key = keys.get(name)
+    if head.section is None or head.section_fields is not peer.fields:
+        peer.variables = field_variables(head.fields)
+        peer.fields = head.section_fields
+    environ |= peer.variables
+    return environ
+
+
+def field_variables(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the part of an environ that comes from a header section.
+
+    The values of fields of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons
+    (RFC 9113 section 8.2.3).
+    """
+    variables: dict[str, str] = {}
+    for name, value in fields:
+        key = _keys.get(name)
         if key is None:
             key = environ_key(name)
         if key:
             text = value.decode("latin-1")
-            if key in environ:
-                text = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
-            environ[key] = text
+            if key in variables:
+                text = variables[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
+            variables[key] = text
+    return variables
 
 
 def environ_key(name: bytes) -> str:

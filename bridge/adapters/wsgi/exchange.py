@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.content import ReceivedContent, StreamedContent
-from bridge.adapters.wsgi.environ import add_request
+from bridge.adapters.wsgi.environ import build
 from bridge.adapters.wsgi.outbox import MEMORY, Outbox, SpoolError
-from bridge.adapters.wsgi.response import check_headers, check_status
+from bridge.adapters.wsgi.response import check_headers, response_head
+from bridge.core.http1.response import NO_LENGTH
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.environ import Peer
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.exchange import Exchange
+    from bridge.core.http1.response import ResponseHead
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -48,12 +50,11 @@ class WSGIExchange:
         "_complete",
         "_content",
         "_delegate",
-        "_fields",
         "_half_closed",
+        "_head",
         "_outbox",
         "_remaining",
         "_started",
-        "_status",
         "_worker",
         "exchange",
         "gone",
@@ -68,7 +69,7 @@ class WSGIExchange:
         self.queued = 0.0
         self._half_closed = False
         self._content: ReceivedContent | StreamedContent | None = None
-        self._status: tuple[int, bytes] | None = None
+        self._head: ResponseHead | None = None
         self._started = False  # the head counts as sent
         self._complete = False  # the thread has handed over the whole response, or given it up
         self._outbox: Outbox | None = None
@@ -146,9 +147,8 @@ class WSGIExchange:
             self.exchange.inform(103, fields)
 
     def _respond(self, _: None = None) -> None:
-        assert self._status is not None
-        if not self.gone:
-            self.exchange.respond(self._status[0], self._fields, self._status[1])
+        if not self.gone and self._head is not None:
+            self.exchange.respond_with(self._head)
 
     def _send_head(self, _: None) -> None:
         if not self.gone:
@@ -156,9 +156,10 @@ class WSGIExchange:
 
     def _respond_whole(self, data: bytes) -> None:
         """Send the whole response."""
-        if not self.gone:
-            self._respond()
-            self.exchange.send(data, True)
+        if not self.gone and self._head is not None:
+            exchange = self.exchange
+            exchange.respond_with(self._head)
+            exchange.send(data, True)
 
     def _fail(self, _: None) -> None:
         if self._outbox is not None:
@@ -172,11 +173,11 @@ class WSGIExchange:
         line = self.exchange.head.line
         return f"{line.method_text} {line.target[:80].decode('latin-1')}"
 
-    def run(self, worker: Worker) -> None:
+    def run(self, worker: Worker, now: float) -> None:
         """Answer the request: the whole of the application's work is done here, in one thread."""
         delegate = self._delegate
         self._worker = worker
-        self.queue_time = waited = time.monotonic() - self.queued
+        self.queue_time = waited = now - self.queued
         if waited > delegate.queue_timeout:
             delegate.post(delegate.refuse, self)
         elif not self.gone:
@@ -204,8 +205,7 @@ class WSGIExchange:
     def _environ(self) -> dict[str, Any]:
         exchange = self.exchange
         peer: Peer = exchange.server_connection.delegate_data
-        environ = peer.template.copy()
-        add_request(environ, peer, exchange)
+        environ = build(peer, exchange)
         content = self._content
         if content is None:
             environ["wsgi.input"] = io.BytesIO()
@@ -234,8 +234,7 @@ class WSGIExchange:
         Raises:
             LocalProtocolError: The headers are illegal.
         """
-        fields, _ = check_headers(headers)
-        self._delegate.post(self._inform, fields)
+        self._delegate.post(self._inform, check_headers(headers))
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -252,12 +251,11 @@ class WSGIExchange:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # it leads back to this frame
-        elif self._status is not None:
+        elif self._head is not None:
             raise LocalProtocolError("start_response was called a second time, without exc_info")
-        code, _ = known = check_status(status)
-        self._fields, self._remaining = check_headers(headers)
-        self._status = known
-        self._bodiless = code in _NO_CONTENT or self.exchange.head.line.method == b"HEAD"
+        self._head = head = response_head(status, headers)
+        self._remaining = head.fields[1]
+        self._bodiless = head.status in _NO_CONTENT or self.exchange.head.line.method == b"HEAD"
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -277,7 +275,7 @@ class WSGIExchange:
 
     def _send(self, result: Iterable[bytes]) -> None:
         """Send what the application returned."""
-        if result.__class__ is list or result.__class__ is tuple:
+        if isinstance(result, list | tuple):
             self._send_sequence(result)
         else:
             if isinstance(result, str | bytes):
@@ -295,6 +293,11 @@ class WSGIExchange:
 
     def _send_sequence(self, result: list[bytes] | tuple[bytes, ...]) -> None:
         """Send what has been made already; its length is known if nothing was written before."""
+        if len(result) == 1:
+            data = result[0]
+            if data.__class__ is bytes and 0 < len(data) <= MEMORY and not self._started:
+                self._put(data, True)
+                return
         total = 0
         for data in result:
             if not isinstance(data, bytes):
@@ -308,15 +311,15 @@ class WSGIExchange:
         elif total <= MEMORY:
             self._put(result[0] if len(result) == 1 else b"".join(result), True)
         else:
-            if self._status is not None and self._remaining is None:
+            if self._head is not None and self._remaining == NO_LENGTH:
                 self._remaining = total
-                self._fields.append((b"Content-Length", b"%d" % total))
+                self._head = self._head.with_length(total)
             for data in result:
                 self._put(data)
 
     def _put(self, data: bytes, last: bool = False) -> None:
         """Send content that is not empty; *last* says that it is all there is."""
-        if self._status is None:
+        if self._head is None:
             raise LocalProtocolError("content came before start_response was called")
         if self.gone:
             raise ConnectionGone("the client left")
@@ -325,7 +328,7 @@ class WSGIExchange:
                 self._respond_at_once(b"")
             return
         excess = 0
-        if self._remaining is not None:
+        if self._remaining != NO_LENGTH:
             excess = len(data) - self._remaining
             if excess > 0:
                 data = data[:-excess]
@@ -347,9 +350,9 @@ class WSGIExchange:
         """End the response."""
         if self._complete:
             return
-        if self._status is None:
+        if self._head is None:
             raise LocalProtocolError("start_response was not called")
-        if self._remaining and not self._bodiless:
+        if self._remaining > 0 and not self._bodiless:
             raise LocalProtocolError(f"the content is {self._remaining} bytes shorter than its Content-Length")
         if self._outbox is None:
             self._respond_at_once(b"")
