@@ -95,8 +95,11 @@ class Clock:
 
     def shorten(self, seconds: float | None) -> None:
         """Look often enough to keep a timeout of *seconds*."""
-        if seconds is not None and seconds > 0:
-            self._interval = min(self._interval, max(seconds / 10, 0.005))
+        if seconds is None or seconds <= 0:
+            return
+        interval = max(seconds / 10, 0.005)
+        if interval < self._interval:
+            self._interval = interval
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = self._loop.call_later(self._interval, self._tick)

@@ -1,0 +1,316 @@
+"""One HTTP request and its response as ASGI messages (ASGI HTTP sub-specification 2.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from bridge.core.log import app_log
+from bridge.core.states import CLOSED, DONE, HEAD
+from bridge.errors import ConnectionGone, LocalProtocolError
+
+if TYPE_CHECKING:
+    from bridge.adapters.asgi.delegate import ASGIDelegate
+    from bridge.adapters.asgi.types import Application, Message, Scope
+    from bridge.core.exchange import Exchange
+
+__all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "describe"]
+
+# Request content that is kept for the application before the peer is slowed down, in bytes.
+_WINDOW = 65536
+
+# How far the application's response has come: nothing, its start, its start with trailers promised, its content with
+# the trailers still to come.
+_NOTHING, _STARTED, _PROMISED, _TRAILERS = range(4)
+
+# Responses of these types end only when somebody leaves, so they are told when the server stops.
+_ENDLESS = (b"text/event-stream", b"multipart/x-mixed-replace")
+
+
+class HTTPExchange:
+    """One request and response as ASGI messages.
+
+    As the exchange's delegate it takes content and the news of a disconnect; ``receive`` and ``send`` are the
+    application's ends.
+
+    Attributes:
+        task: Runs the application; None if it ended without waiting.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_complete",
+        "_delegate",
+        "_disconnected",
+        "_exchange",
+        "_fields",
+        "_finished",
+        "_phase",
+        "_size",
+        "_trailers",
+        "_waiter",
+        "task",
+    )
+
+    _fields: Iterable[tuple[bytes, bytes]]
+    _trailers: list[tuple[bytes, bytes]]
+
+    def __init__(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
+        self._exchange = exchange
+        self._delegate = delegate
+        self._chunks: list[bytes] | None = None
+        self._complete = exchange.head.content_length == 0  # the content was received
+        self._finished = False  # ... and given to the application
+        self._disconnected = False
+        self._phase = _NOTHING
+        self._waiter: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ the exchange's delegate
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep content until the application asks for it."""
+        if self._chunks is None:
+            self._chunks = []
+            self._size = 0
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= _WINDOW:
+            self._exchange.pause_reading()
+        self._wake()
+
+    def finish(self) -> None:
+        """The content is complete."""
+        self._complete = True
+        if self._waiter is not None:
+            self._wake()
+
+    def on_connection_close(self) -> None:
+        """The peer is gone, or the exchange ended early."""
+        self._disconnected = True
+        self._wake()
+        if self.task is not None and self._exchange.writing is CLOSED:
+            self._delegate.expect_end(self.task)
+
+    def on_peer_eof(self) -> None:
+        """The peer sends no more.
+
+        A client that has left looks the same as one that only closed its sending side. The application is told that
+        it disconnected, if it asks; what it sends all the same is still sent.
+        """
+        self._disconnected = True
+        self._wake()
+        if self.task is not None:
+            self._delegate.expect_progress(self.task, self._exchange)
+
+    def stop(self) -> None:
+        """Tell the application of an endless response that its client has gone, as the server is stopping."""
+        if self._phase is not _NOTHING and _is_endless(self._fields) and not self._exchange.finished:
+            self._disconnected = True
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------------ the application's side
+
+    async def run(self, app: Application, scope: Scope) -> None:
+        """Run the application; see to it that the exchange ends, whatever it does."""
+        exchange = self._exchange
+        try:
+            await app(scope, self.receive, self.send)
+        except (Exception, SystemExit) as exc:  # an application that exits must not take the server with it
+            if not (exchange.writing is CLOSED and caused_by_disconnect(exc)):
+                app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
+            exchange.fail()
+        except BaseException:
+            exchange.fail()
+            raise
+        else:
+            if exchange.writing is not DONE and exchange.writing is not CLOSED:
+                self._end_incomplete()
+
+    def _end_incomplete(self) -> None:
+        """End the exchange of an application that returned too early."""
+        exchange = self._exchange
+        if self._disconnected:  # it was told that nobody listens
+            if exchange.response_started and self._phase is not _NOTHING and _is_endless(self._fields):
+                exchange.send(b"", True)
+            else:
+                exchange.fail()
+            return
+        rule = "without a complete response" if exchange.response_started else "without a response"
+        app_log.error("ASGI application returned %s, %s", rule, describe(exchange))
+        exchange.fail()
+
+    async def receive(self) -> Message:
+        """Return the next message (ASGI HTTP, "Request - receive event" and "Disconnect")."""
+        exchange = self._exchange
+        while True:
+            if self._chunks:
+                chunks = self._chunks
+                data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                chunks.clear()
+                self._size = 0
+                more = not self._complete
+                if more:
+                    exchange.resume_reading()
+                    more = not self._complete or bool(chunks)
+                self._finished = not more
+                return {"type": "http.request", "body": data, "more_body": more}
+            if self._complete and not self._finished:
+                self._finished = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if self._disconnected or exchange.finished:
+                return {"type": "http.disconnect"}
+            if not self._complete:
+                exchange.send_continue()
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the response (ASGI HTTP, "Response Start", "Response Body", and the extensions).
+
+        Raises:
+            ConnectionGone: An OSError; the client has disconnected.
+            LocalProtocolError: The message is out of order, or has illegal values.
+        """
+        exchange = self._exchange
+        kind = message["type"]
+        if kind == "http.response.body":
+            if self._phase is not _STARTED:
+                self._send_before_trailers(message)
+            else:
+                exchange.send(message.get("body", b""), not message.get("more_body", False))
+            if exchange.server_connection.write_paused:
+                await exchange.drained()
+            if self._waiter is not None and exchange.finished:
+                self._wake()
+        elif kind == "http.response.start":
+            if self._phase is not _NOTHING:
+                raise LocalProtocolError("http.response.start a second time")
+            fields = message.get("headers", ())
+            exchange.respond(message["status"], fields)
+            self._fields = fields
+            self._phase = _STARTED
+            if len(message) > 3 and message.get("trailers", False):
+                self._phase = _PROMISED
+                self._trailers = []
+        else:
+            await self._send_extension(kind, message)
+
+    # ------------------------------------------------------------------ extensions
+
+    def _send_before_trailers(self, message: Message) -> None:
+        """Take a body message of a response that is not a plain one."""
+        if self._phase is _NOTHING:
+            raise LocalProtocolError("http.response.body before http.response.start")
+        if self._phase is _TRAILERS:
+            raise LocalProtocolError("http.response.body after the last one; http.response.trailers is due")
+        self._exchange.send(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._phase = _TRAILERS
+
+    async def _send_extension(self, kind: str, message: Message) -> None:
+        exchange = self._exchange
+        if exchange.writing is CLOSED:
+            raise ConnectionGone("the client has disconnected")
+        if kind == "http.response.trailers":
+            self._take_trailers(message)
+        elif kind == "http.response.early_hint":
+            # After the head it is too late for a hint on HTTP/1.1; the extension lets a server ignore it.
+            if exchange.writing is HEAD:
+                exchange.inform(103, [(b"link", link) for link in message["links"]])
+        elif kind == "http.response.debug" and self._delegate.debug:
+            if self._phase is not _NOTHING:
+                raise LocalProtocolError("http.response.debug after http.response.start")
+            app_log.debug("%s: %r", describe(exchange), message.get("info"))
+        else:
+            raise LocalProtocolError(f"unexpected ASGI message {kind!r}")
+
+    def _take_trailers(self, message: Message) -> None:
+        if self._phase is not _TRAILERS:
+            raise LocalProtocolError("http.response.trailers before the end of the content, or not promised")
+        exchange = self._exchange
+        self._trailers.extend((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
+        if not message.get("more_trailers", False):
+            self._phase = _STARTED
+            exchange.end(self._trailers if _wants_trailers(exchange.head.fields) else ())
+            self._wake()
+
+
+class TimedHTTPExchange(HTTPExchange):
+    """An exchange whose response must be complete within a time (``--timeout-request``).
+
+    Attributes:
+        deadline: Loop time in seconds.
+        write_deadline: Loop time in seconds; never, the connection has its own.
+    """
+
+    __slots__ = ("deadline", "write_deadline")
+
+    def __init__(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
+        super().__init__(exchange, delegate)
+        clock = exchange.server_connection.clock
+        self.deadline = clock.after(delegate.timeout)
+        self.write_deadline = clock.after(None)
+
+    async def run(self, app: Application, scope: Scope) -> None:
+        """Run the application under the clock."""
+        clock = self._exchange.server_connection.clock
+        clock.watch(self)
+        try:
+            await super().run(app, scope)
+        finally:
+            clock.forget(self)
+
+    def deadline_passed(self, now: float) -> None:
+        """Answer 504 if nothing was sent, else reset the connection; cancel the application in either case."""
+        exchange = self._exchange
+        exchange.server_connection.clock.forget(self)
+        if exchange.finished:  # what the application still does is nobody's response
+            return
+        app_log.warning("No complete response within %g s, %s", self._delegate.timeout, describe(exchange))
+        if exchange.writing is HEAD:
+            exchange.fail(504)
+        else:
+            exchange.abort()
+        if self.task is not None:
+            self.task.cancel()
+
+
+def describe(exchange: Exchange) -> str:
+    """Return method and target for a log line."""
+    return f"{exchange.head.line.method_text} {exchange.head.target[:80]!r}"
+
+
+def caused_by_disconnect(exc: BaseException | None) -> bool:
+    """Tell whether an exception is what frameworks make of the one that send() raised for a client that left."""
+    while exc is not None:
+        if isinstance(exc, ConnectionGone):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(caused_by_disconnect, exc.exceptions))
+        exc = exc.__cause__ or exc.__context__
+    return False
+
+
+def _wants_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether the client takes trailer fields (RFC 9110 section 10.1.4)."""
+    return any(
+        b"trailers" in {member.strip(b" \t") for member in value.lower().split(b",")}
+        for name, value in fields
+        if name == b"te"
+    )
+
+
+def _is_endless(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(
+        bytes(name).lower() == b"content-type" and bytes(value).lower().startswith(_ENDLESS) for name, value in fields
+    )

@@ -1,0 +1,269 @@
+"""One WebSocket as ASGI messages (ASGI WebSocket sub-specification 2.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bridge.adapters.asgi.http import caused_by_disconnect, describe
+from bridge.core.log import app_log, gen_log
+from bridge.core.states import CLOSED
+from bridge.core.websocket.connection import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
+from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
+from bridge.errors import ConnectionGone, LocalProtocolError
+
+if TYPE_CHECKING:
+    from bridge.adapters.asgi.delegate import ASGIDelegate
+    from bridge.adapters.asgi.types import Application, Message, Scope
+    from bridge.core.exchange import Exchange
+    from bridge.core.http1.head import RequestHead
+    from bridge.core.websocket.connection import WebSocketOptions
+
+__all__ = ["WebSocketExchange", "asks_for_websocket"]
+
+# Fields of the 101 response that are the server's alone; the subprotocol has a key of its own in websocket.accept.
+_OURS = frozenset(
+    (b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade", b"connection")
+)
+
+
+def asks_for_websocket(head: RequestHead) -> bool:
+    """Tell whether a request with an Upgrade field is to be judged as a WebSocket handshake.
+
+    An upgrade that is not ours, of another method or in HTTP/1.0 is ignored (RFC 9110 section 7.8): the request is
+    then an ordinary one.
+    """
+    if head.line.method != b"GET" or head.line.version != b"1.1":
+        return False
+    return b"websocket" in {member.strip(b" \t") for member in head.upgrade.split(b",")}
+
+
+class WebSocketExchange:
+    """A WebSocket, from its handshake to its end, as ASGI messages.
+
+    As the handshake's delegate it takes the news of a disconnect; ``receive`` and ``send`` are the application's ends.
+
+    Attributes:
+        task: Runs the application; None if it ended without waiting.
+    """
+
+    __slots__ = (
+        "_connected",
+        "_connection",
+        "_delegate",
+        "_denied",
+        "_exchange",
+        "_gone",
+        "_handshake",
+        "_options",
+        "_waiter",
+        "task",
+    )
+
+    _handshake: Handshake
+
+    def __init__(self, exchange: Exchange, delegate: ASGIDelegate, options: WebSocketOptions) -> None:
+        self._exchange = exchange
+        self._delegate = delegate
+        self._options = options
+        self._connection: WebSocketConnection | None = None
+        self._connected = False  # websocket.connect was given to the application
+        self._denied = False  # the application began an HTTP response instead
+        self._gone = False  # the client left during the handshake
+        self._waiter: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def open(self, scope: Scope) -> bool:
+        """Judge the handshake; make the scope a WebSocket's if it is valid, else refuse it and return False."""
+        exchange = self._exchange
+        verdict = check_handshake(exchange.head, self._options.deflate)
+        if isinstance(verdict, Refusal):
+            gen_log.info("WebSocket handshake from %s refused: %s", exchange.context, verdict.message)
+            text = verdict.message.encode("ascii", "backslashreplace") + b"\r\n"
+            exchange.close_after = True
+            exchange.respond(verdict.status, [(b"content-type", b"text/plain; charset=utf-8"), *verdict.fields])
+            exchange.send(text, True)
+            return False
+        self._handshake = verdict
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+        scope["subprotocols"] = verdict.subprotocols
+        known = scope["extensions"]
+        scope["extensions"] = {"websocket.http.response": {}} | {
+            name: known[name] for name in ("tls", "bridge.shutdown.notice") if name in known
+        }
+        del scope["method"]
+        return True
+
+    # ------------------------------------------------------------------ the exchange's delegate
+
+    def data_received(self, chunk: bytes) -> None:
+        """A handshake has no content."""
+
+    def finish(self) -> None:
+        """The handshake's request is complete, as it was from the start."""
+
+    def on_connection_close(self) -> None:
+        """The client left before the handshake was answered."""
+        if self._connection is None:
+            self._gone = True
+            self._wake()
+            self._expect_end()
+
+    def on_peer_eof(self) -> None:
+        """The client sends nothing more, so a WebSocket is of no use to it."""
+        self.on_connection_close()
+
+    def stop(self, code: int) -> None:
+        """Close with *code*, as the server is stopping."""
+        if self._connection is not None:
+            self._connection.close(code, "server is stopping")
+            self._expect_end()
+
+    def _expect_end(self) -> None:
+        if self.task is not None:
+            self._delegate.expect_end(self.task)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------------ the application's side
+
+    async def run(self, app: Application, scope: Scope) -> None:
+        """Run the application; see to it that the WebSocket ends with it."""
+        exchange = self._exchange
+        code = 1000
+        try:
+            await app(scope, self.receive, self.send)
+        except (Exception, SystemExit) as exc:  # an application that exits must not take the server with it
+            code = INTERNAL_ERROR
+            if not (self._is_over() and caused_by_disconnect(exc)):
+                app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
+        except BaseException:
+            self._finish(INTERNAL_ERROR)
+            raise
+        else:
+            if self._connection is None and not self._gone and not exchange.finished:
+                app_log.error("ASGI application returned without an answer, WebSocket %s", describe(exchange))
+        self._finish(code)
+
+    def _finish(self, code: int) -> None:
+        connection = self._connection
+        if connection is not None:
+            connection.close(code)
+        elif not self._exchange.finished:
+            self._exchange.fail()
+
+    def _is_over(self) -> bool:
+        connection = self._connection
+        return self._exchange.writing is CLOSED if connection is None else not connection.open
+
+    async def receive(self) -> Message:
+        """Return the next message (ASGI WebSocket, "Connect", "Receive" and "Disconnect")."""
+        connection = self._connection
+        if connection is None:
+            if not self._connected:
+                self._connected = True
+                return {"type": "websocket.connect"}
+            connection = await self._answered()
+            if connection is None:
+                return {"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""}
+        data = connection.take()
+        while data is None:
+            if connection.close_code:
+                return {
+                    "type": "websocket.disconnect",
+                    "code": connection.close_code,
+                    "reason": connection.close_reason,
+                }
+            await connection.arrival()
+            data = connection.take()
+        if data.__class__ is str:
+            return {"type": "websocket.receive", "text": data}
+        return {"type": "websocket.receive", "bytes": data}
+
+    async def _answered(self) -> WebSocketConnection | None:
+        """Wait until the handshake was accepted; None if it came to nothing."""
+        while self._connection is None and not self._gone and not self._exchange.finished:
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+        return self._connection
+
+    async def send(self, message: Message) -> None:
+        """Take a message (ASGI WebSocket, "Accept", "Send" and "Close", and the denial response extension).
+
+        Raises:
+            ConnectionGone: An OSError; the client has disconnected.
+            LocalProtocolError: The message is out of order, or has illegal values.
+        """
+        connection = self._connection
+        if connection is None:
+            await self._send_handshake(message)
+            return
+        kind = message["type"]
+        if kind == "websocket.send":
+            data = message.get("bytes")
+            if data is not None:
+                connection.send_binary(data)
+            else:
+                text = message.get("text")
+                if text is None:
+                    raise LocalProtocolError("websocket.send with neither bytes nor text")
+                connection.send_text(text)
+            if connection.write_paused:
+                await connection.writable()
+        elif kind == "websocket.close":
+            if not connection.open:
+                raise ConnectionGone("the WebSocket is closed")
+            connection.close(message.get("code") or 1000, message.get("reason") or "")
+        else:
+            raise LocalProtocolError(f"unexpected ASGI message {kind!r} after websocket.accept")
+
+    async def _send_handshake(self, message: Message) -> None:
+        """Take a message before the handshake is answered, or of an answer that is no WebSocket."""
+        exchange = self._exchange
+        kind = message["type"]
+        if self._gone or exchange.writing is CLOSED:
+            raise ConnectionGone("the client has disconnected")
+        if kind == "websocket.http.response.start":
+            if self._denied:
+                raise LocalProtocolError("websocket.http.response.start a second time")
+            exchange.close_after = True
+            exchange.respond(message["status"], message.get("headers", ()))
+            self._denied = True
+        elif kind == "websocket.http.response.body":
+            if not self._denied:
+                raise LocalProtocolError("websocket.http.response.body before websocket.http.response.start")
+            exchange.send(message.get("body", b""), not message.get("more_body", False))
+            await exchange.drained()
+            self._wake()
+        elif self._denied or exchange.finished:
+            raise LocalProtocolError(f"{kind!r} after the handshake was denied")
+        elif kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            exchange.close_after = True
+            exchange.respond(403, [(b"content-type", b"text/plain; charset=utf-8")])
+            exchange.send(b"Forbidden\r\n", True)
+            self._wake()
+        else:
+            raise LocalProtocolError(f"unexpected ASGI message {kind!r} before websocket.accept")
+
+    def _accept(self, message: Message) -> None:
+        fields = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
+        for name, _ in fields:
+            if name.lower() in _OURS:
+                raise LocalProtocolError(f"websocket.accept with a field of the server's: {name!r}")
+        connection = WebSocketConnection.accept(
+            self._exchange, self._handshake, self._options, message.get("subprotocol"), fields
+        )
+        connection.on_end = self._expect_end
+        self._connection = connection
+        self._wake()
+        if self._delegate.closing_code is not None:
+            self.stop(self._delegate.closing_code)
