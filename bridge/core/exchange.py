@@ -345,11 +345,9 @@ class Exchange:
         if self.status == 426 and upgrade:
             close = b", close" if self.close_after else b""
             return b"connection: upgrade%b\r\nupgrade: %b\r\n\r\n" % (close, upgrade)
-        if self.close_after:
-            return b"connection: close\r\n\r\n"
-        if self.head.line.version == b"1.0":
-            return b"connection: keep-alive\r\n\r\n"
-        return b"\r\n"
+        if self.head.line.version == b"1.0":  # which closes unless both say otherwise
+            return b"\r\n" if self.close_after else b"connection: Keep-Alive\r\n\r\n"
+        return b"connection: close\r\n\r\n" if self.close_after else b"\r\n"
 
     def _wrong_length(self, data: bytes, size: int) -> None:
         """Send what fits into the declared length, and close: the client must not take it for a whole response."""

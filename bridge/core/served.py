@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["IllegalFieldError", "ServedConnection", "text_fields"]
 
 _UNTIL_CLOSE = -3
+_DIGITS = re.compile(r"[0-9]+")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 # What a response that the application frames itself says about its status and about the connection.
@@ -137,11 +138,13 @@ class ServedConnection(Exchange, HTTP1Connection):
                 b"" if not reason or reason == _PHRASES.get(status) else reason.encode("latin-1"),
             )
         except (LocalProtocolError, UnicodeEncodeError) as exc:
+            if "Content-Length" in headers and not _DIGITS.fullmatch(headers["Content-Length"]):
+                self.close()  # as where content and length differ: what follows could not be framed
             raise IllegalFieldError(str(exc)) from exc
-        try:
-            self.send(data)
-        except LocalProtocolError as exc:
-            raise HTTPOutputError("Tried to write more data than Content-Length") from exc
+        if 0 <= self._length < len(data) and self._has_content():
+            self.close()
+            raise HTTPOutputError("Tried to write more data than Content-Length")
+        self.send(data)
         return self._flushed(callback)
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> Awaitable[None]:
@@ -199,6 +202,9 @@ class ServedConnection(Exchange, HTTP1Connection):
     def close(self) -> None:
         """Close the TCP connection; what was written is still sent."""
         self.server_connection.cut(clean=True)
+
+    def _has_content(self) -> bool:
+        return self.head.method != b"HEAD" and self.status not in {101, 204, 304}
 
     def _write_interim(self, status: int, headers: Any, callback: Callable[[], object] | None) -> Awaitable[None]:
         if status == 100:

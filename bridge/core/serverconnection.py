@@ -158,6 +158,7 @@ class ServerConnection(WriteSide):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: nobody is there any more."""
+        started = self.transport is not None  # else its TLS handshake failed
         self.clock.forget(self)
         self.deadline = self.write_deadline = NEVER
         self._buffer = b""
@@ -171,7 +172,8 @@ class ServerConnection(WriteSide):
         if self._on_end is not None:
             self._on_end(self)
             self._on_end = None
-        self.delegate.on_close(self)
+        if started:
+            self.delegate.on_close(self)
 
     def resume_writing(self) -> None:
         """Let writers go on, and requests that waited for the peer to read."""
@@ -567,7 +569,12 @@ class ServerConnection(WriteSide):
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer a fault of the peer's, and close."""
-        gen_log.info("Malformed HTTP message from %s: %s", self.context, error)
+        if error.status == 431:
+            gen_log.info("Unsatisfiable read from %s: %s", self.context, error)
+        elif error.status == 408:
+            gen_log.info("%s from %s", error, self.context)
+        else:
+            gen_log.info("Malformed HTTP message from %s: %s", self.context, error)
         self.refuse(error.status)
 
     def refuse(self, status: int) -> None:
@@ -614,7 +621,11 @@ class ServerConnection(WriteSide):
             elif not self.write_paused:  # else the answers to what is buffered wait for the peer: write_deadline
                 self._refuse(RequestTimeout("Timeout reading the request head"))
         elif self._reading is CONTENT:
-            self._refuse(RequestTimeout("Timeout reading body"))
+            if self._content_deadline < now:
+                gen_log.info("Timeout reading body from %s", self.context)
+                self.cut(clean=True)
+            else:
+                self._refuse(RequestTimeout("Timeout reading body"))
         elif self._reading in {DISCARD, UPGRADED}:
             self._reading = CLOSED
             transport.close()

@@ -180,9 +180,17 @@ class TCPServer:
     async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
         """Give an accepted socket its transport, after the handshake if there is TLS."""
         context = self._tls_context()
+        protocol: asyncio.Protocol | None = None
+
+        def make() -> asyncio.Protocol:
+            nonlocal protocol
+            protocol = self._protocol(loop, sock, address)
+            return protocol
+
+        error: Exception | None = None
         try:
             await loop.connect_accepted_socket(
-                lambda: self._protocol(loop, sock, address),
+                make,
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self.tls_handshake_timeout if context is not None else None,
@@ -190,15 +198,24 @@ class TCPServer:
         except ssl.SSLError as exc:
             # One line without a traceback: anybody can cause this by talking plain HTTP to the port.
             gen_log.warning("SSL Error on %s: %s", address, exc)
-        except OSError:
-            pass  # the peer left, or took too long: as common as a port scan, and nobody's fault here
+            error = exc
+        except OSError as exc:
+            error = exc  # the peer left, or took too long: as common as a port scan, and nobody's fault here
         except asyncio.CancelledError:
+            self._not_started(protocol, sock, None)
             raise
-        except Exception:
+        except Exception as exc:
             app_log.exception("Error in connection callback")
+            error = exc
         else:
             return
+        self._not_started(protocol, sock, error)
+
+    def _not_started(self, protocol: asyncio.Protocol | None, sock: socket.socket, error: Exception | None) -> None:
+        """Give up a connection whose transport did not come about."""
         sock.close()
+        if protocol is not None:
+            protocol.connection_lost(error)  # which nobody else will call
         self._connection_ended()
 
     def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.core.http1.grammar import DIGITS, TOKEN, list_members
-from bridge.errors import FramingError, LimitExceeded, UnsupportedFeature
+from bridge.core.http1.grammar import DIGITS, list_members
+from bridge.errors import FramingError, LimitExceeded
 
 __all__ = ["CONTENT_LENGTH_DIGITS", "request_content_length"]
 
@@ -20,8 +20,8 @@ def request_content_length(version: bytes, codings: list[bytes], lengths: list[b
         lengths: The values of the Content-Length field lines.
 
     Raises:
-        FramingError: 400; two readers of this message could disagree about its end.
-        UnsupportedFeature: 501; a transfer coding besides chunked.
+        FramingError: 400; two readers of this message could disagree about its end. This includes transfer codings
+            besides chunked, for which 501 would do as well (section 6.1): to Tornado they are malformed, too.
         LimitExceeded: 413; a number with more digits than any content has.
     """
     if codings:
@@ -33,13 +33,12 @@ def request_content_length(version: bytes, codings: list[bytes], lengths: list[b
         names = list_members(codings)
         if names == [b"chunked"]:
             return None
-        known = [TOKEN.fullmatch(name) is not None for name in names]
-        if not all(known) or names[-1:] != [b"chunked"] or b"chunked" in names[:-1]:
-            raise FramingError(f"Unsupported Transfer-Encoding {codings!r:.80}")
-        raise UnsupportedFeature(501, f"Unsupported Transfer-Encoding {codings!r:.80}")
+        raise FramingError(f"Unsupported Transfer-Encoding {codings!r:.80}")
     if not lengths:
         return 0
     if len(lengths) > 1:
+        raise FramingError(f"Multiple unequal Content-Lengths, or one repeated: {lengths!r:.80}")
+    if b"," in lengths[0]:
         raise FramingError(f"Multiple unequal Content-Lengths, or one repeated: {lengths!r:.80}")
     if DIGITS.fullmatch(lengths[0]) is None:
         raise FramingError(f"Only integer Content-Length is allowed: {lengths[0]!r:.80}")

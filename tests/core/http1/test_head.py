@@ -201,9 +201,9 @@ REFUSED = [
     refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     refused(b"CONNECT a.test:443 HTTP/1.1\r\nHost: a" + END, 501),
     refused(b"CONNECT a HTTP/1.1\r\nHost: a" + END, 501),
-    refused(POST + b"Transfer-Encoding: gzip, chunked" + END, 501),
-    refused(POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked" + END, 501),
-    refused(POST + b"Transfer-Encoding: identity, chunked" + END, 501),
+    refused(POST + b"Transfer-Encoding: gzip, chunked" + END),
+    refused(POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked" + END),
+    refused(POST + b"Transfer-Encoding: identity, chunked" + END),
     # sizes
     refused(POST + b"Content-Length: 18446744073709551621" + END, 413),
     refused(POST + b"Content-Length: " + b"9" * 8000 + END, 413, "8000 digits"),
@@ -562,16 +562,11 @@ def read(wire: bytes, previous: RequestHead | None = None) -> RequestHead:
     return head
 
 
-def test_what_an_application_does_to_the_fields_of_one_head_is_not_in_the_next() -> None:
+def test_a_head_is_shared_with_the_next_request_that_has_the_same_and_cannot_be_changed() -> None:
     wire = GET + b"X: y" + END
-    fields = [(b"host", b"a"), (b"x", b"y")]
-    previous: RequestHead | None = None
-    for _ in range(3):
-        head = read(wire, previous)
-        assert head.fields == fields
-        head.fields.append((b"x-user", b"admin"))
-        head.fields[0] = (b"host", b"evil")
-        previous = head
+    head = read(wire)
+    assert head.fields == ((b"host", b"a"), (b"x", b"y"))
+    assert read(wire, head) is head
 
 
 SECTIONS = [
@@ -745,7 +740,7 @@ def test_what_the_grammar_allows_is_read_back(
     assert isinstance(found, tuple)
     head, left = found
     assert (head.method, head.path, head.query, left) == (method, b"/" + path, query, rest)
-    assert head.fields == [(b"host", b"h"), *((name.lower(), value.strip(b" \t")) for name, value in fields)]
+    assert head.fields == ((b"host", b"h"), *((name.lower(), value.strip(b" \t")) for name, value in fields))
 
 
 @pytest.mark.parametrize("start", [b"GET /", GET + b"X: ", GET], ids=["request line", "field line", "fields"])
