@@ -333,7 +333,7 @@ _FILL: dict[str, Callable[[HTTPServerRequest], object]] = {
     "body_arguments": lambda request: {},
     "cookies": _cookies,
     "files": lambda request: {},
-    "headers": lambda request: HTTPHeaders.from_raw(request._head.fields),
+    "headers": lambda request: HTTPHeaders.from_raw([*request._head.fields]),
     "host": lambda request: request._head.host.decode("latin-1") or "127.0.0.1",
     "host_name": lambda request: split_host_and_port(request.host.lower())[0],
     "path": lambda request: request.uri.partition("?")[0],

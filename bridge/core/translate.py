@@ -90,7 +90,7 @@ def start_message(
     """Give *message*, the delegate of a new exchange, its header section."""
     head = exchange.head
     line = head.line
-    headers = HTTPHeaders.from_raw(head.fields)
+    headers = HTTPHeaders.from_raw([*head.fields])
     if decompress and head.content_length != 0 and gzipcontent.is_gzip(headers):
         message = gzipcontent.for_exchange(message, exchange)
         headers = gzipcontent.decoded_headers(headers)

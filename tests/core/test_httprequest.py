@@ -79,7 +79,7 @@ def test_every_attribute() -> None:
     assert request.query == "x=1&y=%C3%A9&x="
     assert request.version == "HTTP/1.1"
     assert list(request.headers.get_all()) == [("Host", "Example.com:8080"), ("Cookie", "k=v")]
-    assert request.headers.raw is connection.head.fields
+    assert request.headers.raw == list(connection.head.fields)
     assert request.body == b""
     assert request.remote_ip == "192.0.2.7"
     assert request.protocol == "http"

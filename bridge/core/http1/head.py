@@ -18,6 +18,8 @@ from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
 
 __all__ = ["Limits", "RequestHead", "RequestLine", "parse_fields", "parse_head"]
 
+Field = tuple[bytes, bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -88,7 +90,7 @@ class RequestLine:
 
 
 class RequestHead:
-    """One request's head.
+    """A request's head. The next request may have the very same, so nothing here changes.
 
     Attributes:
         line: The request line.
@@ -101,7 +103,6 @@ class RequestHead:
         upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
         size: Bytes of the whole head, blank line included.
         section: The header section as received; None when it is too long to be worth comparing with the next one.
-        section_fields: What *section* was parsed to, where nobody changes it: ``fields`` is the application's own.
     """
 
     __slots__ = (
@@ -112,7 +113,6 @@ class RequestHead:
         "keep_alive",
         "line",
         "section",
-        "section_fields",
         "size",
         "upgrade",
     )
@@ -120,11 +120,10 @@ class RequestHead:
     def __init__(
         self,
         line: RequestLine,
-        fields: list[tuple[bytes, bytes]],
+        fields: tuple[Field, ...],
         host: bytes,
         size: int,
         section: bytes | None = None,
-        section_fields: tuple[tuple[bytes, bytes], ...] = (),
         content_length: int | None = 0,
         keep_alive: bool = True,
         expect_continue: bool = False,
@@ -135,7 +134,6 @@ class RequestHead:
         self.host = host
         self.size = size
         self.section = section
-        self.section_fields = section_fields
         self.content_length = content_length
         self.keep_alive = keep_alive
         self.expect_continue = expect_continue
@@ -188,7 +186,6 @@ _SECRET = frozenset(
     {b"authorization", b"cookie", b"proxy-authorization", b"x-api-key", b"x-auth-token", b"x-csrf-token"}
 )
 
-Field = tuple[bytes, bytes]
 _LINES_MAX = 2048
 _LINE_LENGTH_MAX = 160
 _SECTION_MAX = 2048
@@ -239,13 +236,14 @@ def parse_head(
         line = _parse_request_line(raw_line)
     if previous is None or previous.section != section or previous.line.version != line.version or line.authority:
         return _parse_section(line, section, size, limits)
+    if previous.line is line:
+        return previous
     return RequestHead(
         line,
-        list(previous.section_fields),
+        previous.fields,
         previous.host,
         size,
         section,
-        previous.section_fields,
         previous.content_length,
         previous.keep_alive,
         previous.expect_continue,
@@ -262,7 +260,7 @@ def _parse_section(line: RequestLine, section: bytes, size: int, limits: Limits)
     entries = list(map(_lines.get, lines))
     if None in entries:
         entries = [entry or _parse_field_line(raw) for entry, raw in zip(entries, lines, strict=True)]
-    fields = [field for field, _ in entries]  # type: ignore[misc]  # no None is left
+    fields = tuple([field for field, _ in entries])  # type: ignore[misc]  # no None is left
     host: bytes | None = None
     control: dict[int, list[bytes]] | None = None
     for field, kind in [entry for entry in entries if entry[1]]:  # type: ignore[index,misc]  # the same
@@ -281,7 +279,6 @@ def _parse_section(line: RequestLine, section: bytes, size: int, limits: Limits)
     head = RequestHead(line, fields, host, size, keep_alive=line.version == b"1.1")
     if size <= _SECTION_MAX and not line.authority:
         head.section = section
-        head.section_fields = tuple(fields)
     if line.authority:
         _use_authority(head, line.authority)
     if control is not None:
@@ -428,8 +425,7 @@ def _parse_field_line(raw: bytes) -> tuple[tuple[bytes, bytes], int]:
 def _use_authority(head: RequestHead, authority: bytes) -> None:
     """Let the authority of an absolute-form target replace the Host field (RFC 9112 section 3.2.2)."""
     head.host = authority
-    head.fields = [(name, value) for name, value in head.fields if name != b"host"]
-    head.fields.insert(0, (b"host", authority))
+    head.fields = ((b"host", authority), *(field for field in head.fields if field[0] != b"host"))
 
 
 def _steer(head: RequestHead, control: dict[int, list[bytes]]) -> None:
