@@ -65,12 +65,12 @@ def _run(words: Sequence[str]) -> int:
 
     try:
         config = load(words, os.environ)
-        if not config.target:
+        if not config.target and not config.mount:
             raise ConfigError("TARGET: nothing to serve; name it as module:attribute, for example `bridge run app:app`")
 
-        from bridge.supervisor.server import Server
+        from bridge.supervisor.start import run
 
-        return Server(config).run()
+        return run(config, read_config=lambda: load(words, os.environ))
     except TargetError as exc:
         sys.stderr.write(exc.app_traceback)
         return _fail(str(exc), TARGET_ERROR)

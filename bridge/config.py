@@ -13,10 +13,13 @@ from typing import Final, Literal
 from bridge.errors import ConfigError
 from bridge.settings import (
     ADDRESSES,
+    CERTIFICATES,
     DIRECTORY,
     FILE,
+    FUNCTION,
     HOST,
     MODE,
+    MOUNTS,
     NETWORKS,
     PORT,
     ROOT_PATH,
@@ -33,21 +36,39 @@ from bridge.settings import (
     seconds,
     setting,
     whole,
+    whole_or,
+    words,
 )
 
 __all__ = ["GROUPS", "SETTINGS", "Config"]
 
 APPLICATION = "Application"
 BINDING = "Where to listen"
+WORKERS = "Processes"
 WSGI = "WSGI"
+WEBSOCKET = "WebSocket"
 TLS = "TLS"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
 OUTPUT = "Logs and responses"
-GROUPS: Final = (APPLICATION, BINDING, WSGI, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT)
+DEVELOPMENT = "Development"
+GROUPS: Final = (APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT, DEVELOPMENT)
+
+#: The fields by which proxies report the client, most telling first.
+FORWARDED_FIELDS: Final = (
+    "x-forwarded-for",
+    "x-real-ip",
+    "x-forwarded-proto",
+    "x-scheme",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "forwarded",
+)
 
 KIB = 1 << 10
+MIB = 1 << 20
 GIB = 1 << 30
 LINE = 8190
 
@@ -57,6 +78,13 @@ def _usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _is_loopback(address: Address) -> bool:
+    """Tell whether only this machine reaches *address*, as far as its text says."""
+    if isinstance(address, TCPAddress):
+        return address.host in {"localhost", "::1"} or address.host.startswith("127.")
+    return isinstance(address, UnixAddress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +139,12 @@ class Config:
         "the event loop: CHOICES; auto takes uvloop when it is installed",
         aliases=("asgi-loop",),
     )
+    mount: tuple[tuple[str, str, str], ...] = setting(
+        APPLICATION,
+        MOUNTS,
+        (),
+        "PATH=TARGET or HOST/PATH=TARGET: serve another application there; may be repeated; TARGET alone is mounted at /",
+    )
 
     host: str = setting(BINDING, HOST, "127.0.0.1", "listen on this host; * means every interface")
     port: int = setting(BINDING, PORT, 8000, "listen on this port; 0 takes any free one", foreign=("PORT",))
@@ -118,7 +152,8 @@ class Config:
         BINDING,
         ADDRESSES,
         (),
-        "listen on HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N instead of --host and --port; may be repeated",
+        "listen on HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or systemd[:NAME] instead of --host and --port;"
+        " may be repeated",
         short="-b",
         aliases=("listen",),
     )
@@ -126,8 +161,74 @@ class Config:
     uds_permissions: int = setting(
         BINDING, MODE, 0o660, "the file mode of Unix domain sockets", aliases=("unix-socket-perms",), shown="660"
     )
+    uds_owner: str | None = setting(
+        BINDING, TEXT, None, "give Unix domain sockets to this USER, USER:GROUP or :GROUP", shown="the process's user"
+    )
     fd: int | None = setting(BINDING, whole(0), None, "listen on this inherited socket")
     backlog: int = setting(BINDING, whole(1, 65535), 2048, "connections that the kernel queues until they are accepted")
+    reuse_port: bool = setting(BINDING, SWITCH, False, "let other servers listen on the same port (SO_REUSEPORT)")
+    proxy_protocol: str = setting(
+        BINDING,
+        choice("VERSION", "off", "v1", "v2", "auto", synonyms={"1": "v1", "2": "v2", "on": "auto"}),
+        "off",
+        "connections begin with a PROXY protocol header: CHOICES; auto takes both versions",
+    )
+    proxy_allow_from: tuple[str, ...] = setting(
+        BINDING,
+        NETWORKS,
+        ("127.0.0.1", "::1", "unix"),
+        "the peers that may send a PROXY protocol header; the others' connections are closed",
+        aliases=("proxy-allow-ips",),
+    )
+
+    workers: int | None = setting(
+        WORKERS,
+        whole_or("auto", _usable_cpus, 1000),
+        None,
+        "worker processes, under a master that replaces them; auto is one per CPU",
+        short="-w",
+        foreign=("WEB_CONCURRENCY",),
+        shown="none, one process",
+    )
+    preload: bool = setting(
+        WORKERS, SWITCH, False, "import the application once, before the workers are started", aliases=("preload-app",)
+    )
+    limit_max_requests: int | None = setting(
+        WORKERS, off_or(whole(1)), None, "replace a worker after this many requests", aliases=("max-requests",)
+    )
+    limit_max_requests_jitter: int = setting(
+        WORKERS,
+        whole(0),
+        0,
+        "at most this many requests more, different for each worker",
+        aliases=("max-requests-jitter",),
+    )
+    workers_lifetime: float | None = setting(
+        WORKERS, off_or(seconds()), None, "replace a worker after this time", aliases=("restart-interval",)
+    )
+    workers_lifetime_jitter: float = setting(
+        WORKERS, seconds(zero=True), 0.0, "at most this much longer, different for each worker"
+    )
+    timeout_worker: float | None = setting(
+        WORKERS,
+        off_or(seconds()),
+        30.0,
+        "a worker whose event loop stands still for this long is replaced, and the log says where it stood",
+        aliases=("timeout-worker-healthcheck", "deadlock-timeout"),
+    )
+    timeout_worker_startup: float | None = setting(
+        WORKERS,
+        off_or(seconds()),
+        60.0,
+        "how long a worker may take to import and start the application",
+        aliases=("startup-timeout",),
+    )
+    pid: str | None = setting(WORKERS, FILE, None, "write the process number into this file", aliases=("pid-file",))
+    user: str | None = setting(WORKERS, TEXT, None, "become this user after listening", shown="the current one")
+    group: str | None = setting(
+        WORKERS, TEXT, None, "become this group after listening", short="-g", shown="the current one"
+    )
+    umask: int | None = setting(WORKERS, MODE, None, "the mask for files that are made", shown="the current one")
 
     threads: int = setting(
         WSGI,
@@ -146,6 +247,33 @@ class Config:
         64 * KIB,
         "receive the content before a thread is taken, beyond this size in a temporary file; off streams it",
         aliases=("inbuf-overflow",),
+    )
+
+    ws: bool = setting(WEBSOCKET, SWITCH, True, "serve WebSockets to ASGI applications", aliases=("websockets",))
+    ws_max_size: int = setting(
+        WEBSOCKET,
+        SIZE,
+        16 * MIB,
+        "one message, after decompression; beyond it close code 1009",
+        aliases=("websocket-max-message-size",),
+    )
+    ws_max_queue: int = setting(WEBSOCKET, whole(1), 32, "messages that wait for the application; then none is read")
+    ws_ping_interval: float | None = setting(
+        WEBSOCKET,
+        off_or(seconds()),
+        20.0,
+        "the time between pings",
+        aliases=("ping-interval", "websocket-ping-interval"),
+    )
+    ws_ping_timeout: float | None = setting(
+        WEBSOCKET,
+        off_or(seconds()),
+        20.0,
+        "how long a client may be silent after a ping; then it is closed",
+        aliases=("ping-timeout",),
+    )
+    ws_per_message_deflate: bool = setting(
+        WEBSOCKET, SWITCH, True, "compress messages when the client offers it", aliases=("websockets-compression",)
     )
 
     ssl_certfile: str | None = setting(
@@ -178,6 +306,28 @@ class Config:
     )
     ssl_ciphers: str | None = setting(
         TLS, TEXT, None, "TLS 1.2 cipher suites, in OpenSSL's notation", aliases=("ciphers",), shown="OpenSSL's choice"
+    )
+    ssl_minimum_version: str = setting(
+        TLS,
+        choice(
+            "VERSION", "1.2", "1.3", synonyms={"tls1.2": "1.2", "tls1.3": "1.3", "tlsv1.2": "1.2", "tlsv1.3": "1.3"}
+        ),
+        "1.2",
+        "the oldest version of TLS: CHOICES",
+        aliases=("ssl-protocol-min",),
+    )
+    ssl_sni: tuple[tuple[str, str, str], ...] = setting(
+        TLS,
+        CERTIFICATES,
+        (),
+        "HOST=CERTIFICATE[,KEY]: another certificate for this name, or *.NAME; may be repeated",
+    )
+    ssl_reload: bool = setting(TLS, SWITCH, True, "use certificates anew when their files change")
+    ssl_context_factory: str | None = setting(
+        TLS,
+        FUNCTION,
+        None,
+        "a function module:name that makes the ssl.SSLContext; called with the Config and the default maker",
     )
 
     limit_request_line: int = setting(LIMITS, SIZE, LINE, "the request line; beyond it 414")
@@ -251,8 +401,24 @@ class Config:
         TIMEOUTS,
         off_or(seconds()),
         None,
-        "the application's whole answer; then 503, or a cut when it has begun",
+        "an ASGI application's whole answer; then 504, or a cut when it has begun",
         aliases=("http-timeout",),
+    )
+    timeout_disconnect_grace: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds()),
+        3.0,
+        "how long an ASGI application may go on after its client has left; then it is cancelled",
+        aliases=("asgi-disconnect-grace-period", "application-close-timeout"),
+    )
+    timeout_drain_websockets: float | None = setting(
+        TIMEOUTS, off_or(seconds(zero=True)), 5.0, "when WebSockets are closed after a stop was asked for"
+    )
+    timeout_drain_streams: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds(zero=True)),
+        5.0,
+        "when endless responses, such as server-sent events, are ended after a stop was asked for",
     )
     timeout_graceful_shutdown: float | None = setting(
         TIMEOUTS,
@@ -275,8 +441,48 @@ class Config:
         "the peers whose forwarded fields are believed: addresses, networks, unix, or * for anybody",
         foreign=("FORWARDED_ALLOW_IPS",),
     )
+    forwarded_hops: int | None = setting(
+        PROXIES,
+        off_or(whole(1, 100)),
+        None,
+        "the number of proxies in front, when their addresses are not known: any peer is believed unless"
+        " --forwarded-allow-ips is given too",
+        aliases=("trusted-proxy-count", "trusted-hops"),
+    )
+    forwarded_fields: tuple[str, ...] = setting(
+        PROXIES,
+        words("NAMES", f"a list of {', '.join(FORWARDED_FIELDS)}", *FORWARDED_FIELDS),
+        FORWARDED_FIELDS,
+        "the fields that the proxies in front set; the others are removed",
+        aliases=("trusted-proxy-headers",),
+    )
 
     access_log: bool = setting(OUTPUT, SWITCH, True, "write one line per request")
+    access_logfile: str = setting(
+        OUTPUT, FILE, "-", "where these lines go; - is standard output", aliases=("access-log-file", "accesslog")
+    )
+    access_logformat: str = setting(
+        OUTPUT,
+        TEXT,
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s %(L)s',
+        "what a line says: see the page on logs",
+        aliases=("access-log-format", "access-log-fmt"),
+    )
+    access_log_exclude: tuple[str, ...] = setting(
+        OUTPUT, words("PATHS", "a list of paths"), (), "paths without a line, such as /health; /static/* is a beginning"
+    )
+    log_format: str = setting(
+        OUTPUT, choice("FORMAT", "text", "json"), "text", "how messages and requests are written: CHOICES"
+    )
+    error_logfile: str = setting(
+        OUTPUT, FILE, "-", "where messages go; - is standard error", aliases=("log-file", "errorlog")
+    )
+    log_config: str | None = setting(
+        OUTPUT, FILE, None, "a configuration of Python's logging (.ini, .json or .toml) in place of our own handlers"
+    )
+    use_colors: bool | None = setting(
+        OUTPUT, SWITCH, None, "colour messages", aliases=("use-colours",), shown="on a terminal, unless NO_COLOR is set"
+    )
     log_level: str = setting(
         OUTPUT,
         choice("LEVEL", "debug", "info", "warning", "error", "critical", synonyms={"warn": "warning"}),
@@ -285,6 +491,40 @@ class Config:
     )
     server_header: bool = setting(OUTPUT, SWITCH, True, "send a Server field")
     date_header: bool = setting(OUTPUT, SWITCH, True, "send a Date field")
+
+    reload: bool = setting(DEVELOPMENT, SWITCH, False, "start anew when a source file changes")
+    reload_dir: tuple[str, ...] = setting(
+        DEVELOPMENT,
+        words("DIRS", "a list of directories"),
+        (),
+        "watch these directories",
+        aliases=("reload-dirs", "reload-paths"),
+        shown="the application's",
+    )
+    reload_include: tuple[str, ...] = setting(
+        DEVELOPMENT,
+        words("PATTERNS", "a list of patterns such as *.html"),
+        (),
+        "watch files with such names too, beside *.py",
+    )
+    reload_exclude: tuple[str, ...] = setting(
+        DEVELOPMENT,
+        words("PATTERNS", "a list of patterns such as test_*"),
+        (),
+        "do not watch such files or directories",
+    )
+    reload_delay: float = setting(
+        DEVELOPMENT, seconds(), 0.1, "wait this long for more changes to the files", aliases=("reload-tick",)
+    )
+    debug: bool = setting(
+        DEVELOPMENT,
+        SWITCH,
+        False,
+        "show exceptions in the browser, with a console for WSGI; on the loopback interface only",
+    )
+    debug_anywhere: bool = setting(
+        DEVELOPMENT, SWITCH, False, "allow --debug on any interface: whoever reaches it can run code here"
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -305,6 +545,14 @@ class Config:
             for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"--{name.replace('_', '-')}: needs --ssl-certfile, which switches TLS on")
+            if self.ssl_sni:
+                raise ConfigError("--ssl-sni: needs --ssl-certfile, for clients that name none of these hosts")
+        if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
+            raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
+        if self.debug and not self.debug_anywhere:
+            for address in self.addresses:
+                if not _is_loopback(address):
+                    raise ConfigError(f"--debug: {address} is not on the loopback interface; see --debug-anywhere")
 
     @property
     def addresses(self) -> tuple[Address, ...]:

@@ -17,6 +17,7 @@ __all__ = [
     "FileDescriptor",
     "Kind",
     "Setting",
+    "SystemdSockets",
     "TCPAddress",
     "UnixAddress",
     "choice",
@@ -25,6 +26,8 @@ __all__ = [
     "setting",
     "show",
     "whole",
+    "whole_or",
+    "words",
 ]
 
 T = TypeVar("T")
@@ -59,7 +62,16 @@ class FileDescriptor(NamedTuple):
         return f"fd://{self.number}"
 
 
-Address = TCPAddress | UnixAddress | FileDescriptor
+class SystemdSockets(NamedTuple):
+    """The sockets that systemd passes to the process; with a name, those of a ``FileDescriptorName``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}" if self.name else "systemd"
+
+
+Address = TCPAddress | UnixAddress | FileDescriptor | SystemdSockets
 
 
 class Kind(Generic[T_co]):
@@ -223,6 +235,16 @@ def whole(minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[
     return Kind(parse, f"a whole number {reach}", metavar)
 
 
+def whole_or(word: str, meaning: Callable[[], int], maximum: int) -> Kind[int | None]:
+    """Return the kind of whole numbers from 1 to *maximum*; *word*, or 0, stands for what *meaning* returns."""
+    numbers = whole(0, maximum)
+
+    def parse(text: str) -> int:
+        return (0 if text.strip().lower() == word else numbers.parse(text)) or meaning()
+
+    return Kind(parse, f"a whole number from 1 to {maximum}, or {word}", "N")
+
+
 def _size(text: str) -> int:
     number, factor = _match(_SIZE, text).groups()
     value = int(number) * _SIZE_FACTOR[(factor or "").lower()]
@@ -277,6 +299,41 @@ def choice(metavar: str, *names: str, synonyms: dict[str, str] | None = None) ->
 
     return Kind(parse, "one of " + ", ".join(names), metavar, choices=names)
 
+
+def words(metavar: str, allowed: str, *names: str) -> Kind[tuple[str, ...]]:
+    """Return the kind of lists of words, which are among *names* if there are any."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(_text(word.strip()) for word in text.split(","))
+        for word in found if names else ():
+            if word.lower() not in names:
+                raise ValueError(text)
+        return tuple(word.lower() for word in found) if names else found
+
+    return Kind(parse, allowed, metavar, repeats=True)
+
+
+_TARGET = re.compile(r"[\w.]+:[\w.]+")
+FUNCTION = Kind(lambda text: _match(_TARGET, text)[0], "a function as module:name", "FUNCTION")
+
+
+def _certificates(text: str) -> tuple[tuple[str, str, str], ...]:
+    found: list[tuple[str, str, str]] = []
+    for part in text.split(","):
+        host, equals, certificate = part.strip().partition("=")
+        if equals:
+            found.append((_match(_SNI_NAME, host)[0].lower(), _text(certificate), ""))
+        elif found and not found[-1][2]:  # HOST=CERT,KEY
+            found[-1] = (*found[-1][:2], _text(host))
+        else:
+            raise ValueError(text)
+    return tuple(found)
+
+
+_SNI_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+CERTIFICATES = Kind(
+    _certificates, "HOST=CERTIFICATE or HOST=CERTIFICATE,KEY; *.HOST is every name below", "CERTS", repeats=True
+)
 
 _SWITCH_WORDS = {
     "on": True,
@@ -347,6 +404,8 @@ def _address(text: str) -> Address:
         return UnixAddress(_text(path[2:] if path.startswith("//") else path))
     if text.startswith("fd://"):
         return FileDescriptor(int(_match(_WHOLE, text[5:])[0]))
+    if text == "systemd" or text.startswith("systemd:"):
+        return SystemdSockets(text[8:])
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         raise ValueError(text)
@@ -357,7 +416,24 @@ def _addresses(text: str) -> tuple[Address, ...]:
     return tuple(_address(part) for part in text.split(","))
 
 
-ADDRESSES = Kind(_addresses, "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N", "ADDRESS", repeats=True)
+ADDRESSES = Kind(
+    _addresses, "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or systemd[:NAME]", "ADDRESS", repeats=True
+)
+
+
+def _mounts(text: str) -> tuple[tuple[str, str, str], ...]:
+    found: list[tuple[str, str, str]] = []
+    for part in text.split(","):
+        place, equals, target = part.strip().partition("=")
+        host, slash, path = place.partition("/")
+        if not equals or not slash or not target:
+            raise ValueError(text)
+        found.append((host and _match(_MOUNT_HOST, host)[0].lower(), _root_path("/" + path), _text(target)))
+    return tuple(found)
+
+
+_MOUNT_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
+MOUNTS = Kind(_mounts, "PATH=TARGET or HOST/PATH=TARGET; *.HOST is every name below", "PLACE=TARGET", repeats=True)
 
 
 def _network(text: str) -> str:

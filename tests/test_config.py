@@ -59,7 +59,7 @@ def test_every_spelling_and_variable_is_one_settings_own() -> None:
     variables = [name for row in SETTINGS for name in (*row.environment, *row.foreign)]
     assert len(spellings) == len(set(spellings))
     assert len(variables) == len(set(variables))
-    assert not {"-p", "-t", "-u", "-w", "-k", "-c"} & set(spellings)  # they mean different things to different people
+    assert not {"-p", "-t", "-u", "-k"} & set(spellings)  # they mean different things to different people
 
 
 def test_every_row_has_a_group_and_a_sentence() -> None:
@@ -72,7 +72,8 @@ def test_every_row_has_a_group_and_a_sentence() -> None:
 
 SAMPLES = {
     "TEXT": "words", "FILE": "a/file", "DIR": "a/dir", "HOST": "example.org", "PORT": "80", "ADDRESS": "a:1,unix:/x",
-    "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on",
+    "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on", "FUNCTION": "m:f", "CERTS": "a=b,c", "NAMES": "forwarded", "PATHS": "/a",
+    "DIRS": "a/dir", "PATTERNS": "*.html",
 }  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def test_takes(argv: Sequence[str], name: str, value: object) -> None:
 WHOLE = "a whole number of at least 1"
 SIZE = "a size above 0 such as 8190, 64k or 1GiB"
 TIME = "a time above 0 such as 30, 30s or 5m"
-ADDRESS = "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N"
+ADDRESS = "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or systemd[:NAME]"
 HOST = "a host name or an IP address (the port has an option of its own)"
 
 BAD_PORTS = ("65536", "-1", "+1", "1_0", "0x1", "٣", "8000x", "")

@@ -19,12 +19,19 @@ class ConnectionContext:
         protocol: ``http`` or ``https``.
         local_address: Our end, as ``getsockname`` gives it.
         trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
+        has_remote: ``remote_ip`` is an address of the client's: not on a unix socket, unless a proxy has told it.
+        forwarded_server: ``local_address`` is the host and port that the client has asked, as a proxy has told it.
+        prefix: The path below which the client sees the application, as a proxy has told it: percent-encoded as in
+            the request target, without a slash at the end; empty for none.
     """
 
     __slots__ = (
         "address",
         "address_family",
+        "forwarded_server",
+        "has_remote",
         "local_address",
+        "prefix",
         "protocol",
         "remote_ip",
         "remote_port",
@@ -44,6 +51,9 @@ class ConnectionContext:
         self.protocol = protocol
         self.local_address = local_address
         self.trusted_downstream = trusted_downstream
+        self.forwarded_server = False
+        self.prefix = ""
+        self.has_remote = isinstance(address, tuple)
         if address_family in {socket.AF_INET, socket.AF_INET6} and address:
             self.remote_ip = str(address[0])
             self.remote_port = int(address[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import randint
 from typing import TYPE_CHECKING
 
 from bridge.core.delegates import NOBODY
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from bridge.core.parameters import Observer
     from bridge.core.serverconnection import ServerConnection
 
-__all__ = ["ConcurrencyLimit", "Observers"]
+__all__ = ["ConcurrencyLimit", "Observers", "RequestCount"]
 
 
 class ConcurrencyLimit:
@@ -49,6 +51,29 @@ class ConcurrencyLimit:
     def exchange_ended(self, exchange: Exchange) -> None:
         """Count it no more."""
         self.count -= 1
+
+
+class RequestCount:
+    """Observes exchanges and calls a function when there were as many as it may serve.
+
+    Args:
+        limit: How many.
+        jitter: At most so many more, so that not all workers of a server end at once.
+        reached: Called once.
+    """
+
+    def __init__(self, limit: int, jitter: int, reached: Callable[[], None]) -> None:
+        self._left = limit + randint(0, jitter)  # noqa: S311 - it only spreads the load
+        self._reached = reached
+
+    def exchange_started(self, exchange: Exchange) -> None:
+        """Count it."""
+        self._left -= 1
+        if self._left == 0:
+            self._reached()
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """Do nothing."""
 
 
 class Observers:

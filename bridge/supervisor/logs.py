@@ -1,118 +1,177 @@
-"""Where log lines go: handlers for the command line, and the access log."""
+"""Where the server's messages go: standard error, a file, or what a configuration of Python's logging says."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import logging
 import os
-import queue
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING
+from typing import Any, TextIO
 
-if TYPE_CHECKING:
-    from bridge.core.exchange import Exchange
+from bridge.config import Config
+from bridge.errors import ConfigError
 
-__all__ = ["AccessLog", "LineWriter", "configure"]
+__all__ = ["LogFile", "configure", "log_file", "reopen"]
+
+_COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
 
-def configure(level: str) -> None:
-    """Send the server's messages to standard error, unless the program has configured the ``bridge`` logger itself."""
-    logger = logging.getLogger("bridge")
-    logger.setLevel(level.upper())
-    if logger.handlers or logging.getLogger().handlers:
+class LogFile:
+    """A file that lines are appended to; its descriptor stays the same when it is opened anew.
+
+    Args:
+        option: Names the setting in error messages.
+        path: The file.
+
+    Attributes:
+        descriptor: For ``os.write``.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+
+    def __init__(self, option: str, path: str) -> None:
+        self._option = option
+        self.path = os.path.abspath(path)
+        self.descriptor = self._open()
+
+    def reopen(self) -> None:
+        """Open the file of this name, which may be another one by now."""
+        new = self._open()
+        os.dup2(new, self.descriptor, inheritable=False)
+        os.close(new)
+
+    def give_to(self, user: int, group: int) -> None:
+        """Make the file *user*'s and *group*'s, who must be able to reopen it later; numbers, -1 for no change."""
+        os.fchown(self.descriptor, user, group)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
+
+
+# By absolute path: both kinds of log may go to one file. Opened before a fork, and shared by the children.
+_files: dict[str, LogFile] = {}
+
+
+def log_file(option: str, path: str) -> LogFile:
+    """Return the open log file *path*.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    key = os.path.abspath(path)
+    if key not in _files:
+        _files[key] = LogFile(option, path)
+    return _files[key]
+
+
+def reopen() -> None:
+    """Open all log files anew, after somebody has renamed them; one that cannot be opened stays the old one."""
+    for file in _files.values():
+        try:
+            file.reopen()
+        except ConfigError as exc:
+            logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
+
+
+def configure(config: Config, *, embedded: bool = False) -> None:
+    """Send the server's messages where the settings say.
+
+    Args:
+        config: The settings.
+        embedded: The server runs in somebody's program: a logger that has handlers is left alone.
+
+    Raises:
+        ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
+    """
+    if config.log_config is not None:
+        _load(config.log_config)
         return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger = logging.getLogger("bridge")
+    logger.setLevel(config.log_level.upper())
+    if embedded and (logger.handlers or logging.getLogger().handlers):
+        return
+    if config.access_log and config.access_logfile != "-":
+        log_file("--access-logfile", config.access_logfile)
+    stream: TextIO | None
+    if config.error_logfile == "-":
+        stream = sys.stderr
+    else:
+        file = log_file("--error-logfile", config.error_logfile)
+        stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    handler = logging.StreamHandler(stream)
+    if config.log_format == "json":
+        handler.setFormatter(_JSON())
+    else:
+        handler.setFormatter(_Text(_wants_colours(config, stream)))
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False
 
 
-class LineWriter:
-    """Writes lines to a file descriptor on a thread of its own, so that a full pipe or a slow disk delays nobody.
-
-    Args:
-        descriptor: Where to write.
-        most: Batches that may wait; more are dropped and counted, since memory is worth more than lines.
-    """
-
-    def __init__(self, descriptor: int, most: int = 1000) -> None:
-        self._descriptor = descriptor
-        self._queue: queue.Queue[bytes | None] = queue.Queue(most)
-        self.dropped = 0
-        self._thread = threading.Thread(target=self._run, name="bridge-access-log", daemon=True)
-        self._thread.start()
-
-    def write(self, block: bytes) -> None:
-        """Take a block of whole lines; never waits."""
-        try:
-            self._queue.put_nowait(block)
-        except queue.Full:
-            self.dropped += block.count(b"\n")
-
-    def close(self) -> None:
-        """Write what waits, for a second at most, and end the thread."""
-        try:
-            self._queue.put(None, timeout=1.0)
-        except queue.Full:
-            return
-        self._thread.join(1.0)
-
-    def _run(self) -> None:
-        while (block := self._queue.get()) is not None:
-            try:
-                while block:
-                    block = block[os.write(self._descriptor, block) :]
-            except OSError:
-                # Nowhere to complain: standard output is closed or the disk is full. Requests go on, lines are lost.
-                self.dropped += block.count(b"\n")
+def _wants_colours(config: Config, stream: TextIO | None) -> bool:
+    if config.use_colors is not None:
+        return config.use_colors
+    return not os.environ.get("NO_COLOR") and stream is not None and stream.isatty()
 
 
-class AccessLog:
-    """Observes exchanges and writes one line for each, in the common log format with the seconds it took.
+class _Text(logging.Formatter):
+    """``2026-01-31 12:00:00 [PID] LEVEL message``."""
 
-    Args:
-        writer: Takes blocks of lines.
-        loop: The event loop; blocks are handed over a few times a second.
-    """
+    def __init__(self, colours: bool) -> None:
+        super().__init__("%(asctime)s [%(process)d] %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        self._colours = colours
 
-    _INTERVAL = 0.1
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        colour = _COLOURS.get(record.levelno) if self._colours else None
+        return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
 
-    def __init__(self, writer: LineWriter, loop: asyncio.AbstractEventLoop) -> None:
-        self._writer = writer
-        self._loop = loop
-        self._lines: list[str] = []
-        self._second = 0
-        self._stamp = ""
-        self._timer: asyncio.TimerHandle | None = None
 
-    def exchange_started(self, exchange: Exchange) -> None:
-        """Note the time."""
-        exchange.started = self._loop.time()
+class _JSON(logging.Formatter):
+    """One object a line."""
 
-    def exchange_ended(self, exchange: Exchange) -> None:
-        """Write the line."""
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
-        line = exchange.head.line
-        target = line.target.decode("ascii").replace("\\", "\\\\").replace('"', '\\"')
-        # The request line was checked: visible ASCII only, so nothing in it can forge a line or an escape sequence.
-        self._lines.append(
-            f'{exchange.context.remote_ip} - - [{self._stamp}] "{line.method_text} {target} HTTP/{line.version_text}" '
-            f"{exchange.status or '-'} {exchange.content_sent} {self._loop.time() - exchange.started:.4f}\n"
-        )
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._INTERVAL, self.flush)
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry: dict[str, Any] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
-    def flush(self) -> None:
-        """Hand the lines over."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._lines:
-            lines, self._lines = self._lines, []
-            self._writer.write("".join(lines).encode("ascii", "backslashreplace"))
+
+def _load(path: str) -> None:
+    """Configure Python's logging from a file."""
+    import logging.config
+
+    try:
+        if path.endswith((".json", ".toml")):
+            with open(path, "rb") as file:
+                if path.endswith(".json"):
+                    settings = json.load(file)
+                else:
+                    import tomllib
+
+                    settings = tomllib.load(file)
+            logging.config.dictConfig(settings)
+        elif os.path.isfile(path):
+            logging.config.fileConfig(path, disable_existing_loggers=False)
+        else:
+            with open(path, "rb"):
+                pass
+    except OSError as exc:
+        raise ConfigError(f"--log-config {path}: {exc.strerror}") from exc
+    except Exception as exc:
+        cause = exc.__cause__
+        reason = f"{exc}: {cause}" if cause is not None else str(exc)
+        raise ConfigError(f"--log-config {path}: {reason}") from exc

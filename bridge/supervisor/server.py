@@ -1,174 +1,256 @@
-"""One server process: an application, its sockets, its signals, from start to graceful stop."""
+"""One server process: an application, its sockets, from start to graceful stop."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import os
 import socket
 import sys
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from bridge.adapters.detection import interface_of
 from bridge.adapters.hosting import Hosted, host
-from bridge.adapters.lifespan import LifespanFailed
 from bridge.adapters.loading import load_target
 from bridge.config import Config
 from bridge.core.http1.head import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.parameters import ConnectionParameters
-from bridge.supervisor.limits import ConcurrencyLimit, Observers
-from bridge.supervisor.logs import AccessLog, LineWriter, configure
-from bridge.supervisor.sockets import BindError, bind, url
-from bridge.supervisor.tlsfiles import tls_context
+from bridge.core.serverconnection import ServerConnection
+from bridge.supervisor.frontend import front
+from bridge.supervisor.limits import Observers, RequestCount
+from bridge.supervisor.sockets import Listener, bind_all, url
+from bridge.supervisor.tlsfiles import Certificates
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from bridge.core.parameters import Observer
+    from bridge.supervisor.accesslog import AccessLog
+    from bridge.supervisor.proxyprotocol import HeaderReader, ProxyHeader
 
-__all__ = ["Server"]
+__all__ = ["Server", "serving_line"]
 
-OK = 0
-BIND_FAILED = 1
-LIFESPAN_FAILED = 4
+#: Seconds that requests in progress have at a fast stop (SIGINT).
+FAST = 5.0
 
 
 class Server:
     """Serves one application in this process.
 
+    An async context manager: it serves inside the ``async with`` block, beside whatever else the loop does.
+
     Args:
         config: The settings.
         app: The application; without it, what ``config.target`` names is imported.
+        listeners: What to listen on; without them the addresses of *config* are bound. They are closed with the server.
 
     Attributes:
         started: Connections are accepted.
-        should_exit: Set it to stop gracefully.
         sockets: What is listened on, once started.
+        kind: The application's interface in words, once started.
+        on_limit: Called when ``limit_max_requests`` or ``workers_lifetime`` is reached; unless replaced, it stops the
+            server.
     """
 
-    def __init__(self, config: Config, app: Any = None) -> None:
+    def __init__(self, config: Config, app: Any = None, listeners: Sequence[Listener] | None = None) -> None:
         self.config = config
         self.started = False
         self.sockets: list[socket.socket] = []
+        self.kind = ""
+        self.on_limit: Callable[[], None] = self.stop
         self._app = app
+        self._listeners = listeners
+        self._alone = listeners is None
         self._hosted: Hosted | None = None
         self._http: HTTPServer | None = None
-        self._writer: LineWriter | None = None
+        self._certificates: Certificates | None = None
         self._access_log: AccessLog | None = None
-        self._stop: asyncio.Event | None = None
-        self._forced = False
+        self._lifetime: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._stop_early = False
+        self._timeout: float | None = config.timeout_graceful_shutdown
+        self._idle_grace = 0.0
+        self._forced = False
+        self._draining: asyncio.Task[int] | None = None
+
+    # ------------------------------------------------------------------ in a program
 
     @property
     def should_exit(self) -> bool:
-        """A graceful stop was asked for."""
-        return self._stop is not None and self._stop.is_set()
+        """A stop was asked for; setting it, from any thread, asks for one."""
+        return self._stop_early or (self._stopping is not None and self._stopping.is_set())
 
     @should_exit.setter
     def should_exit(self, value: bool) -> None:
-        if value and self._stop is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
-
-    # ------------------------------------------------------------------ as a command
-
-    def run(self) -> int:
-        """Serve until a signal says stop; return the process's exit status.
-
-        0 after a graceful stop, 1 when an address cannot be listened on, 4 when the application's lifespan fails.
-
-        Raises:
-            ConfigError: TLS files that cannot be used.
-            TargetError: The target cannot be imported, or it cannot be told what it is.
-        """
-        configure(self.config.log_level)
-        with asyncio.Runner(loop_factory=_loop_factory(self.config.loop)) as runner:
-            try:
-                runner.run(self.serve())
-            except BindError as exc:
-                print(f"bridge: {exc}", file=sys.stderr)
-                return BIND_FAILED
-            except LifespanFailed as exc:
-                print(f"bridge: {self.config.target}: lifespan startup failed: {exc}", file=sys.stderr)
-                return LIFESPAN_FAILED
-        return OK
+        if not value:
+            return
+        self._stop_early = True
+        if self._stopping is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def serve(self) -> None:
-        """Start, serve until :attr:`should_exit` or a signal, and stop gracefully.
+        """Start, serve until :attr:`should_exit`, and stop gracefully. Signals are left alone.
 
         Raises:
             BindError: An address cannot be listened on.
             LifespanFailed: The application cannot start.
             ConfigError: TLS files that cannot be used; TargetError, which is one, for the target.
         """
-        await self.startup()
-        assert self._stop is not None
-        try:
-            with _Signals(self._signalled):
-                await self._stop.wait()
-                await self.shutdown()
-        finally:
-            self._close_logs()
+        async with self:
+            await self.stopped()
 
-    # ------------------------------------------------------------------ in a program
+    async def __aenter__(self) -> Self:
+        await self.startup()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    @property
+    def url(self) -> str:
+        """Where the first socket can be reached, for instance ``http://127.0.0.1:8000``."""
+        return url(self.sockets[0], self._scheme)
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._certificates is not None else "http"
 
     async def startup(self) -> None:
-        """Load the application, start it, and listen. The exceptions are those of :meth:`serve`."""
+        """Listen, load the application, start it, and accept connections. The exceptions are those of :meth:`serve`."""
         config = self.config
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        context = tls_context(config)
+        self._stopping = asyncio.Event()
+        if self._stop_early:
+            self._stopping.set()
+        self._certificates = Certificates.of(config)
+        listeners = self._listeners
+        if listeners is None:
+            listeners = self._listeners = bind_all(config)
+        try:
+            hosted = await self._start_application()
+        except BaseException:
+            self._close_listeners()
+            raise
+        self._http = self._make_http(hosted)
+        if self._certificates is not None:
+            self._certificates.watch(self._loop)
+        self.sockets = [sock for listener in listeners for sock in listener.sockets]
+        self._http.add_sockets(self.sockets)
+        if config.workers_lifetime is not None:
+            from random import uniform
+
+            jitter = uniform(0, config.workers_lifetime_jitter)  # noqa: S311 - it only spreads the load
+            self._lifetime = self._loop.call_later(config.workers_lifetime + jitter, self._reached_limit)
+        self.started = True
+
+    async def _start_application(self) -> Hosted:
+        config = self.config
+        if self._alone:
+            from bridge.supervisor.privileges import drop_privileges
+
+            drop_privileges(config)
         if self._app is None:
             self._app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-        interface = interface_of(self._app, config.interface)
-        hosted = self._hosted = host(self._app, interface, config)
-        sockets: list[socket.socket] = []
+        hosted = self._hosted = host(self._app, interface_of(self._app, config.interface), config)
+        self.kind = hosted.kind
         try:
-            for address in config.addresses:
-                sockets += bind(address, backlog=config.backlog, uds_permissions=config.uds_permissions)
             await hosted.startup()
         except BaseException:
-            for sock in sockets:
-                sock.close()
             await hosted.shutdown(0)
             raise
-        self._http = HTTPServer(
-            self._limited(hosted.delegate),
-            ssl_options=context,
-            params=self._parameters(
-                wsgi=hosted.kind.startswith("WSGI"), late=not hasattr(hosted.delegate, "start_exchange")
-            ),
+        return hosted
+
+    def _reached_limit(self) -> None:
+        self.on_limit()
+
+    def _make_http(self, hosted: Hosted) -> HTTPServer:
+        config = self.config
+        observers: list[Observer] = []
+        delegate = front(config, hosted.delegate, observers)
+        if config.access_log:
+            from bridge.supervisor.accesslog import AccessLog
+
+            assert self._loop is not None
+            self._access_log = AccessLog(config, self._loop)
+            observers.append(self._access_log)
+        if config.limit_max_requests is not None:
+            limit = config.limit_max_requests
+            observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
+        http = _HTTPServer(
+            delegate,
+            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=not hasattr(hosted.delegate, "start_exchange")),
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
         )
-        self._http.tls_handshake_timeout = config.timeout_tls_handshake
-        self._http.max_connections = config.limit_connections
-        self._http.add_sockets(sockets)
-        self.sockets = sockets
-        self.started = True
-        where = ", ".join(url(sock, "https" if context else "http") for sock in sockets)
-        name = config.target or type(self._app).__name__
-        print(f"bridge: serving {name} ({hosted.kind}) on {where}", file=sys.stderr, flush=True)
+        http.certificates = self._certificates
+        if self._certificates is not None:
+            http.ssl_options = self._certificates.context  # tells that there is TLS; _tls_context has the current one
+        http.tls_handshake_timeout = config.timeout_tls_handshake
+        http.max_connections = config.limit_connections
+        if config.proxy_protocol != "off":
+            from bridge.supervisor.proxyprotocol import HeaderReader
+
+            http.header_reader = HeaderReader(
+                config.proxy_protocol, config.proxy_allow_from, config.timeout_request_head
+            )
+        return http
+
+    # ------------------------------------------------------------------ stopping
+
+    async def stopped(self) -> None:
+        """Wait until a stop is asked for."""
+        assert self._stopping is not None
+        await self._stopping.wait()
+
+    def stop(self, timeout: float | None = -1.0, idle_grace: float = 0.0) -> None:
+        """Ask for a stop; call it on the loop.
+
+        Args:
+            timeout: Seconds that requests in progress have; None for as long as it takes. Without it, what the settings
+                say.
+            idle_grace: Seconds for which idle connections are kept, so that their last response can say
+                ``Connection: close``.
+        """
+        if timeout is None or timeout >= 0:
+            self._timeout = timeout
+        self._idle_grace = idle_grace
+        self.should_exit = True
+
+    def force(self) -> None:
+        """Stop at once: what is in progress is cut. On the loop."""
+        self._forced = True
+        self._timeout = 0.0
+        if self._draining is not None and not self._draining.done():
+            self._draining.cancel()
+        self.should_exit = True
 
     async def shutdown(self) -> None:
         """Stop accepting, let requests in progress finish, then stop the application.
 
-        What takes longer than ``timeout_graceful_shutdown``, or than a second signal, is cut off.
+        What takes longer than ``timeout_graceful_shutdown``, or than a call of :meth:`force`, is cut off.
         """
-        http, hosted = self._http, self._hosted
-        if http is None or hosted is None:
+        http, hosted, loop = self._http, self._hosted, self._loop
+        if http is None or hosted is None or loop is None:
             return
+        self._http = None
         self.started = False
+        self.should_exit = True
+        if self._lifetime is not None:
+            self._lifetime.cancel()
+        if not self._idle_grace and not self._forced:  # nobody else serves these addresses from now on
+            http.accept_waiting()
         http.stop()
-        timeout = 0.0 if self._forced else self.config.timeout_graceful_shutdown
-        assert self._loop is not None
-        end = None if timeout is None else self._loop.time() + timeout
-
-        def waiting(count: int) -> None:
-            gen_log.info("Stopping: waiting for %d connection%s", count, "" if count == 1 else "s")
-
-        draining = self._loop.create_task(http.drain(timeout, waiting))
-        self._draining = draining
+        self._close_listeners()
+        end = None if self._timeout is None else loop.time() + self._timeout
+        self._draining = draining = loop.create_task(
+            http.drain(self._timeout, self._waiting, idle_grace=self._idle_grace)
+        )
+        self._waited_for = http
         try:
             aborted = await draining
         except asyncio.CancelledError:
@@ -177,96 +259,122 @@ class Server:
             aborted = await http.drain(0)
         if aborted:
             gen_log.warning("Stopping: %d connection%s cut off", aborted, "" if aborted == 1 else "s")
-        left = None if end is None else max(end - self._loop.time(), 0.0)
+        left = None if end is None else max(end - loop.time(), 1.0)
         await hosted.shutdown(1.0 if self._forced else left)
+        if self._certificates is not None:
+            self._certificates.close()
+        if self._access_log is not None:
+            self._access_log.close()
+        gen_log.info("Stopped")
 
-    # ------------------------------------------------------------------ inside
+    _waited_for: HTTPServer | None = None
 
-    _draining: asyncio.Task[int] | None = None
+    def _waiting(self, count: int) -> None:
+        """Say what a stop waits for."""
+        http = self._waited_for
+        requests = []
+        for connection in http.connections if http is not None else ():
+            exchange = connection.exchange
+            if exchange is not None:
+                line = exchange.head.line
+                requests.append(f"{line.method_text} {line.target[:60].decode('latin-1')}")
+        idle = count - len(requests)
+        words = []
+        if requests:
+            more = f" and {len(requests) - 10} more" if len(requests) > 10 else ""
+            words.append(f"{len(requests)} request{'s' * (len(requests) != 1)} ({', '.join(requests[:10])}{more})")
+        if idle:
+            words.append(f"{idle} connection{'s' * (idle != 1)} without a request")
+        limit = "" if self._timeout is None else f", for {self._timeout:g} s at most"
+        gen_log.info("Stopping: waiting for %s%s", " and ".join(words), limit)
 
-    def _signalled(self, number: int) -> None:
-        """Stop gracefully at the first signal, at once at the second."""
-        assert self._stop is not None
-        if not self._stop.is_set():
-            gen_log.info("Stopping on %s", signal.Signals(number).name)
-            self._stop.set()
-            return
-        self._forced = True
-        if self._draining is not None and not self._draining.done():
-            self._draining.cancel()
+    def _close_listeners(self) -> None:
+        for listener in self._listeners or ():
+            listener.close(remove=self._alone)
 
-    def _limited(self, delegate: Any) -> Any:
-        limit = self.config.limit_concurrency
-        self._observers: list[Observer] = []
-        if self.config.access_log:
-            assert self._loop is not None
-            self._writer = LineWriter(1)
-            self._access_log = AccessLog(self._writer, self._loop)
-            self._observers.append(self._access_log)
-        if limit is None or not hasattr(delegate, "start_exchange"):
-            return delegate
-        limited = ConcurrencyLimit(delegate, limit)
-        self._observers.append(limited)
-        return limited
+    # ------------------------------------------------------------------ while it runs
 
-    def _parameters(self, *, wsgi: bool, late: bool) -> ConnectionParameters:
-        config = self.config
-        return ConnectionParameters(
-            limits=Limits(
-                request_line=config.limit_request_line,
-                field_line=config.limit_request_field_size,
-                fields=config.limit_request_fields,
-                head=config.limit_request_head,
-            ),
-            no_keep_alive=config.timeout_keep_alive == 0,
-            max_body_size=config.body_limit(wsgi=wsgi or late),
-            head_timeout=config.timeout_request_head,
-            keep_alive_timeout=config.timeout_keep_alive or None,
-            body_timeout=config.timeout_request_body,
-            write_timeout=config.timeout_write,
-            max_requests=config.limit_keep_alive_requests or 0,
-            late_limit=late,
-            observer=Observers.of(self._observers),
-        )
+    def reload_certificates(self) -> None:
+        """Use the TLS files as they are now; ones that cannot be used are reported, and the old ones stay."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
-    def _close_logs(self) -> None:
-        if self._access_log is not None and self._writer is not None:
-            self._access_log.flush()
-            self._writer.close()
+    def reopen_logs(self) -> None:
+        """Open log files anew, after they were renamed."""
+        from bridge.supervisor.logs import reopen
+
+        reopen()
+        if self._access_log is not None:
+            self._access_log.reopen()
 
 
-class _Signals:
-    """Gives SIGINT and SIGTERM to a function while a ``with`` block runs; outside the main thread it does nothing."""
+class _HTTPServer(HTTPServer):
+    """An HTTPServer whose certificates can be replaced, and whose connections may begin with a proxy's header."""
 
-    def __init__(self, function: Callable[[int], None]) -> None:
-        self._function = function
-        self._loop = asyncio.get_running_loop()
-        self._caught: list[int] = []
+    certificates: Certificates | None = None
+    header_reader: HeaderReader | None = None
 
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._function, number)
-            self._caught.append(number)
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Set up the server; the arguments are HTTPServer's."""
+        super().initialize(*args, **kwargs)
+        self._headers: dict[socket.socket, ProxyHeader] = {}
 
-    def __exit__(self, *_: object) -> None:
-        for number in self._caught:
-            self._loop.remove_signal_handler(number)
+    def _tls_context(self) -> Any:
+        return self.certificates.context if self.certificates is not None else None
 
-
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    if name != "asyncio":
+    async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
+        if self.header_reader is None:
+            return await super()._start_connection(loop, sock, address)
+        header = await self.header_reader.read(loop, sock, address)
+        if header is None:
+            sock.close()
+            self._connection_ended()
+            return None
+        self._headers[sock] = header
         try:
-            import uvloop
-        except ImportError:
-            if name == "uvloop":
-                from bridge.errors import ConfigError
+            await super()._start_connection(loop, sock, address)
+        finally:
+            self._headers.pop(sock, None)
 
-                raise ConfigError(
-                    "--loop uvloop: uvloop is not installed; install it, or take --loop asyncio"
-                ) from None
-        else:
-            factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-            return factory
-    return asyncio.new_event_loop
+    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+        connection = super()._protocol(loop, sock, address)
+        header = self._headers.pop(sock, None)
+        if header is not None:
+            assert isinstance(connection, ServerConnection)
+            header.apply(connection.context)
+        return connection
+
+
+def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.socket]) -> str:
+    """Return the line that says what is served where."""
+    scheme = "https" if config.ssl_certfile or config.ssl_context_factory else "http"
+    where = ", ".join(url(sock, scheme) for sock in sockets)
+    return f"bridge: serving {config.target or type(app).__name__} ({kind}) on {where}"
+
+
+def announce(line: str) -> None:
+    """Write a line to standard error, which may be closed."""
+    try:
+        os.write(2, line.encode("utf-8", "replace") + b"\n")
+    except OSError:
+        sys.stderr = None
+
+
+def _parameters(config: Config, observers: list[Observer], *, wsgi: bool, late: bool) -> ConnectionParameters:
+    return ConnectionParameters(
+        limits=Limits(
+            request_line=config.limit_request_line,
+            field_line=config.limit_request_field_size,
+            fields=config.limit_request_fields,
+            head=config.limit_request_head,
+        ),
+        no_keep_alive=config.timeout_keep_alive == 0,
+        max_body_size=config.body_limit(wsgi=wsgi or late),
+        head_timeout=config.timeout_request_head,
+        keep_alive_timeout=config.timeout_keep_alive or None,
+        body_timeout=config.timeout_request_body,
+        write_timeout=config.timeout_write,
+        max_requests=config.limit_keep_alive_requests or 0,
+        late_limit=late,
+        observer=Observers.of(observers),
+    )

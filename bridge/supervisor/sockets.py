@@ -1,4 +1,4 @@
-"""Listening sockets for the addresses that the settings name."""
+"""Listening sockets for the addresses that the settings name: bound here, or inherited."""
 
 from __future__ import annotations
 
@@ -7,32 +7,106 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from bridge.config import Config
 from bridge.core.netutil import bind_sockets, bind_unix_socket
 from bridge.errors import BridgeError
-from bridge.settings import Address, FileDescriptor, TCPAddress, UnixAddress
+from bridge.settings import Address, SystemdSockets, TCPAddress, UnixAddress
 
-__all__ = ["BindError", "bind", "url"]
+__all__ = ["BindError", "Listener", "bind", "bind_all", "url"]
 
 
 class BindError(BridgeError, OSError):
     """An address cannot be listened on; the message names it and the reason."""
 
 
-def bind(address: Address, *, backlog: int, uds_permissions: int) -> list[socket.socket]:
-    """Return listening sockets for *address*: several when a host name has several addresses.
+@dataclass(slots=True)
+class Listener:
+    """An address with its listening sockets: several when a host name has several addresses.
+
+    Attributes:
+        address: As the settings name it.
+        sockets: What listens.
+        inode: Device and number of a unix socket's file, when it was made here.
+    """
+
+    address: Address
+    sockets: list[socket.socket]
+    inode: tuple[int, int] | None = field(default=None)
+
+    def close(self, *, remove: bool = True) -> None:
+        """Close the sockets; with *remove*, delete the file of a unix socket, unless it is somebody else's by now."""
+        for sock in self.sockets:
+            sock.close()
+        if remove and self.inode is not None and isinstance(self.address, UnixAddress):
+            with contextlib.suppress(OSError):
+                if _inode(self.address.path) == self.inode:
+                    os.unlink(self.address.path)
+
+
+def bind_all(
+    config: Config, inherited: Mapping[str, Sequence[int]] | None = None, keep: Sequence[Listener] = ()
+) -> list[Listener]:
+    """Return listeners for every address of *config*.
+
+    Args:
+        config: Names the addresses.
+        inherited: Descriptors of sockets that listen already, by the text of their address.
+        keep: Listeners to take over where an address is one of theirs.
+
+    Raises:
+        BindError: As :func:`bind`; what had been bound is closed again.
+    """
+    held = {str(listener.address): listener for listener in keep}
+    found: list[Listener] = []
+    fresh: list[Listener] = []
+    try:
+        for address in config.addresses:
+            name = str(address)
+            if name in held:
+                found.append(held[name])
+                continue
+            if inherited is not None and name in inherited:
+                listener = Listener(address, [_inherited(number, name) for number in inherited[name]])
+                if isinstance(address, UnixAddress):
+                    listener.inode = _inode(address.path)
+            else:
+                listener = bind(address, config)
+            found.append(listener)
+            fresh.append(listener)
+    except BaseException:
+        for listener in fresh:
+            listener.close()
+        raise
+    return found
+
+
+def bind(address: Address, config: Config) -> Listener:
+    """Return the listener for *address*.
 
     Raises:
         BindError: The address is in use, not ours, not allowed, or the descriptor is no listening stream socket.
     """
     try:
         if isinstance(address, TCPAddress):
-            return bind_sockets(address.port, address.host or None, backlog=backlog)
+            sockets = bind_sockets(
+                address.port, address.host or None, backlog=config.backlog, reuse_port=config.reuse_port
+            )
+            return Listener(address, sockets)
         if isinstance(address, UnixAddress):
-            return [_bind_unix(address.path, backlog, uds_permissions)]
-        return [_inherited(address)]
+            sock = _bind_unix(address.path, config)
+            return Listener(address, [sock], None if address.path.startswith("\0") else _inode(address.path))
+        if isinstance(address, SystemdSockets):
+            from bridge.supervisor.systemd import passed_sockets
+
+            return Listener(address, [_inherited(number, str(address)) for number in passed_sockets(address.name)])
+        return Listener(address, [_inherited(address.number, str(address))])
+    except BindError:
+        raise
     except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        reason = _reason(exc)
         hint = ""
         if isinstance(exc, OSError):
             if exc.errno == errno.EADDRINUSE:
@@ -42,7 +116,15 @@ def bind(address: Address, *, backlog: int, uds_permissions: int) -> list[socket
         raise BindError(f"cannot listen on {address}: {reason}{hint}") from exc
 
 
-def _bind_unix(path: str, backlog: int, mode: int) -> socket.socket:
+def _reason(exc: OSError | ValueError) -> str:
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or str(exc)
+    if isinstance(exc, OSError) and exc.errno is not None:
+        return os.strerror(exc.errno)  # the exception's own text names the address once more
+    return str(exc)
+
+
+def _bind_unix(path: str, config: Config) -> socket.socket:
     """Bind a unix socket; a file that somebody still listens on is left alone."""
     if not path.startswith("\0"):
         with contextlib.suppress(FileNotFoundError):
@@ -51,16 +133,37 @@ def _bind_unix(path: str, backlog: int, mode: int) -> socket.socket:
                     probe.settimeout(1.0)
                     if probe.connect_ex(path) == 0:
                         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    return bind_unix_socket(path, mode, backlog)
+    sock = bind_unix_socket(path, config.uds_permissions, config.backlog)
+    if config.uds_owner is not None and not path.startswith("\0"):
+        from bridge.supervisor.privileges import owner_ids
+
+        try:
+            os.chown(path, *owner_ids("--uds-owner", config.uds_owner))
+        except OSError as exc:
+            sock.close()
+            raise BindError(f"cannot give unix:{path} to {config.uds_owner}: {_reason(exc)}") from exc
+        except BaseException:
+            sock.close()
+            raise
+    return sock
 
 
-def _inherited(address: FileDescriptor) -> socket.socket:
-    sock = socket.socket(fileno=address.number)
+def _inherited(number: int, name: str) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError as exc:
+        raise BindError(f"cannot listen on {name}: descriptor {number}: {_reason(exc)}") from exc
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.detach()
-        raise ValueError("it is not a listening stream socket")
+        raise BindError(f"cannot listen on {name}: descriptor {number} is not a listening stream socket")
     sock.setblocking(False)
+    sock.set_inheritable(False)
     return sock
+
+
+def _inode(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def url(sock: socket.socket, scheme: str) -> str:

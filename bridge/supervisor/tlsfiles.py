@@ -1,15 +1,121 @@
-"""The server's TLS context from the files that the settings name."""
+"""The server's TLS contexts from the files that the settings name, and again when the files change."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
+from typing import Any, Self
 
 from bridge.config import Config
+from bridge.core.log import gen_log
 from bridge.errors import ConfigError
 
-__all__ = ["tls_context"]
+__all__ = ["Certificates", "tls_context"]
 
 _REQUIRED = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+# Seconds between two looks at the files.
+_INTERVAL = 1.0
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+class Certificates:
+    """The context for new connections; connections that exist keep theirs.
+
+    Args:
+        config: The settings.
+
+    Attributes:
+        context: The context for the next connection.
+
+    Raises:
+        ConfigError: A file cannot be read or does not fit the others; the message names it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stamp = self._look()
+        self.context = make_context(config)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Self | None:
+        """Return the certificates of *config*, None without TLS."""
+        if config.ssl_certfile is None and config.ssl_context_factory is None:
+            return None
+        return cls(config)
+
+    def reload(self) -> bool:
+        """Make the context anew; on failure say so and keep the old one. Tell whether it worked."""
+        self._stamp = self._look()
+        try:
+            self.context = make_context(self._config)
+        except ConfigError as exc:
+            gen_log.error("The TLS files cannot be used, the old certificate stays: %s", exc)
+            return False
+        gen_log.info("TLS: new connections get %s as it is now", self._config.ssl_certfile or "the certificate")
+        return True
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at the files from time to time; :meth:`close` ends that."""
+        if self._config.ssl_reload and self._config.ssl_certfile is not None:
+            self._timer = loop.call_later(_INTERVAL, self._check, loop, self._stamp)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check(self, loop: asyncio.AbstractEventLoop, before: Stamp) -> None:
+        now = self._look()
+        # Certificate and key are written one after the other: they are read when nothing has changed for a while.
+        if now != self._stamp and now == before:
+            self.reload()
+        self._timer = loop.call_later(_INTERVAL, self._check, loop, now)
+
+    def _look(self) -> Stamp:
+        config = self._config
+        paths = [config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs]
+        for _, certificate, key in config.ssl_sni:
+            paths += [certificate, key]
+        return tuple(_stamp(path) for path in paths if path)
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def make_context(config: Config) -> ssl.SSLContext:
+    """Return the context that serves *config*, made by the user's factory if there is one.
+
+    Raises:
+        ConfigError: As :func:`tls_context`, or the factory fails.
+    """
+    if config.ssl_context_factory is None:
+        context = tls_context(config)
+        assert context is not None
+        return context
+    import importlib
+
+    module, _, name = config.ssl_context_factory.partition(":")
+    try:
+        factory: Any = importlib.import_module(module)
+        for part in name.split("."):
+            factory = getattr(factory, part)
+        made = factory(config, lambda: tls_context(config))
+    except ConfigError:
+        raise
+    except Exception as exc:
+        raise ConfigError(f"--ssl-context-factory {config.ssl_context_factory}: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(made, ssl.SSLContext):
+        raise ConfigError(f"--ssl-context-factory {config.ssl_context_factory}: it returned no ssl.SSLContext")
+    return made
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
@@ -20,19 +126,42 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     """
     if config.ssl_certfile is None:
         return None
+    context = _context(config, "--ssl-certfile", config.ssl_certfile, config.ssl_keyfile)
+    if config.ssl_sni:
+        exact: dict[str, ssl.SSLContext] = {}
+        below: dict[str, ssl.SSLContext] = {}
+        for host, certificate, key in config.ssl_sni:
+            made = _context(config, f"--ssl-sni {host}", certificate, key or None)
+            if host.startswith("*."):
+                below[host[2:]] = made
+            else:
+                exact[host] = made
+
+        def choose(tls: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            if name:
+                name = name.lower().rstrip(".")
+                found = exact.get(name) or below.get(name.partition(".")[2])
+                if found is not None:
+                    tls.context = found
+
+        context.sni_callback = choose
+    return context
+
+
+def _context(config: Config, option: str, certificate: str, key: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _MINIMUM[config.ssl_minimum_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    _readable("--ssl-certfile", config.ssl_certfile)
-    _readable("--ssl-keyfile", config.ssl_keyfile)
+    _readable(option, certificate)
+    _readable("--ssl-keyfile", key)
     _readable("--ssl-ca-certs", config.ssl_ca_certs)
     try:
         # A function, so that OpenSSL never asks for the password on the terminal.
-        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, lambda: config.ssl_keyfile_password or "")
+        context.load_cert_chain(certificate, key, lambda: config.ssl_keyfile_password or "")
     except (OSError, ValueError) as exc:
-        key = f" and --ssl-keyfile {config.ssl_keyfile}" if config.ssl_keyfile else ""
-        raise ConfigError(f"--ssl-certfile {config.ssl_certfile}{key}: {_reason(exc)}") from exc
+        with_key = f" and key {key}" if key else ""
+        raise ConfigError(f"{option} {certificate}{with_key}: {_reason(exc)}") from exc
     if config.ssl_ca_certs is not None:
         try:
             context.load_verify_locations(config.ssl_ca_certs)

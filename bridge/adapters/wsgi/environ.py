@@ -14,10 +14,11 @@ from urllib.parse import unquote_to_bytes
 from bridge import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from bridge.core.context import ConnectionContext
     from bridge.core.exchange import Exchange
+    from bridge.core.http1.head import RequestHead, RequestLine
 
 __all__ = ["Peer", "build", "environ_key", "field_variables", "ssl_variables", "template"]
 
@@ -60,16 +61,17 @@ class Peer:
         mount: ``SCRIPT_NAME``.
         address: ``REMOTE_ADDR``; empty for unix sockets.
         port: ``REMOTE_PORT``; empty if there is none.
-        fields: The header section of the last request.
-        variables: What it became in the environ. Most clients repeat their header section to the letter.
+        head: The head of the last request.
+        variables: What it became in the environ. Most clients repeat their header section to the letter, and then
+            the fields of the next head are the very same object.
     """
 
-    __slots__ = ("address", "fields", "mount", "port", "template", "variables")
+    __slots__ = ("address", "head", "mount", "port", "template", "variables")
 
     def __init__(self, base: Environ, context: ConnectionContext) -> None:
         self.template = base
         self.mount: str = base["SCRIPT_NAME"]
-        self.fields: Sequence[tuple[bytes, bytes]] | None = None
+        self.head: RequestHead | None = None
         self.variables: dict[str, str] = {}
         inet = isinstance(context.address, tuple)
         self.address = context.remote_ip if inet else ""
@@ -126,33 +128,33 @@ def build(peer: Peer, exchange: Exchange) -> Environ:
     """Return the environ of a request, without what leads back to the server."""
     environ = peer.template.copy()
     head = exchange.head
-    line = head.line
-    path = line.path
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-    info = path.decode("latin-1")
-    if peer.mount:
-        mount = peer.mount
-        if info.startswith(mount) and info[len(mount) : len(mount) + 1] in {"", "/"}:
-            info = info[len(mount) :]  # the proxy in front has not taken it off
-    environ["REQUEST_METHOD"] = line.method_text
-    environ["PATH_INFO"] = info
-    environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
-    if line.query:
-        environ["QUERY_STRING"] = line.query.decode("latin-1")
-    if line.version != b"1.1":
-        environ["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
+    if head is not peer.head:
+        if peer.head is None or head.fields is not peer.head.fields:
+            peer.variables = field_variables(head.fields)
+        _set_line(peer.variables, head.line, peer.mount)
+        peer.head = head
+    environ |= peer.variables
     context = exchange.context
     if context is exchange.server_connection.context:
         environ["REMOTE_ADDR"] = peer.address
         environ["REMOTE_PORT"] = peer.port
     else:
         _set_forwarded(environ, context)
-    if head.section is None or head.section_fields is not peer.fields:
-        peer.variables = field_variables(head.fields)
-        peer.fields = head.section_fields
-    environ |= peer.variables
     return environ
+
+
+def _set_line(variables: dict[str, str], line: RequestLine, mount: str) -> None:
+    path = line.path
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    info = path.decode("latin-1")
+    if mount and info.startswith(mount) and info[len(mount) : len(mount) + 1] in {"", "/"}:
+        info = info[len(mount) :]  # the proxy in front has not taken it off
+    variables["REQUEST_METHOD"] = line.method_text
+    variables["PATH_INFO"] = info
+    variables["QUERY_STRING"] = line.query.decode("latin-1")
+    variables["REQUEST_URI"] = variables["RAW_URI"] = line.target.decode("latin-1")
+    variables["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
 
 
 def field_variables(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -194,9 +196,15 @@ def environ_key(name: bytes) -> str:
 
 
 def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
-    """Set the address and the scheme that a trusted proxy has reported."""
-    environ["REMOTE_ADDR"] = context.remote_ip
+    """Set what a trusted proxy has reported: address, scheme, server and the path below which it has put us."""
+    environ["REMOTE_ADDR"] = context.remote_ip if context.has_remote else ""
     environ["REMOTE_PORT"] = str(context.remote_port or "")
+    if context.forwarded_server:
+        name, port = context.local_address
+        environ["SERVER_NAME"] = name
+        environ["SERVER_PORT"] = str(port)
+    if context.prefix:
+        environ["SCRIPT_NAME"] = unquote_to_bytes(context.prefix).decode("latin-1") + environ["SCRIPT_NAME"]
     environ["wsgi.url_scheme"] = context.protocol
     if context.protocol == "https":
         environ["HTTPS"] = "on"

@@ -1,0 +1,36 @@
+"""What stands between the connections and the application's delegate, as the settings ask for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bridge.config import Config
+from bridge.core.translate import adapt
+from bridge.supervisor.limits import ConcurrencyLimit
+
+if TYPE_CHECKING:
+    from bridge.core.parameters import Observer
+
+__all__ = ["front"]
+
+
+def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
+    """Return *delegate*, as a native one, behind what is switched on.
+
+    Args:
+        config: The settings.
+        delegate: The application's, of any kind.
+        observers: Those that have to be told of exchanges are added here.
+    """
+    if not hasattr(delegate, "start_exchange"):
+        delegate = adapt(delegate, decompress=False)
+    if config.limit_concurrency is not None:
+        delegate = limit = ConcurrencyLimit(delegate, config.limit_concurrency)
+        observers.append(limit)
+    if config.proxy_headers:
+        from bridge.core.proxies import ProxyDelegate, ProxyPolicy
+
+        delegate = ProxyDelegate(
+            delegate, ProxyPolicy(config.forwarded_allow_ips, config.forwarded_hops, config.forwarded_fields)
+        )
+    return delegate

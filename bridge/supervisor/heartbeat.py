@@ -1,0 +1,85 @@
+"""Signs of life of an event loop, and where threads stand that give none."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from bridge.core.log import gen_log
+
+__all__ = ["DUMP_SIGNAL", "Heartbeat", "interval", "write_stacks_on_signal"]
+
+#: Makes a worker write where its threads stand, whatever they do: no thread has to run Python code for that.
+DUMP_SIGNAL = signal.SIGUSR2
+
+
+def interval(timeout: float | None) -> float:
+    """Return the seconds between two beats for a loop that may stand still for *timeout* seconds."""
+    return 1.0 if timeout is None else min(1.0, timeout / 4)
+
+
+def write_stacks_on_signal(descriptor: int) -> None:
+    """Write the stacks of all threads to *descriptor* when DUMP_SIGNAL comes."""
+    faulthandler.register(DUMP_SIGNAL, file=descriptor, all_threads=True, chain=False)
+
+
+class Heartbeat:
+    """Beats on the loop, and watches the threads that run WSGI requests.
+
+    Args:
+        loop: The loop.
+        timeout: Seconds after which a thread that is still at the same request is reported; None for never.
+        beat: Called with every beat while the server is of use: not while every thread of a full pool has been stuck
+            for the timeout and requests wait.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float | None, beat: Callable[[], None]) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._beat = beat
+        self._since: dict[int, tuple[object, float]] = {}
+        self._reported: dict[int, object] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._run()
+
+    def stop(self) -> None:
+        """Beat no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _run(self) -> None:
+        self._timer = self._loop.call_later(interval(self._timeout), self._run)
+        if self._timeout is None or not self._stuck(self._timeout):
+            self._beat()
+
+    def _stuck(self, timeout: float) -> bool:
+        """Report the threads that have been at one job for too long; tell whether that are all, and more is waiting."""
+        threadpool = sys.modules.get("bridge.adapters.wsgi.threadpool")
+        if threadpool is None:
+            return False
+        now = self._loop.time()
+        workers: list[Any] = [thread for thread in threading.enumerate() if isinstance(thread, threadpool.Worker)]
+        since = {}
+        stuck = []
+        for worker in workers:
+            job = worker.job
+            if job is None:
+                continue
+            before = self._since.get(id(worker))
+            since[id(worker)] = before if before is not None and before[0] is job else (job, now)
+            if now - since[id(worker)][1] >= timeout:
+                stuck.append(worker)
+        self._since = since
+        for worker in stuck:
+            if self._reported.get(id(worker)) is not worker.job:
+                self._reported[id(worker)] = worker.job
+                gen_log.warning("%s has been busy for %g s; it is here:\n%s", worker.name, timeout, worker.stack())
+        return bool(stuck) and any(
+            pool.queue and len([worker for worker in stuck if worker.pool is pool]) >= pool.maximum
+            for pool in {worker.pool for worker in stuck}
+        )

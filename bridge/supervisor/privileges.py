@@ -1,0 +1,70 @@
+"""User and group of the process: given up after the sockets are bound."""
+
+from __future__ import annotations
+
+import os
+
+from bridge.config import Config
+from bridge.errors import ConfigError
+
+__all__ = ["drop_privileges", "owner_ids"]
+
+
+def drop_privileges(config: Config) -> None:
+    """Become ``--user`` and ``--group``, with the user's other groups; nothing without them.
+
+    Raises:
+        ConfigError: They do not exist, or this process may not become them.
+    """
+    if config.user is None and config.group is None:
+        return
+    user = None if config.user is None else _user("--user", config.user)
+    group = None if config.group is None else _group("--group", config.group)
+    if group is None and user is not None:
+        group = user[1]
+    try:
+        if user is not None and os.geteuid() == 0:
+            assert group is not None
+            os.initgroups(user[2], group)
+        elif group is not None and os.geteuid() == 0:
+            os.setgroups([group])
+        if group is not None and (os.getgid(), os.getegid()) != (group, group):
+            os.setgid(group)
+        if user is not None and (os.getuid(), os.geteuid()) != (user[0], user[0]):
+            os.setuid(user[0])
+    except OSError as exc:
+        who = f"--user {config.user}" if config.user is not None else f"--group {config.group}"
+        raise ConfigError(f"{who}: {exc.strerror}; only root can become somebody else") from exc
+
+
+def owner_ids(option: str, owner: str) -> tuple[int, int]:
+    """Return user and group number of ``USER``, ``USER:GROUP`` or ``:GROUP``; -1 for what is to stay.
+
+    Raises:
+        ConfigError: One of them does not exist.
+    """
+    user, _, group = owner.partition(":")
+    return (
+        _user(option, user)[0] if user else -1,
+        _group(option, group) if group else -1,
+    )
+
+
+def _user(option: str, name: str) -> tuple[int, int, str]:
+    """Return the number, the group's number and the name of a user."""
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(f"{option}: there is no user {name!r}") from None
+    return entry.pw_uid, entry.pw_gid, entry.pw_name
+
+
+def _group(option: str, name: str) -> int:
+    import grp
+
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f"{option}: there is no group {name!r}") from None

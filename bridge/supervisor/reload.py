@@ -1,0 +1,114 @@
+"""Source files under watch, for ``--reload``.
+
+The watching is done by a process of its own, so that the master has neither threads nor a library of somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from bridge.config import Config
+from bridge.errors import ConfigError
+from bridge.supervisor.channel import Channel, Message
+
+__all__ = ["Watcher", "watched"]
+
+_NEVER = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", "node_modules", ".mypy_cache", ".pytest_cache"})
+
+
+class Watcher:
+    """Reports changed files: :meth:`receive` returns ``["changed", path, ...]`` messages.
+
+    Args:
+        config: Says what to watch.
+
+    Raises:
+        ConfigError: watchfiles is not installed, or a directory does not exist.
+    """
+
+    def __init__(self, config: Config) -> None:
+        try:
+            import watchfiles  # noqa: F401 - only to see whether it is there
+        except ImportError:
+            raise ConfigError("--reload: watchfiles is not installed; `pip install 'bridge[reload]'`") from None
+        directories = config.reload_dir or (config.app_dir or os.getcwd(),)
+        for directory in directories:
+            if not os.path.isdir(directory):
+                raise ConfigError(f"--reload-dir {directory}: not a directory")
+        self._channel, theirs = Channel.pair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._channel.close()
+            sys.exit(_watch(config, directories, theirs))
+        theirs.close()
+
+    @property
+    def open(self) -> bool:
+        """There may be news."""
+        return self._channel.open
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable with the news."""
+        return self._channel.fileno()
+
+    def receive(self) -> list[Message]:
+        """Return the news."""
+        return self._channel.receive()
+
+    def close(self) -> None:
+        """End the watching process."""
+        self._channel.close()
+
+
+def _watch(config: Config, directories: tuple[str, ...], channel: Channel) -> int:
+    """Watch until the master is gone; in the child."""
+    from watchfiles import watch
+
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    changes = watch(
+        *directories,
+        watch_filter=lambda _, path: watched(config, directories, path),
+        debounce=max(int(config.reload_delay * 1000), 1),
+        step=max(int(config.reload_delay * 500), 1),
+        rust_timeout=500,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    )
+    for found in changes:
+        if found:
+            channel.send("changed", *sorted({_short(path) for _, path in found})[:10])
+        channel.receive()  # notices when the master is gone
+        if not channel.open:
+            break
+    return 0
+
+
+def watched(config: Config, directories: tuple[str, ...], path: str) -> bool:
+    """Tell whether a change of the file *path* matters."""
+    name = os.path.basename(path)
+    inside = next((os.path.relpath(path, root) for root in directories if Path(path).is_relative_to(root)), name)
+    parts = Path(inside).parts
+    if any(part in _NEVER for part in parts):
+        return False
+    for pattern in config.reload_exclude:
+        if fnmatch(inside, pattern) or any(fnmatch(part, pattern) for part in parts):
+            return False
+    return name.endswith(".py") or any(
+        fnmatch(name, pattern) or fnmatch(inside, pattern) for pattern in config.reload_include
+    )
+
+
+def _short(path: str) -> str:
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return path
+    return path if relative.startswith("..") else relative

@@ -1,0 +1,153 @@
+"""From settings to a running server: in this process, or under a master with workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bridge.adapters.lifespan import LifespanFailed
+from bridge.config import Config
+from bridge.core.log import gen_log
+from bridge.supervisor.checks import check
+from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK
+from bridge.supervisor.loops import Signals, loop_factory
+from bridge.supervisor.sockets import BindError
+
+__all__ = ["run"]
+
+
+def run(config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> int:
+    """Serve until a signal says stop; return the process's exit status.
+
+    0 after a stop that was asked for, 1 when an address cannot be listened on, 4 when the application's lifespan fails.
+
+    Args:
+        config: The settings.
+        app: The application; without it, what ``config.target`` names is imported.
+        read_config: Reads the settings anew when a reload is asked for; raises ConfigError.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+        TargetError: The target cannot be imported, or it cannot be told what it is.
+        SystemExit: In worker processes.
+    """
+    from bridge.supervisor.logs import configure
+
+    configure(config)
+    check(config)
+    if config.umask is not None:
+        os.umask(config.umask)
+    try:
+        if config.workers is None and not config.reload:
+            return _run_alone(config, app)
+        return _run_master(config, app, read_config)
+    except BindError as exc:
+        print(f"bridge: {exc}", file=sys.stderr)
+        return BIND_FAILED
+    except LifespanFailed as exc:
+        print(f"bridge: {config.target}: lifespan startup failed: {exc}", file=sys.stderr)
+        return LIFESPAN_FAILED
+
+
+def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
+    from bridge.supervisor.master import Master
+    from bridge.supervisor.pidfile import PidFile
+
+    master = Master(config, app, read_config)
+    pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
+    if pid_file is not None:
+        master.on_ready = pid_file.write
+    if config.reload:
+        from bridge.supervisor.reload import Watcher
+
+        master.watch = Watcher(config)
+    try:
+        return master.run()
+    finally:
+        if pid_file is not None:
+            pid_file.remove()  # only if it names this process
+
+
+def _run_alone(config: Config, app: Any) -> int:
+    from bridge.supervisor.pidfile import PidFile
+
+    pid_file = PidFile(config.pid) if config.pid is not None else None
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+            runner.run(_Alone(config, app).run())
+    finally:
+        if pid_file is not None:
+            pid_file.remove()
+    return OK
+
+
+class _Alone:
+    """One process without a master: the server, signals, systemd."""
+
+    def __init__(self, config: Config, app: Any) -> None:
+        from bridge.supervisor.server import Server
+        from bridge.supervisor.systemd import Notifier
+
+        self._config = config
+        self._server = Server(config, app)
+        self._app = app
+        self._notifier = Notifier()
+
+    async def run(self) -> None:
+        """Serve until a signal."""
+        from bridge.supervisor.server import announce, serving_line
+
+        loop = asyncio.get_running_loop()
+        server = self._server
+        numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
+        await server.startup()
+        try:
+            with Signals(numbers, self._signalled):
+                announce(serving_line(self._config, self._app, server.kind, server.sockets))
+                self._notifier.ready("serving")
+                if self._notifier.watchdog is not None:
+                    self._alive(loop, self._notifier.watchdog)
+                await server.stopped()
+                self._notifier.stopping("stopping")
+                await server.shutdown()
+        finally:
+            await server.shutdown()
+
+    def _alive(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._notifier.alive()
+        loop.call_later(seconds, self._alive, loop, seconds)
+
+    def _signalled(self, number: int) -> None:
+        """Stop gracefully at the first signal, at once at the second."""
+        from bridge.supervisor.server import FAST
+
+        server = self._server
+        name = signal.Signals(number).name
+        if name in _NEED_MASTER:
+            gen_log.warning("%s needs a master process: start with --workers", name)
+        elif name == "SIGHUP":
+            gen_log.info("SIGHUP: log files and certificates are read anew; new code needs --workers")
+            server.reopen_logs()
+            server.reload_certificates()
+        elif name == "SIGUSR1":
+            server.reopen_logs()
+        elif server.should_exit:
+            gen_log.warning("Stopping at once on %s", name)
+            server.force()
+        else:
+            gen_log.info("Stopping on %s", name)
+            graceful = self._config.timeout_graceful_shutdown
+            if name == "SIGQUIT":
+                server.force()
+            elif name == "SIGINT":
+                server.stop(FAST if graceful is None else min(FAST, graceful))
+            else:
+                server.stop()
+
+
+_HANDLED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
+_NEED_MASTER = frozenset({"SIGUSR2", "SIGTTIN", "SIGTTOU"})

@@ -1,0 +1,113 @@
+"""A new master for the same sockets: started on SIGUSR2 with whatever is installed by now.
+
+The sockets are inherited; a pipe tells the old master that the new one serves. If it closes without a word, the new
+one has failed, and the old one goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Self
+
+from bridge.supervisor.sockets import Listener
+
+__all__ = ["Handover", "Successor"]
+
+_VARIABLE = "BRIDGE_HANDOVER"
+_READY = b"ready"
+
+
+class Successor:
+    """The old master's view of the new one.
+
+    Args:
+        listeners: What is handed over.
+        notify_socket: Where systemd listens, if it does.
+
+    Attributes:
+        pid: The new process.
+        ready: It serves.
+
+    Raises:
+        OSError: The process cannot be started.
+    """
+
+    def __init__(self, listeners: Iterable[Listener], notify_socket: str = "") -> None:
+        self.ready = False
+        self._pipe, theirs = os.pipe()
+        passed = {str(listener.address): [sock.fileno() for sock in listener.sockets] for listener in listeners}
+        environ = {name: value for name, value in os.environ.items() if name not in {"LISTEN_PID", "WATCHDOG_PID"}}
+        environ[_VARIABLE] = json.dumps({"listeners": passed, "ready": theirs})
+        if notify_socket:
+            environ["NOTIFY_SOCKET"] = notify_socket
+        numbers = [number for numbers in passed.values() for number in numbers] + [theirs]
+        try:
+            for number in numbers:
+                os.set_inheritable(number, True)
+            self.pid = os.posix_spawn(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(theirs)
+            for number in numbers[:-1]:
+                os.set_inheritable(number, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable with the news."""
+        return self._pipe
+
+    def take_word(self) -> bool:
+        """Read the news; tell whether the new master serves."""
+        self.ready = os.read(self._pipe, 100) == _READY
+        return self.ready
+
+    def close(self) -> None:
+        """Listen no more."""
+        os.close(self._pipe)
+
+
+class Handover:
+    """The new master's view of the old one.
+
+    Attributes:
+        descriptors: Listening sockets by the text of their address.
+    """
+
+    def __init__(self, descriptors: dict[str, list[int]], pipe: int) -> None:
+        self.descriptors = descriptors
+        self._pipe = pipe
+
+    @classmethod
+    def received(cls) -> Self | None:
+        """Return what an old master has handed to this process; None if there is none."""
+        text = os.environ.pop(_VARIABLE, "")
+        if not text:
+            return None
+        handed = json.loads(text)
+        os.set_inheritable(handed["ready"], False)
+        return cls(handed["listeners"], handed["ready"])
+
+    def close_rest(self, listeners: Iterable[Listener]) -> None:
+        """Close the sockets that are not among *listeners*: the settings have changed."""
+        taken = {sock.fileno() for listener in listeners for sock in listener.sockets}
+        for numbers in self.descriptors.values():
+            for number in numbers:
+                if number not in taken:
+                    os.close(number)
+
+    def ready(self) -> None:
+        """Tell the old master to retire."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended in the meantime
+            os.write(self._pipe, _READY)
+        self.close()
+
+    def close(self) -> None:
+        """Say nothing more."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
