@@ -104,7 +104,7 @@ class ResponseHead:
         head = ResponseHead.__new__(ResponseHead)
         head.status, head.line = self.status, self.line
         lines, _, special = self.fields
-        head.fields = (lines, length, special)
+        head.fields = ([*without_length(lines), b"content-length: %d\r\n" % length], length, special)
         return head
 
 

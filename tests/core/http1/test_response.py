@@ -14,6 +14,7 @@ from bridge.core.http1.content import ChunkedContent
 from bridge.core.http1.head import Limits, parse_fields
 from bridge.core.http1.response import (
     LAST_CHUNK,
+    ResponseHead,
     check_fields,
     chunk,
     encode_fields,
@@ -251,6 +252,32 @@ def test_upgrade_is_told_and_not_sent_by_itself() -> None:
     assert lines == []
     assert special is not None
     assert special.upgrade == b"websocket"
+
+
+# ---------------------------------------------------------------------- heads that are made in advance
+
+
+def test_a_head_with_a_length_says_so_on_the_wire() -> None:
+    for fields in ([], [(b"content-length", b"99")], [(b"x", b"y")]):
+        head = ResponseHead(200, fields)
+        before = head.fields
+        lines, length, special = head.with_length(5).fields
+        assert length == 5
+        assert [line for line in lines if line.startswith(b"content-length")] == [b"content-length: 5\r\n"]
+        assert special is None
+        assert head.fields == before
+
+
+def test_a_head_is_checked_when_it_is_made() -> None:
+    assert ResponseHead(404, [(b"x", b"y")], b"Odd").line == b"HTTP/1.1 404 Odd\r\n"
+    assert ResponseHead(101, []).status == 101
+    for status, fields, reason in (
+        *((status, [], b"") for status in (99, 100, 102, 199, 1000, "200")),
+        (200, [(b"x", b"a\nb")], b""),
+        (200, [], b"OK\r\n"),
+    ):
+        with pytest.raises(LocalProtocolError):
+            ResponseHead(status, fields, reason)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------- what is kept
