@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,45 +17,48 @@ from bridge.errors import ConfigError
 
 
 class FakeServer:
-    """What the command needs of the server: made from a `Config`, runs, returns a status or raises."""
+    """What the command needs of the supervisor: given a `Config`, returns a status or raises."""
 
-    started: list[Config]
-    outcome: int | BaseException
+    def __init__(self) -> None:
+        self.started: list[Config] = []
+        self.outcome: int | BaseException = 0
+        self.read_config: Callable[[], Config] | None = None
 
-    def __init__(self, config: Config) -> None:
+    def run(self, config: Config, read_config: Callable[[], Config] | None = None) -> int:
         self.started.append(config)
-
-    def run(self) -> int:
+        self.read_config = read_config
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> type[FakeServer]:
-    module = types.ModuleType("bridge.supervisor.server")
-    FakeServer.started, FakeServer.outcome = [], 0
-    module.Server = FakeServer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "bridge.supervisor.server", module)
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    fake = FakeServer()
+    module = types.ModuleType("bridge.supervisor.start")
+    module.run = fake.run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bridge.supervisor.start", module)
     for name in ("BRIDGE_TARGET", "BRIDGE_PORT", "PORT"):
         monkeypatch.delenv(name, raising=False)
-    return FakeServer
+    return fake
 
 
-def test_run_starts_the_server_and_returns_its_status(server: type[FakeServer]) -> None:
+def test_run_starts_the_server_and_returns_its_status(server: FakeServer) -> None:
     server.outcome = 7
     assert cli.main(["run", "shop:app", "--port", "0"]) == 7
     [config] = server.started
     assert (config.target, config.port) == ("shop:app", 0)
+    assert server.read_config is not None
+    assert server.read_config() == config
 
 
-def test_arguments_are_the_processes_by_default(server: type[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_are_the_processes_by_default(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bridge", "run", "shop:app"])
     assert cli.main() == 0
     assert server.started[0].target == "shop:app"
 
 
-def test_the_target_may_come_from_the_environment(server: type[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_target_may_come_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_TARGET", "shop:app")
     assert cli.main(["run"]) == 0
     assert server.started[0].target == "shop:app"
@@ -75,21 +79,19 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("argv", "message"), WRONG)
-def test_wrong_arguments(
-    server: type[FakeServer], capsys: pytest.CaptureFixture[str], argv: list[str], message: str
-) -> None:
+def test_wrong_arguments(server: FakeServer, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
     assert cli.main(argv) == 2
     assert capsys.readouterr() == ("", message)
     assert server.started == []
 
 
-def test_a_configuration_error_of_the_server(server: type[FakeServer], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_error_of_the_server(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.outcome = ConfigError("--ssl-certfile: 'x.pem' cannot be read")
     assert cli.main(["run", "a:app"]) == 2
     assert capsys.readouterr() == ("", "bridge: --ssl-certfile: 'x.pem' cannot be read\n")
 
 
-def test_a_target_that_cannot_be_loaded(server: type[FakeServer], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_that_cannot_be_loaded(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TargetError) as missing:
         load_target("no_such_module_anywhere:app", factory=False, app_dir=None)
     server.outcome = missing.value
@@ -97,7 +99,7 @@ def test_a_target_that_cannot_be_loaded(server: type[FakeServer], capsys: pytest
     assert capsys.readouterr() == ("", f"bridge: {missing.value}\n")
 
 
-def test_a_target_whose_code_raised(server: type[FakeServer], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_whose_code_raised(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.outcome = TargetError("a:app: importing module 'a' raised KeyError: 'b'", "Traceback ...\nKeyError: 'b'\n")
     assert cli.main(["run", "a:app"]) == 3
     assert capsys.readouterr() == (
@@ -106,7 +108,7 @@ def test_a_target_whose_code_raised(server: type[FakeServer], capsys: pytest.Cap
     )
 
 
-def test_interrupted_while_the_application_is_imported(server: type[FakeServer]) -> None:
+def test_interrupted_while_the_application_is_imported(server: FakeServer) -> None:
     server.outcome = KeyboardInterrupt()
     assert cli.main(["run", "a:app"]) == 130
 
