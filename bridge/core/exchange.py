@@ -20,6 +20,7 @@ from bridge.core.http1.response import (
     status_line,
     without_length,
 )
+from bridge.core.sendfile import read_piece, send_range
 from bridge.core.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.errors import ConnectionGone, LocalProtocolError
 
@@ -222,6 +223,40 @@ class Exchange:
             raise ConnectionGone("the peer closed the connection")
         else:
             raise LocalProtocolError("content after the end of the response")
+
+    async def send_file(self, file: int, offset: int, count: int) -> None:
+        """Send a part of a file as content, behind the head if this is the first; it does not end the response.
+
+        The kernel copies where it can (``sendfile``: no TLS, no chunks); else the file is read piece by piece. Nothing
+        else may be sent, and the file has to stay open, until this is done.
+
+        Args:
+            file: The descriptor of a regular file; its position is neither used nor moved.
+            offset: Where to begin, in bytes.
+            count: How many bytes to send.
+
+        Raises:
+            LocalProtocolError: As :meth:`send`; or the file is shorter, and the connection has to be ended.
+            ConnectionGone: The peer left.
+        """
+        if self.writing is not CONTENT:
+            self.send()  # the head; or it raises what is right
+        if not count or self.head.line.method == b"HEAD" or self.status in {204, 304}:
+            return
+        connection = self.server_connection
+        length = self._length
+        if 0 <= length < self.content_sent + count:
+            raise LocalProtocolError(f"a file of {count} bytes for a Content-Length of {length} bytes")
+        sent = 0
+        if count >= _JOIN_MAX and length != _CHUNKED:
+            sent = await send_range(connection, file, offset, count)
+            self.content_sent += sent
+        while sent < count:
+            if connection.write_paused:
+                await connection.writable()
+            data = read_piece(file, offset + sent, min(count - sent, 65536))
+            sent += len(data)
+            self.send(data)
 
     def end(self, trailers: Iterable[tuple[bytes, bytes]]) -> None:
         """End the response with a trailer section where the framing has room for one (RFC 9112 section 7.1.2).

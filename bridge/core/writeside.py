@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bridge.core.clock import NEVER, Clock
 from bridge.core.log import gen_log
+from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
     from bridge.core.context import ConnectionContext
@@ -26,13 +27,16 @@ class WriteSide(asyncio.Protocol):
         transport: The transport; None before and after the connection.
         write_paused: More is waiting to be sent than the high-water mark.
         write_deadline: Loop time in seconds at which the peer must have read something.
+        file_left: Bytes that a file sent past the transport still has; see ``bridge.core.sendfile``.
     """
 
     __slots__ = (
+        "_high_water",
         "_unsent",
         "_waiters",
         "clock",
         "context",
+        "file_left",
         "loop",
         "params",
         "transport",
@@ -54,6 +58,8 @@ class WriteSide(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.write_paused = False
         self.write_deadline = NEVER
+        self.file_left = 0
+        self._high_water = params.high_water
         self._unsent = 0
         self._waiters: list[asyncio.Future[None]] | None = None
 
@@ -63,9 +69,14 @@ class WriteSide(asyncio.Protocol):
             self.transport.write(data)
 
     def write_parts(self, parts: list[bytes]) -> None:
-        """Hand bytes to the transport without joining them here."""
-        if self.transport is not None:
-            self.transport.writelines(parts)
+        """Hand bytes to the transport, without joining them here if it can take them so."""
+        transport = self.transport
+        if isinstance(transport, asyncio.WriteTransport):
+            # asyncio's writelines() never pauses the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the loop's
+            # selector when the connection has just been lost; uvloop's, which is no WriteTransport, does neither.
+            transport.write(b"".join(parts))
+        elif transport is not None:
+            transport.writelines(parts)
 
     def pause_writing(self) -> None:
         """Let writers wait: the transport's buffer is above its high-water mark."""
@@ -77,6 +88,31 @@ class WriteSide(asyncio.Protocol):
         self.write_paused = False
         self.write_deadline = NEVER
         self.wake_writers(None)
+
+    def set_high_water(self, size: int) -> None:
+        """Pause writers when more than *size* bytes wait to be sent."""
+        self._high_water = size
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=size)
+
+    async def emptied(self) -> None:
+        """Wait until nothing waits to be sent.
+
+        Raises:
+            ConnectionGone: The connection ended first.
+        """
+        transport = self.transport
+        if transport is None:
+            raise ConnectionGone("the peer closed the connection")
+        if not transport.get_write_buffer_size():
+            return
+        transport.set_write_buffer_limits(high=0)
+        try:
+            while self.write_paused:
+                await self.writable()
+        finally:
+            if self.transport is not None:
+                self.transport.set_write_buffer_limits(high=self._high_water)
 
     def writable(self) -> asyncio.Future[None]:
         """Return a future that is done when the transport's buffer is below its low-water mark again.
@@ -104,12 +140,12 @@ class WriteSide(asyncio.Protocol):
     def watch_writing(self) -> None:
         """From now on the peer has to read something within every write timeout."""
         if self.transport is not None:
-            self._unsent = self.transport.get_write_buffer_size()
+            self._unsent = self.transport.get_write_buffer_size() + self.file_left
             self.write_deadline = self.clock.after(self.params.write_timeout)
 
     def peer_reads(self, transport: asyncio.Transport) -> bool:
         """Tell, when the write deadline has passed, whether the peer has read something; if so, watch on."""
-        unsent = transport.get_write_buffer_size()
+        unsent = transport.get_write_buffer_size() + self.file_left
         if unsent and unsent >= self._unsent:
             gen_log.info("Timeout writing to %s: %d bytes unsent", self.context, unsent)
             self.write_deadline = NEVER
