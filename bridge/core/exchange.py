@@ -175,8 +175,8 @@ class Exchange:
             if self.writing is CLOSED:
                 raise ConnectionGone("the peer closed the connection")
             raise LocalProtocolError("the response head was sent already")
-        if status < 200 and status != 101:
-            raise LocalProtocolError(f"{status} is no final status")
+        if status < 200:
+            self._check_upgrade(status)
         line = STATUS_LINES.get(status)
         if line is None or reason:
             line = status_line(status, reason)
@@ -195,6 +195,8 @@ class Exchange:
             if self.writing is CLOSED:
                 raise ConnectionGone("the peer closed the connection")
             raise LocalProtocolError("the response head was sent already")
+        if head.status < 200:
+            self._check_upgrade(head.status)
         self._lines, self._length, self._special = head.fields
         self._status_line = head.line
         self.status = head.status
@@ -282,11 +284,21 @@ class Exchange:
             self.server_connection.cut(clean=self._length != _UNTIL_CLOSE)
 
     def abort(self) -> None:
-        """Reset the connection."""
-        if self.writing is not CLOSED:
+        """Reset the connection, if it still serves this exchange."""
+        if self.server_connection.exchange is self:
             self.server_connection.cut(clean=False)
 
     # ------------------------------------------------------------------ inside
+
+    def _check_upgrade(self, status: int) -> None:
+        """Refuse a status below 200, unless it is a 101 that was asked for and can be given (RFC 9110 section 7.8)."""
+        if status != 101:
+            raise LocalProtocolError(f"{status} is no final status")
+        if not self.head.upgrade:
+            raise LocalProtocolError("101 for a client that did not ask to switch protocols")
+        if self.server_connection.reads_content:
+            # The next protocol would take the rest of the content for its own first bytes.
+            raise LocalProtocolError("101 before the request's content was read")
 
     def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:
         connection = self.server_connection
@@ -332,12 +344,12 @@ class Exchange:
                 parts.append(b"\r\n")
             else:
                 parts.append(data)
-        transport = connection.transport
-        assert transport is not None  # or this exchange would be CLOSED
         if size < _JOIN_MAX:
+            transport = connection.transport
+            assert transport is not None  # or this exchange would be CLOSED
             transport.write(b"".join(parts))
         else:
-            transport.writelines(parts)
+            connection.write_parts(parts)
         self.content_sent = size
         if last:
             self.writing = DONE

@@ -127,11 +127,6 @@ class HTTP1ServerConnection(ServerConnection):
 
     # ------------------------------------------------------------------ for the exchanges
 
-    @property
-    def reads_content(self) -> bool:
-        """Content of the current request is still to come, or the delegate has not been told of its end."""
-        return self._content is not None
-
     def flushed(self) -> asyncio.Future[None]:
         """Return a future that is done when more may be written: one and the same while nobody has to wait."""
         if self.write_paused:

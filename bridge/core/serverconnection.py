@@ -437,6 +437,11 @@ class ServerConnection(WriteSide):
 
     # ------------------------------------------------------------------ the end of an exchange
 
+    @property
+    def reads_content(self) -> bool:
+        """Content of the current request is still to come, or the delegate has not been told of its end."""
+        return self._content is not None
+
     def must_close_after(self, exchange: Exchange) -> bool:
         """Tell, when a response is complete, whether what is unread of its request forbids another one."""
         if self._reading is not CONTENT or self._content is None:
