@@ -9,6 +9,7 @@ write and close, but the other side's bytes are HTTP's until ``detach`` gives th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
@@ -158,6 +159,7 @@ class IOStream(asyncio.Protocol):
             return
         if read.future.done():  # cancelled
             self._read = None
+            read.release()
             return
         try:
             size = read.size(self._buffer)
@@ -175,6 +177,7 @@ class IOStream(asyncio.Protocol):
         self._read = None
         data = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
+        read.release()
         read.future.set_result(read.result(data))
 
     def _read_last(self) -> None:
@@ -183,15 +186,17 @@ class IOStream(asyncio.Protocol):
         if read is None:
             return
         self._read = None
-        if read.future.done():
-            return
-        try:
-            size = read.closing(self._buffer)
-        except UnsatisfiableReadError:
-            size = -1
+        size = -1
+        if not read.future.done():
+            with contextlib.suppress(UnsatisfiableReadError):
+                size = read.closing(self._buffer)
+        if isinstance(read, CloseRead) and self.error is not None and not isinstance(self.error, ConnectionResetError):
+            size = -1  # a message cut off must not look like a whole one
         if size >= 0:
             self._satisfy(read, size)
-        else:
+            return
+        read.release()
+        if not read.future.done():
             read.future.set_exception(closed_error(self.error))
             read.future.exception()  # whoever does not wait for it gave up: nothing to log
 
@@ -290,7 +295,7 @@ class IOStream(asyncio.Protocol):
         if callback is not None:
             if self._closed:
                 self._end()
-            elif self._lender is None:
+            elif self._lender is None and self._is_connected():
                 self._start()
 
     def _end(self) -> None:
@@ -356,6 +361,13 @@ class IOStream(asyncio.Protocol):
         stream._starter = self._loop.create_task(stream._upgrade(self, server_side, server_hostname))
         return future
 
+    def _is_connected(self) -> bool:
+        try:
+            self.socket.getpeername()
+        except OSError:
+            return False
+        return True
+
     def _start(self) -> None:
         """Give a socket that is connected already its transport, in the background."""
         if self._transport is None and self._starter is None:
@@ -388,12 +400,12 @@ class IOStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: send what was written before."""
-        self._attach(cast("asyncio.Transport", transport))
         ready = self._ready
         if ready is not None:
             self._ready = None
             if not ready.done():
                 ready.set_result(self)
+        self._attach(cast("asyncio.Transport", transport))
 
     def _attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -517,6 +529,7 @@ class SSLIOStream(IOStream):
     ) -> None:
         self._server_side = server_side
         self._server_hostname = None
+        wrapped = isinstance(socket, ssl.SSLSocket)
         if isinstance(socket, ssl.SSLSocket):
             # asyncio does the handshake itself, on a plain socket
             ssl_options, self._server_side = socket.context, bool(socket.server_side)
@@ -524,6 +537,8 @@ class SSLIOStream(IOStream):
             socket = _plain(socket)
         super().__init__(TLSSocket(socket, None), **kwargs)
         self._options = ssl_options
+        if wrapped and self._is_connected():
+            self._start()
 
     async def _make_transport(self, server_hostname: str | None) -> None:
         options = _client_options(self._options, self._server_side)

@@ -43,6 +43,9 @@ class Read:
         """Return what the future gets for *data*."""
         return data
 
+    def release(self) -> None:
+        """Hold nothing any more: the read has ended."""
+
 
 class BytesRead(Read):
     """A number of bytes, or with *partial* any number up to it."""
@@ -59,19 +62,32 @@ class BytesRead(Read):
         return min(len(buffer), self._most) if len(buffer) >= self._least else -1
 
 
-class IntoRead(BytesRead):
-    """Bytes that are copied into a buffer of the reader's; the future gets their number."""
+class IntoRead(Read):
+    """Bytes that are copied into a buffer of the reader's as they come; the future gets their number."""
 
-    __slots__ = ("_target",)
+    __slots__ = ("_filled", "_least", "_target")
 
     def __init__(self, future: Any, target: Any, partial: bool) -> None:
+        super().__init__(future)
         self._target = memoryview(target).cast("B")
-        super().__init__(future, len(self._target), partial)
+        self._least = min(1, len(self._target)) if partial else len(self._target)
+        self._filled = 0
+
+    def size(self, buffer: bytearray) -> int:
+        """Take what there is, and leave nothing for :meth:`result`."""
+        number = min(len(buffer), len(self._target) - self._filled)
+        self._target[self._filled : self._filled + number] = buffer[:number]
+        del buffer[:number]
+        self._filled += number
+        return 0 if self._filled >= self._least else -1
 
     def result(self, data: bytes) -> int:
-        """Copy, and return the number."""
-        self._target[: len(data)] = data
-        return len(data)
+        """Return how many bytes were copied."""
+        return self._filled
+
+    def release(self) -> None:
+        """Let the reader resize its buffer."""
+        self._target.release()
 
 
 class UntilRead(Read):
