@@ -143,7 +143,8 @@ class Config:
         APPLICATION,
         MOUNTS,
         (),
-        "PATH=TARGET or HOST/PATH=TARGET: serve another application there; may be repeated; TARGET alone is mounted at /",
+        "PATH=TARGET or HOST/PATH=TARGET: serve another application there; may be repeated;"
+        " TARGET alone is mounted at /",
     )
 
     host: str = setting(BINDING, HOST, "127.0.0.1", "listen on this host; * means every interface")

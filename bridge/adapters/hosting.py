@@ -1,15 +1,18 @@
-"""An application of whatever interface, with what it needs to start and to stop."""
+"""Applications of whatever interface, with what they need to start and to stop."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bridge.adapters.detection import Interface
+from bridge.adapters.detection import Interface, interface_of
+from bridge.adapters.loading import load_target
 
 if TYPE_CHECKING:
     from bridge.config import Config
+    from bridge.core.websocket.connection import WebSocketOptions
 
-__all__ = ["Hosted", "host"]
+__all__ = ["Hosted", "host", "host_application"]
 
 
 class Hosted(Protocol):
@@ -18,16 +21,25 @@ class Hosted(Protocol):
     Attributes:
         delegate: What the HTTPServer takes.
         kind: The interface in words, for the line that says what is served.
+        late_limit: The delegate may change the limit of a request's content when it starts.
     """
 
     delegate: Any
     kind: str
+    late_limit: bool
 
     async def startup(self) -> None:
         """Make the application ready; called on the loop before a connection is accepted.
 
         Raises:
             LifespanFailed: It cannot start.
+        """
+
+    def stop(self, *, restart: bool) -> None:
+        """Tell the application that the server is about to stop; requests in progress go on.
+
+        Args:
+            restart: Another process serves the same addresses from now on.
         """
 
     async def shutdown(self, timeout: float | None) -> None:
@@ -40,8 +52,12 @@ class HostedDelegate:
     def __init__(self, app: Any, kind: str) -> None:
         self.delegate = app
         self.kind = kind
+        self.late_limit = not hasattr(app, "start_exchange")
 
     async def startup(self) -> None:
+        """Do nothing."""
+
+    def stop(self, *, restart: bool) -> None:
         """Do nothing."""
 
     async def shutdown(self, timeout: float | None) -> None:
@@ -51,20 +67,42 @@ class HostedDelegate:
 class HostedASGI:
     """An ASGI application: its lifespan around its requests."""
 
-    def __init__(self, app: Any, config: Config, kind: str) -> None:
+    late_limit = False
+
+    def __init__(self, app: Any, config: Config, kind: str, place: str) -> None:
         from bridge.adapters.asgi import ASGIDelegate
         from bridge.adapters.lifespan import Lifespan
 
         self.kind = kind
+        self._config = config
         self._lifespan = Lifespan(app, config.lifespan) if config.lifespan != "off" else None
-        self.delegate = ASGIDelegate(app, root_path=config.root_path)
+        self.delegate = ASGIDelegate(
+            app,
+            root_path=config.root_path + place,
+            outer_path=config.root_path,
+            websocket=_websocket_options(config),
+            timeout=config.timeout_request,
+            grace=config.timeout_disconnect_grace,
+            certificate=_certificate(config),
+            debug=config.log_level == "debug",
+        )
 
     async def startup(self) -> None:
-        """Run the lifespan's startup."""
+        """Run the lifespan's startup; requests run in copies of the context that it leaves."""
         if self._lifespan is not None:
             await self._lifespan.startup()
+            self.delegate.context = self._lifespan.context.copy()
             if self._lifespan.supported:
                 self.delegate.state = self._lifespan.state
+
+    def stop(self, *, restart: bool) -> None:
+        """Give the notice, to the lifespan and to requests, and set the times for WebSockets and streams."""
+        config = self._config
+        self.delegate.stop(
+            config.timeout_drain_websockets, config.timeout_drain_streams, code=1012 if restart else 1001
+        )
+        if self._lifespan is not None:
+            self._lifespan.notify()
 
     async def shutdown(self, timeout: float | None) -> None:
         """Wait for the tasks that outlive their responses, then run the lifespan's shutdown."""
@@ -76,13 +114,15 @@ class HostedASGI:
 class HostedWSGI:
     """A WSGI application on its threads."""
 
-    def __init__(self, app: Any, config: Config) -> None:
+    late_limit = False
+
+    def __init__(self, app: Any, config: Config, place: str) -> None:
         from bridge.adapters.wsgi import WSGIDelegate
 
         self.kind = f"WSGI, up to {config.threads} threads"
         self.delegate = WSGIDelegate(
             app,
-            root_path=config.root_path,
+            root_path=config.root_path + place,
             threads=config.threads,
             threads_min=config.threads_min,
             threads_idle=config.threads_idle,
@@ -93,21 +133,119 @@ class HostedWSGI:
     async def startup(self) -> None:
         """Do nothing: threads start with the first requests."""
 
+    def stop(self, *, restart: bool) -> None:
+        """Do nothing: running requests finish."""
+
     async def shutdown(self, timeout: float | None) -> None:
         """Let running requests finish, then end the threads."""
         await self.delegate.close(timeout)
 
 
-def host(app: Any, interface: Interface, config: Config) -> Hosted:
-    """Return *app* as something that can be started, served and stopped."""
+class HostedMount:
+    """Several applications, by host and path."""
+
+    late_limit = True
+
+    def __init__(self, places: list[tuple[str, str, Hosted]], config: Config) -> None:
+        from bridge.adapters.mount import Mount
+
+        self.delegate = Mount()
+        self._all = [hosted for _, _, hosted in places]
+        kinds = []
+        for name, path, hosted in places:
+            wsgi = isinstance(hosted, HostedWSGI)
+            limit = None if hosted.late_limit else config.body_limit(wsgi=wsgi)
+            self.delegate.add(path, hosted.delegate, host=name, limit=limit, limited=not hosted.late_limit)
+            kinds.append(f"{name}{path or '/'} {hosted.kind}")
+        self.kind = "; ".join(kinds)
+
+    async def startup(self) -> None:
+        """Start all; when one fails, stop those that have started."""
+        started: list[Hosted] = []
+        try:
+            for hosted in self._all:
+                await hosted.startup()
+                started.append(hosted)
+        except BaseException:
+            for hosted in reversed(started):
+                await hosted.shutdown(0)
+            self._all = []
+            raise
+
+    def stop(self, *, restart: bool) -> None:
+        """Tell all."""
+        for hosted in self._all:
+            hosted.stop(restart=restart)
+
+    async def shutdown(self, timeout: float | None) -> None:
+        """Stop all at once."""
+        await asyncio.gather(*(hosted.shutdown(timeout) for hosted in self._all))
+
+
+def host(config: Config, app: Any = None) -> Hosted:
+    """Return what *config* says is to be served: one application, or several by host and path.
+
+    Args:
+        config: The settings.
+        app: The application in place of ``config.target``; None to import that.
+
+    Raises:
+        TargetError: A target cannot be imported, or it cannot be told what it is.
+    """
+    if app is None and config.target:
+        app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
+    if not config.mount:
+        return host_application(app, interface_of(app, config.interface), config)
+    places = [] if app is None else [("", "", host_application(app, interface_of(app, config.interface), config))]
+    for name, path, target in config.mount:
+        mounted = load_target(target, factory=False, app_dir=config.app_dir)
+        places.append((name, path, host_application(mounted, interface_of(mounted, "auto"), config, path)))
+    return HostedMount(places, config)
+
+
+def host_application(app: Any, interface: Interface, config: Config, place: str = "") -> Hosted:
+    """Return *app* as something that can be started, served and stopped.
+
+    Args:
+        app: The application.
+        interface: What it is.
+        config: The settings.
+        place: The path it is mounted at, below ``config.root_path``; without a slash at the end.
+    """
     if interface is Interface.ASGI3:
-        return HostedASGI(app, config, "ASGI")
+        return HostedASGI(app, config, "ASGI", place)
     if interface is Interface.ASGI2:
         from asgiref.compatibility import guarantee_single_callable
 
         single = guarantee_single_callable(app)  # type: ignore[no-untyped-call]  # asgiref does not annotate it
-        return HostedASGI(single, config, "ASGI 2")
+        return HostedASGI(single, config, "ASGI 2", place)
     if interface is Interface.WSGI:
-        return HostedWSGI(app, config)
+        return HostedWSGI(app, config, place)
     kinds = {Interface.TORNADO: "Tornado delegate", Interface.DELEGATE: "delegate", Interface.CALLABLE: "callable"}
     return HostedDelegate(app, kinds[interface])
+
+
+def _websocket_options(config: Config) -> WebSocketOptions | None:
+    if not config.ws:
+        return None
+    from bridge.core.websocket.connection import WebSocketOptions
+    from bridge.core.websocket.extensions import DeflateOptions
+
+    return WebSocketOptions(
+        max_size=config.ws_max_size,
+        max_queue=config.ws_max_queue,
+        ping_interval=config.ws_ping_interval,
+        ping_timeout=config.ws_ping_timeout,
+        deflate=DeflateOptions() if config.ws_per_message_deflate else None,
+    )
+
+
+def _certificate(config: Config) -> str | None:
+    """Return the server's own certificate, the first one of its file (PEM)."""
+    if config.ssl_certfile is None:
+        return None
+    with open(config.ssl_certfile, encoding="ascii", errors="replace") as file:
+        text = file.read()
+    end = "-----END CERTIFICATE-----"
+    start = text.find("-----BEGIN CERTIFICATE-----")
+    return text[start : text.index(end, start) + len(end)] + "\n" if start >= 0 and end in text else None

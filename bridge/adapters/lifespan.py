@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -26,6 +28,7 @@ class Lifespan:
 
     Attributes:
         state: What the application put into ``scope["state"]``; requests get shallow copies.
+        context: What the application's lifespan task runs in; after the start it has what the startup has set.
         supported: The application takes part; False after a start in ``auto`` mode without one.
     """
 
@@ -36,6 +39,9 @@ class Lifespan:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._answer: asyncio.Future[str | None] | None = None
         self._stage = ""
+        self._received = False
+        self._wants_notice = False
+        self.context = contextvars.copy_context()
         self.state: dict[str, Any] = {}
         self.supported = True
 
@@ -45,10 +51,19 @@ class Lifespan:
         Raises:
             LifespanFailed: The application failed to start.
         """
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=self.context)
         error = await self._ask("startup")
         if error is not None:
             raise LifespanFailed(error)
+
+    def notify(self) -> None:
+        """Send lifespan.shutdown.notice, if the application has asked for it; nothing is waited for.
+
+        An application asks by ``"shutdown_notice": True`` in its lifespan.startup.complete. To others any message after
+        the startup means the shutdown, so they never get this one.
+        """
+        if self._wants_notice and self._task is not None and not self._task.done():
+            self._messages.put_nowait({"type": "lifespan.shutdown.notice"})
 
     async def shutdown(self, timeout: float | None) -> None:
         """Send lifespan.shutdown and wait for the answer and the end of the task; failures are logged.
@@ -83,15 +98,24 @@ class Lifespan:
             self._answer.set_result(reason)
 
     async def _run(self) -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+            "extensions": {"lifespan.shutdown.notice": {}},
+        }
         try:
-            await self._app(scope, self._messages.get, self._send)
-        except Exception as exc:
+            await self._app(scope, self._receive, self._send)
+        except (Exception, SystemExit) as exc:
             if self._stage == "startup" and self._answer is not None and not self._answer.done():
                 if self._mode == "auto":
-                    # The specification's way of saying "I have none"; a broken one cannot be told from it, so it is
-                    # named, without a traceback, where somebody who looks for it finds it.
-                    app_log.debug("The application has no lifespan: %r", exc)
+                    # The specification's way of saying "I have none". A broken one looks the same, but most that have
+                    # none do not even ask for a message.
+                    app_log.log(
+                        logging.WARNING if self._received else logging.DEBUG,
+                        "The application is served without a lifespan (--lifespan on would end the start): %r",
+                        exc,
+                    )
                     self.supported = False
                     self._settle(None)
                     return
@@ -100,6 +124,9 @@ class Lifespan:
                 return
             app_log.error("Exception in the application's lifespan", exc_info=exc)
             self._settle(f"the application raised {exc!r}")
+        except BaseException:
+            self._settle("it was cancelled")
+            raise
         else:
             if self._stage == "startup" and self._answer is not None and not self._answer.done():
                 self.supported = False
@@ -107,9 +134,15 @@ class Lifespan:
             else:
                 self._settle(None)
 
+    async def _receive(self) -> MutableMapping[str, Any]:
+        self._received = True
+        return await self._messages.get()
+
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         kind = message["type"]
         if kind == f"lifespan.{self._stage}.complete":
+            if self._stage == "startup":
+                self._wants_notice = bool(message.get("shutdown_notice", False))
             self._settle(None)
         elif kind == f"lifespan.{self._stage}.failed":
             self._settle(message.get("message", "") or "the application gave no reason")

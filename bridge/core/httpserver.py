@@ -224,6 +224,6 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             if self._connections:
                 await self._all_closed.wait()
             self._all_closed = None
-        if self._clock is not None:
+        if self._clock is not None and not self._clock.watched:  # WebSockets keep their deadlines
             self._clock.stop()
         return aborted

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from bridge.adapters.detection import interface_of
 from bridge.adapters.hosting import Hosted, host
-from bridge.adapters.loading import load_target
 from bridge.config import Config
 from bridge.core.http1.head import Limits
 from bridge.core.httpserver import HTTPServer
@@ -154,9 +152,7 @@ class Server:
             from bridge.supervisor.privileges import drop_privileges
 
             drop_privileges(config)
-        if self._app is None:
-            self._app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-        hosted = self._hosted = host(self._app, interface_of(self._app, config.interface), config)
+        hosted = self._hosted = host(config, self._app)
         self.kind = hosted.kind
         try:
             await hosted.startup()
@@ -183,7 +179,7 @@ class Server:
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
         http = _HTTPServer(
             delegate,
-            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=not hasattr(hosted.delegate, "start_exchange")),
+            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit),
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
         )
@@ -242,6 +238,7 @@ class Server:
         self.should_exit = True
         if self._lifetime is not None:
             self._lifetime.cancel()
+        hosted.stop(restart=self._idle_grace > 0)
         if not self._idle_grace and not self._forced:  # nobody else serves these addresses from now on
             http.accept_waiting()
         http.stop()

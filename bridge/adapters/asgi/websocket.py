@@ -144,7 +144,7 @@ class WebSocketExchange:
             if not (self._is_over() and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
         except BaseException:
-            self._finish(INTERNAL_ERROR)
+            self._finish(self._delegate.closing_code or INTERNAL_ERROR)
             raise
         else:
             if self._connection is None and not self._gone and not exchange.finished:

@@ -1,0 +1,123 @@
+"""Several applications on one port: a delegate that gives each exchange to the one that is mounted there.
+
+Requests are passed on as they came. The delegate that adapts an ASGI or WSGI application knows where it is mounted,
+and gives it its paths as those specifications say. Tornado's interface has no word for a place, and its ``path`` and
+``full_url()`` are the client's: such an application has the path it is mounted at in its own patterns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bridge.core.delegates import NOBODY
+from bridge.core.translate import adapt
+
+if TYPE_CHECKING:
+    from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
+    from bridge.core.exchange import Exchange
+    from bridge.core.serverconnection import ServerConnection
+
+__all__ = ["Mount"]
+
+_NO_LIMIT = 1 << 62
+
+
+class _Place(NamedTuple):
+    host: str  # lower case, without a port; "*.name" for every name below; empty for any
+    path: str  # decoded, without a slash at the end; empty for all paths
+    delegate: ConnectionDelegate
+    limit: int | None  # bytes of content; None leaves the connection's
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Names before patterns before any host; then long paths before short ones."""
+        rank = 2 if not self.host else 1 if self.host.startswith("*.") else 0
+        return rank, -len(self.host), -len(self.path)
+
+
+class Mount:
+    """A native delegate that looks at host and path; what is mounted nowhere is answered 404.
+
+    The most telling place wins: one for the very host before one for ``*.`` and the names below, before one for any
+    host; among these the longest path. A path matches itself and what follows it after a slash.
+    """
+
+    def __init__(self) -> None:
+        self._places: list[_Place] = []
+        # What the delegates keep for a connection: it has one place for that, and each believes it to be its own.
+        self._data: dict[ServerConnection, dict[int, Any]] = {}
+
+    def add(
+        self,
+        path: str,
+        delegate: Any,
+        *,
+        host: str = "",
+        limit: int | None = None,
+        limited: bool = False,
+    ) -> None:
+        """Mount a delegate.
+
+        Args:
+            path: Where, percent-decoded; ``/`` or empty for the root.
+            delegate: A native delegate, a Tornado-style one (``start_request``), or a callable that takes an
+                HTTPServerRequest. One that adapts an ASGI or WSGI application must know *path* as its root path.
+            host: For this host name only (without a port), or with ``*.`` in front for the names below it.
+            limit: The most bytes of a request's content; None for no limit.
+            limited: *limit* holds here; otherwise the server's own limit does.
+
+        Raises:
+            ValueError: The path does not begin with a slash, or something is mounted there.
+        """
+        path = path.rstrip("/")
+        if path and not path.startswith("/"):
+            raise ValueError(f"path {path!r} does not begin with a slash")
+        if any(place.host == host.lower() and place.path == path for place in self._places):
+            raise ValueError(f"two applications at {host}{path or '/'}")
+        native = delegate if hasattr(delegate, "start_exchange") else adapt(delegate)
+        most = (_NO_LIMIT if limit is None else limit) if limited else None
+        self._places.append(_Place(host.lower(), path, native, most))
+        self._places.sort(key=lambda place: place.order)
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        """Let the delegate that is mounted there start the exchange."""
+        head = exchange.head
+        path = head.line.path_text
+        for index, place in enumerate(self._places):  # noqa: B007 - it is used behind the loop
+            if (
+                path.startswith(place.path)
+                and path[len(place.path) : len(place.path) + 1] in {"", "/"}
+                and (not place.host or _is_host(head.host, place.host))
+            ) or (not place.path and not place.host):
+                break
+        else:
+            exchange.respond(404, [(b"content-type", b"text/plain; charset=utf-8")])
+            exchange.send(b"Not Found\r\n", True)
+            return NOBODY
+        if place.limit is not None:
+            exchange.max_body_size = place.limit
+        connection = exchange.server_connection
+        data = self._data.get(connection)
+        if data is None:
+            data = self._data[connection] = {}
+        connection.delegate_data = data.get(index)
+        try:
+            return place.delegate.start_exchange(exchange)
+        finally:
+            data[index] = connection.delegate_data
+
+    def on_close(self, connection: ServerConnection) -> None:
+        """Tell those that had exchanges on the connection."""
+        for index, data in self._data.pop(connection, {}).items():
+            connection.delegate_data = data
+            self._places[index].delegate.on_close(connection)
+
+
+def _is_host(field: bytes, host: str) -> bool:
+    """Tell whether a Host field's value names *host*, whatever the port."""
+    name = field.decode("ascii", "replace").lower()
+    bare, colon, port = name.rpartition(":")
+    if colon and (port.isdecimal() or not port):
+        name = bare
+    name = name.removesuffix(".")
+    return name.endswith(host[1:]) if host.startswith("*.") else name == host

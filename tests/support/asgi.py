@@ -1,0 +1,108 @@
+"""An ASGI application behind a real socket, and clients that say what they want byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from bridge.adapters.asgi import ASGIDelegate
+from bridge.core.httpserver import HTTPServer
+
+__all__ = ["Client", "Served", "connect", "served"]
+
+LIMIT = 10.0  # seconds after which a wait is a failed test
+
+
+class Served:
+    """A running server.
+
+    Attributes:
+        port: Where it listens, on 127.0.0.1.
+        http: The server.
+        delegate: Its delegate.
+    """
+
+    def __init__(self, port: int, http: HTTPServer, delegate: Any) -> None:
+        self.port = port
+        self.http = http
+        self.delegate = delegate
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any, *, params: Any = None, delegate: Any = None, **options: Any) -> AsyncIterator[Served]:
+    """Serve *app*, or *delegate*, while the block runs."""
+    delegate = ASGIDelegate(app, **options) if delegate is None else delegate
+    http = HTTPServer(delegate, params=params) if params is not None else HTTPServer(delegate)
+    http.listen(0, "127.0.0.1")
+    port = next(iter(http._sockets.values())).getsockname()[1]
+    try:
+        yield Served(port, http, delegate)
+    finally:
+        http.stop()
+        await http.drain(0)
+        if isinstance(delegate, ASGIDelegate):
+            await delegate.wait(0)
+
+
+class Client:
+    """One connection to a server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def get(self, target: str = "/", *fields: str) -> None:
+        """Send a GET request."""
+        self.send("\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *fields, "", ""]).encode())
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Return the status and the fields of the next response."""
+        async with asyncio.timeout(LIMIT):
+            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split(" ")[1]), fields
+
+    async def response(self) -> tuple[int, dict[str, str], bytes]:
+        """Return the next response with its content, for which it must have a length."""
+        status, fields = await self.head()
+        async with asyncio.timeout(LIMIT):
+            return status, fields, await self.reader.readexactly(int(fields.get("content-length", "0")))
+
+    async def rest(self) -> bytes:
+        """Return everything up to the end of the connection, which may be a reset."""
+        data = b""
+        async with asyncio.timeout(LIMIT):
+            with contextlib.suppress(ConnectionError):
+                while piece := await self.reader.read(65536):
+                    data += piece
+        return data
+
+    async def close(self) -> None:
+        """Close at once."""
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+    def reset(self) -> None:
+        """Reset the connection."""
+        import socket
+        import struct
+
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def connect(port: int) -> AsyncIterator[Client]:
+    """Connect while the block runs."""
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield client
+    finally:
+        await client.close()
