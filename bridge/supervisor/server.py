@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from bridge.adapters.detection import interface_of
 from bridge.adapters.hosting import Hosted, host
+from bridge.adapters.loading import load_target
 from bridge.config import Config
 from bridge.core.http1.head import Limits
 from bridge.core.httpserver import HTTPServer
@@ -152,7 +154,9 @@ class Server:
             from bridge.supervisor.privileges import drop_privileges
 
             drop_privileges(config)
-        hosted = self._hosted = host(config, self._app)
+        if self._app is None:
+            self._app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
+        hosted = self._hosted = host(self._app, interface_of(self._app, config.interface), config)
         self.kind = hosted.kind
         try:
             await hosted.startup()
@@ -179,7 +183,7 @@ class Server:
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
         http = _HTTPServer(
             delegate,
-            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit),
+            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=not hasattr(hosted.delegate, "start_exchange")),
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
         )
@@ -238,7 +242,6 @@ class Server:
         self.should_exit = True
         if self._lifetime is not None:
             self._lifetime.cancel()
-        hosted.stop(restart=self._idle_grace > 0)
         if not self._idle_grace and not self._forced:  # nobody else serves these addresses from now on
             http.accept_waiting()
         http.stop()
@@ -266,22 +269,26 @@ class Server:
 
     _waited_for: HTTPServer | None = None
 
-    def _waiting(self, count: int) -> None:
+    def _waiting(self, _: int) -> None:
         """Say what a stop waits for."""
         http = self._waited_for
         requests = []
+        idle = 0
         for connection in http.connections if http is not None else ():
             exchange = connection.exchange
             if exchange is not None:
                 line = exchange.head.line
                 requests.append(f"{line.method_text} {line.target[:60].decode('latin-1')}")
-        idle = count - len(requests)
+            elif connection.transport is not None and not connection.transport.is_closing():
+                idle += 1
         words = []
         if requests:
             more = f" and {len(requests) - 10} more" if len(requests) > 10 else ""
             words.append(f"{len(requests)} request{'s' * (len(requests) != 1)} ({', '.join(requests[:10])}{more})")
         if idle:
             words.append(f"{idle} connection{'s' * (idle != 1)} without a request")
+        if not words:
+            return
         limit = "" if self._timeout is None else f", for {self._timeout:g} s at most"
         gen_log.info("Stopping: waiting for %s%s", " and ".join(words), limit)
 

@@ -37,6 +37,7 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     """
     from bridge.supervisor.logs import configure
 
+    _fill_descriptors()
     configure(config)
     check(config)
     if config.umask is not None:
@@ -51,6 +52,15 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     except LifespanFailed as exc:
         print(f"bridge: {config.target}: lifespan startup failed: {exc}", file=sys.stderr)
         return LIFESPAN_FAILED
+
+
+def _fill_descriptors() -> None:
+    """Open what is missing of the standard streams: the next socket would take the number, and get what is written."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
 
 
 def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
