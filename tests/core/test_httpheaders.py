@@ -226,6 +226,8 @@ def test_copies_are_independent(duplicate: Callable[[HTTPHeaders], HTTPHeaders],
     other = duplicate(original)
     assert type(other) is HTTPHeaders
     assert list(other.get_all()) == PAIRS
+    assert sorted(other.raw) == sorted(WIRE)
+    assert list(other.copy().get_all()) == PAIRS
     other.add("X-List", "c")
     other["Host"] = "other"
     del other["Cookie"]
@@ -237,6 +239,7 @@ def test_copies_are_independent(duplicate: Callable[[HTTPHeaders], HTTPHeaders],
 @pytest.mark.parametrize("protocol", range(6))
 def test_empty_headers_can_be_pickled(protocol: int) -> None:
     other = pickle.loads(pickle.dumps(HTTPHeaders(), protocol))
+    assert other.raw == []
     other.add("A", "1")
     assert other.raw == [(b"a", b"1")]
 

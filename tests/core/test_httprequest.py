@@ -92,6 +92,7 @@ def test_every_attribute() -> None:
     assert request.cookies["k"].value == "v"
     assert request.server_connection is connection.server_connection
     assert request.supports_http_1_1()
+    assert vars(request) == {}, "every attribute has its slot"
 
 
 TARGETS = [

@@ -225,6 +225,45 @@ def test_windows_shares_no_address(opened: list[socket.socket], monkeypatch: pyt
     assert not opened[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
 
+class Recorded:
+    """A socket that only notes what is asked of it."""
+
+    made: list[Recorded] = []  # noqa: RUF012
+
+    def __init__(self, family: int, kind: int, protocol: int) -> None:
+        self.family = family
+        self.options: set[tuple[int, int, int]] = set()
+        self.made.append(self)
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.options.add((level, option, value))
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def bind(self, address: tuple[Any, ...]) -> None:
+        self.address = address
+
+    def listen(self, backlog: int) -> None:
+        assert self.address
+
+    def getsockname(self) -> tuple[Any, ...]:
+        return (self.address[0], self.address[1] or 4711, *self.address[2:])
+
+
+def test_options_and_addresses_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved(monkeypatch, (socket.AF_INET6, ("::1", 0, 1, 2)), (socket.AF_INET, (LOOPBACK, 0)))
+    monkeypatch.setattr(socket, "socket", Recorded)
+    monkeypatch.setattr(socket, "SO_REUSEPORT", 15, raising=False)
+    monkeypatch.setattr(Recorded, "made", [])
+    bind_sockets(0, "localhost", reuse_port=True)
+    four, six = Recorded.made
+    shared = {(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1), (socket.SOL_SOCKET, 15, 1)}
+    assert four.options == shared
+    assert six.options == shared | {(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)}
+    assert (four.address, six.address) == ((LOOPBACK, 0), ("::1", 4711, 1, 2))
+
+
 def test_backlog(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     backlogs: list[int] = []
 
@@ -325,6 +364,11 @@ class Clients:
                 await self.arrived.wait()
 
 
+def watched(sock: socket.socket) -> bool:
+    """Tell whether the loop calls somebody when *sock* is readable; afterwards it does not."""
+    return asyncio.get_running_loop().remove_reader(sock)
+
+
 async def turns(number: int = 5) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
@@ -348,7 +392,10 @@ async def test_after_removal_nothing_is_accepted(opened: list[socket.socket]) ->
     remove = add_accept_handler(opened[0], clients.take)
     clients.connect(opened[0])
     remove()
-    remove()
+    assert not watched(opened[0])
+    add_accept_handler(opened[0], clients.take)
+    remove()  # its own watching is over: not that of the other
+    assert watched(opened[0])
     await turns()
     assert clients.accepted == []
     assert opened[0].fileno() != -1
@@ -450,7 +497,22 @@ async def test_no_room_for_a_connection_makes_a_pause(
     assert "cannot accept connections, next try in 0.02 s" in records[0].getMessage()
 
 
-async def test_removal_during_the_pause(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_during_the_pause_nothing_is_asked(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netutil, "_ACCEPT_PAUSE", 3600)
+    sock = faulty(opened, errno.EMFILE, errno.EMFILE)
+    clients = Clients(opened)
+    remove = add_accept_handler(sock, clients.take)
+    clients.connect(sock)
+    async with asyncio.timeout(20):
+        while not sock.calls:
+            await asyncio.sleep(0)
+    await turns(50)
+    assert sock.calls == 1
+    assert not watched(sock)
+    remove()
+
+
+async def test_removal_during_the_pause_is_final(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netutil, "_ACCEPT_PAUSE", 0.01)
     sock = faulty(opened, errno.EMFILE)
     clients = Clients(opened)
@@ -460,9 +522,22 @@ async def test_removal_during_the_pause(opened: list[socket.socket], monkeypatch
         while not sock.calls:
             await asyncio.sleep(0)
     remove()
-    await asyncio.sleep(0.03)
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.03, over.set)
+    await over.wait()
     assert sock.calls == 1
-    assert clients.accepted == []
+    assert not watched(sock)
+
+
+async def test_removal_after_a_pause(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netutil, "_ACCEPT_PAUSE", 0.01)
+    sock = faulty(opened, errno.EMFILE)
+    clients = Clients(opened)
+    remove = add_accept_handler(sock, clients.take)
+    clients.connect(sock)
+    await clients.until(1)
+    remove()
+    assert not watched(sock)
 
 
 async def test_another_fault_is_reported(opened: list[socket.socket]) -> None:

@@ -197,9 +197,17 @@ def test_a_client_that_verifies_nothing(files: Files) -> None:
     connect(ssl_options_to_context(server_options(files)), client)
 
 
-def test_a_client_trusts_what_the_system_trusts() -> None:
+def test_a_client_trusts_what_the_system_trusts_if_nothing_is_said(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[ssl.SSLContext] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context: loaded.append(context))
     client = ssl_options_to_context({}, server_side=False)
     assert client.verify_mode == ssl.CERT_REQUIRED
+    assert loaded == [client]
+    ssl_options_to_context({"ca_certs": files["ca"]}, server_side=False)
+    ssl_options_to_context(server_options(files))
+    assert loaded == [client]
 
 
 def test_files_without_key_or_certificate(files: Files) -> None:
