@@ -433,7 +433,7 @@ def _mounts(text: str) -> tuple[tuple[str, str, str], ...]:
 
 
 _MOUNT_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
-MOUNTS = Kind(_mounts, "PATH=TARGET or HOST/PATH=TARGET; *.HOST is every name below", "PLACE=TARGET", repeats=True)
+MOUNTS = Kind(_mounts, "PATH=TARGET or HOST/PATH=TARGET; *.HOST is every name below", "MOUNT", repeats=True)
 
 
 def _network(text: str) -> str:

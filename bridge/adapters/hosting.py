@@ -10,7 +10,7 @@ from bridge.adapters.loading import load_target
 
 if TYPE_CHECKING:
     from bridge.config import Config
-    from bridge.core.websocket.connection import WebSocketOptions
+    from bridge.core.websocketconnection import WebSocketOptions
 
 __all__ = ["Hosted", "host", "host_application"]
 
@@ -228,8 +228,8 @@ def host_application(app: Any, interface: Interface, config: Config, place: str 
 def _websocket_options(config: Config) -> WebSocketOptions | None:
     if not config.ws:
         return None
-    from bridge.core.websocket.connection import WebSocketOptions
     from bridge.core.websocket.extensions import DeflateOptions
+    from bridge.core.websocketconnection import WebSocketOptions
 
     return WebSocketOptions(
         max_size=config.ws_max_size,

@@ -16,7 +16,7 @@ from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket
 from bridge.core.log import app_log
-from bridge.core.websocket.connection import DEFAULT_OPTIONS, WebSocketOptions
+from bridge.core.websocketconnection import DEFAULT_OPTIONS, WebSocketOptions
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Scope

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bridge.adapters.asgi.http import caused_by_disconnect, describe
 from bridge.core.log import app_log, gen_log
 from bridge.core.states import CLOSED
-from bridge.core.websocket.connection import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
+from bridge.core.websocketconnection import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Message, Scope
     from bridge.core.exchange import Exchange
     from bridge.core.http1.head import RequestHead
-    from bridge.core.websocket.connection import WebSocketOptions
+    from bridge.core.websocketconnection import WebSocketOptions
 
 __all__ = ["WebSocketExchange", "asks_for_websocket"]
 
