@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
+import time
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
 from bridge.adapters.wsgi.exchange import WSGIExchange
+from bridge.adapters.wsgi.filewrapper import FileWrapper
 from bridge.adapters.wsgi.mailbox import Mailbox
 from bridge.adapters.wsgi.threadpool import ThreadPool
 from bridge.core.log import app_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from wsgiref.types import WSGIApplication
 
     from bridge.core.exchange import Exchange
@@ -76,14 +81,18 @@ class WSGIDelegate:
         self.context = contextvars.copy_context()
         self.loop: asyncio.AbstractEventLoop
         self.post: Callable[..., None]
+        self.detached: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watching = False
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
 
     def start_exchange(self, exchange: Exchange) -> WSGIExchange:
         """Take a request; a thread answers it when its content is complete."""
         connection = exchange.server_connection
-        if connection.delegate_data is None:
-            self._meet(connection)
-        request = WSGIExchange(self, exchange)
+        peer = connection.delegate_data
+        if peer is None:
+            peer = connection.delegate_data = self._meet(connection)
+        request = WSGIExchange(self, exchange, peer)
         length = exchange.head.content_length
         if length != 0:
             if length is not None and self.max_body is not None and length > self.max_body:
@@ -104,6 +113,38 @@ class WSGIDelegate:
         exchange.respond(503, [(b"retry-after", b"1"), (b"content-type", b"text/plain; charset=utf-8")])
         exchange.send(text, True)
 
+    def enqueue(self, request: WSGIExchange) -> None:
+        """Let the request wait for a thread."""
+        if not self.pool.add(request, self.loop):
+            self.refuse(request)
+        elif self.timeout is not None and not self._watching:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Look for requests whose time is over."""
+        assert self.timeout is not None
+        before = time.monotonic() - self.timeout
+        pool = self.pool
+        for job in pool.queue.copy():  # threads take from it meanwhile
+            if isinstance(job, WSGIExchange) and job.queued < before:
+                job.expire(None, self.timeout)
+        busy = False
+        for worker in pool.workers():
+            running = worker.job
+            if isinstance(running, WSGIExchange) and not worker.lost:
+                busy = True
+                if running.queued < before:
+                    running.expire(worker, self.timeout)
+        self._watching = busy or bool(pool.queue)
+        if self._watching:
+            self.loop.call_later(min(max(self.timeout / 10, 0.01), 1.0), self._watch)
+
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the loop."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self, timeout: float | None = None) -> int:
         """End the threads; call it when no more requests come, that is, after the server's ``drain``.
 
@@ -115,6 +156,9 @@ class WSGIDelegate:
         Returns:
             How many threads are still busy. They do not keep the interpreter from exiting.
         """
+        for sock in self.detached:
+            with suppress(OSError):  # it was closed
+                sock.shutdown(socket.SHUT_RD)  # the application sees that the client has left, and can say goodbye
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
@@ -124,7 +168,7 @@ class WSGIDelegate:
         self.pool.stop(wake)
         try:
             async with asyncio.timeout(timeout):
-                while self.pool.count:
+                while self.pool.alive:
                     await ended.wait()
                     ended.clear()
         except TimeoutError:
@@ -136,7 +180,7 @@ class WSGIDelegate:
         """As :meth:`close`: the name that the adapters have in common."""
         return await self.close(timeout)
 
-    def _meet(self, connection: ServerConnection) -> None:
+    def _meet(self, connection: ServerConnection) -> Peer:
         """Prepare what the requests of a connection have in common."""
         context = connection.context
         local = context.local_address
@@ -148,18 +192,18 @@ class WSGIDelegate:
                 root_path=self.root_path,
                 multithread=self.pool.maximum > 1,
                 multiprocess=self.multiprocess,
-                extra={"bridge.deadline": None},
+                extra={"wsgi.file_wrapper": FileWrapper, "bridge.deadline": None},
             )
         transport = connection.transport
         if transport is not None:
-            transport.set_write_buffer_limits(high=min(_HIGH_WATER, connection.params.high_water))
+            connection.set_high_water(min(_HIGH_WATER, connection.params.high_water))
             tls = transport.get_extra_info("ssl_object")
             if tls is not None:
                 base = base | ssl_variables(tls)
-        connection.delegate_data = Peer(base, context)
         if not hasattr(self, "loop"):
             self.loop = connection.loop
             self.post = Mailbox(connection.loop).post
+        return Peer(base, context)
 
 
 def _name_of(app: object) -> str:

@@ -7,19 +7,23 @@ The methods of the first part are called on the loop, those of the second by the
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.environ import build
-from bridge.adapters.wsgi.outbox import MEMORY, Outbox, SpoolError
+from bridge.adapters.wsgi.filewrapper import FileRange, FileWrapper, file_range
+from bridge.adapters.wsgi.outbox import MEMORY, PIECE, Outbox, SpoolError
 from bridge.adapters.wsgi.response import check_headers, response_head
+from bridge.adapters.wsgi.sockets import LazySocket, detach
 from bridge.core.http1.response import NO_LENGTH
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
+    import socket
     from types import TracebackType
 
     from bridge.adapters.wsgi.delegate import WSGIDelegate
@@ -41,6 +45,7 @@ class WSGIExchange:
     Attributes:
         exchange: The exchange.
         gone: Nobody waits for the response any more.
+        detached: The application has taken the connection.
         queued: ``time.monotonic()`` when the request was ready for a thread; 0 before.
         queue_time: Seconds it waited for a thread; set when it has one.
     """
@@ -53,19 +58,24 @@ class WSGIExchange:
         "_half_closed",
         "_head",
         "_outbox",
+        "_peer",
         "_remaining",
+        "_socket",
         "_started",
         "_worker",
+        "detached",
         "exchange",
         "gone",
         "queue_time",
         "queued",
     )
 
-    def __init__(self, delegate: WSGIDelegate, exchange: Exchange) -> None:
+    def __init__(self, delegate: WSGIDelegate, exchange: Exchange, peer: Peer) -> None:
         self._delegate = delegate
+        self._peer = peer
         self.exchange = exchange
         self.gone = False
+        self.detached = False
         self.queued = 0.0
         self._half_closed = False
         self._content: ReceivedContent | StreamedContent | None = None
@@ -73,6 +83,7 @@ class WSGIExchange:
         self._started = False  # the head counts as sent
         self._complete = False  # the thread has handed over the whole response, or given it up
         self._outbox: Outbox | None = None
+        self._socket: LazySocket | None = None
 
     # ------------------------------------------------------------------ on the loop: the exchange's delegate
 
@@ -128,10 +139,8 @@ class WSGIExchange:
         self._half_closed = True
 
     def _enqueue(self) -> None:
-        delegate = self._delegate
         self.queued = time.monotonic()
-        if not delegate.pool.add(self, delegate.loop):
-            delegate.refuse(self)
+        self._delegate.enqueue(self)
 
     # ------------------------------------------------------------------ on the loop: called through the mailbox
 
@@ -161,6 +170,66 @@ class WSGIExchange:
             exchange.respond_with(self._head)
             exchange.send(data, True)
 
+    def _send_file(self, part: FileRange) -> None:
+        if self.gone:
+            os.close(part.descriptor)
+        else:
+            self._delegate.start_task(self._copy(part))
+
+    async def _copy(self, part: FileRange) -> None:
+        """Send the whole response from a file; no thread takes part in it."""
+        exchange = self.exchange
+        try:
+            self._respond()
+            await exchange.send_file(part.descriptor, part.offset, part.count)
+            exchange.send(b"", True)
+        except ConnectionGone:
+            pass  # the client's right
+        except (LocalProtocolError, OSError) as exc:
+            app_log.error("The file that answers %s cannot be sent: %s", self.describe(), exc)
+            exchange.fail()
+        finally:
+            os.close(part.descriptor)
+
+    def _detach(self, answer: Callable[[socket.socket | Exception], None]) -> None:
+        """Let the application have the connection; HTTP is over."""
+        try:
+            if self.gone or self.exchange.response_started:
+                raise ConnectionGone("the connection is closed, or a response was sent")
+            sock = detach(self.exchange.server_connection)
+        except Exception as exc:  # the thread waits for an answer
+            answer(exc)
+            return
+        self.gone = self.detached = True
+        self._delegate.detached.add(sock)
+        answer(sock)
+
+    def expire(self, worker: Worker | None, seconds: float) -> None:
+        """Answer 504: the application takes too long.
+
+        Args:
+            worker: Whose thread is given up; None if none has begun.
+            seconds: What it had.
+        """
+        if self.detached or self._complete:
+            return
+        if worker is None:
+            if not self._delegate.pool.withdraw(self):
+                return
+            app_log.error("No thread was free for %s within %g seconds", self.describe(), seconds)
+        else:
+            if not self._delegate.pool.lose(worker, self):
+                return
+            app_log.error(
+                "WSGI application %s did not answer %s within %g seconds; the thread is given up, it is here:\n%s",
+                self._delegate.app_name,
+                self.describe(),
+                seconds,
+                worker.stack(),
+            )
+        self.exchange.fail(504)
+        self.gone = True
+
     def _fail(self, _: None) -> None:
         if self._outbox is not None:
             self._outbox.close()
@@ -186,6 +255,8 @@ class WSGIExchange:
             self._content.close()
         if self._outbox is not None and self._outbox.lost:
             self._outbox.close()
+        if self._socket is not None:
+            self._socket._finish()
 
     def _run(self) -> None:
         result: Iterable[bytes] | None = None
@@ -204,8 +275,8 @@ class WSGIExchange:
 
     def _environ(self) -> dict[str, Any]:
         exchange = self.exchange
-        peer: Peer = exchange.server_connection.delegate_data
-        environ = build(peer, exchange)
+        delegate = self._delegate
+        environ = build(self._peer, exchange)
         content = self._content
         if content is None:
             environ["wsgi.input"] = io.BytesIO()
@@ -217,12 +288,19 @@ class WSGIExchange:
         else:
             content.attach(self._worker)
             environ["wsgi.input"] = io.BufferedReader(content, 65536)
+        if exchange.head.upgrade:
+            self._socket = environ["werkzeug.socket"] = LazySocket(self._request_socket)
+        if delegate.timeout is not None:
+            environ["bridge.deadline"] = self.queued + delegate.timeout
         environ["wsgi.early_hints"] = self.early_hints
         environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client_disconnected
         return environ
 
     def _want_content(self) -> None:
         self._delegate.post(self._resume)
+
+    def _request_socket(self, answer: Callable[[socket.socket | Exception], None]) -> None:
+        self._delegate.post(self._detach, answer)
 
     def client_disconnected(self) -> bool:
         """Tell the application whether the client has left, or will send nothing more, which looks the same."""
@@ -277,8 +355,8 @@ class WSGIExchange:
         """Send what the application returned."""
         if isinstance(result, list | tuple):
             self._send_sequence(result)
-        else:
-            if isinstance(result, str | bytes):
+        elif not (result.__class__ is FileWrapper and self._put_file(result)):
+            if isinstance(result, str | bytes) or not hasattr(result, "__iter__"):
                 raise LocalProtocolError(f"the application returned {result!r:.80}, not an iterable of bytes")
             for data in result:
                 if not isinstance(data, bytes):
@@ -316,6 +394,28 @@ class WSGIExchange:
                 self._head = self._head.with_length(total)
             for data in result:
                 self._put(data)
+
+    def _put_file(self, wrapper: FileWrapper) -> bool:
+        """Let the loop send the file that an application returned; False if it has to be read."""
+        head = self._head
+        if head is None or self._started or self._bodiless or self.gone:
+            return False
+        part = file_range(wrapper.filelike)
+        if part is None:
+            return False
+        if self._remaining != NO_LENGTH:
+            if part.count < self._remaining:
+                return False  # _finish() says what is wrong
+            part.count = self._remaining
+        else:
+            self._head = head.with_length(part.count)
+        if part.count <= PIECE:
+            self._respond_at_once(os.pread(part.descriptor, part.count, part.offset))
+        else:
+            part.descriptor = os.dup(part.descriptor)  # the application closes its own now
+            self._started = self._complete = True
+            self._delegate.post(self._send_file, part)
+        return True
 
     def _put(self, data: bytes, last: bool = False) -> None:
         """Send content that is not empty; *last* says that it is all there is."""

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.exchange import Exchange
 
-__all__ = ["MEMORY", "Outbox", "SpoolError"]
+__all__ = ["MEMORY", "PIECE", "Outbox", "SpoolError"]
 
 MEMORY = 65536
-"""Content that is kept in memory for the loop to take, in bytes; larger pieces are cut up."""
+"""Content that is kept in memory for the loop to take, in bytes."""
 
-# Taken from the file at once.
-_PIECE = 65536
+PIECE = 32768
+"""What is given to the transport at once, in bytes: so much may wait there for a client that does not read."""
 # How long (seconds) a thread that nobody else waits for stays with a client that does not read at the moment.
 _PATIENCE = 0.005
 
@@ -114,13 +114,13 @@ class Outbox:
             ConnectionGone: The client left.
             SpoolError: The temporary file cannot be written.
         """
-        if len(data) <= MEMORY:
+        if len(data) <= PIECE:
             self._put_piece(data)
             return
         view = memoryview(data)
-        for start in range(0, len(data), MEMORY):
+        for start in range(0, len(data), PIECE):
             # A copy: a slice would keep the whole alive for as long as its last byte waits for the client.
-            self._put_piece(bytes(view[start : start + MEMORY]))
+            self._put_piece(bytes(view[start : start + PIECE]))
 
     def finish(self) -> None:
         """End the response with what was put.
@@ -246,17 +246,17 @@ class Outbox:
         parts = self._parts
         if parts:
             data = parts.popleft()
-            if parts and len(data) + len(parts[0]) <= MEMORY:
+            if parts and len(data) + len(parts[0]) <= PIECE:
                 joined = [data]
                 size = len(data)
-                while parts and size + len(parts[0]) <= MEMORY:
+                while parts and size + len(parts[0]) <= PIECE:
                     size += len(parts[0])
                     joined.append(parts.popleft())
                 data = b"".join(joined)
             self._taken += len(data)
             return data
         if self._file is not None and self._file_end > self._file_start:
-            data = os.pread(self._file.fileno(), min(_PIECE, self._file_end - self._file_start), self._file_start)
+            data = os.pread(self._file.fileno(), min(PIECE, self._file_end - self._file_start), self._file_start)
             self._file_start += len(data)
             return data
         return b""

@@ -83,6 +83,7 @@ class ThreadPool:
         self.queue: deque[Job] = deque()
         self.count = 0
         self.lost = 0
+        self._workers: set[Worker] = set()
         self._idle: list[Worker] = []  # the last one to become idle is the first one to work
         self._waking = False  # a thread is on its way to the queue
         self._slow = False  # recent jobs were slow
@@ -100,6 +101,11 @@ class ThreadPool:
     def idle(self) -> int:
         """Threads that have nothing to do."""
         return len(self._idle)
+
+    @property
+    def alive(self) -> bool:
+        """There are threads, or jobs that wait."""
+        return bool(self.queue or self.count or self._workers)
 
     # ------------------------------------------------------------------ called by the loop
 
@@ -135,6 +141,7 @@ class ThreadPool:
         """
         self._ended = ended
         self._stopping = True
+        self._flush()
         while self._idle:
             self._dismiss()
 
@@ -155,16 +162,16 @@ class ThreadPool:
 
     def workers(self) -> list[Worker]:
         """Return the threads; their names say what they do."""
-        return [thread for thread in threading.enumerate() if isinstance(thread, Worker) and thread.pool is self]
+        return list(self._workers)
 
     def _flush(self) -> None:
         self._flushing = False
-        queue = self.queue
-        if queue:
+        waiting = len(self.queue)
+        if waiting:
+            if waiting > 1 and not self._guarded:
+                self._guard(False)
             if not self._waking:
                 self._wake()
-            if len(queue) > 1 and not self._guarded:
-                self._guard(False)
 
     def _guard(self, look: bool = True) -> None:
         """See to it that no job waits behind one that was thought to be quick and is not."""
@@ -386,11 +393,13 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Work."""
         try:
+            self.pool._workers.add(self)
             self.pool.work(self)
         except BaseException:
             app_log.critical("A thread of the pool has ended by a fault of the server's", exc_info=True)
             raise
         finally:
+            self.pool._workers.discard(self)
             self.gate.close()
             if self.pool._stopping and self.pool._ended is not None:
                 self.pool._ended()

@@ -1,0 +1,80 @@
+"""``wsgi.file_wrapper`` (PEP 3333 "Optional Platform-Specific File Handling")."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+__all__ = ["FileRange", "FileWrapper", "file_range"]
+
+# What is read at once if the file has to be read here; the application's block size is a suggestion.
+_BLOCK = 32768
+_PLAIN = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
+
+
+class FileWrapper:
+    """An iterable over a file-like object, which the server may send in a better way.
+
+    Args:
+        filelike: Has ``read``.
+        block_size: Bytes to read at once, if the file is read piece by piece.
+    """
+
+    def __init__(self, filelike: Any, block_size: int = _BLOCK) -> None:
+        self.filelike = filelike
+        self.block_size = max(block_size, _BLOCK)
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.filelike.read(self.block_size):
+            yield data
+
+
+class FileRange:
+    """A part of a file.
+
+    Attributes:
+        descriptor: The open file.
+        offset: Where the rest begins, in bytes.
+        count: How many bytes it has.
+    """
+
+    __slots__ = ("count", "descriptor", "offset")
+
+    def __init__(self, descriptor: int, offset: int, count: int) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.count = count
+
+
+def file_range(filelike: object) -> FileRange | None:
+    """Return what is left to read of a regular file; None if that can only be found out by reading.
+
+    An object with ``fileno`` need not read what is in that file: think of gzip. So only the types are taken that are
+    known to.
+    """
+    raw: object = filelike
+    if isinstance(filelike, tempfile._TemporaryFileWrapper):
+        raw = filelike.file
+    if isinstance(raw, io.BufferedReader | io.BufferedRandom):
+        file: IO[bytes] | io.FileIO = raw
+        raw = raw.raw
+    elif isinstance(raw, io.FileIO):
+        file = raw
+    else:
+        return None
+    if type(raw) is not io.FileIO or type(file) not in _PLAIN:
+        return None  # a subclass may read whatever it likes
+    try:
+        status = os.fstat(raw.fileno())
+        offset = file.tell()
+    except (OSError, ValueError):  # a pipe, or closed
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return FileRange(raw.fileno(), offset, max(0, status.st_size - offset))

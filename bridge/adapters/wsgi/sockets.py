@@ -1,0 +1,152 @@
+"""``werkzeug.socket``: the connection itself, for applications that speak WebSocket in their thread.
+
+Nothing happens until the application uses it. Then the event loop lets go of the connection, and the application has a
+blocking socket: the connection's own, or, where bytes have to pass through the loop's TLS, one end of a pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bridge.errors import ConnectionGone
+
+if TYPE_CHECKING:
+    from bridge.core.serverconnection import ServerConnection
+
+__all__ = ["LazySocket", "detach"]
+
+# Seconds for the loop to let go; it takes that long only if something blocks it.
+_TIMEOUT = 30.0
+
+
+class LazySocket:
+    """Becomes a blocking socket when an attribute is asked for.
+
+    Args:
+        request: Has the loop call ``detach``, and then the function given to it with a socket or an exception.
+    """
+
+    def __init__(self, request: Callable[[Callable[[socket.socket | Exception], None]], None]) -> None:
+        self._request = request
+        self._socket: socket.socket | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Copying and pickling look for names that no socket has; they are no reason to leave HTTP.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._take(), name)
+
+    def _take(self) -> socket.socket:
+        if self._socket is None:
+            answered = threading.Event()
+            answers: list[socket.socket | Exception] = []
+
+            def answer(result: socket.socket | Exception) -> None:
+                answers.append(result)
+                answered.set()
+
+            self._request(answer)
+            if not answered.wait(_TIMEOUT):
+                raise TimeoutError("the event loop does not let go of the connection")
+            if isinstance(answers[0], Exception):
+                raise answers[0]
+            self._socket = answers[0]
+        return self._socket
+
+    def _finish(self) -> None:
+        """Close the socket, if there is one; the application has returned."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def detach(connection: ServerConnection) -> socket.socket:
+    """Take a connection from the loop and return a blocking socket for it; for the loop's thread.
+
+    Raises:
+        ConnectionGone: The connection has ended.
+    """
+    transport = connection.transport
+    if transport is None:
+        raise ConnectionGone("the connection is closed")
+    busy = transport.get_write_buffer_size() > 0 or transport.get_extra_info("sslcontext") is not None
+    outer = _Relay()
+    transport, rest = connection.take_transport(outer)
+    if not busy and not rest:
+        own = transport.get_extra_info("socket")
+        sock = socket.socket(fileno=os.dup(own.fileno()))
+        transport.abort()  # closes the loop's descriptor; the connection lives on in ours
+        sock.setblocking(True)
+        return sock
+    near, far = socket.socketpair()
+    outer.start(transport, far, rest, connection.loop)
+    return near
+
+
+class _Relay(asyncio.Protocol):
+    """Passes on what one transport receives to another one."""
+
+    def __init__(self) -> None:
+        self._other: asyncio.Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(
+        self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Connect a transport with a socket, to which *rest* is sent first."""
+        transport.pause_reading()
+        task = loop.create_task(self._connect(transport, far, rest, loop))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(
+        self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        inner = _Relay()
+        try:
+            made, _ = await loop.create_connection(lambda: inner, sock=far)
+        except OSError:
+            far.close()
+            transport.abort()
+            return
+        inner._other = transport
+        self._other = made
+        if transport.is_closing():
+            made.close()
+            return
+        if rest:
+            made.write(rest)
+        transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on data."""
+        if self._other is not None:
+            self._other.write(data)
+
+    def eof_received(self) -> bool:
+        """Pass on the end of what is received."""
+        if self._other is not None:
+            if self._other.can_write_eof():
+                self._other.write_eof()
+                return True
+            self._other.close()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other side when what was passed on is sent."""
+        if self._other is not None:
+            self._other.close()
+
+    def pause_writing(self) -> None:
+        """Let the other side wait."""
+        if self._other is not None and not self._other.is_closing():
+            self._other.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the other side go on."""
+        if self._other is not None and not self._other.is_closing():
+            self._other.resume_reading()
