@@ -83,6 +83,7 @@ class WebSocketConnection(WriteSide):
         encode_binary: Makes a frame of bytes.
         deadline: Loop time in seconds of the next ping, or by which something must have arrived.
         on_end: Called once, when ``open`` has become False through the peer.
+        on_lost: Called once, when the transport is gone.
     """
 
     __slots__ = (
@@ -109,6 +110,7 @@ class WebSocketConnection(WriteSide):
         "encode_binary",
         "encode_text",
         "on_end",
+        "on_lost",
         "open",
     )
 
@@ -124,6 +126,7 @@ class WebSocketConnection(WriteSide):
         self.close_reason = ""
         self.deadline = NEVER
         self.on_end: Callable[[], None] | None = None
+        self.on_lost: Callable[[WebSocketConnection], None] | None = None
         if handshake.deflate is None or options.deflate is None:
             self.encode_text = encode_text
             self.encode_binary = encode_binary
@@ -305,6 +308,9 @@ class WebSocketConnection(WriteSide):
             self._tell_end()
         else:
             self._lose(ABNORMAL, "")
+        if self.on_lost is not None:
+            self.on_lost(self)
+            self.on_lost = None
 
     def resume_writing(self) -> None:
         """Let writers go on, and answer the last ping (RFC 6455 section 5.5.3 allows to skip those before)."""

@@ -16,7 +16,7 @@ from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket
 from bridge.core.log import app_log
-from bridge.core.websocketconnection import DEFAULT_OPTIONS, WebSocketOptions
+from bridge.core.websocketconnection import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Scope
@@ -27,6 +27,9 @@ __all__ = ["ASGIDelegate"]
 
 # Not in the method: comparing versions costs 0.5 % of a plain request.
 _EAGER = sys.version_info >= (3, 12)
+
+# What cancelled tasks, and clients that were sent a close frame, have at the end, in seconds.
+_LAST_TIME = 1.0
 
 # What an application can do beyond the core specification; the values are the extensions' own, all empty.
 _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
@@ -53,6 +56,7 @@ class ASGIDelegate:
     Attributes:
         context: What every task runs in a copy of.
         tasks: The running ones, with their exchanges.
+        websockets: The connections that are WebSockets now.
         stopping: Set when the server is about to stop; applications find it in the extension
             ``bridge.shutdown.notice``.
         closing_code: The close code for WebSockets that are opened from now on; None while the server serves.
@@ -78,11 +82,13 @@ class ASGIDelegate:
         self.debug = debug
         self.context = contextvars.copy_context()
         self.tasks: dict[Task[None], HTTPExchange | WebSocketExchange] = {}
+        self.websockets: set[WebSocketConnection] = set()
         self.stopping = asyncio.Event()
         self.closing_code: int | None = None
         self._outer_path = root_path if outer_path is None else outer_path
         self._websocket = websocket
         self._grace = grace
+        self._last_websocket: asyncio.Event | None = None
         self._certificate = certificate
         self._new_exchange = HTTPExchange if timeout is None else TimedHTTPExchange
         self._extensions = dict(_HTTP_EXTENSIONS)
@@ -133,6 +139,16 @@ class ASGIDelegate:
         self.tasks[task] = cycle
         task.add_done_callback(self.tasks.pop)
         return cycle
+
+    def add_websocket(self, connection: WebSocketConnection) -> None:
+        """Keep a WebSocket in mind until its transport is gone."""
+        self.websockets.add(connection)
+        connection.on_lost = self._websocket_lost
+
+    def _websocket_lost(self, connection: WebSocketConnection) -> None:
+        self.websockets.discard(connection)
+        if self._last_websocket is not None and not self.websockets:
+            self._last_websocket.set()
 
     def on_close(self, connection: ServerConnection) -> None:
         """A connection has ended; its exchanges were told."""
@@ -199,14 +215,29 @@ class ASGIDelegate:
         Returns:
             How many tasks were cancelled.
         """
-        if not self.tasks:
-            return 0
-        _, left = await asyncio.wait(tuple(self.tasks), timeout=timeout)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1.0)
+        left: set[Task[None]] = set()
+        if self.tasks:
+            _, left = await asyncio.wait(tuple(self.tasks), timeout=timeout)
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=_LAST_TIME)
+        if self.websockets:
+            await self._lose_websockets()
         return len(left)
+
+    async def _lose_websockets(self) -> None:
+        """Give clients a moment to answer the close frames, then end the connections."""
+        self._last_websocket = asyncio.Event()
+        for abort in (False, True):
+            for connection in tuple(self.websockets) if abort else ():
+                connection.abort()
+            try:
+                async with asyncio.timeout(_LAST_TIME):
+                    await self._last_websocket.wait()
+                return
+            except TimeoutError:
+                pass
 
     # ------------------------------------------------------------------ scopes
 

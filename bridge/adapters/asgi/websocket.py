@@ -263,6 +263,7 @@ class WebSocketExchange:
             self._exchange, self._handshake, self._options, message.get("subprotocol"), fields
         )
         connection.on_end = self._expect_end
+        self._delegate.add_websocket(connection)
         self._connection = connection
         self._wake()
         if self._delegate.closing_code is not None:
