@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bridge.core import gzipcontent
@@ -357,11 +357,15 @@ class _ResponseReader:
         return stream
 
 
-def _encode_fields(fields: list[tuple[bytes, bytes]]) -> tuple[bytes, int]:
+def _encode_fields(fields: Iterable[tuple[str, str]]) -> tuple[bytes, int]:
     """Return checked field lines, and the declared Content-Length."""
     length = _NO_CONTENT_LENGTH
     lines = []
-    for name, value in fields:
+    for field in fields:
+        try:
+            name, value = field[0].encode("latin-1"), field[1].encode("latin-1")
+        except UnicodeEncodeError as exc:
+            raise IllegalFieldError(f"field {field[0]!r:.80} is not latin-1") from exc
         if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
             raise IllegalFieldError(f"illegal field line {name[:80]!r}: {value[:80]!r}")
         if name.lower() == b"content-length":

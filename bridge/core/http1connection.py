@@ -42,12 +42,12 @@ class HTTP1ServerConnection(ServerConnection):
         context: What requests find in ``connection.context``; None to make one from the stream.
     """
 
-    __slots__ = ("__weakref__", "_decompress", "_ended", "_flushed", "_given_context", "_serving", "_stream")
+    __slots__ = ("__weakref__", "_decompress", "_ended", "_given_context", "_serving", "_stream", "flushed_now")
 
     exchange_type = ServedConnection
     # Without a value until they are needed, so that a connection costs nothing for them.
     _ended: asyncio.Future[None]
-    _flushed: asyncio.Future[None]
+    flushed_now: asyncio.Future[None]
     _stream: IOStream | None
 
     def __init__(self, stream: IOStream, params: HTTP1ConnectionParameters | None = None, context: Any = None) -> None:
@@ -133,12 +133,15 @@ class HTTP1ServerConnection(ServerConnection):
             future = self.writable()
             future.add_done_callback(_seen)
             return future
-        try:
-            return self._flushed
-        except AttributeError:
-            self._flushed = self.loop.create_future()
-            self._flushed.set_result(None)
-            return self._flushed
+        return self.flushed_now
+
+    def __getattr__(self, name: str) -> asyncio.Future[None]:
+        """Make ``flushed_now`` when it is first asked for: a done future that all writes share which need not wait."""
+        if name != "flushed_now":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.flushed_now = self.loop.create_future()
+        self.flushed_now.set_result(None)
+        return self.flushed_now
 
     def detach(self) -> IOStream:
         """Give up the transport, with what was received and not read, and return it as a stream."""

@@ -64,11 +64,17 @@ class HTTPHeaders(MutableMapping[str, str]):
     _raw: RawFields | None
 
     def __init__(self, *args: Any, **kwargs: str) -> None:
-        self._lists = {}
+        self._lists = lists = {}
         self._raw = None
-        if len(args) == 1 and isinstance(args[0], HTTPHeaders):
-            self._lists = {name: values.copy() for name, values in args[0]._index().items()}
-            args = ()
+        if len(args) == 1:
+            source = args[0]
+            if source.__class__ is dict:  # what nearly every response is made from: 0.3 us for two fields, not 1.3
+                for name, value in source.items():
+                    lists[_canonical(name)] = [value]
+                args = ()
+            elif isinstance(source, HTTPHeaders):
+                self._lists = {name: values.copy() for name, values in source._index().items()}
+                args = ()
         if args or kwargs:
             self.update(*args, **kwargs)
 
@@ -141,6 +147,10 @@ class HTTPHeaders(MutableMapping[str, str]):
         for name, values in self._index().items():
             for value in values:
                 yield name, value
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return what :meth:`get_all` yields, as a list."""
+        return [(name, value) for name, values in self._index().items() for value in values]
 
     def parse_line(self, line: str) -> None:
         """Add the field line *line*, with or without its line end; an empty line adds nothing.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.delegates import NOBODY
 from bridge.core.exchange import Exchange
+from bridge.core.http1.response import check_fields, status_line
 from bridge.core.http1interface import HTTP1Connection
 from bridge.core.http1parameters import HTTP1ConnectionParameters
+from bridge.core.httpheaders import HTTPHeaders
 from bridge.core.iostream import IOStream
 from bridge.core.startline import HTTPOutputError
 from bridge.core.states import CLOSED, CONTENT, DONE, HEAD
@@ -26,45 +27,38 @@ __all__ = ["IllegalFieldError", "ServedConnection", "text_fields"]
 
 _UNTIL_CLOSE = -3
 _DIGITS = re.compile(r"[0-9]+")
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 # What a response that the application frames itself says about its status and about the connection.
 _RAW_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
 _RAW_CLOSE = re.compile(rb"\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]", re.IGNORECASE)
 
-# Text fields of responses as bytes. Bounded, since applications choose the values; cookies are secrets and never kept.
-_FIELDS_MAX = 1024
-_VALUE_MAX = 160
-_fields: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+# (status, reason) -> status, status line. Bounded, since applications choose the reasons.
+_STATUS_MAX = 256
+_status_lines: dict[tuple[int, str | None], tuple[int, bytes]] = {}
 
 
 class IllegalFieldError(HTTPOutputError, ValueError):
     """A response's status, reason or field cannot be sent; nothing was."""
 
 
-def text_fields(headers: Any) -> list[tuple[bytes, bytes]]:
-    """Return the fields of *headers*, which has ``get_all`` or is a mapping, as bytes (latin-1).
-
-    Raises:
-        IllegalFieldError: A name or a value has no latin-1 form.
-    """
+def text_fields(headers: Any) -> Iterable[tuple[str, str]]:
+    """Return the field lines of *headers*, which is an HTTPHeaders of ours, has ``get_all``, or is a mapping."""
+    if headers.__class__ is HTTPHeaders:
+        return headers.pairs()
     get_all = getattr(headers, "get_all", None)
-    pairs: Iterable[tuple[str, str]] = headers.items() if get_all is None else get_all()
-    known = _fields
-    return [known.get(pair) or _encode(pair) for pair in pairs]
+    fields: Iterable[tuple[str, str]] = headers.items() if get_all is None else get_all()
+    return fields
 
 
-def _encode(pair: tuple[str, str]) -> tuple[bytes, bytes]:
-    name, value = pair
+def _status_line(status: int, reason: str | None) -> tuple[int, bytes]:
     try:
-        encoded = (name.encode("latin-1"), value.encode("latin-1"))
-    except UnicodeEncodeError as exc:
-        raise IllegalFieldError(f"field {name[:80]!r}: {value[:80]!r} is not latin-1") from exc
-    if len(value) <= _VALUE_MAX and name.lower() != "set-cookie":
-        if len(_fields) >= _FIELDS_MAX:
-            _fields.clear()
-        _fields[pair] = encoded
-    return encoded
+        entry = (int(status), status_line(int(status), b"" if reason is None else reason.encode("latin-1")))
+    except (TypeError, ValueError, LocalProtocolError) as exc:
+        raise IllegalFieldError(str(exc)) from exc
+    if len(_status_lines) >= _STATUS_MAX:
+        _status_lines.clear()
+    _status_lines[status, reason] = entry
+    return entry
 
 
 class ServedConnection(Exchange, HTTP1Connection):
@@ -124,27 +118,35 @@ class ServedConnection(Exchange, HTTP1Connection):
             ValueError: The status, the reason or a field is illegal.
         """
         _, status, reason = start_line
-        data = b"" if chunk is None else chunk
         if self.writing is not HEAD:
             if self.writing is CLOSED:
                 return self._closed()
             raise HTTPOutputError("the response head was sent already")
-        if status < 200 and status != 101:
-            return self._write_interim(status, headers, callback)
+        if status < 200:
+            if status != 101:
+                return self._write_interim(status, headers, callback)
+            try:
+                self._check_upgrade(101)
+            except LocalProtocolError as exc:
+                raise HTTPOutputError(str(exc)) from exc
+        # From here on as respond() and send(), which would cost four calls more.
+        entry = _status_lines.get((status, reason)) or _status_line(status, reason)
+        self.status, self._status_line = entry
         try:
-            self.respond(
-                int(status),
-                text_fields(headers),
-                b"" if not reason or reason == _PHRASES.get(status) else reason.encode("latin-1"),
-            )
-        except (LocalProtocolError, UnicodeEncodeError) as exc:
+            self._lines, self._length, self._special = lines, length, _ = check_fields(text_fields(headers), True)
+        except LocalProtocolError as exc:
             if "Content-Length" in headers and not _DIGITS.fullmatch(headers["Content-Length"]):
                 self.close()  # as where content and length differ: what follows could not be framed
             raise IllegalFieldError(str(exc)) from exc
-        if 0 <= self._length < len(data) and self._has_content():
+        if chunk is None:
+            chunk = b""
+        elif 0 <= length < len(chunk) and self._has_content():
             self.close()
             raise HTTPOutputError("Tried to write more data than Content-Length")
-        self.send(data)
+        self._send_first(lines, chunk, False)
+        connection = self.server_connection
+        if callback is None and not connection.write_paused:
+            return connection.flushed_now
         return self._flushed(callback)
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> Awaitable[None]:
@@ -210,9 +212,10 @@ class ServedConnection(Exchange, HTTP1Connection):
         if status == 100:
             self.send_continue()
         else:
+            fields = text_fields(headers)
             try:
-                self.inform(int(status), text_fields(headers))
-            except LocalProtocolError as exc:
+                self.inform(int(status), [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields])
+            except (LocalProtocolError, UnicodeEncodeError) as exc:
                 raise IllegalFieldError(str(exc)) from exc
         return self._flushed(callback)
 

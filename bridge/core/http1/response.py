@@ -42,7 +42,9 @@ _KINDS = {
 _LINES_MAX = 2048
 _LINE_LENGTH_MAX = 160
 # Field -> its line, what it means, and for Content-Length the number.
-_lines: dict[tuple[bytes, bytes], tuple[bytes, int, int]] = {}
+Entry = tuple[bytes, int, int]
+_lines: dict[object, Entry] = {}
+_text_lines: dict[object, Entry] = {}
 
 
 def status_line(status: int, reason: bytes = b"") -> bytes:
@@ -108,11 +110,14 @@ class ResponseHead:
         return head
 
 
-def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], int, Special | None]:
+def check_fields(
+    fields: Iterable[tuple[bytes, bytes]] | Iterable[tuple[str, str]], text: bool = False
+) -> tuple[list[bytes], int, Special | None]:
     """Check and encode response fields; every name and value by itself, before anything is joined.
 
     Args:
         fields: (name, value) pairs of bytes. They go out in the given order and spelling.
+        text: The pairs are of str, which stands for latin-1.
 
     Returns:
         The field lines with their CRLF, without hop-by-hop fields; the declared Content-Length in
@@ -125,14 +130,14 @@ def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], in
     lines: list[bytes] = []
     length = NO_LENGTH
     special: Special | None = None
-    known = _lines
+    known = _text_lines if text else _lines
     for field in fields:
         try:
             entry = known.get(field)
         except TypeError:  # a list, or not hashable for a worse reason
             entry = None
         if entry is None:
-            entry = _encode_field(field)
+            entry = _encode_text(field) if text else _encode_field(field)  # type: ignore[arg-type]  # text tells
         line, kind, number = entry
         if not kind:
             lines.append(line)
@@ -185,7 +190,7 @@ def _note(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
             special.has_server = True
 
 
-def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int, int]:
+def _encode_field(field: tuple[bytes, bytes]) -> Entry:
     """Return a field's line (for Connection and Upgrade only the value), its kind, and the number if it has one."""
     try:
         name, value = field
@@ -206,9 +211,28 @@ def _encode_field(field: tuple[bytes, bytes]) -> tuple[bytes, int, int]:
     elif kind in {CONNECTION, UPGRADE}:
         line = value
     entry = (line, kind, number)
-    # Cookies are secrets and never repeat; everything else that is short is worth keeping.
-    if len(line) <= _LINE_LENGTH_MAX and kind in {PLAIN, LENGTH, CONNECTION} and name.lower() != b"set-cookie":
+    if _worth_keeping(entry, name):
         if len(_lines) >= _LINES_MAX:
             _lines.clear()
         _lines[name, value] = entry
     return entry
+
+
+def _encode_text(field: tuple[str, str]) -> Entry:
+    """Return the same for a field of text."""
+    try:
+        name, value = field[0].encode("latin-1"), field[1].encode("latin-1")
+    except (AttributeError, UnicodeEncodeError):
+        raise LocalProtocolError(f"a field is a pair of latin-1 text, not {field!r:.80}") from None
+    entry = _encode_field((name, value))
+    if _worth_keeping(entry, name):
+        if len(_text_lines) >= _LINES_MAX:
+            _text_lines.clear()
+        _text_lines[field] = entry
+    return entry
+
+
+def _worth_keeping(entry: Entry, name: bytes) -> bool:
+    """Tell whether a field is short and may come again; cookies are secrets, and never repeat."""
+    line, kind, _ = entry
+    return len(line) <= _LINE_LENGTH_MAX and kind in {PLAIN, DATE, LENGTH, CONNECTION} and name.lower() != b"set-cookie"
