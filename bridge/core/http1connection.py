@@ -59,7 +59,6 @@ class HTTP1ServerConnection(ServerConnection):
         self._stream = stream
         self._decompress = params.decompress
         self._given_context = context
-        self._serving: asyncio.Task[None] | None = None
 
     @classmethod
     def accepted(
@@ -98,12 +97,16 @@ class HTTP1ServerConnection(ServerConnection):
         """
         if not hasattr(delegate, "start_request"):
             raise TypeError(f"delegate {delegate!r:.80} has no start_request")
+        assert self._stream is not None, "start_serving() after detach()"
         self.delegate = _Standalone(delegate, self._decompress, self._given_context)
-        self._serving = self.loop.create_task(self._serve())
+        self.serve(self._stream)
 
-    async def _serve(self) -> None:
-        stream = self._stream
-        assert stream is not None
+    def serve(self, stream: IOStream) -> None:
+        """Serve *stream*, as soon as it is ready, with the delegate that is set."""
+        self._stream = stream
+        self._serving = self.loop.create_task(self._serve(stream))
+
+    async def _serve(self, stream: IOStream) -> None:
         try:
             await stream.ready()
             transport, rest = stream.lend(self)
@@ -119,8 +122,8 @@ class HTTP1ServerConnection(ServerConnection):
         ended = self._ended = self.loop.create_future()
         if self.transport is not None:
             self.cut(clean=True)
-        elif self._serving is not None and not self._serving.done() and self._stream is not None:
-            self._stream.close()
+        elif (stream := getattr(self, "_stream", None)) is not None and not stream.closed():
+            stream.close()
         else:
             return
         await ended

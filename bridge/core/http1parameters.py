@@ -40,7 +40,7 @@ class HTTP1ConnectionParameters:
         self.decompress = decompress
 
     @classmethod
-    def of(cls, params: ConnectionParameters) -> HTTP1ConnectionParameters:
+    def of(cls, params: ConnectionParameters, *, decompress: bool = False) -> HTTP1ConnectionParameters:
         """Return what *params*, a server's, say in these words."""
         return cls(
             no_keep_alive=params.no_keep_alive,
@@ -49,6 +49,7 @@ class HTTP1ConnectionParameters:
             header_timeout=params.head_timeout,
             max_body_size=params.max_body_size,
             body_timeout=params.body_total_timeout,
+            decompress=decompress,
         )
 
     def for_server(self) -> ConnectionParameters:

@@ -11,16 +11,18 @@ from bridge.core.clock import Clock
 from bridge.core.context import ConnectionContext
 from bridge.core.forwarded import ForwardedDelegate
 from bridge.core.http1.head import Limits
-from bridge.core.http1connection import HTTP1ServerConnection
+from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
 from bridge.core.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
+from bridge.core.iostream import IOStream
+from bridge.core.legacyconnection import HTTPConnection
 from bridge.core.parameters import ConnectionParameters
 from bridge.core.serverconnection import ServerConnection
-from bridge.core.tcpserver import TCPServer
+from bridge.core.tcpserver import TCPServer, is_loop
 from bridge.core.tls import SSLOptions
 from bridge.core.translate import DelegateAdapter, adapt
 from bridge.core.util import Configurable
 
-__all__ = ["HTTPRequest", "HTTPServer"]
+__all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 
 HTTPRequest = HTTPServerRequest
 
@@ -66,8 +68,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         no_keep_alive: bool = False,
         xheaders: bool = False,
         ssl_options: SSLOptions | None = None,
-        protocol: str | None = None,
-        decompress_request: bool = False,
+        protocol: Any = None,
+        decompress_request: Any = False,
         chunk_size: int | None = None,
         max_header_size: int | None = None,
         idle_connection_timeout: float | None = None,
@@ -82,6 +84,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         io_loop: object = None,
     ) -> None:
         """Set up the server; the arguments are the class's."""
+        if is_loop(xheaders) or isinstance(ssl_options, bool):
+            # Up to Tornado 4.5 io_loop stood third: (request_callback, no_keep_alive, io_loop, xheaders, ssl_options,
+            # protocol). Everything behind was given by keyword.
+            xheaders, ssl_options, protocol = bool(ssl_options), protocol, decompress_request or None
+            decompress_request = False
         TCPServer.__init__(self, ssl_options, max_buffer_size, chunk_size)
         self.request_callback = request_callback
         self.xheaders = xheaders
@@ -101,7 +108,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 body_total_timeout=body_timeout or None,
                 late_limit=not native,
             )
-        self.conn_params = params
+        self.params = params
+        self.conn_params = HTTP1ConnectionParameters.of(params, decompress=decompress_request)
         self._server_name = server_name
         self._date_header = date_header
         self._requests = request_callback if native else adapt(request_callback, decompress=decompress_request)
@@ -140,15 +148,27 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         """Return how many connections are open or in their TLS handshake."""
         return len(self._starting) + len(self._connections)
 
+    def handle_stream(self, stream: IOStream, address: Any) -> Any:
+        """Serve HTTP on *stream*, whose TLS handshake may be still to come.
+
+        A server without a subclass that overrides this makes no stream. It may be called with any stream.
+        """
+        self._connection(stream.io_loop.asyncio_loop, stream.socket, address).serve(stream)
+
     def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+        if type(self).handle_stream is not HTTPServer.handle_stream:
+            return super()._protocol(loop, sock, address)
+        return self._connection(loop, sock, address)
+
+    def _connection(self, loop: asyncio.AbstractEventLoop, sock: Any, address: Any) -> HTTP1ServerConnection:
         clock = self._clock
         if clock is None:
             clock = self._clock = Clock(
                 loop,
-                shortest=self.conn_params.shortest(),
+                shortest=self.params.shortest(),
                 server_name=self._server_name,
                 date=self._date_header,
-                keep_alive=self.conn_params.keep_alive_timeout,
+                keep_alive=self.params.keep_alive_timeout,
             )
         protocol = self.protocol or ("https" if self.ssl_options is not None else "http")
         try:
@@ -156,7 +176,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         except OSError:
             local = None
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
-        connection = HTTP1ServerConnection.accepted(self._delegate, self.conn_params, context, clock, loop, self._ended)
+        connection = HTTP1ServerConnection.accepted(self._delegate, self.params, context, clock, loop, self._ended)
         if self._draining:
             connection.closing = True
         self._connections.add(connection)

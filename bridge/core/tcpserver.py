@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bridge.core.ioloop import IOLoop
@@ -19,7 +19,7 @@ from bridge.core.netutil import add_accept_handler, bind_sockets, check_ssl_opti
 from bridge.core.process import fork_processes
 from bridge.core.tls import SSLOptions
 
-__all__ = ["TCPServer"]
+__all__ = ["TCPServer", "is_loop"]
 
 # An end to the taking of waiting connections while more come in; the longest queue that settings allow.
 _MOST_WAITING = 65535
@@ -33,6 +33,8 @@ class TCPServer:
             ciphers.
         max_buffer_size: Most bytes buffered per connection; None for 100 MiB.
         read_chunk_size: Bytes read at once; None for 64 KiB.
+        *more: For calls in the order of Tornado 4.5, whose first argument was io_loop.
+        io_loop: Not used: a server runs on the event loop that is current when it starts.
 
     Raises:
         KeyError: ssl_options without certfile.
@@ -47,9 +49,14 @@ class TCPServer:
     def __init__(
         self,
         ssl_options: SSLOptions | None = None,
-        max_buffer_size: int | None = None,
+        max_buffer_size: Any = None,
         read_chunk_size: int | None = None,
+        *more: int | None,
+        io_loop: object = None,
     ) -> None:
+        if is_loop(ssl_options) or isinstance(max_buffer_size, Mapping | ssl.SSLContext):
+            # Up to Tornado 4.5 io_loop stood first.
+            ssl_options, max_buffer_size, read_chunk_size = max_buffer_size, read_chunk_size, (more or (None,))[0]
         check_ssl_options(ssl_options)
         self.ssl_options = ssl_options
         self.max_buffer_size = max_buffer_size or 104857600
@@ -242,3 +249,8 @@ class TCPServer:
             self._full = False
             for number, sock in self._sockets.items():
                 self._removers[number] = add_accept_handler(sock, self._accepted)
+
+
+def is_loop(value: object) -> bool:
+    """Tell whether *value* is an event loop, Tornado's, ours or asyncio's, where an old program gives one."""
+    return hasattr(value, "add_callback") or hasattr(value, "call_soon")

@@ -594,7 +594,7 @@ async def test_timeout_before_the_response(caplog: pytest.LogCaptureFixture) -> 
             cancelled.set()
 
     async with served(app, timeout=0.1) as server, connect(server.port) as client:
-        server.http.conn_params.keep_alive_timeout = 0.5  # the clock looks often enough
+        server.http.params.keep_alive_timeout = 0.5  # the clock looks often enough
         client.get("/slow")
         status, fields, _ = await client.response()
         assert (status, fields["connection"]) == (504, "close")
