@@ -163,7 +163,8 @@ class WSGIDelegate:
         ended = asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(ended.set)
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(ended.set)
 
         self.pool.stop(wake)
         try:
