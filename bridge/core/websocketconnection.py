@@ -79,8 +79,10 @@ class WebSocketConnection(WriteSide):
         close_code: Why it ends, once it does: the code of the peer's close frame (1005 if it had none), the code of
             ours if we closed first, 1006 if the connection was lost. 0 while it is open.
         close_reason: The reason that goes with the code, often empty.
+        messages: What has arrived and was not taken; for a look whether there is something, `take` takes it.
         encode_text: Makes a frame of a str.
         encode_binary: Makes a frame of bytes.
+        write_frame: Writes a frame; only while ``open``.
         deadline: Loop time in seconds of the next ping, or by which something must have arrived.
         on_end: Called once, when ``open`` has become False through the peer.
         on_lost: Called once, when the transport is gone.
@@ -94,7 +96,6 @@ class WebSocketConnection(WriteSide):
         "_held",
         "_lost",
         "_max_queue",
-        "_messages",
         "_more_waiters",
         "_next_event",
         "_options",
@@ -103,20 +104,21 @@ class WebSocketConnection(WriteSide):
         "_receiver",
         "_size",
         "_waiter",
-        "_write",
         "close_code",
         "close_reason",
         "deadline",
         "encode_binary",
         "encode_text",
+        "messages",
         "on_end",
         "on_lost",
         "open",
+        "write_frame",
     )
 
     encode_text: Callable[[str], bytes]
     encode_binary: Callable[[bytes], bytes]
-    _write: Callable[[bytes], None]
+    write_frame: Callable[[bytes], None]
 
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
         connection = exchange.server_connection
@@ -137,7 +139,7 @@ class WebSocketConnection(WriteSide):
         self._options = options
         self._receiver = Receiver(options.max_size, deflate=handshake.deflate)
         self._next_event = self._receiver.next_event
-        self._messages: deque[str | bytes] = deque()
+        self.messages: deque[str | bytes] = deque()
         self._max_queue = options.max_queue
         self._size = 0  # of what waits in _messages
         self._blocked = False  # enough waits: what was fed stays in the receiver
@@ -179,7 +181,7 @@ class WebSocketConnection(WriteSide):
         self = cls(exchange, handshake, options)
         self.write_paused = connection.write_paused
         self.transport, rest = connection.take_transport(self)
-        self._write = self.transport.write
+        self.write_frame = self.transport.write
         self.clock.shorten(options.ping_interval)
         self.clock.shorten(options.ping_timeout)
         self.clock.watch(self)
@@ -197,11 +199,11 @@ class WebSocketConnection(WriteSide):
 
         Messages that arrived before the end can still be taken after it.
         """
-        if not self._messages:
+        if not self.messages:
             return None
-        message = self._messages.popleft()
+        message = self.messages.popleft()
         self._size -= len(message)
-        if self._blocked and self._size < _WINDOW and len(self._messages) < self._max_queue:
+        if self._blocked and self._size < _WINDOW and len(self.messages) < self._max_queue:
             self._unblock()
         return message
 
@@ -239,7 +241,7 @@ class WebSocketConnection(WriteSide):
         """
         if not self.open:
             raise ConnectionGone("the WebSocket is closed")
-        self._write(self.encode_text(text))
+        self.write_frame(self.encode_text(text))
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary message, as `send_text` does.
@@ -249,7 +251,7 @@ class WebSocketConnection(WriteSide):
         """
         if not self.open:
             raise ConnectionGone("the WebSocket is closed")
-        self._write(self.encode_binary(data))
+        self.write_frame(self.encode_binary(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the closing handshake (RFC 6455 section 7.1.2); without effect when the connection is not open.
@@ -262,9 +264,9 @@ class WebSocketConnection(WriteSide):
         frame = encode_close(code, reason)
         if self.open:
             self._closed = True
-            self._messages.clear()
+            self.messages.clear()
             self._size = 0
-            self._write(frame)
+            self.write_frame(frame)
             self._end(code, reason)
             self.deadline = self.clock.after(_CLOSE_TIME)
             if self._blocked:
@@ -317,13 +319,13 @@ class WebSocketConnection(WriteSide):
         super().resume_writing()
         if self._pong is not None:
             pong, self._pong = self._pong, None
-            self._write(encode_pong(pong))
+            self.write_frame(encode_pong(pong))
 
     # ------------------------------------------------------------------ reading
 
     def _read(self) -> None:
         """Turn what was fed into messages, as far as there is room for them."""
-        messages = self._messages
+        messages = self.messages
         next_event = self._next_event
         try:
             while (event := next_event()) is not None:
@@ -369,14 +371,14 @@ class WebSocketConnection(WriteSide):
         if self.write_paused:
             self._pong = payload
         else:
-            self._write(encode_pong(payload))
+            self.write_frame(encode_pong(payload))
 
     def _take_close(self, event: Close) -> None:
         """Complete the closing handshake; the server closes the connection first (RFC 6455 section 7.1.1)."""
         if self._lost:
             self._end(event.code, event.reason)
         elif self.open:
-            self._write(event.answer())
+            self.write_frame(event.answer())
             self._lose(event.code, event.reason)
         self._close_transport()
 
@@ -388,7 +390,7 @@ class WebSocketConnection(WriteSide):
             self._end(error.code, str(error))
             return
         if self.open:
-            self._write(encode_close(error.code, str(error)[:123]))
+            self.write_frame(encode_close(error.code, str(error)[:123]))
             self._lose(error.code, str(error))
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
@@ -444,7 +446,7 @@ class WebSocketConnection(WriteSide):
             self.deadline = self.clock.after(max((interval or 0) - (timeout or 0), 0))
         else:
             gen_log.info("WebSocket from %s: no answer to a ping", self.context)
-            self._write(encode_close(INTERNAL_ERROR, "keepalive ping timeout"))
+            self.write_frame(encode_close(INTERNAL_ERROR, "keepalive ping timeout"))
             self._lose(ABNORMAL, "keepalive ping timeout")
             self._close_transport()
             self.deadline = self.clock.after(_LINGER_TIME)
@@ -455,4 +457,4 @@ class WebSocketConnection(WriteSide):
         self._pinged = options.ping_timeout is not None
         self.deadline = self.clock.after(options.ping_timeout if self._pinged else options.ping_interval)
         if not self.write_paused:  # else the write timeout watches the peer
-            self._write(encode_ping())
+            self.write_frame(encode_ping())

@@ -624,7 +624,7 @@ async def test_the_queue_is_bounded() -> None:
         assert sent < total / 2
         (cycle,) = server.delegate.tasks.values()
         connection = cycle._connection
-        assert len(connection._messages) <= 32
+        assert len(connection.messages) <= 32
         assert len(connection._receiver._data) <= 512 << 10
         go.set()
         await task

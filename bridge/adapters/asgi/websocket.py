@@ -172,8 +172,7 @@ class WebSocketExchange:
             connection = await self._answered()
             if connection is None:
                 return {"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""}
-        data = connection.take()
-        while data is None:
+        while not connection.messages:
             if connection.close_code:
                 return {
                     "type": "websocket.disconnect",
@@ -181,7 +180,7 @@ class WebSocketExchange:
                     "reason": connection.close_reason,
                 }
             await connection.arrival()
-            data = connection.take()
+        data = connection.take()
         if data.__class__ is str:
             return {"type": "websocket.receive", "text": data}
         return {"type": "websocket.receive", "bytes": data}
@@ -207,14 +206,17 @@ class WebSocketExchange:
             return
         kind = message["type"]
         if kind == "websocket.send":
+            # Not by send_text() and send_binary(): a call more would cost 1 % of a short message.
+            if not connection.open:
+                raise ConnectionGone("the WebSocket is closed")
             data = message.get("bytes")
             if data is not None:
-                connection.send_binary(data)
+                connection.write_frame(connection.encode_binary(data))
             else:
                 text = message.get("text")
                 if text is None:
                     raise LocalProtocolError("websocket.send with neither bytes nor text")
-                connection.send_text(text)
+                connection.write_frame(connection.encode_text(text))
             if connection.write_paused:
                 await connection.writable()
         elif kind == "websocket.close":

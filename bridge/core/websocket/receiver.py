@@ -178,7 +178,8 @@ class Receiver:
                 data = self._data
                 position = self._position
                 if len(data) - position < 2:
-                    self._keep()
+                    self._data = data[position:]  # as _keep does
+                    self._position = 0
                     return None
                 first = data[position]
                 length = data[position + 1] - _MASKED
