@@ -146,15 +146,20 @@ def test_closed_loops_are_forgotten() -> None:
     assert len(IOLoop._known) <= before + 1
 
 
-def test_no_warning_filter_is_left_behind() -> None:
+@pytest.mark.parametrize("filters", ["error", "default", "ignore"])
+def test_a_fresh_program_gets_a_loop_of_ours_without_a_warning(filters: str) -> None:
     code = (
         "import warnings\n"
+        "from bridge.core.ioloop import IOLoop, new_event_loop\n"
         "before = list(warnings.filters)\n"
-        "from bridge.core.ioloop import IOLoop\n"
-        "IOLoop.current().close()\n"
+        "current, made = IOLoop.current().asyncio_loop, new_event_loop()\n"
+        "assert type(current) is type(made)\n"
         "assert warnings.filters == before\n"
+        "current.close(), made.close()\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+    command = [sys.executable, "-W", filters, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -235,9 +240,13 @@ async def test_callbacks_run_in_the_next_turn_with_their_arguments(name: str) ->
 async def test_callbacks_from_other_threads_wake_the_loop() -> None:
     loop = IOLoop.current()
     done = asyncio.Event()
-    in_thread(lambda: loop.add_callback(done.set))
+    started = time.monotonic()
+    timer = threading.Timer(0.05, loop.add_callback, (done.set,))  # by then the loop sleeps
+    timer.start()
     async with asyncio.timeout(20):
         await done.wait()
+    timer.join()
+    assert time.monotonic() - started < 15
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="the platform has no SIGUSR1")
