@@ -53,6 +53,8 @@ async def test_scope() -> None:
     assert scope["extensions"].keys() == {
         "http.response.trailers",
         "http.response.early_hint",
+        "http.response.pathsend",
+        "http.response.zerocopysend",
         "bridge.shutdown.notice",
     }
 

@@ -35,6 +35,8 @@ _LAST_TIME = 1.0
 _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.trailers": {},
     "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
 }
 
 

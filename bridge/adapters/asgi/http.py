@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from bridge.adapters.asgi.files import FileRange, opened_path, range_of
 from bridge.core.log import app_log
 from bridge.core.states import CLOSED, DONE, HEAD
 from bridge.errors import ConnectionGone, LocalProtocolError
@@ -21,8 +22,8 @@ __all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "describ
 _WINDOW = 65536
 
 # How far the application's response has come: nothing, its start, its start with trailers promised, its content with
-# the trailers still to come.
-_NOTHING, _STARTED, _PROMISED, _TRAILERS = range(4)
+# the trailers still to come; and while a file is sent.
+_NOTHING, _STARTED, _PROMISED, _TRAILERS, _FILE = range(5)
 
 # Responses of these types end only when somebody leaves, so they are told when the server stops.
 _ENDLESS = (b"text/event-stream", b"multipart/x-mixed-replace")
@@ -211,6 +212,8 @@ class HTTPExchange:
         """Take a body message of a response that is not a plain one."""
         if self._phase is _NOTHING:
             raise LocalProtocolError("http.response.body before http.response.start")
+        if self._phase is _FILE:
+            raise LocalProtocolError("http.response.body while a file is being sent")
         if self._phase is _TRAILERS:
             raise LocalProtocolError("http.response.body after the last one; http.response.trailers is due")
         self._exchange.send(message.get("body", b""))
@@ -227,12 +230,38 @@ class HTTPExchange:
             # After the head it is too late for a hint on HTTP/1.1; the extension lets a server ignore it.
             if exchange.writing is HEAD:
                 exchange.inform(103, [(b"link", link) for link in message["links"]])
+        elif kind == "http.response.pathsend":
+            if exchange.response_started:
+                raise LocalProtocolError("http.response.pathsend after other content")
+            with opened_path(message) as found:
+                await self._send_file(kind, found, last=True)
+        elif kind == "http.response.zerocopysend":
+            await self._send_file(kind, range_of(message), last=not message.get("more_body", False))
         elif kind == "http.response.debug" and self._delegate.debug:
             if self._phase is not _NOTHING:
                 raise LocalProtocolError("http.response.debug after http.response.start")
             app_log.debug("%s: %r", describe(exchange), message.get("info"))
         else:
             raise LocalProtocolError(f"unexpected ASGI message {kind!r}")
+
+    async def _send_file(self, kind: str, found: FileRange, last: bool) -> None:
+        """Send a part of a file as content; nothing else can be sent meanwhile."""
+        phase = self._phase
+        if phase is not _STARTED and phase is not _PROMISED:
+            raise LocalProtocolError(f"{kind} before http.response.start, after the content, or during another file")
+        exchange = self._exchange
+        self._phase = _FILE
+        try:
+            await exchange.send_file(*found)
+        finally:
+            self._phase = phase
+        if not last:
+            return
+        if phase is _PROMISED:
+            self._phase = _TRAILERS
+        else:
+            exchange.send(b"", True)
+            self._wake()
 
     def _take_trailers(self, message: Message) -> None:
         if self._phase is not _TRAILERS:

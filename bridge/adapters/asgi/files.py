@@ -1,0 +1,88 @@
+"""Where the content of ``http.response.pathsend`` and ``http.response.zerocopysend`` messages lies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bridge.errors import LocalProtocolError
+
+if TYPE_CHECKING:
+    from bridge.adapters.asgi.types import Message
+
+__all__ = ["FileRange", "opened_path", "range_of"]
+
+
+class FileRange(NamedTuple):
+    """A part of an open regular file: descriptor, first byte, number of bytes."""
+
+    descriptor: int
+    offset: int
+    size: int
+
+
+@contextlib.contextmanager
+def opened_path(message: Message) -> Iterator[FileRange]:
+    """Open the file that a ``http.response.pathsend`` message names, and close it after the block.
+
+    Raises:
+        LocalProtocolError: It cannot be opened, or is no regular file. Not the OSError itself, by which applications
+            know that their client has disconnected.
+    """
+    path = message["path"]
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold the loop
+    except (OSError, TypeError, ValueError) as exc:
+        raise LocalProtocolError(f"http.response.pathsend: {exc}") from None
+    try:
+        yield FileRange(descriptor, 0, _size(descriptor, message))
+    finally:
+        os.close(descriptor)
+
+
+def range_of(message: Message) -> FileRange:
+    """Return what a ``http.response.zerocopysend`` message names; without an offset, the file's position moves behind.
+
+    Raises:
+        LocalProtocolError: It has no regular file, or the range lies outside of it.
+    """
+    file: Any = message.get("file")
+    try:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        size = _size(descriptor, message)
+        offset = message.get("offset")
+        # The position of a file object is not that of its descriptor when it has read ahead.
+        start = _tell(file) if offset is None else offset
+        count = message.get("count")
+        if count is None:
+            count = max(size - start, 0)
+        if start < 0 or count < 0 or start + count > size:
+            raise LocalProtocolError(
+                f"http.response.zerocopysend: {count} bytes from {start} of a file of {size} bytes"
+            )
+        if offset is None:
+            _seek(file, start + count)
+    except (OSError, TypeError, ValueError, AttributeError) as exc:
+        raise LocalProtocolError(f"http.response.zerocopysend: {exc}") from None
+    return FileRange(descriptor, start, count)
+
+
+def _size(descriptor: int, message: Message) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise LocalProtocolError(f"{message['type']}: not a regular file")
+    return status.st_size
+
+
+def _tell(file: Any) -> int:
+    return os.lseek(file, 0, os.SEEK_CUR) if isinstance(file, int) else int(file.tell())
+
+
+def _seek(file: Any, position: int) -> None:
+    if isinstance(file, int):
+        os.lseek(file, position, os.SEEK_SET)
+    else:
+        file.seek(position)
