@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge import __version__
 from bridge.errors import ConfigError
+
+TYPE_CHECKING = False  # typing is heavy, and --version needs none of it
+if TYPE_CHECKING:
+    from bridge.config import Config
 
 __all__ = ["main"]
 
@@ -53,24 +57,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command != "run":
         hint = f"bridge run {' '.join(words)}" if not command.startswith("-") else "bridge run TARGET " + command
         return _fail(f"{command}: there is no such command; did you mean `{hint}`?", USAGE_ERROR)
-    options = words[1 : words.index("--")] if "--" in words else words[1:]
+    words = words[1:]
+    options = words[: words.index("--")] if "--" in words else words
     if "--help" in options or "-h" in options:
         return _print_run_help()
-    return _run(words[1:])
+    for option, action in (("--check-config", _check_config), ("--print-config", _print_config)):
+        if option in options:
+            words.remove(option)
+            return _guarded(lambda: action(words))  # noqa: B023 - called at once
+    return _guarded(lambda: _run(words))
 
 
 def _run(words: Sequence[str]) -> int:
-    from bridge.adapters.loading import TargetError
     from bridge.settings_sources import load
 
+    config = load(words, os.environ)
+    _require_target(config)
+
+    from bridge.supervisor.start import run
+
+    return run(config, read_config=lambda: load(words, os.environ))
+
+
+def _require_target(config: Config) -> None:
+    if not config.target and not config.mount:
+        raise ConfigError("TARGET: nothing to serve; name it as module:attribute, for example `bridge run app:app`")
+
+
+def _check_config(words: Sequence[str]) -> int:
+    from bridge.settings_sources import load
+    from bridge.supervisor.checks import check
+
+    config = load(words, os.environ)
+    _require_target(config)
+    check(config)
+
+    from bridge.adapters.hosting import host
+
+    host(config)
+    print("bridge: the configuration is good, and the application can be imported")
+    return 0
+
+
+def _print_config(words: Sequence[str]) -> int:
+    from bridge.settings_docs import resolved
+    from bridge.settings_sources import load_layer, resolve
+
+    layer = load_layer(words, os.environ)
+    resolve(layer)
+    print(resolved(layer), end="")
+    return 0
+
+
+def _guarded(function: Callable[[], int]) -> int:
+    """Call *function* and turn what it raises into a line and an exit status."""
+    from bridge.adapters.loading import TargetError
+
     try:
-        config = load(words, os.environ)
-        if not config.target and not config.mount:
-            raise ConfigError("TARGET: nothing to serve; name it as module:attribute, for example `bridge run app:app`")
-
-        from bridge.supervisor.start import run
-
-        return run(config, read_config=lambda: load(words, os.environ))
+        return function()
     except TargetError as exc:
         sys.stderr.write(exc.app_traceback)
         return _fail(str(exc), TARGET_ERROR)

@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
+from bridge.config_process import DEVELOPMENT, WORKERS, ProcessConfig
+from bridge.config_process import usable_cpus as _usable_cpus
 from bridge.errors import ConfigError
 from bridge.settings import (
     ADDRESSES,
@@ -36,7 +38,6 @@ from bridge.settings import (
     seconds,
     setting,
     whole,
-    whole_or,
     words,
 )
 
@@ -44,7 +45,6 @@ __all__ = ["GROUPS", "SETTINGS", "Config"]
 
 APPLICATION = "Application"
 BINDING = "Where to listen"
-WORKERS = "Processes"
 WSGI = "WSGI"
 WEBSOCKET = "WebSocket"
 TLS = "TLS"
@@ -52,7 +52,6 @@ LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
 OUTPUT = "Logs and responses"
-DEVELOPMENT = "Development"
 GROUPS: Final = (APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT, DEVELOPMENT)
 
 #: The fields by which proxies report the client, most telling first.
@@ -73,13 +72,6 @@ GIB = 1 << 30
 LINE = 8190
 
 
-def _usable_cpus() -> int:
-    """Count the CPUs this process may run on, which a container often restricts."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _is_loopback(address: Address) -> bool:
     """Tell whether only this machine reaches *address*, as far as its text says."""
     if isinstance(address, TCPAddress):
@@ -88,7 +80,7 @@ def _is_loopback(address: Address) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(ProcessConfig):
     """Every setting with its value; immutable, one per process.
 
     `bridge.settings_sources.load` makes one from the command line and the environment. Made directly, the values must
@@ -181,55 +173,6 @@ class Config:
         "the peers that may send a PROXY protocol header; the others' connections are closed",
         aliases=("proxy-allow-ips",),
     )
-
-    workers: int | None = setting(
-        WORKERS,
-        whole_or("auto", _usable_cpus, 1000),
-        None,
-        "worker processes, under a master that replaces them; auto is one per CPU",
-        short="-w",
-        foreign=("WEB_CONCURRENCY",),
-        shown="none, one process",
-    )
-    preload: bool = setting(
-        WORKERS, SWITCH, False, "import the application once, before the workers are started", aliases=("preload-app",)
-    )
-    limit_max_requests: int | None = setting(
-        WORKERS, off_or(whole(1)), None, "replace a worker after this many requests", aliases=("max-requests",)
-    )
-    limit_max_requests_jitter: int = setting(
-        WORKERS,
-        whole(0),
-        0,
-        "at most this many requests more, different for each worker",
-        aliases=("max-requests-jitter",),
-    )
-    workers_lifetime: float | None = setting(
-        WORKERS, off_or(seconds()), None, "replace a worker after this time", aliases=("restart-interval",)
-    )
-    workers_lifetime_jitter: float = setting(
-        WORKERS, seconds(zero=True), 0.0, "at most this much longer, different for each worker"
-    )
-    timeout_worker: float | None = setting(
-        WORKERS,
-        off_or(seconds()),
-        30.0,
-        "a worker whose event loop stands still for this long is replaced, and the log says where it stood",
-        aliases=("timeout-worker-healthcheck", "deadlock-timeout"),
-    )
-    timeout_worker_startup: float | None = setting(
-        WORKERS,
-        off_or(seconds()),
-        60.0,
-        "how long a worker may take to import and start the application",
-        aliases=("startup-timeout",),
-    )
-    pid: str | None = setting(WORKERS, FILE, None, "write the process number into this file", aliases=("pid-file",))
-    user: str | None = setting(WORKERS, TEXT, None, "become this user after listening", shown="the current one")
-    group: str | None = setting(
-        WORKERS, TEXT, None, "become this group after listening", short="-g", shown="the current one"
-    )
-    umask: int | None = setting(WORKERS, MODE, None, "the mask for files that are made", shown="the current one")
 
     threads: int = setting(
         WSGI,
@@ -493,40 +436,6 @@ class Config:
     server_header: bool = setting(OUTPUT, SWITCH, True, "send a Server field")
     date_header: bool = setting(OUTPUT, SWITCH, True, "send a Date field")
 
-    reload: bool = setting(DEVELOPMENT, SWITCH, False, "start anew when a source file changes")
-    reload_dir: tuple[str, ...] = setting(
-        DEVELOPMENT,
-        words("DIRS", "a list of directories"),
-        (),
-        "watch these directories",
-        aliases=("reload-dirs", "reload-paths"),
-        shown="the application's",
-    )
-    reload_include: tuple[str, ...] = setting(
-        DEVELOPMENT,
-        words("PATTERNS", "a list of patterns such as *.html"),
-        (),
-        "watch files with such names too, beside *.py",
-    )
-    reload_exclude: tuple[str, ...] = setting(
-        DEVELOPMENT,
-        words("PATTERNS", "a list of patterns such as test_*"),
-        (),
-        "do not watch such files or directories",
-    )
-    reload_delay: float = setting(
-        DEVELOPMENT, seconds(), 0.1, "wait this long for more changes to the files", aliases=("reload-tick",)
-    )
-    debug: bool = setting(
-        DEVELOPMENT,
-        SWITCH,
-        False,
-        "show exceptions in the browser, with a console for WSGI; on the loopback interface only",
-    )
-    debug_anywhere: bool = setting(
-        DEVELOPMENT, SWITCH, False, "allow --debug on any interface: whoever reaches it can run code here"
-    )
-
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         if self.threads_min > self.threads:
@@ -572,4 +481,9 @@ class Config:
         return self.limit_request_body
 
 
-SETTINGS: Final = tuple(Setting(field.name, field.default, **field.metadata) for field in fields(Config))
+SETTINGS: Final = tuple(
+    sorted(
+        (Setting(field.name, field.default, **field.metadata) for field in fields(Config)),
+        key=lambda row: GROUPS.index(row.group),
+    )
+)

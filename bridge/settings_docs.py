@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 
 from bridge.config import GROUPS, SETTINGS
 from bridge.settings import Setting, show
+from bridge.settings_sources import Layer
 
-__all__ = ["options_page", "run_help"]
+__all__ = ["options_page", "resolved", "run_help"]
 
 _HELP_COLUMN = 36
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -23,8 +25,11 @@ Serve an ASGI, WSGI or Tornado-style application.
 
 {groups}
 
+Configuration:
+{configuration}
+
 Every option is an environment variable as well: --port 8000 is BRIDGE_PORT=8000, --factory is BRIDGE_FACTORY=on.
-The command line wins. Each --option without a value has its --no-option.
+The command line wins over the environment, which wins over the file. Each --option without a value has its --no-option.
 Sizes are bytes or 64k, 10M, 1GiB; times are seconds or 500ms, 30s, 5m.
 """
 
@@ -33,10 +38,14 @@ _PAGE = """\
 
 Generated from the table in `bridge/config.py` by `python -m bridge.settings_docs`; do not edit.
 
-`bridge run TARGET [options]` takes every value below on the command line or from the environment. The command line
-wins over the environment, and the environment over the default. An empty variable counts as absent; a variable
-`BRIDGE_...` that is not listed here is ignored. (In Kubernetes, a service called `bridge` puts a `BRIDGE_PORT` of its
-own into the environment of every pod in its namespace; `enableServiceLinks: false` keeps it out.)
+`bridge run TARGET [options]` takes every value below from the command line, from the environment, or from a file: `-c
+FILE`, `--config FILE`, `BRIDGE_CONFIG`, or else `bridge.toml` or the table `[tool.bridge]` of `pyproject.toml` in the
+current directory. In a file the names are written as `limit_request_body` or `limit-request-body`; a name that does not
+exist is an error. The command line wins over the environment, the environment over the file, and the file over the
+default. `--print-config` prints every setting with its value and where it comes from; `--check-config` checks the
+settings, the files that they name, and that the application can be imported. An empty variable counts as absent; a
+variable `BRIDGE_...` that is not listed here is ignored. (In Kubernetes, a service called `bridge` puts a `BRIDGE_PORT`
+of its own into the environment of every pod in its namespace; `enableServiceLinks: false` keeps it out.)
 
 * **Sizes** are bytes, or take a suffix in powers of 1024: `8190`, `64k`, `10M`, `1GiB`.
 * **Times** are seconds, or take a suffix: `30`, `0.5`, `500ms`, `30s`, `5m`, `2h`.
@@ -61,6 +70,13 @@ is as good as a dash. The values are read as above.
 """
 
 
+_META = (
+    ("-c, --config FILE", "take settings from this file [bridge.toml, or [tool.bridge] in pyproject.toml]"),
+    ("--check-config", "check the settings and import the application, but serve nothing"),
+    ("--print-config", "print every setting with its value and where it comes from"),
+)
+
+
 def run_help(width: int) -> str:
     """Return the help of ``bridge run``, wrapped to *width* columns."""
     width = max(60, min(width, 110))
@@ -71,7 +87,10 @@ def run_help(width: int) -> str:
             if row.group == group:
                 lines += _entry(row, width)
         groups.append("\n".join(lines))
-    return _RUN_HELP.format(groups="\n\n".join(groups))
+    lines = ["Configuration:"]
+    for name, meaning in _META:
+        lines += _lines(name, meaning, width)
+    return _RUN_HELP.format(groups="\n\n".join(groups), configuration="\n".join(lines))
 
 
 def options_page() -> str:
@@ -86,13 +105,46 @@ def options_page() -> str:
     return _PAGE.format(groups="\n".join(groups) + "\n", aliases="\n".join(aliases))
 
 
+def resolved(layer: Layer) -> str:
+    """Return every setting with its value and its origin, as a file of settings."""
+    lines = []
+    for row in SETTINGS:
+        given = layer.get(row.name)
+        if given is not None:
+            secret = row.name == "ssl_keyfile_password"
+            value = '"..."' if secret else json.dumps(given.text, ensure_ascii=False)
+            lines.append(f"{row.name} = {value}  # {given.origin}")
+        elif row.default in (None, (), "") or (row.default == "auto" and not row.kind.choices):
+            is_off = row.default is None and row.kind.can_be_off
+            off = f'{row.name} = "off"' if is_off else f"# {row.name} is not given"
+            lines.append(f"{off}  # default")
+        else:
+            lines.append(f"{row.name} = {_toml(row)}  # default")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(row: Setting) -> str:
+    value = row.default
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if row.kind.metavar == "OCTAL":
+        return f'"{value:o}"'
+    if isinstance(value, tuple):
+        return json.dumps([str(item) for item in value])
+    return json.dumps(value)
+
+
 def _entry(row: Setting, width: int) -> list[str]:
     """Return the lines of one option: its name on the left, its meaning and default on the right."""
     default = show(row)
     # A switch that is off, or a thing that is absent, goes without saying. A default is not broken between lines.
     ending = f" [{default}]".replace(" ", _NO_BREAK) if default and row.default is not False else ""
-    lines = textwrap.wrap(f"{_meaning(row)} {ending[1:]}", width - _HELP_COLUMN, break_on_hyphens=False)
-    lines[0] = f"{'  ' + _invocation(row):{_HELP_COLUMN}}{lines[0]}"
+    return _lines(_invocation(row), f"{_meaning(row)} {ending[1:]}", width)
+
+
+def _lines(name: str, meaning: str, width: int) -> list[str]:
+    lines = textwrap.wrap(meaning, width - _HELP_COLUMN, break_on_hyphens=False)
+    lines[0] = f"{'  ' + name:{_HELP_COLUMN}}{lines[0]}"
     lines[1:] = [" " * _HELP_COLUMN + line for line in lines[1:]]
     return [line.replace(_NO_BREAK, " ") for line in lines]
 

@@ -1,13 +1,13 @@
-"""Where the values of settings come from: environment and command line, in rising order.
+"""Where the values of settings come from: file, environment and command line, in rising order.
 
 Each source is read into a layer, which maps names of settings to text that is not looked at yet. The layers are merged,
-and only what wins is converted, so that a good option overrides a bad variable. A configuration file is one more layer
-between the defaults and the environment.
+and only what wins is converted, so that a good option overrides a bad variable.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -15,7 +15,17 @@ from bridge.config import SETTINGS, Config
 from bridge.errors import ConfigError
 from bridge.settings import Setting
 
-__all__ = ["Given", "Layer", "from_command_line", "from_environment", "load", "merge", "resolve"]
+__all__ = [
+    "Given",
+    "Layer",
+    "_take_config",
+    "from_command_line",
+    "from_environment",
+    "load",
+    "load_layer",
+    "merge",
+    "resolve",
+]
 
 
 class Given(NamedTuple):
@@ -44,12 +54,54 @@ _COLLISIONS = {
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """Return the settings that the arguments of ``bridge run`` and the environment give.
+    """Return the settings that a file, the environment and the arguments of ``bridge run`` give.
 
     Raises:
-        ConfigError: An unknown option, a value that is not allowed, or settings that contradict each other.
+        ConfigError: An unknown option, a value that is not allowed, settings that contradict each other, or a file that
+            cannot be read.
     """
-    return resolve(merge([*from_environment(environ), from_command_line(argv)]))
+    return resolve(load_layer(argv, environ))
+
+
+def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
+    """Return what :func:`load` resolves: the text of all settings that are given anywhere.
+
+    Raises:
+        ConfigError: As :func:`load`.
+    """
+    words, path = _take_config(argv)
+    path = path or environ.get("BRIDGE_CONFIG") or None
+    layers = [*from_environment(environ), from_command_line(words)]
+    if path is not None or any(os.path.isfile(name) for name in ("bridge.toml", "pyproject.toml")):
+        from bridge.settings_files import from_file
+
+        layers.insert(0, from_file(path))
+    return merge(layers)
+
+
+def _take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Split ``--config FILE`` (or ``-c``) off the arguments.
+
+    Raises:
+        ConfigError: There is no FILE.
+    """
+    options, rest = _split_at_dashes(argv)
+    words: list[str] = []
+    path = None
+    position = 0
+    while position < len(options):
+        name, equals, value = options[position].partition("=")
+        if name in {"--config", "-c"}:
+            if not equals:
+                position += 1
+                value = options[position] if position < len(options) else ""
+            if not value:
+                raise ConfigError(f"{name}: needs a value: a file such as bridge.toml")
+            path = value
+        else:
+            words.append(options[position])
+        position += 1
+    return ([*words, "--", *rest] if len(options) < len(argv) else words), path
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Layer]:

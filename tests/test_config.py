@@ -426,6 +426,8 @@ def test_the_command_that_writes_the_page() -> None:
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 300])
 def test_help_shows_every_setting_within_the_width(width: int) -> None:
     text = run_help(width)
+    assert "--check-config" in text
+    text = text.partition("\nConfiguration:")[0] + "\nEvery option"
     options = text[text.index("Application:") : text.index("\nEvery option")].splitlines()
     assert max(map(len, options)) <= max(60, min(width, 110))
     shown = re.findall(r"^  (?:-\w, )?(?:--(?:\[no-\])?([a-z-]+)|TARGET)", text, re.MULTILINE)
@@ -448,3 +450,118 @@ def test_defaults_in_words(name: str, expected: str) -> None:
 def test_large_sizes_in_words() -> None:
     row = next(row for row in SETTINGS if row.name == "limit_request_head")
     assert [show(row._replace(default=size)) for size in (1 << 30, 3 << 20, 1023)] == ["1 GiB", "3 MiB", "1023"]
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+FILE = """\
+port = 9000
+limit-request-body = "1M"
+proxy_headers = true
+uds_permissions = 0o600
+timeout-keep-alive = 2.5
+forwarded_allow_ips = ["10.0.0.0/8", "unix"]
+certfile = "a.pem"
+ssl_sni = { "b.example" = "b.pem,b.key" }
+"""
+
+
+def test_a_file_gives_settings(directory: Path) -> None:
+    (directory / "bridge.toml").write_text(FILE)
+    config = given("a:app")
+    assert (config.port, config.limit_request_body, config.proxy_headers) == (9000, 1 << 20, True)
+    assert (config.uds_permissions, config.timeout_keep_alive) == (0o600, 2.5)
+    assert config.forwarded_allow_ips == ("10.0.0.0/8", "unix")
+    assert config.ssl_certfile == "a.pem"
+    assert config.ssl_sni == (("b.example", "b.pem", "b.key"),)
+
+
+def test_sources_in_rising_order(directory: Path) -> None:
+    (directory / "bridge.toml").write_text("port = 1\nbacklog = 10\nthreads = 4\n")
+    config = given("a:app", "--threads", "6", BRIDGE_BACKLOG="20", BRIDGE_THREADS="5")
+    assert (config.port, config.backlog, config.threads) == (1, 20, 6)
+
+
+def test_the_table_of_a_project(directory: Path) -> None:
+    (directory / "pyproject.toml").write_text('[project]\nname = "a"\n[tool.bridge]\nport = 3\n')
+    assert given("a:app").port == 3
+    (directory / "bridge.toml").write_text("port = 4\n")
+    assert given("a:app").port == 4
+    (directory / "other.toml").write_text("[bridge]\nport = 5\n")
+    assert given("a:app", "--config", "other.toml").port == 5
+    assert given("a:app", "-c", "other.toml", BRIDGE_CONFIG="bridge.toml").port == 5
+    assert given("a:app", BRIDGE_CONFIG="other.toml").port == 5
+
+
+def test_a_broken_project_file_is_not_ours(directory: Path) -> None:
+    (directory / "pyproject.toml").write_text("not toml")
+    assert given("a:app").port == 8000
+
+
+BAD_FILES = [
+    ("prot = 1", "bridge.toml: prot: there is no such setting; did you mean port?"),
+    ("zzz = 1", "bridge.toml: zzz: there is no such setting"),
+    ("port = 'x'", "bridge.toml: port: 'x' is not a whole number from 0 to 65535"),
+    ("port = true", "bridge.toml: port: 'on' is not a whole number from 0 to 65535"),
+    ("port = [1]", "bridge.toml: port: list is not a whole number from 0 to 65535"),
+    ("certfile = 'a'\nssl_certfile = 'b'", "bridge.toml: ssl_certfile: means the same as certfile"),
+    ("port = 1\nbind = ':2'", "bridge.toml: port: cannot be used beside bridge.toml: bind, "),
+    ("port", "bridge.toml: Expected '='"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES)
+def test_faults_in_files(directory: Path, text: str, message: str) -> None:
+    (directory / "bridge.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        given("a:app")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_file_that_is_not_there(directory: Path) -> None:
+    with pytest.raises(ConfigError, match="^none.toml: No such file or directory$"):
+        given("a:app", "--config", "none.toml")
+    with pytest.raises(ConfigError, match="^--config: needs a value"):
+        given("a:app", "--config")
+
+
+def test_options_of_a_program() -> None:
+    from bridge.settings_files import from_options
+
+    options = from_options(
+        {"port": 1, "timeout_write": 5, "bind": "unix:/a", "limit-request-body": "1k", "reload_dir": ["a"]}
+    )
+    assert options == {
+        "port": 1,
+        "timeout_write": 5.0,
+        "bind": (UnixAddress("/a"),),
+        "limit_request_body": 1024,
+        "reload_dir": ("a",),
+    }
+    with pytest.raises(ConfigError, match="^prot: there is no such setting; did you mean port"):
+        from_options({"prot": 1})
+    with pytest.raises(ConfigError, match="^port: 'x' is not a whole number"):
+        from_options({"port": "x"})
+
+
+def test_printed_settings_are_a_file_of_settings(directory: Path) -> None:
+    from bridge.settings_docs import resolved
+    from bridge.settings_sources import load_layer
+
+    text = resolved(load_layer(["a:app", "--port", "7", "--ssl-certfile", "c"], {"BRIDGE_SSL_KEYFILE_PASSWORD": "x9"}))
+    assert 'port = "7"  # --port\n' in text
+    assert 'target = "a:app"  # TARGET\n' in text
+    assert "backlog = 2048  # default\n" in text
+    assert 'ssl_keyfile_password = "..."  # BRIDGE_SSL_KEYFILE_PASSWORD\n' in text
+    assert "x9" not in text
+    (directory / "bridge.toml").write_text(text)
+    again = given()
+    assert (again.port, again.target, again.ssl_certfile) == (7, "a:app", "c")
+    assert again.access_logformat == Config().access_logformat

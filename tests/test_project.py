@@ -24,22 +24,31 @@ PACKAGE = ROOT / "bridge"
 BELOW_CORE = ("bridge.errors", "bridge.settings", "bridge.config", "bridge.core.http1", "bridge.core.websocket")
 BELOW_ADAPTERS = (*BELOW_CORE, "bridge.core")
 BELOW_SUPERVISOR = (*BELOW_ADAPTERS, "bridge.adapters")
-BELOW_CLI = (*BELOW_SUPERVISOR, "bridge.supervisor", "bridge.settings_sources", "bridge.settings_docs")
+BELOW_CLI = (
+    *BELOW_SUPERVISOR,
+    "bridge.supervisor",
+    "bridge.settings_sources",
+    "bridge.settings_files",
+    "bridge.settings_docs",
+)
 
 #: What each part of the package may import of the others, besides itself. The longest name that fits decides.
 LAYERS = {
     "bridge.errors": (),
     "bridge.settings": ("bridge.errors",),
-    "bridge.config": ("bridge.errors", "bridge.settings"),
-    "bridge.settings_sources": ("bridge.errors", "bridge.settings", "bridge.config"),
-    "bridge.settings_docs": ("bridge.errors", "bridge.settings", "bridge.config"),
+    "bridge.config": ("bridge.errors", "bridge.settings", "bridge.config_process"),
+    "bridge.config_process": ("bridge.settings",),
+    "bridge.settings_sources": ("bridge.errors", "bridge.settings", "bridge.config", "bridge.settings_files"),
+    "bridge.settings_files": ("bridge.errors", "bridge.settings", "bridge.config", "bridge.settings_sources"),
+    "bridge.settings_docs": ("bridge.errors", "bridge.settings", "bridge.config", "bridge.settings_sources"),
     "bridge.core.http1": ("bridge.errors",),
     "bridge.core.websocket": ("bridge.errors", "bridge.core.http1"),
     "bridge.core": BELOW_CORE,
     "bridge.adapters": BELOW_ADAPTERS,
-    "bridge.supervisor": BELOW_SUPERVISOR,
+    "bridge.supervisor": (*BELOW_SUPERVISOR, "bridge.settings_files"),
     "bridge.cli": BELOW_CLI,
     "bridge.__main__": ("bridge.cli",),
+    "bridge.pytest_plugin": ("bridge.supervisor",),
     "bridge": (*BELOW_CLI, "bridge.cli"),
 }
 
@@ -407,7 +416,9 @@ def test_the_page_of_options_is_current() -> None:
 def test_options_that_texts_name_exist(path: Path) -> None:
     from bridge.config import SETTINGS
 
-    known = {spelling for row in SETTINGS for spelling in row.spellings} | {"--help", "--version", "--editable"}
+    known = {spelling for row in SETTINGS for spelling in row.spellings} | {
+        *("--help", "--version", "--editable", "--config", "--check-config", "--print-config")
+    }
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", path.read_text(encoding="utf-8")))
     named -= {"--name", "--no-name"}  # placeholders in the page of options
     assert named <= known
@@ -431,7 +442,7 @@ def settings_read(source: str) -> set[str]:
         if isinstance(function, ast.FunctionDef) and function.name == "__post_init__"
         for node in ast.walk(function)
     }
-    owners = {"config"} | ({"self"} if "class Config:" in source else set())
+    owners = {"config"} | ({"self"} if "class Config(" in source else set())
     return {
         node.attr
         for node in ast.walk(tree)
@@ -443,7 +454,7 @@ def settings_read(source: str) -> set[str]:
 
 def test_a_setting_that_is_read_is_found() -> None:
     assert settings_read("f(config.port)\ng(self.config.host)\nself.backlog") == {"port", "host"}
-    config = "class Config:\n def __post_init__(self): self.fd\n def addresses(self): return self.uds\n"
+    config = "class Config(Base):\n def __post_init__(self): self.fd\n def addresses(self): return self.uds\n"
     assert settings_read(config) == {"uds"}
 
 

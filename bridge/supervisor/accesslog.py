@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.config import SETTINGS, Config
 from bridge.errors import ConfigError
-from bridge.supervisor.logs import log_file
+from bridge.supervisor.logs import LogFile, log_file
 
 if TYPE_CHECKING:
     from bridge.core.exchange import Exchange
@@ -40,7 +40,7 @@ class LineWriter:
 
     def __init__(self, write: Callable[[bytes], None], most: int = 1000) -> None:
         self._write = write
-        self._queue: queue.Queue[bytes | None] = queue.Queue(most)
+        self._queue: queue.Queue[bytes | Callable[[], None] | None] = queue.Queue(most)
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="bridge-access-log", daemon=True)
         self._thread.start()
@@ -52,6 +52,10 @@ class LineWriter:
         except queue.Full:
             self.dropped += block.count(b"\n")
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call *function* when all that was taken before is written."""
+        self._queue.put(function)
+
     def close(self) -> None:
         """Write what waits, for a second at most, and end the thread."""
         try:
@@ -62,6 +66,9 @@ class LineWriter:
 
     def _run(self) -> None:
         while (block := self._queue.get()) is not None:
+            if not isinstance(block, bytes):
+                block()
+                continue
             try:
                 self._write(block)
             except OSError:
@@ -92,6 +99,9 @@ class AccessLog:
         config: The settings.
         loop: The event loop; blocks of lines are handed over a few times a second.
 
+    Attributes:
+        file: Where the lines go, if that is a file.
+
     Raises:
         ConfigError: The format names an unknown atom, or the file cannot be written.
     """
@@ -99,13 +109,15 @@ class AccessLog:
     _INTERVAL = 0.1
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.file: LogFile | None = None
         logger = logging.getLogger("bridge.access")
         if config.log_config is not None and logger.hasHandlers():
             write = _to_logger(logger)
         elif config.access_logfile == "-":
             write = _to_descriptor(1)
         else:
-            write = _to_descriptor(log_file("--access-logfile", config.access_logfile).descriptor)
+            self.file = log_file("--access-logfile", config.access_logfile)
+            write = _to_descriptor(self.file.descriptor)
         self._writer = LineWriter(write)
         self._loop = loop
         self._time = loop.time
@@ -146,7 +158,10 @@ class AccessLog:
             self._writer.write("".join(lines).encode("utf-8", "backslashreplace"))
 
     def reopen(self) -> None:
-        """Do nothing: the file's descriptor stays the same."""
+        """Open the file anew, for what is logged from now on."""
+        self.flush()
+        if self.file is not None:
+            self._writer.call(self.file.try_to_reopen)
 
     def close(self) -> None:
         """Write what waits."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.core.log import gen_log
 
-__all__ = ["DUMP_SIGNAL", "Heartbeat", "interval", "write_stacks_on_signal"]
+__all__ = ["DUMP_SIGNAL", "Heartbeat", "interval", "write_no_stacks", "write_stacks_later", "write_stacks_on_signal"]
 
 #: Makes a worker write where its threads stand, whatever they do: no thread has to run Python code for that.
 DUMP_SIGNAL = signal.SIGUSR2
@@ -21,6 +21,16 @@ DUMP_SIGNAL = signal.SIGUSR2
 def interval(timeout: float | None) -> float:
     """Return the seconds between two beats for a loop that may stand still for *timeout* seconds."""
     return 1.0 if timeout is None else min(1.0, timeout / 4)
+
+
+def write_stacks_later(descriptor: int, seconds: float) -> None:
+    """Write the stacks of all threads to *descriptor* unless this is called again within *seconds*."""
+    faulthandler.dump_traceback_later(seconds, file=descriptor)
+
+
+def write_no_stacks() -> None:
+    """Undo :func:`write_stacks_later`."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 def write_stacks_on_signal(descriptor: int) -> None:
@@ -34,14 +44,21 @@ class Heartbeat:
     Args:
         loop: The loop.
         timeout: Seconds after which a thread that is still at the same request is reported; None for never.
-        beat: Called with every beat while the server is of use: not while every thread of a full pool has been stuck
-            for the timeout and requests wait.
+        beat: Called with every beat.
+        stuck: Called once when every thread of a full pool has been at its request for the timeout, and more wait.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float | None, beat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float | None,
+        beat: Callable[[], None],
+        stuck: Callable[[], None],
+    ) -> None:
         self._loop = loop
         self._timeout = timeout
         self._beat = beat
+        self._on_stuck: Callable[[], None] | None = stuck
         self._since: dict[int, tuple[object, float]] = {}
         self._reported: dict[int, object] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -54,8 +71,10 @@ class Heartbeat:
 
     def _run(self) -> None:
         self._timer = self._loop.call_later(interval(self._timeout), self._run)
-        if self._timeout is None or not self._stuck(self._timeout):
-            self._beat()
+        self._beat()
+        if self._timeout is not None and self._stuck(self._timeout) and self._on_stuck is not None:
+            self._on_stuck()
+            self._on_stuck = None
 
     def _stuck(self, timeout: float) -> bool:
         """Report the threads that have been at one job for too long; tell whether that are all, and more is waiting."""

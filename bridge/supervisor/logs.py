@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from bridge.config import Config
 from bridge.errors import ConfigError
 
-__all__ = ["LogFile", "configure", "log_file", "reopen"]
+__all__ = ["LogFile", "configure", "error_descriptor", "log_file", "reopen"]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -42,6 +42,13 @@ class LogFile:
         os.dup2(new, self.descriptor, inheritable=False)
         os.close(new)
 
+    def try_to_reopen(self) -> None:
+        """Open the file of this name, or say why that cannot be."""
+        try:
+            self.reopen()
+        except ConfigError as exc:
+            logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
+
     def give_to(self, user: int, group: int) -> None:
         """Make the file *user*'s and *group*'s, who must be able to reopen it later; numbers, -1 for no change."""
         os.fchown(self.descriptor, user, group)
@@ -69,13 +76,16 @@ def log_file(option: str, path: str) -> LogFile:
     return _files[key]
 
 
-def reopen() -> None:
-    """Open all log files anew, after somebody has renamed them; one that cannot be opened stays the old one."""
+def error_descriptor(config: Config) -> int:
+    """Return the descriptor that messages are written to."""
+    return 2 if config.error_logfile == "-" else log_file("--error-logfile", config.error_logfile).descriptor
+
+
+def reopen(but: LogFile | None = None) -> None:
+    """Open all log files but one anew, after somebody has renamed them; what cannot be opened stays the old one."""
     for file in _files.values():
-        try:
-            file.reopen()
-        except ConfigError as exc:
-            logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
+        if file is not but:
+            file.try_to_reopen()
 
 
 def configure(config: Config, *, embedded: bool = False) -> None:

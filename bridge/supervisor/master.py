@@ -57,6 +57,7 @@ class Worker:
     ready: float = 0.0
     beat: float = 0.0
     finished: bool = False  # it asks for a successor
+    deaf: bool = False  # it accepts no more connections
     kill_at: float | None = None
     reason: str = ""
     code: int = 0
@@ -225,6 +226,8 @@ class Master:
             self._booted = True
             self._ready(current[0].kind)
         elif self._previous is not None:
+            if any(not w.deaf and w.generation != self._generation for w in self._workers.values()):
+                return  # the old code may still be asked
             listeners = self._previous[1]
             self._previous = None
             for listener in listeners:
@@ -317,6 +320,13 @@ class Master:
         elif word == "finished":
             worker.finished = True
             gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
+        elif word == "stuck":
+            worker.finished = True
+            gen_log.error(
+                "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
+            )
+        elif word == "deaf":
+            worker.deaf = True
         elif word == "failed":
             worker.code = int(str(values[0]))
             worker.reason = str(values[1])

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from bridge.adapters.detection import interface_of
 from bridge.adapters.hosting import Hosted, host
-from bridge.adapters.loading import load_target
 from bridge.config import Config
 from bridge.core.http1.head import Limits
 from bridge.core.httpserver import HTTPServer
@@ -52,6 +50,8 @@ class Server:
         kind: The application's interface in words, once started.
         on_limit: Called when ``limit_max_requests`` or ``workers_lifetime`` is reached; unless replaced, it stops the
             server.
+        on_started: Called when connections are accepted.
+        on_deaf: Called when a stop has begun and no more connections are accepted.
     """
 
     def __init__(self, config: Config, app: Any = None, listeners: Sequence[Listener] | None = None) -> None:
@@ -60,6 +60,8 @@ class Server:
         self.sockets: list[socket.socket] = []
         self.kind = ""
         self.on_limit: Callable[[], None] = self.stop
+        self.on_deaf: Callable[[], None] = _nothing
+        self.on_started: Callable[[], None] = _nothing
         self._app = app
         self._listeners = listeners
         self._alone = listeners is None
@@ -88,7 +90,7 @@ class Server:
         if not value:
             return
         self._stop_early = True
-        if self._stopping is not None and self._loop is not None:
+        if self._stopping is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def serve(self) -> None:
@@ -147,6 +149,7 @@ class Server:
             jitter = uniform(0, config.workers_lifetime_jitter)  # noqa: S311 - it only spreads the load
             self._lifetime = self._loop.call_later(config.workers_lifetime + jitter, self._reached_limit)
         self.started = True
+        self.on_started()
 
     async def _start_application(self) -> Hosted:
         config = self.config
@@ -154,9 +157,11 @@ class Server:
             from bridge.supervisor.privileges import drop_privileges
 
             drop_privileges(config)
-        if self._app is None:
-            self._app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-        hosted = self._hosted = host(self._app, interface_of(self._app, config.interface), config)
+        if config.debug:
+            from bridge.supervisor.debugging import debugged
+
+            self._app = debugged(config, self._app)
+        hosted = self._hosted = host(config, self._app)
         self.kind = hosted.kind
         try:
             await hosted.startup()
@@ -183,7 +188,7 @@ class Server:
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
         http = _HTTPServer(
             delegate,
-            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=not hasattr(hosted.delegate, "start_exchange")),
+            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit),
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
         )
@@ -242,10 +247,12 @@ class Server:
         self.should_exit = True
         if self._lifetime is not None:
             self._lifetime.cancel()
+        hosted.stop(restart=self._idle_grace > 0)
         if not self._idle_grace and not self._forced:  # nobody else serves these addresses from now on
             http.accept_waiting()
         http.stop()
         self._close_listeners()
+        self.on_deaf()
         end = None if self._timeout is None else loop.time() + self._timeout
         self._draining = draining = loop.create_task(
             http.drain(self._timeout, self._waiting, idle_grace=self._idle_grace)
@@ -307,7 +314,7 @@ class Server:
         """Open log files anew, after they were renamed."""
         from bridge.supervisor.logs import reopen
 
-        reopen()
+        reopen(None if self._access_log is None else self._access_log.file)
         if self._access_log is not None:
             self._access_log.reopen()
 
@@ -347,6 +354,10 @@ class _HTTPServer(HTTPServer):
             assert isinstance(connection, ServerConnection)
             header.apply(connection.context)
         return connection
+
+
+def _nothing() -> None:
+    pass
 
 
 def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.socket]) -> str:

@@ -14,6 +14,7 @@ from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.supervisor.checks import check
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK
+from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
 from bridge.supervisor.loops import Signals, loop_factory
 from bridge.supervisor.sockets import BindError
 
@@ -40,6 +41,11 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     _fill_descriptors()
     configure(config)
     check(config)
+    if config.debug:
+        gen_log.warning(
+            "--debug: exceptions are shown to clients%s",
+            ", on any interface: who reaches the console can run code here" if config.debug_anywhere else "",
+        )
     if config.umask is not None:
         os.umask(config.umask)
     try:
@@ -99,6 +105,7 @@ class _Alone:
     """One process without a master: the server, signals, systemd."""
 
     def __init__(self, config: Config, app: Any) -> None:
+        from bridge.supervisor.logs import error_descriptor
         from bridge.supervisor.server import Server
         from bridge.supervisor.systemd import Notifier
 
@@ -106,6 +113,7 @@ class _Alone:
         self._server = Server(config, app)
         self._app = app
         self._notifier = Notifier()
+        self._log = error_descriptor(config)
 
     async def run(self) -> None:
         """Serve until a signal."""
@@ -121,11 +129,26 @@ class _Alone:
                 self._notifier.ready("serving")
                 if self._notifier.watchdog is not None:
                     self._alive(loop, self._notifier.watchdog)
+                if self._config.timeout_worker is not None and not self._config.debug:
+                    self._heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
                 await server.stopped()
+                write_no_stacks()
                 self._notifier.stopping("stopping")
                 await server.shutdown()
         finally:
+            if self._heart is not None:
+                self._heart.stop()
+                write_no_stacks()
             await server.shutdown()
+
+    _heart: Heartbeat | None = None
+
+    def _beat(self) -> None:
+        assert self._config.timeout_worker is not None
+        write_stacks_later(self._log, self._config.timeout_worker)
+
+    def _stuck(self) -> None:
+        gen_log.error("No thread is left to serve with; with --workers, this process would be replaced")
 
     def _alive(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._notifier.alive()

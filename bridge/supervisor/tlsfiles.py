@@ -60,7 +60,8 @@ class Certificates:
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at the files from time to time; :meth:`close` ends that."""
-        if self._config.ssl_reload and self._config.ssl_certfile is not None:
+        config = self._config
+        if config.ssl_reload and config.ssl_certfile is not None:
             self._timer = loop.call_later(_INTERVAL, self._check, loop, self._stamp)
 
     def close(self) -> None:

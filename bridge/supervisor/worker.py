@@ -16,7 +16,7 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
-from bridge.supervisor.logs import log_file
+from bridge.supervisor.logs import error_descriptor
 from bridge.supervisor.loops import Signals, loop_factory
 from bridge.supervisor.privileges import drop_privileges
 from bridge.supervisor.server import Server
@@ -38,8 +38,7 @@ def run_worker(config: Config, app: Any, listeners: Sequence[Listener], channel:
         channel: To the master.
     """
     _default_signals()
-    log = 2 if config.error_logfile == "-" else log_file("--error-logfile", config.error_logfile).descriptor
-    write_stacks_on_signal(log)
+    write_stacks_on_signal(error_descriptor(config))
     try:
         drop_privileges(config)
         with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
@@ -83,6 +82,7 @@ class _Worker:
         self._channel = channel
         self._server = Server(config, app, listeners)
         self._server.on_limit = self._finished
+        self._server.on_deaf = lambda: channel.send("deaf")
 
     async def run(self) -> None:
         """Serve."""
@@ -95,7 +95,7 @@ class _Worker:
             ):
                 async with server:
                     self._channel.send("ready", server.kind)
-                    heart = Heartbeat(loop, self._config.timeout_worker, self._beat)
+                    heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
                     try:
                         await server.stopped()
                         await server.shutdown()
@@ -106,6 +106,9 @@ class _Worker:
 
     def _beat(self) -> None:
         self._channel.send("beat")
+
+    def _stuck(self) -> None:
+        self._channel.send("stuck")
 
     def _finished(self) -> None:
         """The worker has served its time: ask for a successor, and serve until it is there."""

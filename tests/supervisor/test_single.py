@@ -227,6 +227,14 @@ def patient_get(path: str) -> tuple[int, dict[str, str], bytes]:
             time.sleep(0.01)
 
 
+def test_a_blocked_loop_is_shown() -> None:
+    with Running("plain:asgi", "--timeout-worker", "0.5") as server:
+        address = server.address()
+        assert get(address, "/block/1")[0] == 200
+        assert re.search(r'plain.py", line \d+ in stand_still', server.messages.text)
+        assert server.end() == 0
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_user_and_group() -> None:
     # In a process of its own, with everything imported before: not every interpreter can be read by everybody.
