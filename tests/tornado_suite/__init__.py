@@ -1,0 +1,1 @@
+"""Tornado's own tests, run against bridge; see ``test_suite``."""
