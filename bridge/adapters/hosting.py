@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.adapters.detection import Interface, interface_of
 from bridge.adapters.loading import load_target
+from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
     from bridge.config import Config
@@ -155,7 +156,10 @@ class HostedMount:
         for name, path, hosted in places:
             wsgi = isinstance(hosted, HostedWSGI)
             limit = None if hosted.late_limit else config.body_limit(wsgi=wsgi)
-            self.delegate.add(path, hosted.delegate, host=name, limit=limit, limited=not hosted.late_limit)
+            try:
+                self.delegate.add(path, hosted.delegate, host=name, limit=limit, limited=not hosted.late_limit)
+            except ValueError as exc:
+                raise ConfigError(f"--mount: {exc}") from None
             kinds.append(f"{name}{path or '/'} {hosted.kind}")
         self.kind = "; ".join(kinds)
 
@@ -191,6 +195,7 @@ def host(config: Config, app: Any = None) -> Hosted:
 
     Raises:
         TargetError: A target cannot be imported, or it cannot be told what it is.
+        ConfigError: Two applications are mounted at one place.
     """
     if app is None and config.target:
         app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)

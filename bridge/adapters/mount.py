@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.core.delegates import NOBODY
 from bridge.core.translate import adapt
+from bridge.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
@@ -80,7 +81,11 @@ class Mount:
         self._places.sort(key=lambda place: place.order)
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
-        """Let the delegate that is mounted there start the exchange."""
+        """Let the delegate that is mounted there start the exchange.
+
+        Raises:
+            LimitExceeded: 413, the content is announced to be larger than is allowed there.
+        """
         head = exchange.head
         path = head.line.path_text
         for index, place in enumerate(self._places):  # noqa: B007 - it is used behind the loop
@@ -96,6 +101,8 @@ class Mount:
             return NOBODY
         if place.limit is not None:
             exchange.max_body_size = place.limit
+            if head.content_length is not None and head.content_length > place.limit:
+                raise LimitExceeded(413, f"Content-Length {head.content_length} bytes, limit {place.limit}")
         connection = exchange.server_connection
         data = self._data.get(connection)
         if data is None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.asgi import connect, served
 
+from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.parameters import ConnectionParameters
 from bridge.errors import ConnectionGone, LocalProtocolError
 
@@ -757,3 +758,42 @@ async def test_wait_cancels_what_does_not_end() -> None:
         assert await server.delegate.wait(0.01) == 1
         assert (await client.response())[0] == 500
         assert await server.delegate.wait(0.01) == 0
+
+
+# ------------------------------------------------------------------ behind a proxy
+
+
+async def test_what_a_proxy_has_reported() -> None:
+    seen: list[Any] = []
+
+    class Proxied:
+        """Gives every exchange a context, as the delegate for forwarded fields does."""
+
+        def __init__(self, delegate: ASGIDelegate) -> None:
+            self.delegate = delegate
+
+        def start_exchange(self, exchange: Any) -> Any:
+            context = exchange.context = exchange.context.copy()
+            context.remote_ip, context.remote_port, context.has_remote = "192.0.2.9", 0, True
+            context.protocol = "https"
+            context.local_address, context.forwarded_server = ("shop.example", 443), True
+            context.prefix = "/sh%C3%B6p"
+            return self.delegate.start_exchange(exchange)
+
+        def on_close(self, connection: Any) -> None:
+            self.delegate.on_close(connection)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append({key: scope[key] for key in ("scheme", "client", "server", "root_path", "path", "raw_path")})
+        await ok(send)
+
+    delegate = ASGIDelegate(app, root_path="/r")
+    async with served(None, delegate=Proxied(delegate)) as server, connect(server.port) as client:
+        for target in ("/x", "/sh%C3%B6p/r/x"):
+            client.get(target)
+            await client.response()
+    common = {"scheme": "https", "client": ("192.0.2.9", 0), "server": ("shop.example", 443), "root_path": "/shöp/r"}
+    assert seen == [
+        {**common, "path": "/shöp/r/x", "raw_path": b"/x"},
+        {**common, "path": "/shöp/r/x", "raw_path": b"/sh%C3%B6p/r/x"},
+    ]

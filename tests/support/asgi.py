@@ -64,7 +64,7 @@ class Client:
         """Return the status and the fields of the next response."""
         async with asyncio.timeout(LIMIT):
             lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+        fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
         return int(lines[0].split(" ")[1]), fields
 
     async def response(self) -> tuple[int, dict[str, str], bytes]:

@@ -11,6 +11,7 @@ import contextvars
 import sys
 from asyncio import Task
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
@@ -117,7 +118,7 @@ class ASGIDelegate:
         scope["query_string"] = line.query
         scope["headers"] = [*head.fields]
         if exchange.context is not connection.context:
-            _set_client(scope, exchange)
+            self._set_forwarded(scope, exchange)
         if self.state is not None:
             scope["state"] = self.state.copy()
         cycle: HTTPExchange | WebSocketExchange
@@ -243,23 +244,35 @@ class ASGIDelegate:
 
     # ------------------------------------------------------------------ scopes
 
-    def _full_path(self, path: str) -> str:
+    def _full_path(self, path: str, prefix: str = "") -> str:
         """Return *path* with the part of the root path that a proxy has taken off."""
-        root = self.root_path
+        root = prefix + self.root_path
         if path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
             return path
-        return self._outer_path + path
+        return prefix + self._outer_path + path
+
+    def _set_forwarded(self, scope: Scope, exchange: Exchange) -> None:
+        """Set what a trusted proxy has reported: client, scheme, server, and the path below which it has put us."""
+        context = exchange.context
+        scope["scheme"] = context.protocol
+        scope["client"] = (context.remote_ip, context.remote_port) if context.has_remote else None
+        if context.forwarded_server:
+            scope["server"] = context.local_address
+        if context.prefix:
+            prefix = unquote(context.prefix)
+            scope["root_path"] = prefix + self.root_path
+            scope["path"] = self._full_path(exchange.head.line.path_text, prefix)
 
     def _shared(self, exchange: Exchange) -> tuple[dict[str, Any], dict[str, Any], int]:
         """Return what all scopes of one connection have in common, their extensions, and how many these are."""
-        context = exchange.context
+        context = exchange.server_connection.context
         extensions = self._extensions.copy()
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": "1.1",
             "method": "GET",
-            "scheme": "http",
+            "scheme": context.protocol,
             "path": "/",
             "raw_path": b"/",
             "query_string": b"",
@@ -269,7 +282,8 @@ class ASGIDelegate:
             "server": None,
             "extensions": extensions,
         }
-        _set_client(scope, exchange)
+        if context.has_remote:
+            scope["client"] = (context.remote_ip, context.remote_port)
         local = context.local_address
         if isinstance(local, tuple):
             scope["server"] = (local[0], local[1])
@@ -280,13 +294,6 @@ class ASGIDelegate:
         if tls is not None:
             extensions["tls"] = tls_extension(tls, self._certificate)
         return scope, extensions, len(extensions)
-
-
-def _set_client(scope: Scope, exchange: Exchange) -> None:
-    context = exchange.context
-    scope["scheme"] = context.protocol
-    if isinstance(context.address, tuple) or exchange.context is not exchange.server_connection.context:
-        scope["client"] = (context.remote_ip, context.remote_port)
 
 
 def _cancel(task: Task[None]) -> None:
