@@ -41,6 +41,7 @@ class Work:
         return "GET /x"
 
     def add(self) -> bool:
+        self.queued = time.monotonic()
         return self.pool.add(self, self.loop)
 
 

@@ -84,6 +84,9 @@ class StreamedContent(io.RawIOBase):
     Args:
         wanted: Asks the loop, from the thread, for more content: resumes reading, sends 100 (Continue).
         pause: Lets the client wait; called on the loop.
+
+    Attributes:
+        size: Bytes received so far.
     """
 
     def __init__(self, wanted: Callable[[], None], pause: Callable[[], None]) -> None:
@@ -91,7 +94,7 @@ class StreamedContent(io.RawIOBase):
         self._wanted = wanted
         self._pause = pause
         self._chunks: deque[bytes] = deque()
-        self._received = 0
+        self.size = 0
         self._taken = 0
         self._paused = False
         self._complete = False
@@ -103,8 +106,8 @@ class StreamedContent(io.RawIOBase):
     def add(self, chunk: bytes) -> None:
         """Keep a piece."""
         self._chunks.append(chunk)
-        self._received += len(chunk)
-        if self._received - self._taken >= _WINDOW:
+        self.size += len(chunk)
+        if self.size - self._taken >= _WINDOW:
             self._paused = True
             self._pause()
         self._ring()
@@ -160,7 +163,7 @@ class StreamedContent(io.RawIOBase):
         size = len(chunk)
         buffer[:size] = chunk
         self._taken += size
-        if self._paused and self._received - self._taken < _WINDOW // 2:
+        if self._paused and self.size - self._taken < _WINDOW // 2:
             self._paused = False
             self._wanted()
         return size

@@ -102,18 +102,15 @@ class WSGIExchange:
         """Keep content, or pass it on to the thread."""
         content = self._content
         assert content is not None
-        if isinstance(content, StreamedContent):
-            content.add(chunk)
+        limit = self._delegate.max_body
+        if limit is not None and content.size + len(chunk) > limit:
+            self.exchange.fail(413)
             return
         try:
             content.add(chunk)
         except OSError as exc:
             app_log.error("The content of %s cannot be kept: %s", self.describe(), exc)
             self.exchange.fail()
-            return
-        limit = self._delegate.max_body
-        if limit is not None and content.size > limit:
-            self.exchange.fail(413)
 
     def finish(self) -> None:
         """The request is complete: let a thread answer it."""
@@ -129,7 +126,7 @@ class WSGIExchange:
         content = self._content
         if isinstance(content, StreamedContent):
             content.lost()
-        elif content is not None and (not self.queued or self._delegate.pool.withdraw(self)):
+        elif (not self.queued or self._delegate.pool.withdraw(self)) and content is not None:
             content.close()  # else the thread does
         if self._outbox is not None:
             self._outbox.close()

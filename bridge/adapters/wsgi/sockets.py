@@ -88,33 +88,34 @@ def detach(connection: ServerConnection) -> socket.socket:
 
 
 class _Relay(asyncio.Protocol):
-    """Passes on what one transport receives to another one."""
+    """One of two protocols that pass on to each other what their transports receive."""
 
     def __init__(self) -> None:
-        self._other: asyncio.Transport | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
+        self._other: _Relay | None = None
+        self._ended = False  # nothing more will be received
+        self._task: asyncio.Task[None] | None = None
 
     def start(
         self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Connect a transport with a socket, to which *rest* is sent first."""
         transport.pause_reading()
-        task = loop.create_task(self._connect(transport, far, rest, loop))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._transport = transport
+        self._task = loop.create_task(self._connect(transport, far, rest, loop))
 
     async def _connect(
         self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
     ) -> None:
-        inner = _Relay()
+        other = _Relay()
         try:
-            made, _ = await loop.create_connection(lambda: inner, sock=far)
+            made, _ = await loop.create_connection(lambda: other, sock=far)
         except OSError:
             far.close()
             transport.abort()
             return
-        inner._other = transport
-        self._other = made
+        other._transport, other._other = made, self
+        self._other = other
         if transport.is_closing():
             made.close()
             return
@@ -124,29 +125,30 @@ class _Relay(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on data."""
-        if self._other is not None:
-            self._other.write(data)
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.write(data)
 
     def eof_received(self) -> bool:
-        """Pass on the end of what is received."""
-        if self._other is not None:
-            if self._other.can_write_eof():
-                self._other.write_eof()
-                return True
-            self._other.close()
-        return False
+        """Pass on that nothing more comes; when that holds for both directions, both end."""
+        self._ended = True
+        other = self._other
+        if other is None or other._transport is None or other._ended or not other._transport.can_write_eof():
+            return False  # the transport closes, and connection_lost() follows
+        other._transport.write_eof()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close the other side when what was passed on is sent."""
-        if self._other is not None:
-            self._other.close()
+        self._transport = None
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.close()
 
     def pause_writing(self) -> None:
         """Let the other side wait."""
-        if self._other is not None and not self._other.is_closing():
-            self._other.pause_reading()
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Let the other side go on."""
-        if self._other is not None and not self._other.is_closing():
-            self._other.resume_reading()
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.resume_reading()

@@ -35,7 +35,13 @@ _GUARD = 0.002
 
 
 class Job(Protocol):
-    """What a thread of the pool does."""
+    """What a thread of the pool does.
+
+    Attributes:
+        queued: When it was added, by ``time.monotonic()``.
+    """
+
+    queued: float
 
     def run(self, worker: Worker, now: float) -> None:
         """Do it; nothing may be raised. It is *now* by ``time.monotonic()``."""
@@ -101,6 +107,14 @@ class ThreadPool:
     def idle(self) -> int:
         """Threads that have nothing to do."""
         return len(self._idle)
+
+    @property
+    def queue_time(self) -> float:
+        """Seconds that the job that is next has waited; 0 if none waits."""
+        try:
+            return time.monotonic() - self.queue[0].queued
+        except IndexError:
+            return 0.0
 
     @property
     def alive(self) -> bool:
