@@ -15,19 +15,16 @@ from bridge.core.http1interface import HTTP1Connection
 from bridge.core.http1parameters import HTTP1ConnectionParameters
 from bridge.core.ioloop import IOLoop
 from bridge.core.iostream import IOStream, SSLIOStream
-from bridge.core.log import app_log
 from bridge.core.served import ServedConnection
 from bridge.core.serverconnection import ServerConnection
 from bridge.core.startline import HTTPInputError, HTTPOutputError
 from bridge.core.streamerrors import StreamClosedError, closed_error
 from bridge.core.translate import DelegateAdapter, adapt, is_foreign_input_error
-from bridge.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
-    from bridge.core.exchange import Exchange
     from bridge.core.parameters import ConnectionParameters
 
 __all__ = ["HTTP1Connection", "HTTP1ConnectionParameters", "HTTP1ServerConnection"]
@@ -155,15 +152,6 @@ class HTTP1ServerConnection(ServerConnection):
             self._stream = None
             stream.take_back(*self.take_transport(stream))
         return stream
-
-    def delegate_failed(self, exchange: Exchange, error: BaseException) -> None:
-        """Act on *error*, which a delegate's code raised outside of a call from here."""
-        if self.exchange is not exchange:
-            app_log.error("Uncaught exception after the end of a request from %s", self.context, exc_info=error)
-        elif isinstance(error, RemoteProtocolError):
-            self._refuse(error)
-        else:
-            self._delegate_failed(error)
 
     # ------------------------------------------------------------------ the engine's hooks
 

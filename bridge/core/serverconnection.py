@@ -40,8 +40,12 @@ _LINGER_TIME = 2.0
 _FRESH_GRACE = 1.0
 # Received while a response is pending: the next requests. Past this many bytes the peer has to wait.
 _AHEAD_MAX = 65536
-# Pipelined exchanges started in one turn of the loop.
-_EXCHANGES_A_TURN = 32
+# Pipelined exchanges started, or pieces of content handed over, in one turn of the loop.
+_STEPS_A_TURN = 32
+# Empty lines in front of one request.
+_BLANK_LINES_MAX = 4
+# Who wants no content now; both may, and one's consent is not the other's.
+_BY_DELEGATE, _BY_AWAITABLE = 1, 2
 
 
 class ServerConnection(WriteSide):
@@ -56,6 +60,8 @@ class ServerConnection(WriteSide):
     """
 
     __slots__ = (
+        "_blank_lines",
+        "_blank_lines_before",
         "_buffer",
         "_busy",
         "_content",
@@ -106,7 +112,9 @@ class ServerConnection(WriteSide):
         self._content: FixedContent | ChunkedContent | None = None
         self._content_deadline = NEVER
         self._busy = False
-        self._paused = False  # the delegate wants no content now
+        self._blank_lines = 0  # that were skipped in front of request number ...
+        self._blank_lines_before = 0
+        self._paused = 0  # who wants no content now
         self._held = False  # the transport was told to read nothing
         self._eof = False
         self._late_limit = False
@@ -144,17 +152,20 @@ class ServerConnection(WriteSide):
             assert exchange is not None
             if not self._buffer:
                 exchange.close_after = True
-            exchange.tell_eof()
+            try:
+                exchange.tell_eof()
+            except Exception as exc:
+                self._delegate_failed(exc)
         elif reading is HEAD and self._buffer and (self.write_paused or not self._scanned):
             self._advance_soon()  # complete requests wait for the peer to read, or for their turn
-        elif reading is CONTENT and self._paused:
-            pass  # the rest of the content may be in the buffer
+        elif reading is CONTENT and (self._paused or self._buffer):
+            self._advance_soon()  # the rest of the content may be in the buffer, and more requests behind it
         else:
             if reading is CONTENT:
                 self._lose()
             return False
-        # Under TLS the transport closes whatever is returned here.
-        return self.context.protocol != "https"
+        # Under TLS, which knows no half-closed connections, the transport closes whatever is returned here.
+        return self.transport is not None and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: nobody is there any more."""
@@ -173,7 +184,10 @@ class ServerConnection(WriteSide):
             self._on_end(self)
             self._on_end = None
         if started:
-            self.delegate.on_close(self)
+            try:
+                self.delegate.on_close(self)
+            except Exception:
+                app_log.exception("Uncaught exception in on_close of %s", self.context)
 
     def resume_writing(self) -> None:
         """Let writers go on, and requests that waited for the peer to read."""
@@ -188,22 +202,22 @@ class ServerConnection(WriteSide):
         if self._busy:
             return
         self._busy = True
-        started = 0
+        steps = 0
         try:
             while True:
                 reading = self._reading
+                if steps == _STEPS_A_TURN and self._buffer:
+                    self._advance_soon()
+                    self._read_ahead()
+                    break
                 if reading is HEAD:
-                    if not self._buffer:
+                    if not self._buffer or not self._read_head():
                         break
-                    if started == _EXCHANGES_A_TURN:
-                        self._advance_soon()
-                        break
-                    if not self._read_head():
-                        break
-                    started += 1
+                    steps += 1
                 elif reading is CONTENT:
                     if not self._read_content():
                         break
+                    steps += 1
                 elif reading is DISCARD:
                     self._discard()
                     break
@@ -224,8 +238,10 @@ class ServerConnection(WriteSide):
             self._read_ahead()
             return False
         start = self._position
-        if buffer.startswith(b"\r\n", start):
+        if buffer.startswith(b"\r", start):
             start = self._skip_blank_lines()
+            if start < 0:
+                return False
         head = parse_head(buffer, start, self.params.limits, self._scanned, self._head)
         if head is None:
             self._await_head(len(buffer) - start)
@@ -240,9 +256,6 @@ class ServerConnection(WriteSide):
         self.requests += 1
         length = head.content_length
         params = self.params
-        limit = params.max_body_size
-        if limit is not None and length is not None and length > limit and not params.late_limit:
-            raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
         if self.requests == params.max_requests:
             self.closing = True
         exchange = self.exchange = self.exchange_type(self, head, self.context)
@@ -279,19 +292,37 @@ class ServerConnection(WriteSide):
             self._content = ChunkedContent(params.limits, 1 << 62 if limit is None else limit)
         else:
             self._content = FixedContent(length)
+            if limit is not None and length > limit and not params.late_limit:
+                raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
         self._late_limit = params.late_limit
         self._content_deadline = self.clock.after(params.body_total_timeout)
         self.deadline = min(self.clock.after(params.body_timeout), self._content_deadline)
 
     def _skip_blank_lines(self) -> int:
-        """Skip CRLF in front of a request line (RFC 9112 section 2.2), a few of them."""
+        """Skip CRLF in front of a request line (RFC 9112 section 2.2), a few of them.
+
+        Returns:
+            Where the request line begins; -1 if nothing is there but, perhaps, the CR of one more.
+        """
+        if self._blank_lines_before != self.requests:
+            self._blank_lines_before = self.requests
+            self._blank_lines = 0
+        buffer = self._buffer
         start = self._position
-        for _ in range(4):
-            if not self._buffer.startswith(b"\r\n", start):
-                break
+        while buffer.startswith(b"\r\n", start) and self._blank_lines < _BLANK_LINES_MAX:
             start += 2
+            self._blank_lines += 1
+        left = len(buffer) - start
+        if not left:
+            self._buffer = b""
+            start = 0
         self._position = start
-        return start
+        if left and (left > 1 or buffer[start] != 0x0D or self._blank_lines == _BLANK_LINES_MAX):
+            return start
+        self._release()
+        if self._eof:
+            self._close()
+        return -1
 
     def _await_head(self, size: int) -> None:
         """Keep the part of a head; the whole is due a while after its first byte."""
@@ -301,6 +332,7 @@ class ServerConnection(WriteSide):
         if self._scanned == 0 and self.requests and size:
             self.deadline = self.clock.after(self.params.head_timeout)
         self._scanned = size
+        self._release()
 
     def _apply_late_limit(self, exchange: Exchange, content: FixedContent | ChunkedContent) -> None:
         """Compare the content with the limit that the delegate may have changed."""
@@ -346,12 +378,11 @@ class ServerConnection(WriteSide):
     def _take_content(self, exchange: Exchange, content: FixedContent | ChunkedContent) -> bool:
         """Move content from the buffer to the delegate; tell whether anything moved."""
         buffer = self._buffer
-        if not buffer:
-            return False
         start = self._position
-        data, position = content.take(buffer, start, self.params.chunk_size)
-        if position == start:
-            self._read_ahead()
+        if buffer:
+            data, position = content.take(buffer, start, self.params.chunk_size)
+        if not buffer or position == start:
+            self._release()
             return False
         if position == len(buffer):
             self._buffer = b""
@@ -385,19 +416,22 @@ class ServerConnection(WriteSide):
     def _advance_soon(self) -> None:
         self.loop.call_soon(self._advance)
 
-    def pause_content(self) -> None:
+    def pause_content(self, reason: int = _BY_DELEGATE) -> None:
         """Let no content reach the delegate; the deadline rests meanwhile, since it is not the peer who is slow."""
-        self._paused = True
-        self.deadline = self._content_deadline
-        if not self._held and self.transport is not None:
-            self._held = True
-            self.transport.pause_reading()
+        self._paused |= reason
+        if self._reading is CONTENT:
+            self.deadline = self._content_deadline
+            if not self._held and self.transport is not None:
+                self._held = True
+                self.transport.pause_reading()
 
-    def resume_content(self) -> None:
-        """Let content reach the delegate again."""
-        if not self._paused:
+    def resume_content(self, reason: int = _BY_DELEGATE) -> None:
+        """Let content reach the delegate again, unless somebody else wants none."""
+        if not self._paused & reason:
             return
-        self._paused = False
+        self._paused &= ~reason
+        if self._paused:
+            return
         if self._reading is CONTENT:
             self.deadline = min(self.clock.after(self.params.body_timeout), self._content_deadline)
         self._release()
@@ -414,24 +448,20 @@ class ServerConnection(WriteSide):
     def hold_for(self, waiting: Awaitable[None]) -> None:
         """Read no content until *waiting*, which the delegate returned, is done."""
         future = asyncio.ensure_future(waiting, loop=self.loop)
-        if future.done():
-            future.result()
+        if future.done() and not future.cancelled() and future.exception() is None:
             return
-        self.pause_content()
+        self.pause_content(_BY_AWAITABLE)
         exchange = self.exchange
+        assert exchange is not None
 
         def go_on(done: asyncio.Future[None]) -> None:
-            error = asyncio.CancelledError() if done.cancelled() else done.exception()
-            if self.exchange is not exchange:
-                return
-            if error is None:
-                self.resume_content()
-            elif isinstance(error, RemoteProtocolError):
-                self._refuse(error)
-            elif done.cancelled():
-                self.cut(clean=False)
-            else:
-                self._delegate_failed(error)
+            if done.cancelled():
+                if self.exchange is exchange:
+                    self.cut(clean=False)
+            elif (error := done.exception()) is not None:
+                self.delegate_failed(exchange, error)
+            elif self.exchange is exchange:
+                self.resume_content(_BY_AWAITABLE)
 
         future.add_done_callback(go_on)
 
@@ -444,7 +474,7 @@ class ServerConnection(WriteSide):
 
     def must_close_after(self, exchange: Exchange) -> bool:
         """Tell, when a response is complete, whether what is unread of its request forbids another one."""
-        if self._reading is not CONTENT or self._content is None:
+        if self._reading is not CONTENT or self._content is None or self._content.done:
             return False
         remaining = self._content.remaining
         return exchange.continue_pending or remaining is None or remaining > _DRAIN_MAX
@@ -471,12 +501,12 @@ class ServerConnection(WriteSide):
         if exchange.close_after or (self.closing and not self._grace) or (self._eof and not self._buffer):
             self._close(linger=bool(self._buffer))
             return
-        self._paused = False
+        self._paused = 0
         self._reading = HEAD
         self.deadline = self.clock.idle_deadline
         if self._grace:
             self.deadline = min(self.deadline, self.clock.after(self._grace))
-        if self._held:
+        if self._held and len(self._buffer) - self._position <= _AHEAD_MAX:
             self._release()
         if self._buffer and not self._busy:
             self._advance_soon()
@@ -486,7 +516,7 @@ class ServerConnection(WriteSide):
         delegate = getattr(exchange, "delegate", None)
         close = exchange.close_after or self.closing or self.must_close_after(exchange)
         exchange.delegate = NOBODY
-        self._paused = False
+        self._paused = 0
         if close:
             self.exchange = None
             self._close(linger=True)
@@ -505,14 +535,15 @@ class ServerConnection(WriteSide):
         if transport is None or self._reading is CLOSED:
             return
         self._content = None
-        if linger and not self._eof and transport.can_write_eof():
+        self._buffer = b""
+        self._position = 0
+        if linger and not self._eof:
             self._reading = DISCARD
-            self._buffer = b""
-            self._position = 0
             self._discarded = 0
             self.deadline = self.clock.after(_LINGER_TIME)
             self._release()
-            transport.write_eof()
+            if transport.can_write_eof():  # not under TLS: there the client has to notice the end by the framing
+                transport.write_eof()
         else:
             self._reading = CLOSED
             self.deadline = NEVER
@@ -588,7 +619,12 @@ class ServerConnection(WriteSide):
         if self.transport is None or self._reading in {DISCARD, CLOSED, UPGRADED}:
             return
         if exchange is not None and exchange.response_started:
-            self.cut(clean=False)
+            if exchange.writing is DONE:
+                # It was answered early, and the fault is in content that nobody wanted: the response must arrive whole.
+                self.exchange = None
+                self._close(linger=True)
+            else:
+                self.cut(clean=False)
             return
         if exchange is not None:
             exchange.status = status
@@ -605,10 +641,22 @@ class ServerConnection(WriteSide):
     def _delegate_failed(self, error: BaseException) -> None:
         app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
         exchange = self.exchange
-        if exchange is not None and exchange.response_started:
-            exchange.fail()
+        if exchange is None or exchange.writing is DONE:
+            # The response is complete: a 500 would answer the next request.
+            self.exchange = None
+            self._close(linger=True)
         else:
-            self.refuse(500)
+            exchange.fail()
+
+    def delegate_failed(self, exchange: Exchange, error: BaseException) -> None:
+        """Act on *error*, which a delegate's code raised outside of a call from here."""
+        if self.exchange is not exchange:
+            if not isinstance(error, ConnectionGone):
+                app_log.error("Uncaught exception after the end of a request from %s", self.context, exc_info=error)
+        elif isinstance(error, RemoteProtocolError):
+            self._refuse(error)
+        else:
+            self._delegate_failed(error)
 
     def deadline_passed(self, now: float) -> None:
         """Act on a deadline: an answer where a request had begun, silence where none had."""
@@ -670,9 +718,17 @@ class ServerConnection(WriteSide):
         rest = bytes(memoryview(self._buffer)[self._position :])
         self._release()
         transport.set_protocol(protocol)
+        if self._eof:
+            self.loop.call_soon(_pass_on_eof, transport, protocol)
         exchange = self.exchange
         self.exchange = None
         if exchange is not None:
             self._end_unfinished(exchange)
         self.connection_lost(None)
         return transport, rest
+
+
+def _pass_on_eof(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+    """Tell a protocol that came later that the peer has sent all."""
+    if not transport.is_closing() and not protocol.eof_received():
+        transport.close()
