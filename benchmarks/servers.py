@@ -60,7 +60,8 @@ def granian(target: Target) -> list[str]:
     command += ["--access-log"] if target.access_log else ["--no-access-log", "--log-level", "warning"]
     command += ["--ws"] if target.websocket else ["--no-ws"]
     if target.interface == "wsgi" and not target.default_threads:
-        command += ["--blocking-threads", "1"]
+        # Of 1, 2, 4, 8, 16, 32 the cheapest: 14.1 µs per plain request where 1 takes 18.7, and 68 for 105 with Flask.
+        command += ["--blocking-threads", "8"]
     if target.many_idle:
         command += ["--backlog", "4096"]
     command += tls_files(target, "--ssl-certificate", "--ssl-keyfile")
@@ -72,7 +73,7 @@ def gunicorn(target: Target) -> list[str]:
     if target.interface == "wsgi":
         command += ["--worker-class", "gthread"]
         if not target.default_threads:
-            command += ["--threads", "4"]
+            command += ["--threads", "4"]  # the cheapest of 1, 2, 4, 8, 16, 32
     else:
         command += ["--worker-class", "asgi", "--asgi-loop", "uvloop"]
     command += ["--access-logfile", "-"] if target.access_log else ["--log-level", "warning"]
@@ -94,7 +95,7 @@ def hypercorn(target: Target) -> list[str]:
 def waitress(target: Target) -> list[str]:
     command = [PYTHON, "-m", "waitress", f"--listen={HOST}:{{port}}"]
     if not target.default_threads:
-        command += ["--threads=32"]
+        command += ["--threads=32"]  # 8 to 64 do not differ; with fewer than connections it logs its queue
     if target.many_idle:
         command += ["--connection-limit=4096", "--asyncore-use-poll"]  # select() ends at 1024 files
     return [*command, target.app]
