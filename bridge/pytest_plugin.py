@@ -19,9 +19,9 @@ __all__ = ["bridge_server"]
 
 @pytest.fixture
 def bridge_server() -> Iterator[Callable[..., Server]]:
-    """Return a function that serves an application, called as ``server = bridge_server(app, threads=2)``.
+    """Give a test the means to serve an application; each call returns a running Server, whose ``url`` says where.
 
-    ``server.url`` says where. The arguments are those of :class:`bridge.Server`; the port is a free one. What stops the server from starting is
+    The arguments are those of :class:`bridge.Server`; the port is a free one. What stops the server from starting is
     raised by the call.
     """
     started: list[tuple[Server, threading.Thread]] = []

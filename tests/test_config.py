@@ -72,7 +72,8 @@ def test_every_row_has_a_group_and_a_sentence() -> None:
 
 SAMPLES = {
     "TEXT": "words", "FILE": "a/file", "DIR": "a/dir", "HOST": "example.org", "PORT": "80", "ADDRESS": "a:1,unix:/x",
-    "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on", "FUNCTION": "m:f", "CERTS": "a=b,c", "MOUNT": "/a=m:app", "NAMES": "forwarded", "PATHS": "/a",
+    "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on",
+    "FUNCTION": "m:f", "CERTS": "a=b,c", "MOUNT": "/a=m:app", "NAMES": "forwarded", "PATHS": "/a",
     "DIRS": "a/dir", "PATTERNS": "*.html",
 }  # fmt: skip
 
@@ -526,9 +527,9 @@ def test_faults_in_files(directory: Path, text: str, message: str) -> None:
 
 
 def test_a_file_that_is_not_there(directory: Path) -> None:
-    with pytest.raises(ConfigError, match="^none.toml: No such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^none.toml: No such file or directory$"):
         given("a:app", "--config", "none.toml")
-    with pytest.raises(ConfigError, match="^--config: needs a value"):
+    with pytest.raises(ConfigError, match=r"^--config: needs a value"):
         given("a:app", "--config")
 
 
@@ -545,9 +546,9 @@ def test_options_of_a_program() -> None:
         "limit_request_body": 1024,
         "reload_dir": ("a",),
     }
-    with pytest.raises(ConfigError, match="^prot: there is no such setting; did you mean port"):
+    with pytest.raises(ConfigError, match=r"^prot: there is no such setting; did you mean port"):
         from_options({"prot": 1})
-    with pytest.raises(ConfigError, match="^port: 'x' is not a whole number"):
+    with pytest.raises(ConfigError, match=r"^port: 'x' is not a whole number"):
         from_options({"port": "x"})
 
 
