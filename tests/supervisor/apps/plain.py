@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from urllib.parse import unquote
 
 LOCK = threading.Lock()
 starts = 0
@@ -21,7 +20,7 @@ async def _answer(send, content, status=200, fields=()):
 async def asgi(scope, receive, send):
     if scope["type"] == "lifespan":
         return await _lifespan(receive, send)
-    kind, _, value = unquote(scope["path"]).lstrip("/").partition("/")
+    kind, _, value = scope["path"].removeprefix(scope["root_path"]).lstrip("/").partition("/")
     if kind == "sleep":
         await asyncio.sleep(float(value))
     elif kind == "block":
