@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 import pytest
@@ -27,6 +28,7 @@ from bridge.core.httputil import (
     set_parse_body_config,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=b"
 
@@ -491,5 +493,7 @@ def test_werkzeug_is_loaded_for_multipart_forms_only() -> None:
         "h.parse_body_arguments('multipart/form-data; boundary=b', b'--b--', {}, {})\n"
         "print('werkzeug' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
     assert done.stdout.split() == ["False", "True"]

@@ -12,12 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.core import ioloop
 from bridge.core.ioloop import IOLoop, new_event_loop
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +162,7 @@ def test_a_fresh_program_gets_a_loop_of_ours_without_a_warning(filters: str) -> 
         "current.close(), made.close()\n"
     )
     command = [sys.executable, "-W", filters, "-c", code]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
