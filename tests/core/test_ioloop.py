@@ -20,7 +20,6 @@ import pytest
 from bridge.core import ioloop
 from bridge.core.ioloop import IOLoop, new_event_loop
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
