@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.adapters.detection import Interface, interface_of
@@ -84,7 +85,7 @@ class HostedASGI:
             websocket=_websocket_options(config),
             timeout=config.timeout_request,
             grace=config.timeout_disconnect_grace,
-            certificate=_certificate(config),
+            certificate=_Certificate.of(config),
             debug=config.log_level == "debug",
         )
 
@@ -245,12 +246,38 @@ def _websocket_options(config: Config) -> WebSocketOptions | None:
     )
 
 
-def _certificate(config: Config) -> str | None:
-    """Return the server's own certificate, the first one of its file (PEM)."""
-    if config.ssl_certfile is None:
-        return None
-    with open(config.ssl_certfile, encoding="ascii", errors="replace") as file:
-        text = file.read()
+class _Certificate:
+    """The server's own certificate, read again when its file has changed, as the server does."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._stamp: tuple[int, int] | None = None
+        self._text: str | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> _Certificate | None:
+        """Return None where it cannot be told which certificate a client was shown."""
+        if config.ssl_certfile is None or config.ssl_sni or config.ssl_context_factory is not None:
+            return None
+        return cls(config.ssl_certfile)
+
+    def __call__(self) -> str | None:
+        """Return the first certificate of the file (PEM)."""
+        try:
+            status = os.stat(self._file)
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp != self._stamp:
+                with open(self._file, encoding="ascii", errors="replace") as file:
+                    self._text = _first_certificate(file.read())
+                self._stamp = stamp
+        except OSError:
+            pass  # it is being replaced: the last one is what clients are still shown
+        return self._text
+
+
+def _first_certificate(text: str) -> str | None:
     end = "-----END CERTIFICATE-----"
     start = text.find("-----BEGIN CERTIFICATE-----")
-    return text[start : text.index(end, start) + len(end)] + "\n" if start >= 0 and end in text else None
+    if start < 0 or end not in text[start:]:
+        return None
+    return text[start : text.index(end, start) + len(end)] + "\n"

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import sys
 from asyncio import Task
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -53,7 +54,7 @@ class ASGIDelegate:
         websocket: How WebSockets are served; None to serve requests for one as plain HTTP.
         timeout: Seconds in which a response must be complete, then 504; None for no limit.
         grace: Seconds an application may go on after its client has left, then it is cancelled; None for ever.
-        certificate: The server's own certificate (PEM) for the ``tls`` extension, None if it is not known.
+        certificate: Returns the server's own certificate (PEM) for the ``tls`` extension; None if it is not known.
         debug: Take ``http.response.debug`` messages and log them at DEBUG.
 
     Attributes:
@@ -75,7 +76,7 @@ class ASGIDelegate:
         websocket: WebSocketOptions | None = DEFAULT_OPTIONS,
         timeout: float | None = None,
         grace: float | None = 3.0,
-        certificate: str | None = None,
+        certificate: Callable[[], str | None] | None = None,
         debug: bool = False,
     ) -> None:
         self.app = app
@@ -292,7 +293,8 @@ class ASGIDelegate:
         transport = exchange.server_connection.transport
         tls = None if transport is None else transport.get_extra_info("ssl_object")
         if tls is not None:
-            extensions["tls"] = tls_extension(tls, self._certificate)
+            certificate = None if self._certificate is None else self._certificate()
+            extensions["tls"] = tls_extension(tls, certificate)
         return scope, extensions, len(extensions)
 
 
