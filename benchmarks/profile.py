@@ -1,15 +1,16 @@
 """Show where the time of one scenario goes: ``python -m benchmarks.profile asgi-plaintext``.
 
-The server runs with a profiler in its process (or, with py-spy, beside it) under the scenario's load. Shares of the
-samples are turned into microseconds with the processor time per request of an undisturbed load just before, so the
-figures add up to what the scenario's table shows. For WSGI, which runs on several threads, only the holder of the
-interpreter's lock is sampled, since a sampler cannot well tell a thread that works from one that waits; there the
-figures add up to the time under the lock, and the rest (system calls, waking of threads) is one figure.
-py-spy stops the server for every look, so that split is rough.
+The server runs under the scenario's load while py-spy looks at it from outside or, where that is not installed, with
+cProfile inside, which tells how often each function is called but inflates small ones. Shares of py-spy's samples are
+turned into microseconds with the processor time per request of an undisturbed load just before, so the figures add
+up to what the scenario's table shows.
+
+For WSGI, which runs on several threads, only the holder of the interpreter's lock is sampled, since py-spy cannot
+well tell a thread that works from one that waits; the figures add up to the time under the lock, and the rest
+(system calls, waking of threads) is one figure. py-spy stops the server for every look, so that split is rough.
 """
 
 import argparse
-import json
 import marshal
 import os
 import shutil
@@ -21,13 +22,15 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.answers import UPLOAD_SIZE
+from benchmarks.counted import CONTROL
 from benchmarks.figures import microseconds_per_request
 from benchmarks.machine import choose_cores
 from benchmarks.measure import Settings, choose_generator, run_load
 from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess, child
-from benchmarks.sampler import CONTROL, Stack
 from benchmarks.scenarios import Scenario, select
 from benchmarks.servers import SERVERS
+
+Stack = tuple[tuple[str, str, int], ...]  # (function, file, line), outermost first
 
 PY_SPY_RATE = 400  # samples per second
 WRITE_LIMIT = 20.0  # seconds for the profiler to write what it found
@@ -40,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("scenario", metavar="SCENARIO", nargs="?", default="asgi-plaintext")
     parser.add_argument("--server", default="bridge", help="another server written in Python (default: bridge)")
-    parser.add_argument("--mode", choices=["auto", "sample", "py-spy", "calls"], default="auto")
+    parser.add_argument("--mode", choices=["auto", "py-spy", "calls"], default="auto")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of the profiled load, at most 60")
     parser.add_argument("--top", type=int, default=30, help="rows of each table (default: 30)")
     parser.add_argument("--generator", choices=["auto", "wrk", "own"], default="auto")
@@ -56,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if not 0 < options.seconds <= 60:
         parser.error("--seconds: at most 60")
     if options.mode == "auto":
-        options.mode = "py-spy" if shutil.which("py-spy", path=search_path()) else "sample"
+        options.mode = "py-spy" if shutil.which("py-spy", path=search_path()) else "calls"
     options.threads = options.scenario.target.interface == "wsgi"
     if options.mode != "py-spy" and options.threads:
         parser.error("WSGI runs on several threads: only --mode py-spy can tell them apart (pip install py-spy)")
@@ -75,7 +78,7 @@ def profile(options: argparse.Namespace, settings: Settings, output: Path) -> tu
         µs of processor time per request without the profiler, and the number of requests while profiled.
     """
     scenario: Scenario = options.scenario
-    wrap = [] if options.mode == "py-spy" else ["-m", "benchmarks.sampler", options.mode, str(output)]
+    wrap = [] if options.mode == "py-spy" else ["-m", "benchmarks.counted", str(output)]
     with ServerProcess(options.server, scenario.target, settings.server_core, settings.certificate, wrap) as server:
         server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
         run_load(scenario, settings, server.port, 1)
@@ -97,7 +100,7 @@ def spied_load(
     """Load the server while py-spy, on the load's core, looks at it; return the requests while it looked."""
     spy = shutil.which("py-spy", path=search_path())
     if spy is None:
-        raise BenchmarkError("py-spy is not installed; --mode sample works without it")
+        raise BenchmarkError("py-spy is not installed; --mode calls works without it, but not for WSGI")
     duration = max(1, round(settings.seconds))
     command = [spy, "record", "--pid", str(server.process.pid), "--subprocesses", "--rate", str(PY_SPY_RATE)]
     command += ["--duration", str(duration), "--format", "raw", "--full-filenames", "--output", str(output)]
@@ -111,7 +114,7 @@ def spied_load(
             raise BenchmarkError(f"py-spy did not end in {WRITE_LIMIT:.0f} s") from None
     if spying.returncode or not output.exists():
         told = errors.decode(errors="replace").strip().splitlines()[-1:]
-        raise BenchmarkError(f"py-spy: {' '.join(told)}; --mode sample works without it")
+        raise BenchmarkError(f"py-spy: {' '.join(told)}; --mode calls works without it, but not for WSGI")
     return float(counted["requests"] / counted["seconds"] * duration)
 
 
@@ -127,14 +130,6 @@ def wait_for(output: Path, server: ServerProcess) -> None:
         size = now
         time.sleep(0.2)
     raise BenchmarkError("the profiler wrote nothing")
-
-
-def read_samples(text: str) -> Counter[Stack]:
-    """Read what benchmarks.sampler wrote."""
-    stacks: Counter[Stack] = Counter()
-    for frames, weight in json.loads(text):
-        stacks[tuple((function, file, line) for function, file, line in frames)] += weight
-    return stacks
 
 
 def read_collapsed(text: str) -> Counter[Stack]:
@@ -236,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.mode == "calls":
                 report = counted_report(output.read_bytes(), requests, options.top)
             else:
-                stacks = (read_collapsed if options.mode == "py-spy" else read_samples)(output.read_text())
+                stacks = read_collapsed(output.read_text())
                 sampled = microseconds
                 if options.threads:
                     under_lock = sum(stacks.values()) / PY_SPY_RATE / requests * 1e6

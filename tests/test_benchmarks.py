@@ -237,7 +237,13 @@ def test_stacks_become_microseconds():
     assert "20.00  lib" not in text
     assert any(line.split() == ["20.00", "20.00", "send", "proto.py"] for line in text.splitlines())
     assert any(line.split() == ["15.00", "proto.py:5", "send"] for line in text.splitlines())
-    assert profile.read_samples(json.dumps([[[["f", "a.py", 3]], 7]])) == {(("f", "a.py", 3),): 7}
+
+
+def test_threads_are_not_profiled_by_counting_one_of_them(capsys):
+    with pytest.raises(SystemExit):
+        profile.parse(["wsgi-plaintext", "--mode", "calls"])
+    assert "several threads" in capsys.readouterr().err
+    assert profile.parse(["wsgi-plaintext", "--mode", "py-spy"]).threads
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
