@@ -10,6 +10,8 @@ import asyncio
 import time
 from typing import Protocol
 
+from bridge.core.log import app_log
+
 __all__ = ["NEVER", "Clock", "http_date"]
 
 NEVER = float("inf")
@@ -40,7 +42,8 @@ class Watched(Protocol):
 class Clock:
     """Watches the deadlines of a server's connections.
 
-    A deadline set by :meth:`after` is kept at most two intervals late and never early.
+    A deadline set by :meth:`after` is kept at most two intervals late and never early. Time in which the loop was
+    blocked does not count.
 
     Attributes:
         now: The loop's time in seconds, at most one interval old while anything is watched.
@@ -121,7 +124,14 @@ class Clock:
             self._timer = None
 
     def _tick(self) -> None:
-        self.now = now = self._loop.time()
+        now = self._loop.time()
+        if self._timer is not None and now - self.now > 2 * self._interval:
+            # Something kept the loop. What the peers sent meanwhile waits to be read, so the time is not theirs.
+            lost = now - self.now - self._interval
+            for item in self.watched:
+                item.deadline += lost
+                item.write_deadline += lost
+        self.now = now
         self.idle_deadline = self.after(self._keep_alive)
         if self._second != -2:
             second = int(time.time())
@@ -131,5 +141,8 @@ class Clock:
                 self.common_lines = self.date_line + self.server_line
         for item in tuple(self.watched):
             if item.deadline < now or item.write_deadline < now:
-                item.deadline_passed(now)
+                try:
+                    item.deadline_passed(now)
+                except Exception:  # or nobody's deadlines would be kept any more
+                    app_log.exception("Uncaught exception while ending %r", item)
         self._timer = self._loop.call_later(self._interval, self._tick) if self.watched else None
