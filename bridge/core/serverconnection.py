@@ -548,7 +548,8 @@ class ServerConnection(WriteSide):
             self._reading = CLOSED
             self.deadline = NEVER
             transport.close()
-        self.watch_writing()
+        if self.write_deadline == NEVER:
+            self.watch_writing()
 
     def _discard(self) -> None:
         self._discarded += len(self._buffer)

@@ -66,11 +66,15 @@ class WriteSide(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport."""
         if self.transport is not None:
+            if self.write_paused:
+                self._unsent += len(data)
             self.transport.write(data)
 
     def write_parts(self, parts: list[bytes]) -> None:
         """Hand bytes to the transport, without joining them here if it can take them so."""
         transport = self.transport
+        if self.write_paused:
+            self._unsent += sum(map(len, parts))
         if isinstance(transport, asyncio.WriteTransport):
             # asyncio's writelines() never pauses the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the loop's
             # selector when the connection has just been lost; uvloop's, which is no WriteTransport, does neither.
