@@ -69,7 +69,7 @@ def test_certificates_are_replaced_under_load(
     with Running(*argv) as server:
         address = server.address()
         faults: list[str] = []
-        stop = threading.Event()
+        stop, enough = threading.Event(), threading.Event()
         count = 0
 
         def load() -> None:
@@ -78,6 +78,8 @@ def test_certificates_are_replaced_under_load(
                 try:
                     names(address, context, "a.example")
                     count += 1
+                    if count == 4:
+                        enough.set()
                 except (OSError, AssertionError) as exc:
                     faults.append(repr(exc))
 
@@ -91,11 +93,12 @@ def test_certificates_are_replaced_under_load(
             else:
                 server.messages.wait("new connections get", 2 if workers else 1)
             assert names(address, context, "new.example") == {"a.example", "new.example"}
+            enough.wait(10)
         finally:
             stop.set()
             thread.join()
         assert faults == []
-        assert count > 3
+        assert enough.is_set()
         assert server.end() == 0
 
 
@@ -127,8 +130,8 @@ def test_names_and_client_certificates(authority: trustme.CA, tmp_path: Path) ->
         assert names(address, context, "a.example") == {"a.example"}
         assert names(address, context, "B.Example") == {"b.example"}
         assert names(address, context, "x.c.example") == {"*.c.example"}
-        with pytest.raises(OSError):
-            names(address, trusting(authority), "a.example")  # without a certificate
+        with pytest.raises((OSError, AssertionError)):
+            names(address, trusting(authority), "a.example")  # without a certificate: an alert, or no answer
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises(ssl.SSLError):
             names(address, context, "a.example")
@@ -150,11 +153,11 @@ def test_a_factory(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.Mo
         )
 
     assert made("good").context.num_tickets == 0
-    with pytest.raises(ConfigError, match="returned no ssl.SSLContext"):
+    with pytest.raises(ConfigError, match=r"returned no ssl.SSLContext"):
         made("bad")
-    with pytest.raises(ConfigError, match="tls_factory:broken: KeyError: 'x'"):
+    with pytest.raises(ConfigError, match=r"tls_factory:broken: KeyError: 'x'"):
         made("broken")
-    with pytest.raises(ConfigError, match="tls_factory:none: AttributeError"):
+    with pytest.raises(ConfigError, match=r"tls_factory:none: AttributeError"):
         made("none")
 
 
