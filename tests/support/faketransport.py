@@ -84,6 +84,7 @@ class FakeTransport(asyncio.Transport):
         if high is None:
             high = 65536 if low is None else 4 * low
         self._high, self._low = high, high // 4 if low is None else low
+        self._maybe_pause()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._low, self._high
@@ -105,9 +106,7 @@ class FakeTransport(asyncio.Transport):
         self._out += data
         self.peak = max(self.peak, len(self._out))
         self._flush()
-        if len(self._out) > self._high and not self._writing_paused:
-            self._writing_paused = True
-            self._protocol.pause_writing()
+        self._maybe_pause()
 
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"".join(list_of_data))
@@ -159,6 +158,11 @@ class FakeTransport(asyncio.Transport):
 
     def _fault(self, text: str) -> None:
         self.faults.append(text)
+
+    def _maybe_pause(self) -> None:
+        if len(self._out) > self._high and not self._writing_paused:
+            self._writing_paused = True
+            self._protocol.pause_writing()
 
     def _deliver(self) -> None:
         while self._in and not self._closing and not self._reading_paused:

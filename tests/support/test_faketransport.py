@@ -185,6 +185,18 @@ async def backpressure(log: Log, peer: Peer) -> object:
     return within, len(read), log.transport.get_write_buffer_size()
 
 
+async def lower_mark(log: Log, peer: Peer) -> object:
+    await peer.stop_reading()
+    log.transport.set_write_buffer_limits(high=2 * BIG)
+    log.transport.write(b"x" * BIG)
+    before = list(log.events)
+    log.transport.set_write_buffer_limits(high=0)  # pauses at once what is above the new mark
+    within = list(log.events)
+    read = await peer.read_all(BIG)
+    await log.seen("resume")
+    return before, within, len(read)
+
+
 async def close_flushes(log: Log, peer: Peer) -> object:
     await peer.stop_reading()
     log.transport.write(b"x" * BIG)
@@ -256,6 +268,7 @@ SCRIPTS = [
     end_at_eof,
     pause_reading,
     backpressure,
+    lower_mark,
     close_flushes,
     abort_drops,
     write_eof,
