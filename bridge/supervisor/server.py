@@ -76,7 +76,7 @@ class Server:
         self._timeout: float | None = config.timeout_graceful_shutdown
         self._idle_grace = 0.0
         self._forced = False
-        self._draining: asyncio.Task[int] | None = None
+        self._draining: asyncio.Task[Any] | None = None
 
     # ------------------------------------------------------------------ in a program
 
@@ -267,7 +267,13 @@ class Server:
         if aborted:
             gen_log.warning("Stopping: %d connection%s cut off", aborted, "" if aborted == 1 else "s")
         left = None if end is None else max(end - loop.time(), 1.0)
-        await hosted.shutdown(1.0 if self._forced else left)
+        self._draining = ending = loop.create_task(hosted.shutdown(1.0 if self._forced else left))
+        try:
+            await ending  # WebSockets, and what goes on after a response
+        except asyncio.CancelledError:
+            if not self._forced:
+                raise
+            await hosted.shutdown(0)
         if self._certificates is not None:
             self._certificates.close()
         if self._access_log is not None:

@@ -266,6 +266,32 @@ async def test_frames_right_behind_the_handshake() -> None:
         assert {await read_frame(client), await read_frame(client)} == {(0x81, b"early"), (0x8A, b"ping")}
 
 
+async def test_a_handshake_that_is_not_answered_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    cancelled = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] == "/slow":
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cancelled.set()
+        await send(ACCEPT)
+        await receive()
+        await send({"type": "websocket.send", "text": "late"})
+
+    async with served(app, timeout=0.1) as server:
+        with pytest.raises(InvalidStatus, match="504"):
+            async with dialled(server.port, "/slow"):
+                pass
+        await asyncio.wait_for(cancelled.wait(), 1)
+        async with dialled(server.port) as client:
+            await asyncio.sleep(0.2)
+            await client.send("x")
+            assert await client.recv() == "late"
+    assert [record.getMessage() for record in caplog.records] == ["No answer within 0.1 s, WebSocket GET b'/slow'"]
+
+
 # ------------------------------------------------------------------ messages
 
 

@@ -258,3 +258,17 @@ def test_a_place_that_is_given_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     (tmp_path / "twice.py").write_text("async def app(scope, receive, send): pass\n")
     with pytest.raises(ConfigError, match="--mount: two applications at /"):
         host(Config(app_dir=str(tmp_path), target="twice:app", mount=(("", "", "twice:app"),)))
+
+
+async def test_the_old_form_of_asgi() -> None:
+    class Old:
+        def __init__(self, scope: Any) -> None:
+            self.scope = scope
+
+        async def __call__(self, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": self.scope["path"].encode()})
+
+    hosted = host(Config(lifespan="off"), Old)
+    assert hosted.kind == "ASGI 2"
+    assert await answers(hosted.delegate, "/x") == ["/x"]

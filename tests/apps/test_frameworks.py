@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -204,3 +205,21 @@ def test_a_page_in_a_browser(tmp_path: Path) -> None:
     deflate = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
     assert title == f"text ☃|0,255|large|chat|{deflate}|4004|true", found.stderr
     clean(running)
+
+
+def test_a_second_signal_ends_what_a_first_one_waits_for() -> None:
+    options = ["--lifespan", "off", "--timeout-drain-websockets", "off"]
+    with run("browser_page:app", *options) as running, dial(running, "/ws", subprotocols=["chat"]) as client:
+        client.send("text")
+        assert client.recv() == "text"
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(TimeoutError):
+            client.recv(timeout=0.5)
+        client.send("still served")
+        assert client.recv() == "still served"
+        start = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=10)
+        running.process.wait(10)
+        assert time.monotonic() - start < 5

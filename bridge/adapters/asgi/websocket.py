@@ -56,6 +56,7 @@ class WebSocketExchange:
         "_gone",
         "_handshake",
         "_options",
+        "_timer",
         "_waiter",
         "task",
     )
@@ -70,6 +71,7 @@ class WebSocketExchange:
         self._connected = False  # websocket.connect was given to the application
         self._denied = False  # the application began an HTTP response instead
         self._gone = False  # the client left during the handshake
+        self._timer: asyncio.TimerHandle | None = None  # until the handshake is answered
         self._waiter: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -93,7 +95,19 @@ class WebSocketExchange:
             name: known[name] for name in ("tls", "bridge.shutdown.notice") if name in known
         }
         del scope["method"]
+        if self._delegate.timeout is not None:
+            loop = exchange.server_connection.loop
+            self._timer = loop.call_later(self._delegate.timeout, self._time_out)
         return True
+
+    def _time_out(self) -> None:
+        """Answer 504: the application has not answered the handshake in time (``--timeout-request``)."""
+        exchange = self._exchange
+        if self._connection is None and not exchange.response_started:
+            app_log.warning("No answer within %g s, WebSocket %s", self._delegate.timeout, describe(exchange))
+            exchange.fail(504)
+            if self.task is not None:
+                self.task.cancel()
 
     # ------------------------------------------------------------------ the exchange's delegate
 
@@ -152,6 +166,8 @@ class WebSocketExchange:
         self._finish(code)
 
     def _finish(self, code: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         connection = self._connection
         if connection is not None:
             connection.close(code)
@@ -264,6 +280,8 @@ class WebSocketExchange:
         connection = WebSocketConnection.accept(
             self._exchange, self._handshake, self._options, message.get("subprotocol"), fields
         )
+        if self._timer is not None:
+            self._timer.cancel()
         connection.on_end = self._expect_end
         self._delegate.add_websocket(connection)
         self._connection = connection
