@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from bridge.core.clock import Clock
+from bridge.core.clock import NEVER, Clock
 from bridge.core.context import ConnectionContext
 from bridge.core.http1interface import HTTP1Connection
 from bridge.core.http1parameters import HTTP1ConnectionParameters
@@ -18,6 +18,7 @@ from bridge.core.iostream import IOStream, SSLIOStream
 from bridge.core.served import ServedConnection
 from bridge.core.serverconnection import ServerConnection
 from bridge.core.startline import HTTPInputError, HTTPOutputError
+from bridge.core.states import DONE
 from bridge.core.streamerrors import StreamClosedError, closed_error
 from bridge.core.translate import DelegateAdapter, adapt, is_foreign_input_error
 
@@ -154,6 +155,21 @@ class HTTP1ServerConnection(ServerConnection):
         return stream
 
     # ------------------------------------------------------------------ the engine's hooks
+
+    def end_soon(self) -> None:
+        """Wait for the response no longer than for a peer that reads nothing.
+
+        The peer sends nothing more. It has probably left, and the application, which is told so, may never answer.
+        """
+        self.deadline = self.clock.after(self.params.write_timeout)
+
+    def deadline_passed(self, now: float) -> None:
+        """Act on a deadline."""
+        if self._reading is DONE and self.deadline < now:
+            self.deadline = NEVER
+            self.cut(clean=False)
+        else:
+            super().deadline_passed(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: nobody is there any more."""

@@ -66,14 +66,16 @@ class ServedConnection(Exchange, HTTP1Connection):
 
     Attributes:
         is_client: False.
+        detached: The connection was given up by :meth:`detach`.
     """
 
-    __slots__ = ("_close_callback", "_tornado")
+    __slots__ = ("_close_callback", "_tornado", "detached")
 
     __new__ = object.__new__  # type: ignore[assignment]  # HTTP1Connection's is for users, and costs a call
     is_client = False
     server_connection: HTTP1ServerConnection
     _close_callback: Callable[[], object] | None
+    detached: bool
 
     # ------------------------------------------------------------------ what it is
 
@@ -277,6 +279,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         """
         self._close_callback = None
         self.delegate = NOBODY
+        self.detached = True
         stream: IOStream = self.server_connection.detach()
         return stream
 
@@ -286,6 +289,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         """Let *delegate*, a message delegate of Tornado's kind, take the request."""
         self.delegate = delegate
         self._tornado = True
+        self.detached = False
 
     def tell_closed(self, delegate: ExchangeDelegate) -> None:
         """Tell the delegate, or who has set a close callback, that the exchange has ended early."""
@@ -298,6 +302,7 @@ class ServedConnection(Exchange, HTTP1Connection):
     def tell_eof(self) -> None:
         """Tell of a peer that sends nothing more: most have left, though the response is still sent."""
         if getattr(self, "_tornado", False):
+            self.server_connection.end_soon()
             self._run_close_callback()
         else:
             self.delegate.on_peer_eof()

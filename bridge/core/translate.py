@@ -18,6 +18,7 @@ from bridge.core.httpheaders import HTTPHeaders
 from bridge.core.httprequest import HTTPServerRequest
 from bridge.core.interfaces import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.startline import RequestStartLine
+from bridge.core.states import DONE
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ def start_message(
         exchange.server_connection.hold_for(waiting)
     elif head.expect_continue:
         _continue(exchange)
-    return exchange.delegate  # no longer the message if the exchange was detached
+    if exchange.delegate is not message and (exchange.writing is not DONE or head.content_length or exchange.detached):
+        return NOBODY  # the message was told of its end, or is to hear nothing more
+    return message
 
 
 class CallableAdapter:
