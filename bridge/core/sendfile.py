@@ -67,6 +67,7 @@ async def send_range(connection: WriteSide, file: int, offset: int, count: int) 
             except OSError as exc:
                 if not sent and exc.errno in _UNFIT:
                     return 0
+                transport.abort()  # it has not seen the error, and will not if the peer had closed its side before
                 raise ConnectionGone(f"the connection was lost: {exc}") from exc
             if not size:
                 raise LocalProtocolError(f"the file ends {count - sent} bytes too early")

@@ -232,6 +232,28 @@ async def test_a_client_that_leaves(content) -> None:
 
 
 @on_each_loop
+async def test_a_client_that_closes_its_side_first_and_leaves_then(content) -> None:
+    path, data = content
+    delegate = Delegate(path, 0, len(data))
+    server = HTTPServer(delegate)
+    (sock,) = bind_sockets(0, "127.0.0.1")
+    server.add_socket(sock)
+    client = socket.create_connection(sock.getsockname())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.1)
+    assert not delegate.result.done()
+    client.close()
+    assert isinstance(await asyncio.wait_for(delegate.result, 5), ConnectionGone)
+    async with asyncio.timeout(5):
+        while server.connection_count():  # the transport had stopped to look
+            await asyncio.sleep(0.005)
+    server.stop()
+    await server.drain(1)
+
+
+@on_each_loop
 async def test_a_client_that_never_reads_is_cut_off(content) -> None:
     path, data = content
     delegate = Delegate(path, 0, len(data))
