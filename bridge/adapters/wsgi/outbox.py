@@ -229,7 +229,10 @@ class Outbox:
     def _send(self) -> bool:
         """Send what the transport takes; tell whether that was all."""
         exchange = self._exchange
+        transport = exchange.server_connection.transport
         while not exchange.write_paused:
+            if transport is None or transport.is_closing():
+                return False  # the connection was lost; we are told in a moment
             complete = self.complete  # before the parts are looked at: what was put before it is among them
             data = self._next()
             last = complete and not self._parts and self._file_end == self._file_start
