@@ -14,7 +14,7 @@ from bridge.config import Config
 from bridge.core.context import ConnectionContext
 from bridge.core.http1.head import Limits, parse_head
 from bridge.errors import ConfigError
-from bridge.supervisor.accesslog import LineWriter, _JSONLine, compile_format
+from bridge.supervisor.accesslog import LineWriter, _JSONLine, _Stamp, compile_format
 from bridge.supervisor.logs import configure
 from tests.supervisor.running import Running, get
 
@@ -63,7 +63,7 @@ def test_json_lines() -> None:
     wire = b'GET /"?x HTTP/1.1\r\nHost: a\r\nUser-Agent: "\\\r\nReferer: r\r\nX-Request-Id: 7\r\n\r\n'.replace(
         b'/"', b"/"
     )
-    entry = json.loads(_JSONLine()(FakeExchange(wire), 0.5))  # type: ignore[arg-type]
+    entry = json.loads(_JSONLine(_Stamp())(FakeExchange(wire), 0.5))  # type: ignore[arg-type]
     assert entry.pop("time").endswith("Z")
     assert entry == {
         "client": "192.0.2.1", "method": "GET", "path": "/", "query": "x", "protocol": "HTTP/1.1", "status": 200,
