@@ -102,6 +102,7 @@ class WebSocketConnection(WriteSide):
         "_pinged",
         "_pong",
         "_receiver",
+        "_resuming",
         "_size",
         "_waiter",
         "close_code",
@@ -143,6 +144,7 @@ class WebSocketConnection(WriteSide):
         self._max_queue = options.max_queue
         self._size = 0  # of what waits in _messages
         self._blocked = False  # enough waits: what was fed stays in the receiver
+        self._resuming = False  # reading goes on in the loop's next turn
         self._held = False  # the transport was told to read nothing
         self._heard = False  # something has arrived since the last ping
         self._pinged = False  # a ping was sent, and its time is running
@@ -203,9 +205,16 @@ class WebSocketConnection(WriteSide):
             return None
         message = self.messages.popleft()
         self._size -= len(message)
-        if self._blocked and self._size < _WINDOW and len(self.messages) < self._max_queue:
-            self._unblock()
+        if self._blocked and not self._resuming and self._size < _WINDOW:
+            # Not here and now: a reader that finds message after message would never let go of the loop.
+            self._resuming = True
+            self.loop.call_soon(self._resume)
         return message
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if self._blocked:
+            self._unblock()
 
     def arrival(self) -> asyncio.Future[None]:
         """Return a future that is done when `take` may have a message, or the connection has ended."""
@@ -440,7 +449,7 @@ class WebSocketConnection(WriteSide):
             transport.abort()
         elif not self._pinged:
             self._ping()
-        elif self._heard or self._held:
+        elif self._heard or self._held or self.write_paused:  # held: we do not read; paused: our ping is on its way
             self._pinged = False
             interval, timeout = self._options.ping_interval, self._options.ping_timeout
             self.deadline = self.clock.after(max((interval or 0) - (timeout or 0), 0))
@@ -453,8 +462,10 @@ class WebSocketConnection(WriteSide):
 
     def _ping(self) -> None:
         options = self._options
+        if self.write_paused:  # the write timeout watches the peer
+            self.deadline = self.clock.after(options.ping_interval)
+            return
+        self.write_frame(encode_ping())
         self._heard = False
         self._pinged = options.ping_timeout is not None
         self.deadline = self.clock.after(options.ping_timeout if self._pinged else options.ping_interval)
-        if not self.write_paused:  # else the write timeout watches the peer
-            self.write_frame(encode_ping())
