@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import calendar
 import datetime
-import http.client
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import AnyStr
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -65,8 +65,8 @@ __all__ = [
     "url_concat",
 ]
 
-# Status code -> reason phrase.
-responses = http.client.responses
+# Status code -> reason phrase; equal to http.client.responses, whose module takes 15 ms to import.
+responses = {status.value: status.phrase for status in HTTPStatus}
 
 
 def url_concat(url: str, args: Mapping[str, str] | list[tuple[str, str]] | tuple[tuple[str, str], ...] | None) -> str:
