@@ -335,6 +335,7 @@ class WebSocketConnection(WriteSide):
     def _read(self) -> None:
         """Turn what was fed into messages, as far as there is room for them."""
         messages = self.messages
+        receiver = self._receiver
         next_event = self._next_event
         try:
             while (event := next_event()) is not None:
@@ -345,6 +346,8 @@ class WebSocketConnection(WriteSide):
                         if self._size >= _WINDOW or len(messages) >= self._max_queue:
                             self._blocked = True
                             return
+                    if not receiver.unread:  # as after nearly every short message: saves a call
+                        break
                 elif event.__class__ is Ping:
                     self._answer_ping(event.payload)
                 elif event.__class__ is Close:
@@ -355,7 +358,7 @@ class WebSocketConnection(WriteSide):
             if self._lost:
                 self._end(self.close_code or ABNORMAL, self.close_reason)
         finally:
-            if messages:
+            if messages and self._waiter is not None:
                 self._wake()
 
     def _unblock(self) -> None:

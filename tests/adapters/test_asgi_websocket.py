@@ -651,7 +651,7 @@ async def test_the_queue_is_bounded() -> None:
         (cycle,) = server.delegate.tasks.values()
         connection = cycle._connection
         assert len(connection.messages) <= 32
-        assert len(connection._receiver._data) <= 512 << 10
+        assert len(connection._receiver.unread) <= 512 << 10
         go.set()
         await task
         assert await read_frame(client) == (0x81, b"all")
