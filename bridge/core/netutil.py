@@ -157,18 +157,21 @@ def bind_unix_socket(file: str | bytes | os.PathLike[str], mode: int = 0o600, ba
     return sock
 
 
-def add_accept_handler(sock: socket.socket, callback: Callable[[socket.socket, Any], object]) -> Callable[[], None]:
+def add_accept_handler(
+    sock: socket.socket, callback: Callable[[socket.socket, Any], object], *, per_turn: int = _ACCEPTS_PER_TURN
+) -> Callable[[], None]:
     """Call ``callback(connection, address)`` for every connection that *sock* accepts, on the current event loop.
 
     Args:
         sock: A listening, non-blocking socket.
         callback: Gets the accepted, non-blocking socket and the peer's address.
+        per_turn: Most connections that are taken in one turn of the loop.
 
     Returns:
         A function that stops this; it may be called at any time, and again. It does not close *sock*.
     """
     loop = IOLoop.current().asyncio_loop
-    acceptor = _Acceptor(loop, sock, callback)
+    acceptor = _Acceptor(loop, sock, callback, per_turn)
     acceptor.resume()
     return acceptor.remove
 
@@ -176,11 +179,16 @@ def add_accept_handler(sock: socket.socket, callback: Callable[[socket.socket, A
 class _Acceptor:
     """Accepts the connections of one listening socket."""
 
-    __slots__ = ("_callback", "_loop", "_pause", "_removed", "_sock")
+    __slots__ = ("_callback", "_loop", "_pause", "_per_turn", "_removed", "_sock")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, callback: Callable[[socket.socket, Any], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        callback: Callable[[socket.socket, Any], object],
+        per_turn: int,
     ) -> None:
+        self._per_turn = per_turn
         self._loop = loop
         self._sock = sock
         self._callback = callback
@@ -202,7 +210,7 @@ class _Acceptor:
             self._loop.remove_reader(self._sock)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
+        for _ in range(self._per_turn):
             # The callback may have stopped the server, and closed the socket, in the middle of this.
             if self._removed:
                 return

@@ -43,6 +43,8 @@ class TCPServer:
 
     #: Seconds that a TLS handshake may take.
     tls_handshake_timeout: float = 10.0
+    #: Most connections taken in one turn of the loop. Processes that share a socket should take few at a time.
+    accepts_per_turn: int = 128
     #: Most connections held at once; None for no limit. More wait in the listening socket's queue.
     max_connections: int | None = None
 
@@ -131,7 +133,7 @@ class TCPServer:
         for sock in sockets:
             sock.setblocking(False)
             self._sockets[sock.fileno()] = sock
-            self._removers[sock.fileno()] = add_accept_handler(sock, self._accepted)
+            self._removers[sock.fileno()] = add_accept_handler(sock, self._accepted, per_turn=self.accepts_per_turn)
 
     def add_socket(self, socket: socket.socket) -> None:
         """Serve one listening socket."""
@@ -248,7 +250,7 @@ class TCPServer:
         if self._full and not self._stopped:
             self._full = False
             for number, sock in self._sockets.items():
-                self._removers[number] = add_accept_handler(sock, self._accepted)
+                self._removers[number] = add_accept_handler(sock, self._accepted, per_turn=self.accepts_per_turn)
 
 
 def is_loop(value: object) -> bool:

@@ -197,6 +197,8 @@ class Server:
             http.ssl_options = self._certificates.context  # tells that there is TLS; _tls_context has the current one
         http.tls_handshake_timeout = config.timeout_tls_handshake
         http.max_connections = config.limit_connections
+        if not self._alone:
+            http.accepts_per_turn = 1  # else the worker that wakes first takes a whole burst
         if config.proxy_protocol != "off":
             from bridge.supervisor.proxyprotocol import HeaderReader
 

@@ -552,14 +552,13 @@ async def test_another_fault_is_reported(opened: list[socket.socket]) -> None:
     assert [type(report["exception"]) for report in reports] == [PermissionError]
 
 
-async def test_a_flood_does_not_keep_the_loop(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netutil, "_ACCEPTS_PER_TURN", 3)
+async def test_a_flood_does_not_keep_the_loop(opened: list[socket.socket]) -> None:
     opened += bind_sockets(0, LOOPBACK)
     listening = opened[0]
     clients = Clients(opened)
     for _ in range(7):
         clients.connect(listening)
-    remove = add_accept_handler(listening, clients.take)
+    remove = add_accept_handler(listening, clients.take, per_turn=3)
     counts = []
     while len(clients.accepted) < 7:
         before = len(clients.accepted)
