@@ -255,6 +255,9 @@ class Server:
         http.stop()
         self._close_listeners()
         self.on_deaf()
+        websockets = len(getattr(hosted.delegate, "websockets", ()))
+        if websockets and not self._forced:
+            gen_log.info("Stopping: waiting for %d WebSocket%s", websockets, "" if websockets == 1 else "s")
         end = None if self._timeout is None else loop.time() + self._timeout
         self._draining = draining = loop.create_task(
             http.drain(self._timeout, self._waiting, idle_grace=self._idle_grace)

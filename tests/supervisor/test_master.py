@@ -297,6 +297,26 @@ def test_a_graceful_stop_with_workers() -> None:
         assert re.search(r"waiting for .*GET /stream/1", server.messages.text)
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "master"])
+def test_a_graceful_stop_with_a_websocket(workers: list[str]) -> None:
+    client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
+    with Running("plain:sockets", "--timeout-drain-websockets", "0.5", *workers) as server:
+        address = server.address()
+        with client.connect("ws://%s:%d/" % address) as socket, Client(address) as plain:  # noqa: UP031
+            socket.send("before")
+            assert socket.recv() == "before"
+            plain.send("/sleep/0.3")
+            get(address)
+            server.signal("SIGTERM")
+            socket.send("while it drains")
+            assert socket.recv() == "while it drains"
+            assert plain.read()[0] == 200
+            with pytest.raises(Exception, match="1001"):
+                socket.recv(timeout=10)
+        assert server.end("") == 0
+        assert "Stopping: waiting for 1 WebSocket" in server.messages.text
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGQUIT"])
 def test_a_fast_stop_with_workers(name: str) -> None:
     with Running("plain:asgi", "--workers", "2") as server:

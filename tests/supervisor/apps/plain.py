@@ -79,3 +79,15 @@ def wsgi(environ, start_response):
 def never_released():
     LOCK.acquire()
     LOCK.acquire()
+
+
+async def sockets(scope, receive, send):
+    if scope["type"] != "websocket":
+        return await asgi(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "text": message["text"]})
