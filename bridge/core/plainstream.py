@@ -263,7 +263,12 @@ class IOStream(asyncio.Protocol):
             self.socket.close()
         elif not (self._connected and self._unsent):  # else it is sent when the transport is there
             self._starter.cancel()
+            self._starter.add_done_callback(self._close_socket)
         self._end()
+
+    def _close_socket(self, _: object) -> None:
+        if self._transport is None:
+            self.socket.close()
 
     def _close_transport(self, transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size():
@@ -370,9 +375,6 @@ class IOStream(asyncio.Protocol):
                 self.socket.setblocking(False)
                 await self._loop.sock_connect(self.socket, address)
             await self._make_transport(server_hostname)
-        except asyncio.CancelledError:
-            self.socket.close()
-            raise
         except (OSError, ssl.CertificateError) as exc:
             self._failed(exc)
 
