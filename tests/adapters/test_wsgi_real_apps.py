@@ -1,0 +1,293 @@
+"""Applications of other people, unmodified, behind ``bridge run``."""
+
+from __future__ import annotations
+
+import http.client
+import http.cookiejar
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 20
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+DJANGO = """
+import io
+import os
+from pathlib import Path
+
+import django
+from django.conf import settings
+
+BASE = Path(__file__).parent
+settings.configure(
+    DEBUG=False, SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, STATIC_URL="/static/",
+    STATIC_ROOT=BASE / "static", DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE / "db"}},
+    INSTALLED_APPS=["django.contrib." + name for name in
+                    ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")],
+    MIDDLEWARE=["django.middleware.security.SecurityMiddleware", "whitenoise.middleware.WhiteNoiseMiddleware",
+                "django.contrib.sessions.middleware.SessionMiddleware", "django.middleware.common.CommonMiddleware",
+                "django.middleware.csrf.CsrfViewMiddleware", "django.contrib.auth.middleware.AuthenticationMiddleware",
+                "django.contrib.messages.middleware.MessageMiddleware"],
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True,
+                "OPTIONS": {"context_processors": ["django.template.context_processors.request",
+                                                   "django.contrib.auth.context_processors.auth",
+                                                   "django.contrib.messages.context_processors.messages"]}}],
+)
+django.setup()
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+def prepare():
+    call_command("migrate", verbosity=0)
+    call_command("collectstatic", verbosity=0, interactive=False)
+    User.objects.create_superuser("root", "", "secret")
+
+
+@csrf_exempt
+def upload(request):
+    file = request.FILES["file"]
+    return HttpResponse(f"{request.POST['name']} {file.size} {sum(map(sum, file.chunks())) % 1000}")
+
+
+def stream(request):
+    return StreamingHttpResponse(b"%d," % number for number in range(5000))
+
+
+def download(request):
+    return FileResponse(open(BASE / "large", "rb"), as_attachment=True)
+
+
+urlpatterns = [path("admin/", admin.site.urls), path("upload", upload), path("stream", stream),
+               path("download", download)]
+(BASE / "large").write_bytes(bytes(range(256)) * 8000)
+application = get_wsgi_application()
+"""
+
+FLASK = """
+import hashlib
+from flask import Flask, Response, request, stream_with_context
+
+app = Flask(__name__)
+
+
+@app.post("/upload")
+def upload():
+    file = request.files["file"]
+    return {"name": request.form["name"], "digest": hashlib.sha256(file.read()).hexdigest()}
+
+
+@app.put("/raw")
+def raw():
+    digest, size = hashlib.sha256(), 0
+    while data := request.stream.read(10000):
+        digest.update(data)
+        size += len(data)
+    return {"size": size, "digest": digest.hexdigest()}
+
+
+@app.get("/stream")
+def stream():
+    @stream_with_context
+    def lines():
+        for number in range(3000):
+            yield f"{request.args['word']} {number}\\n"
+    return Response(lines(), mimetype="text/plain")
+
+
+@app.get("/error")
+def error():
+    raise ValueError("on purpose")
+"""
+
+MOTO = """
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+app = DomainDispatcherApplication(create_backend_app)
+"""
+
+PYPISERVER = """
+from pathlib import Path
+
+import pypiserver
+
+root = Path(__file__).parent / "packages"
+root.mkdir()
+(root / "demo-1.0.tar.gz").write_bytes(b"x" * 300000)
+app = pypiserver.app(roots=[str(root)], authenticate=[], password_file=".", disable_fallback=True)
+"""
+
+
+@contextmanager
+def running(directory: Path, target: str, *options: str) -> Iterator[str]:
+    """Run an application; give its address. It must stop cleanly, without a word of complaint."""
+    command = [sys.executable, "-m", "bridge", "run", target, "--app-dir", str(directory), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--no-access-log", *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            if found is not None:
+                break
+        else:
+            pytest.fail("".join(seen))
+        yield found[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=LIMIT)[1]
+    assert process.returncode == 0, rest
+    assert "breaks PEP 3333" not in rest
+    assert rest.count("Traceback") == 0, rest
+
+
+def multipart(name: str, content: bytes) -> tuple[bytes, dict[str, str]]:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n' + name.encode() + b"\r\n--b\r\n"
+        b'Content-Disposition: form-data; name="file"; filename="f"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        + content
+        + b"\r\n--b--\r\n"
+    )
+    return body, {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+class Browser:
+    """Keeps cookies."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.jar = http.cookiejar.CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
+
+    def open(self, path: str, data: bytes | None = None, **headers: str) -> http.client.HTTPResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.opener.open(urllib.request.Request(self.base + path, data, named), timeout=LIMIT)
+
+    def text(self, path: str, data: bytes | None = None, **headers: str) -> str:
+        with self.open(path, data, **headers) as answer:
+            return answer.read().decode()
+
+
+@pytest.mark.parametrize("options", [(), ("--wsgi-buffer-requests", "off"), ("--threads", "1")], ids=" ".join)
+def test_django(tmp_path: Path, options: tuple[str, ...]) -> None:
+    pytest.importorskip("django")
+    pytest.importorskip("whitenoise")
+    (tmp_path / "site_of_test.py").write_text(DJANGO)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "import site_of_test; site_of_test.prepare()"],
+        cwd=tmp_path,
+        check=True,
+        timeout=60,
+    )
+    with running(tmp_path, "site_of_test:application", *options) as base:
+        browser = Browser(base)
+        page = browser.text("/admin/login/")
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)
+        assert token is not None
+        form = {"username": "root", "password": "secret", "csrfmiddlewaretoken": token[1], "next": "/admin/"}
+        page = browser.text("/admin/login/", urllib.parse.urlencode(form).encode(), Referer=base + "/admin/login/")
+        assert "Site administration" in page
+        assert "Select user to change" in browser.text("/admin/auth/user/")
+        css = browser.text("/static/admin/css/base.css")
+        assert "--primary" in css
+        with browser.open("/static/admin/css/base.css", Range="bytes=10-29") as answer:
+            assert answer.status == 206
+            assert answer.read().decode() == css[10:30]
+        for size in (10, 3_000_000):
+            body, headers = multipart("n\u00e4me", b"\x01" * size)
+            assert browser.text("/upload", body, **headers) == f"n\u00e4me {size} {size % 1000}"
+        assert browser.text("/stream") == "".join(f"{number}," for number in range(5000))
+        with browser.open("/download") as answer:
+            assert answer.headers["Content-Length"] == "2048000"
+            assert answer.read() == bytes(range(256)) * 8000
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            browser.text("/nothing")
+
+
+@pytest.mark.parametrize("options", [(), ("--wsgi-buffer-requests", "off")], ids=" ".join)
+def test_flask(tmp_path: Path, options: tuple[str, ...]) -> None:
+    pytest.importorskip("flask")
+    import hashlib
+
+    (tmp_path / "flask_of_test.py").write_text(FLASK)
+    with running(tmp_path, "flask_of_test:app", *options) as base:
+        browser = Browser(base)
+        content = os.urandom(2_000_000)
+        digest = hashlib.sha256(content).hexdigest()
+        body, headers = multipart("name", content)
+        assert json.loads(browser.text("/upload", body, **headers)) == {"name": "name", "digest": digest}
+        connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=LIMIT)
+        connection.request("PUT", "/raw", iter([content[:500_000], content[500_000:]]), encode_chunked=True)
+        assert json.load(connection.getresponse()) == {"size": 2_000_000, "digest": digest}
+        connection.close()
+        assert browser.text("/stream?word=w") == "".join(f"w {number}\n" for number in range(3000))
+
+
+def test_pypiserver(tmp_path: Path) -> None:
+    pytest.importorskip("pypiserver")
+    (tmp_path / "pypi_of_test.py").write_text(PYPISERVER)
+    with running(tmp_path, "pypi_of_test:app") as base:
+        browser = Browser(base)
+        page = browser.text("/simple/demo/")
+        assert "demo-1.0.tar.gz" in page
+        with browser.open("/packages/demo-1.0.tar.gz") as answer:
+            assert answer.read() == b"x" * 300_000
+        target = tmp_path / "got"
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation", "--dest", str(target)]
+        found = subprocess.run(
+            [*pip, "--index-url", base + "/simple/", "absent-from-it"], capture_output=True, text=True, timeout=60
+        )
+        assert "No matching distribution" in found.stderr
+
+
+def test_moto_with_boto3(tmp_path: Path) -> None:
+    pytest.importorskip("moto")
+    boto3 = pytest.importorskip("boto3")
+    (tmp_path / "moto_of_test.py").write_text(MOTO)
+    with running(tmp_path, "moto_of_test:app") as base:
+        options = {
+            "endpoint_url": base,
+            "region_name": "us-east-1",
+            "aws_access_key_id": "a",
+            "aws_secret_access_key": "b",
+        }
+        s3 = boto3.client("s3", **options)
+        s3.create_bucket(Bucket="bucket")
+        content = os.urandom(1_500_000)
+        s3.put_object(Bucket="bucket", Key="a/b \u00e4", Body=content)
+        assert s3.get_object(Bucket="bucket", Key="a/b \u00e4")["Body"].read() == content
+        part = s3.get_object(Bucket="bucket", Key="a/b \u00e4", Range="bytes=100-199")
+        assert part["Body"].read() == content[100:200]
+        assert s3.head_object(Bucket="bucket", Key="a/b \u00e4")["ContentLength"] == len(content)
+        assert [item["Key"] for item in s3.list_objects_v2(Bucket="bucket")["Contents"]] == ["a/b \u00e4"]
+        s3.delete_object(Bucket="bucket", Key="a/b \u00e4")
+        assert s3.list_objects_v2(Bucket="bucket")["KeyCount"] == 0
+        sqs = boto3.client("sqs", **options)
+        queue = sqs.create_queue(QueueName="queue")["QueueUrl"]
+        sqs.send_message(QueueUrl=queue, MessageBody="hello")
+        assert sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "hello"
