@@ -318,6 +318,27 @@ async def test_concurrent_and_cancelled_receives() -> None:
         assert (await client.response())[0] == 200
 
 
+async def test_a_receive_that_is_tried_again_and_again_leaves_nothing_behind() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        (cycle,) = server.delegate.tasks.values()
+        listening = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        for _ in range(100):
+            attempt = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            attempt.cancel()
+            await asyncio.wait([attempt])
+        assert len(cycle._waiter._callbacks) == 1  # the listening task's
+        listening.cancel()
+        await ok(send, b"fine")
+
+    async with served(app) as server, connect(server.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+        await asyncio.sleep(0.01)
+        assert (await client.response())[2] == b"fine"
+
+
 async def test_content_is_not_read_ahead_beyond_a_window() -> None:
     size = 64 << 20
     go = asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
@@ -171,9 +172,18 @@ class HTTPExchange:
                 return {"type": "http.disconnect"}
             if not self._complete:
                 exchange.send_continue()
-            if self._waiter is None:
-                self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiter)
+            first = self._waiter
+            waiter = exchange.server_connection.loop.create_future()
+            if first is None or first.done():
+                self._waiter = waiter
+                await waiter
+            else:  # somebody else waits, and may be cancelled
+                wake = partial(_wake_too, waiter)
+                first.add_done_callback(wake)
+                try:
+                    await waiter
+                finally:
+                    first.remove_done_callback(wake)
 
     async def send(self, message: Message) -> None:
         """Take a message of the response (ASGI HTTP, "Response Start", "Response Body", and the extensions).
@@ -312,6 +322,11 @@ class TimedHTTPExchange(HTTPExchange):
             exchange.abort()
         if self.task is not None:
             self.task.cancel()
+
+
+def _wake_too(waiter: asyncio.Future[None], first: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def describe(exchange: Exchange) -> str:
