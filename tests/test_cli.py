@@ -178,3 +178,31 @@ def test_the_module_ends_with_the_status_of_the_command() -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "bridge: --port: 'x' is not a whole number from 0 to 65535\n"
+
+
+APPLICATION = "async def app(scope, receive, send):\n    pass\n"
+
+
+def test_check_config(server: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "checked_app.py").write_text(APPLICATION)
+    argv = ["run", "--check-config", "checked_app:app", "--app-dir", str(tmp_path)]
+    before = sys.path[:]
+    try:
+        assert cli.main(argv) == 0
+        assert capsys.readouterr().out == "bridge: the configuration is good, and the application can be imported\n"
+        assert cli.main([*argv, "--ssl-certfile", "none.pem"]) == 2
+        assert capsys.readouterr().err == "bridge: --ssl-certfile none.pem: No such file or directory\n"
+        assert cli.main([*argv[:2], "checked_app:none", *argv[3:]]) == 3
+        assert "has no attribute 'none'" in capsys.readouterr().err
+        assert cli.main(["run", "--check-config"]) == 2
+        assert server.started == []
+    finally:
+        sys.path[:] = before
+        sys.modules.pop("checked_app", None)
+
+
+def test_print_config(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "a:app", "--port", "7", "--print-config"]) == 0
+    assert 'port = "7"  # --port\n' in capsys.readouterr().out
+    assert cli.main(["run", "--print-config", "--prot", "7"]) == 2
+    assert server.started == []
