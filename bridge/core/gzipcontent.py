@@ -126,9 +126,13 @@ class GzipDelegate:
                 await waiting
 
     def finish(self) -> None:
-        """The content is complete."""
+        """The content is complete, unless the last member is not."""
         if self._started:
-            self._decoder.finish()
+            try:
+                self._decoder.finish()
+            except HTTPInputError:
+                self._message.on_connection_close()  # which nobody else will call: to them the request is complete
+                raise
         self._message.finish()
 
     def on_connection_close(self) -> None:
