@@ -90,13 +90,14 @@ class GzipDecoder:
 class GzipDelegate:
     """Stands between a message's content and the delegate that gets it decoded."""
 
-    __slots__ = ("_chunk_size", "_decoder", "_exchange", "_message", "_started")
+    __slots__ = ("_decoder", "_ended", "_exchange", "_message", "_started")
 
     def __init__(self, message: Any, decoder: GzipDecoder, exchange: ServedConnection | None = None) -> None:
         self._message = message
         self._decoder = decoder
         self._exchange = exchange
         self._started = False
+        self._ended = False
 
     def headers_received(self, start_line: Any, headers: Any) -> Awaitable[None] | None:
         """Pass on the header section."""
@@ -131,13 +132,15 @@ class GzipDelegate:
             try:
                 self._decoder.finish()
             except HTTPInputError:
-                self._message.on_connection_close()  # which nobody else will call: to them the request is complete
+                self.on_connection_close()  # which a server will not call: to it the request is complete
                 raise
         self._message.finish()
 
     def on_connection_close(self) -> None:
-        """Pass on the end."""
-        self._message.on_connection_close()
+        """Pass on the end, once."""
+        if not self._ended:
+            self._ended = True
+            self._message.on_connection_close()
 
 
 def for_exchange(message: Any, exchange: ServedConnection) -> GzipDelegate:

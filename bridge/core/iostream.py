@@ -36,7 +36,7 @@ def stream_protocol(
     """
     sizes: dict[str, Any] = {"max_buffer_size": server.max_buffer_size, "read_chunk_size": server.read_chunk_size}
     stream = IOStream(sock, **sizes) if server.ssl_options is None else SSLIOStream(sock, server_side=True, **sizes)
-    stream._starter = asyncio.current_task(loop)
+    stream._given = True
     result = server.handle_stream(stream, address)
     if result is not None:
         IOLoop.current().add_future(asyncio.ensure_future(result, loop=loop), lambda future: future.result())

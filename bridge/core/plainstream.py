@@ -76,6 +76,7 @@ class IOStream(asyncio.Protocol):
         self._read: Read | None = None
         self._paused = False
         self._closed = False
+        self._given = False  # a server makes the transport
         self._connected = False  # the socket was when the transport was asked for
         self._ready: asyncio.Future[Any] | None = None  # of connect, or of wait_for_handshake
         self._unsent: list[bytes] = []  # written before there was a transport
@@ -259,6 +260,8 @@ class IOStream(asyncio.Protocol):
             return
         if self._transport is not None:
             self._close_transport(self._transport)
+        elif self._given:
+            pass  # the transport is closed when it comes
         elif self._starter is None:
             self.socket.close()
         elif not (self._connected and self._unsent):  # else it is sent when the transport is there
@@ -365,7 +368,7 @@ class IOStream(asyncio.Protocol):
 
     def _start(self) -> None:
         """Give a socket that is connected already its transport, in the background."""
-        if self._transport is None and self._starter is None:
+        if self._transport is None and self._starter is None and not self._given:
             self._connected = True
             self._starter = self._loop.create_task(self._open(None, None))
 

@@ -107,7 +107,8 @@ def start_message(
         _continue(exchange)
     if exchange.delegate is not message and (exchange.writing is not DONE or head.content_length or exchange.detached):
         return NOBODY  # the message was told of its end, or is to hear nothing more
-    return message
+    adapted: ExchangeDelegate = message
+    return adapted
 
 
 class CallableAdapter:
