@@ -28,7 +28,15 @@ RELOADS = 20
 SERVERS = {
     "bridge": ["-m", "bridge", "run", APP, "--workers", "2", "--no-access-log", "--port"],
     "uvicorn": ["-m", "uvicorn", APP, "--workers", "2", "--no-access-log", "--port"],
-    "gunicorn": [str(Path(sys.executable).with_name("gunicorn")), APP, "--worker-class", "asgi", "--workers", "2", "--bind"],
+    "gunicorn": [
+        str(Path(sys.executable).with_name("gunicorn")),
+        APP,
+        "--worker-class",
+        "asgi",
+        "--workers",
+        "2",
+        "--bind",
+    ],
     "granian": ["-m", "granian", "--interface", "asgi", APP, "--workers", "2", "--port"],
 }
 #: Signals beside HUP that the server knows.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -169,10 +170,8 @@ async def test_what_takes_too_long_is_cut() -> None:
         await delegate.arrived.wait()
         server.stop()
         assert await server.drain(0.05) == 1
-        try:
+        with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
-        except ConnectionResetError:
-            pass
         writer.close()
 
 
