@@ -12,13 +12,16 @@ __all__ = ["FakeSocket", "FakeTransport"]
 
 
 class FakeSocket:
-    """Remembers the options that were set."""
+    """Remembers the options that were set; counts what the system holds, which is nothing here."""
 
     def __init__(self) -> None:
         self.options: list[tuple[Any, ...]] = []
 
     def setsockopt(self, *option: Any) -> None:
         self.options.append(option)
+
+    def fileno(self) -> int:
+        return -1
 
 
 class FakeTransport(asyncio.Transport):
