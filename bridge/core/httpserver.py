@@ -146,7 +146,10 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
 
     def connection_count(self) -> int:
         """Return how many connections are open or in their TLS handshake."""
-        return len(self._starting) + len(self._connections)
+        starting = len(self._starting)
+        if type(self).handle_stream is HTTPServer.handle_stream:
+            starting -= self._met  # those are among the connections
+        return starting + len(self._connections)
 
     def handle_stream(self, stream: IOStream, address: Any) -> Any:
         """Serve HTTP on *stream*, whose TLS handshake may be still to come.
@@ -154,6 +157,15 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         A server without a subclass that overrides this makes no stream. It may be called with any stream.
         """
         self._connection(stream.io_loop.asyncio_loop, stream.socket, address).serve(stream)
+
+    async def _cancel_starting(self) -> None:
+        """Give up the connections that have no transport yet, or are in their TLS handshake."""
+        if self._starting:
+            await asyncio.sleep(0)  # a task that never ran could not close its socket
+        if starting := tuple(self._starting):
+            for task in starting:
+                task.cancel()
+            await asyncio.wait(starting)
 
     def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
         if type(self).handle_stream is not HTTPServer.handle_stream:
@@ -225,24 +237,25 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             await asyncio.wait(self._starting, timeout=timeout)  # accepted before: their requests are on their way
             for connection in tuple(self._connections):
                 connection.close_when_idle(idle_grace)
-        for task in tuple(self._starting):
-            task.cancel()
+        await self._cancel_starting()
         aborted = 0
         if self._connections:
-            self._all_closed = asyncio.Event()
+            if self._all_closed is None:  # else another call waits for the same
+                self._all_closed = asyncio.Event()
+            all_closed = self._all_closed
             if timeout is None or timeout > 0:
                 if waiting is not None:
                     waiting(len(self._connections))
                 try:
                     async with asyncio.timeout_at(end):
-                        await self._all_closed.wait()
+                        await all_closed.wait()
                 except TimeoutError:
                     pass
             aborted = len(self._connections)
             for connection in tuple(self._connections):
                 connection.abort()
             if self._connections:
-                await self._all_closed.wait()
+                await all_closed.wait()
             self._all_closed = None
         if self._clock is not None and not self._clock.watched:  # WebSockets keep their deadlines
             self._clock.stop()

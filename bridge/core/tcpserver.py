@@ -68,6 +68,7 @@ class TCPServer:
         self._removers: dict[int, Callable[[], None]] = {}
         self._pending: list[socket.socket] = []
         self._starting: set[asyncio.Task[None]] = set()
+        self._met = 0  # of these: whose protocol exists
         self._full = False
         self._started = False
         self._stopped = False
@@ -194,6 +195,7 @@ class TCPServer:
         def make() -> asyncio.Protocol:
             nonlocal protocol
             protocol = self._protocol(loop, sock, address)
+            self._met += 1
             return protocol
 
         error: Exception | None = None
@@ -218,12 +220,19 @@ class TCPServer:
             error = exc
         else:
             return
+        finally:
+            # At once: from here on it is counted as a connection, or not at all.
+            self._starting.discard(asyncio.current_task())
+            if protocol is not None:
+                self._met -= 1
         self._not_started(protocol, sock, error)
 
     def _not_started(self, protocol: asyncio.Protocol | None, sock: socket.socket, error: Exception | None) -> None:
         """Give up a connection whose transport did not come about."""
-        sock.close()
-        if protocol is not None:
+        if protocol is None:
+            sock.close()
+        else:
+            # The socket is the transport's, which closes it in its own time: by then the descriptor could be another's.
             protocol.connection_lost(error)  # which nobody else will call
         self._connection_ended()
 
