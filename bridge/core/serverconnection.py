@@ -211,7 +211,7 @@ class ServerConnection(WriteSide):
                     self._read_ahead()
                     break
                 if reading is HEAD:
-                    if not self._buffer or not self._read_head():
+                    if not self._buffer or (steps and self._peer_left()) or not self._read_head():
                         break
                     steps += 1
                 elif reading is CONTENT:
@@ -297,6 +297,10 @@ class ServerConnection(WriteSide):
         self._late_limit = params.late_limit
         self._content_deadline = self.clock.after(params.body_total_timeout)
         self.deadline = min(self.clock.after(params.body_timeout), self._content_deadline)
+
+    def _peer_left(self) -> bool:
+        """Tell, between two pipelined requests, whether a write has failed: nobody will read more answers."""
+        return self.transport is None or self.transport.is_closing()
 
     def _skip_blank_lines(self) -> int:
         """Skip CRLF in front of a request line (RFC 9112 section 2.2), a few of them.
@@ -543,7 +547,11 @@ class ServerConnection(WriteSide):
             self.deadline = self.clock.after(_LINGER_TIME)
             self._release()
             if transport.can_write_eof():  # not under TLS: there the client has to notice the end by the framing
-                transport.write_eof()
+                try:
+                    transport.write_eof()
+                except OSError:  # asyncio's: the peer has reset the connection, and nobody has told us yet
+                    self._reading = CLOSED
+                    transport.abort()
         else:
             self._reading = CLOSED
             self.deadline = NEVER

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
+import sys
 from typing import TYPE_CHECKING
 
 from bridge.core.clock import NEVER, Clock
 from bridge.core.log import gen_log
 from bridge.errors import ConnectionGone
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+    _COUNT_UNSENT: int | None = termios.TIOCOUTQ  # tcp(7): unsent, or sent and not acknowledged
+else:
+    _COUNT_UNSENT = None
+
 if TYPE_CHECKING:
     from bridge.core.context import ConnectionContext
     from bridge.core.parameters import ConnectionParameters
 
 __all__ = ["WriteSide"]
+
+_INT = struct.Struct("i")
 
 
 class WriteSide(asyncio.Protocol):
@@ -144,15 +157,28 @@ class WriteSide(asyncio.Protocol):
     def watch_writing(self) -> None:
         """From now on the peer has to read something within every write timeout."""
         if self.transport is not None:
-            self._unsent = self.transport.get_write_buffer_size() + self.file_left
+            self._unsent = self._outgoing(self.transport)
             self.write_deadline = self.clock.after(self.params.write_timeout)
 
     def peer_reads(self, transport: asyncio.Transport) -> bool:
         """Tell, when the write deadline has passed, whether the peer has read something; if so, watch on."""
-        unsent = transport.get_write_buffer_size() + self.file_left
+        unsent = self._outgoing(transport)
         if unsent and unsent >= self._unsent:
             gen_log.info("Timeout writing to %s: %d bytes unsent", self.context, unsent)
             self.write_deadline = NEVER
             return False
         self.watch_writing()
         return True
+
+    def _outgoing(self, transport: asyncio.Transport) -> int:
+        """Return how many bytes the peer has still to take: the transport's, a file's and the system's.
+
+        The system's buffer can hold megabytes, and takes more only when much of it is free: a peer that reads slowly
+        but steadily would seem to read nothing for minutes.
+        """
+        size = transport.get_write_buffer_size() + self.file_left
+        sock = transport.get_extra_info("socket")
+        if sock is not None and _COUNT_UNSENT is not None:
+            with contextlib.suppress(OSError, ValueError):  # it was closed meanwhile, or cannot tell
+                size += _INT.unpack(fcntl.ioctl(sock.fileno(), _COUNT_UNSENT, bytes(_INT.size)))[0]
+        return size
