@@ -71,16 +71,12 @@ async def test_bytes_that_came_with_the_request_are_not_lost(tls) -> None:
         writer.close()
 
 
-async def test_uvloop() -> None:
+def test_uvloop() -> None:
     """The descriptor has to survive the end of uvloop's transport, too."""
     uvloop = pytest.importorskip("uvloop")
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(test_an_echo((None, None)))
-            runner.run(test_bytes_that_came_with_the_request_are_not_lost((None, None)))
-
-    await asyncio.to_thread(run)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_an_echo((None, None)))
+        runner.run(test_bytes_that_came_with_the_request_are_not_lost((None, None)))
 
 
 async def test_the_client_leaves() -> None:
