@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, MutableMapping
-from functools import lru_cache
 from typing import Any, Self
 
 from bridge.core.startline import HTTPInputError
@@ -26,10 +25,22 @@ _NAMES_MAX = 1024
 _names: dict[bytes, str] = {}
 
 
-@lru_cache(_NAMES_MAX)
+# Name as it was given -> Http-Header-Case; bounded likewise. A look-up here costs a third of an lru_cache.
+_canonical_names: dict[str, str] = {}
+
+
 def _canonical(name: str) -> str:
     """Return *name* in Http-Header-Case."""
-    return "-".join([word.capitalize() for word in name.split("-")])
+    return _canonical_names.get(name) or _make_canonical(name)
+
+
+def _make_canonical(name: str) -> str:
+    canonical = "-".join([word.capitalize() for word in name.split("-")])
+    if len(name) <= 40:
+        if len(_canonical_names) >= _NAMES_MAX:
+            _canonical_names.clear()
+        _canonical_names[name] = canonical
+    return canonical
 
 
 def _canonical_of_wire(name: bytes) -> str:
@@ -55,25 +66,30 @@ class HTTPHeaders(MutableMapping[str, str]):
         **kwargs: Further fields.
     """
 
-    __slots__ = ("_lists", "_raw")
+    __slots__ = ("_raw", "_repeated", "_values")
 
-    # None until the first look-up of headers that came from the wire; then the only truth.
-    _lists: dict[str, list[str]] | None
+    # Name -> the value, or the values of a name that is repeated, which is rare. None until the first look-up of
+    # headers that came from the wire; then the only truth.
+    _values: dict[str, str | list[str]] | None
+    # There may be a list among the values.
+    _repeated: bool
     # The field lines with lower-case names; None once the text index was changed. The list may be shared with the
     # request head and with copies, so it is never changed in place.
     _raw: RawFields | None
 
     def __init__(self, *args: Any, **kwargs: str) -> None:
-        self._lists = lists = {}
         self._raw = None
+        self._repeated = False
+        self._values = {}
         if len(args) == 1:
             source = args[0]
-            if source.__class__ is dict:  # what nearly every response is made from: 0.3 us for two fields, not 1.3
-                for name, value in source.items():
-                    lists[_canonical(name)] = [value]
+            if source.__class__ is dict:  # what nearly every response is made from
+                known = _canonical_names
+                self._values = {known.get(name) or _make_canonical(name): value for name, value in source.items()}
                 args = ()
             elif isinstance(source, HTTPHeaders):
-                self._lists = {name: values.copy() for name, values in source._index().items()}
+                self._values = source._copied()
+                self._repeated = source._repeated
                 args = ()
         if args or kwargs:
             self.update(*args, **kwargs)
@@ -87,7 +103,8 @@ class HTTPHeaders(MutableMapping[str, str]):
         """
         self = cls.__new__(cls)
         self._raw = fields
-        self._lists = None
+        self._repeated = False
+        self._values = None
         return self
 
     @property
@@ -99,32 +116,44 @@ class HTTPHeaders(MutableMapping[str, str]):
         """
         raw = self._raw
         if raw is None:
-            raw = [
-                (name.lower().encode("latin-1"), value.encode("latin-1"))
-                for name, values in self._index().items()
-                for value in values
-            ]
+            raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.pairs()]
         return raw
 
-    def _index(self) -> dict[str, list[str]]:
-        lists = self._lists
-        if lists is None:
-            self._lists = lists = {}
+    def _index(self) -> dict[str, str | list[str]]:
+        values = self._values
+        if values is None:
+            self._values = values = {}
             names = _names
             for raw_name, raw_value in self._raw or ():
                 name = names.get(raw_name) or _canonical_of_wire(raw_name)
-                value = raw_value.decode("latin-1")
-                if name in lists:
-                    lists[name].append(value)
+                if name in values:
+                    self._append(values, name, raw_value.decode("latin-1"))
                 else:
-                    lists[name] = [value]
-        return lists
+                    values[name] = raw_value.decode("latin-1")
+        return values
 
-    def _change(self) -> dict[str, list[str]]:
+    def _append(self, values: dict[str, str | list[str]], name: str, value: str) -> None:
+        """Add a value to those of a name that has some."""
+        present = values[name]
+        if isinstance(present, list):
+            present.append(value)
+        else:
+            values[name] = [present, value]
+            self._repeated = True
+
+    def _change(self) -> dict[str, str | list[str]]:
         """Return the text index, which is about to differ from what came from the wire."""
-        lists = self._index()
+        values = self._index()
         self._raw = None
-        return lists
+        return values
+
+    def _copied(self) -> dict[str, str | list[str]]:
+        values = self._index().copy()
+        if self._repeated:
+            for name, value in values.items():
+                if isinstance(value, list):
+                    values[name] = value.copy()
+        return values
 
     def add(self, name: str, value: str) -> None:
         """Add a field line, whether or not there is one of this name.
@@ -136,21 +165,35 @@ class HTTPHeaders(MutableMapping[str, str]):
             raise HTTPInputError(f"Invalid header name {name[:80]!r}")
         if _FIELD_VALUE.fullmatch(value) is None:
             raise HTTPInputError(f"Invalid header value {value[:80]!r}")
-        self._change().setdefault(_canonical(name), []).append(value)
+        values = self._change()
+        name = _canonical(name)
+        if name in values:
+            self._append(values, name, value)
+        else:
+            values[name] = value
 
     def get_list(self, name: str) -> list[str]:
         """Return all values of *name*, one per field line; an empty list if there is none."""
-        return self._index().get(_canonical(name), []).copy()
+        value = self._index().get(_canonical(name))
+        if value is None:
+            return []
+        return value.copy() if isinstance(value, list) else [value]
 
     def get_all(self) -> Iterator[tuple[str, str]]:
         """Yield (name, value) of every field line; lines of one name together, names in order of first appearance."""
-        for name, values in self._index().items():
-            for value in values:
-                yield name, value
+        yield from self.pairs()
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return what :meth:`get_all` yields, as a list."""
-        return [(name, value) for name, values in self._index().items() for value in values]
+        values = self._values
+        if values is None:
+            values = self._index()
+        if not self._repeated:
+            return list(values.items())  # type: ignore[arg-type]  # there is no list among them
+        found = []
+        for name, value in values.items():
+            found += [(name, value)] if isinstance(value, str) else [(name, one) for one in value]
+        return found
 
     def parse_line(self, line: str) -> None:
         """Add the field line *line*, with or without its line end; an empty line adds nothing.
@@ -186,11 +229,11 @@ class HTTPHeaders(MutableMapping[str, str]):
         return self
 
     def __setitem__(self, name: str, value: str) -> None:
-        self._change()[_canonical(name)] = [value]
+        self._change()[_canonical(name)] = value
 
     def __getitem__(self, name: str) -> str:
-        values = self._index()[_canonical(name)]
-        return values[0] if len(values) == 1 else ",".join(values)
+        value = self._index()[_canonical(name)]
+        return ",".join(value) if isinstance(value, list) else value
 
     def __delitem__(self, name: str) -> None:
         del self._change()[_canonical(name)]
@@ -208,17 +251,19 @@ class HTTPHeaders(MutableMapping[str, str]):
         """Return an independent copy."""
         other = type(self).from_raw(self._raw or [])
         if self._raw is None:
-            other._lists = {name: values.copy() for name, values in self._index().items()}
+            other._values = self._copied()
+            other._repeated = self._repeated
             other._raw = None
         return other
 
     __copy__ = copy
 
-    def __getstate__(self) -> tuple[dict[str, list[str]]]:
+    def __getstate__(self) -> tuple[dict[str, str | list[str]]]:
         return (self._index(),)  # in a tuple: old pickle protocols forget a state that is false
 
-    def __setstate__(self, state: tuple[dict[str, list[str]]]) -> None:
-        (self._lists,) = state
+    def __setstate__(self, state: tuple[dict[str, str | list[str]]]) -> None:
+        (self._values,) = state
+        self._repeated = True
         self._raw = None
 
     def __str__(self) -> str:

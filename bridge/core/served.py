@@ -30,7 +30,7 @@ _DIGITS = re.compile(r"[0-9]+")
 
 # What a response that the application frames itself says about its status and about the connection.
 _RAW_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
-_RAW_CLOSE = re.compile(rb"\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?[Cc]lose[ \t]*[,\r]", re.IGNORECASE)
+_RAW_CLOSE = re.compile(rb"\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]", re.IGNORECASE)
 
 # (status, reason) -> status, status line. Bounded, since applications choose the reasons.
 _STATUS_MAX = 256
@@ -229,7 +229,9 @@ class ServedConnection(Exchange, HTTP1Connection):
             match = _RAW_STATUS.match(data)
             if match is not None:
                 self.status = int(match[1])
-            if b"lose" in data and _RAW_CLOSE.search(data, 0, data.find(b"\r\n\r\n") + 2) is not None:
+            if (b"lose" in data or b"LOSE" in data) and _RAW_CLOSE.search(
+                data, 0, data.find(b"\r\n\r\n") + 2
+            ) is not None:
                 self.close_after = True
         elif self.writing is not CONTENT:
             raise HTTPOutputError("content after the end of the response")
