@@ -54,7 +54,7 @@ def forwarded_context(
         return context
     result = context.copy()
     ip = context.remote_ip
-    for candidate in (part.strip() for part in reversed(found.get(b"x-forwarded-for", ip).split(","))):
+    for candidate in (part.strip(" \t") for part in reversed(found.get(b"x-forwarded-for", ip).split(","))):
         ip = candidate
         if ip not in trusted:
             break
@@ -64,7 +64,7 @@ def forwarded_context(
         if ip != context.remote_ip:
             result.remote_port = 0
     scheme = found.get(b"x-scheme", found.get(b"x-forwarded-proto", ""))
-    scheme = scheme.rsplit(",", 1)[-1].strip()
+    scheme = scheme.rsplit(",", 1)[-1].strip(" \t")
     if scheme in {"http", "https"}:
         result.protocol = scheme
     return result
