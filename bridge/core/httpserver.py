@@ -257,6 +257,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             if self._connections:
                 await all_closed.wait()
             self._all_closed = None
+        self._draining = False  # who goes on listening goes on serving
         if self._clock is not None and not self._clock.watched:  # WebSockets keep their deadlines
             self._clock.stop()
         return aborted

@@ -189,7 +189,6 @@ class TCPServer:
 
     async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
         """Give an accepted socket its transport, after the handshake if there is TLS."""
-        context = self._tls_context()
         protocol: asyncio.Protocol | None = None
 
         def make() -> asyncio.Protocol:
@@ -200,6 +199,7 @@ class TCPServer:
 
         error: Exception | None = None
         try:
+            context = self._tls_context()
             await loop.connect_accepted_socket(
                 make,
                 sock,

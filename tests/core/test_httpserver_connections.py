@@ -1,0 +1,251 @@
+"""How an HTTPServer keeps its connections: from accepting to the last of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+from support.echo import Echo
+from support.loops import both_loops
+from support.responses import read_responses
+from support.serving import TIMEOUT, Client, address_of, serving, until
+
+from bridge.core.delegates import NOBODY
+from bridge.core.exchange import Exchange
+from bridge.core.httpserver import HTTPServer
+from bridge.core.parameters import ConnectionParameters
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Slow(Echo):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Exchange] = []
+
+    def start_exchange(self, exchange: Exchange) -> Any:
+        self.started += 1
+        self.waiting.append(exchange)
+        return NOBODY
+
+    def answer_all(self) -> None:
+        for exchange in self.waiting:
+            exchange.respond(200, [])
+            exchange.send(b"late", True)
+
+
+def test_arguments_become_limits_and_times() -> None:
+    delegate = Echo()
+    params = HTTPServer(delegate).params
+    assert (params.limits.head, params.chunk_size, params.max_body_size) == (65536, 65536, None)
+    assert (params.head_timeout, params.keep_alive_timeout, params.body_total_timeout) == (10.0, 5.0, None)
+    assert not params.late_limit
+    params = HTTPServer(
+        delegate,
+        no_keep_alive=True,
+        chunk_size=10,
+        max_header_size=2000,
+        idle_connection_timeout=3.0,
+        body_timeout=4.0,
+        max_body_size=0,
+    ).params
+    assert params.no_keep_alive
+    assert (params.chunk_size, params.limits.head, params.max_body_size) == (10, 2000, 0)
+    assert (params.head_timeout, params.keep_alive_timeout, params.body_total_timeout) == (3.0, 3.0, 4.0)
+    own = ConnectionParameters(high_water=7)
+    assert HTTPServer(delegate, params=own).params is own
+
+
+def test_others_than_native_delegates_have_tornado_s_limit() -> None:
+    params = HTTPServer(lambda request: None, max_buffer_size=1000).params
+    assert params.max_body_size == 1000
+    assert params.late_limit
+
+
+def test_unknown_arguments() -> None:
+    with pytest.raises(TypeError):
+        HTTPServer(Echo(), colour="red")
+
+
+@both_loops
+async def test_connections_know_their_two_ends() -> None:
+    contexts: list[Any] = []
+
+    class Noting(Echo):
+        def start_exchange(self, exchange: Any) -> Any:
+            contexts.append(exchange.context)
+            return super().start_exchange(exchange)
+
+    async with serving(Noting()) as server, await Client.connect(server) as client:
+        await client.send(GET)
+        await client.read(b"GET /|")
+        (context,) = contexts
+        assert context.remote_ip == "127.0.0.1"
+        assert context.remote_port == client._sock.getsockname()[1]
+        assert context.local_address == address_of(server)
+        assert context.protocol == "http"
+        assert context.address_family == socket.AF_INET
+        assert {connection.context for connection in server.connections} == {context}
+
+
+async def test_a_protocol_that_only_the_proxy_knows() -> None:
+    server = HTTPServer(Echo(), protocol="https")
+    server.listen(0, "127.0.0.1")
+    async with await Client.connect(server) as client:
+        await client.send(GET)
+        await client.read(b"GET /|")
+        assert [connection.context.protocol for connection in server.connections] == ["https"]
+    server.stop()
+    await server.close_all_connections()
+
+
+@both_loops
+async def test_a_client_on_a_unix_socket(tmp_path: Any) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    server = HTTPServer(Echo())
+    server.add_socket(listener)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, str(tmp_path / "s"))
+    async with Client(sock) as client:
+        await client.send(GET)
+        await client.read(b"GET /|")
+        (connection,) = server.connections
+        assert (connection.context.remote_ip, connection.context.remote_port) == ("0.0.0.0", 0)
+        # A reset is a thing of TCP's; here the connection just ends.
+        connection.abort()
+        await client.read_to_the_end()
+    server.stop()
+    await server.close_all_connections()
+
+
+@both_loops
+async def test_the_server_names_itself_and_the_date_if_it_is_to() -> None:
+    for options, fields in (
+        ({"server_name": b"me"}, {b"server", b"date"}),
+        ({"date_header": False}, set()),
+        ({}, {b"date"}),
+    ):
+        server = HTTPServer(Echo(), **options)
+        server.listen(0, "127.0.0.1")
+        async with await Client.connect(server) as client:
+            await client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            (response,) = read_responses(await client.read_to_the_end(), ended=True)
+            assert {name for name, _ in response.fields} & {b"server", b"date"} == fields
+        server.stop()
+        await server.close_all_connections()
+
+
+# ---------------------------------------------------------------------- how many
+
+
+@both_loops
+async def test_max_connections_counts_every_connection_once() -> None:
+    delegate = Echo()
+    async with serving(delegate) as server:
+        server.max_connections = 4
+        clients = [await Client.connect(server) for _ in range(9)]
+        for client in clients[:4]:
+            await client.send(GET)
+            await client.read(b"GET /|")
+        assert server.connection_count() == 4
+        for client in clients[4:]:
+            await client.send(GET)
+        await asyncio.sleep(0.05)  # that nothing happens can only be waited for
+        assert delegate.started == 4
+        for number in range(5):
+            clients[number].close()
+            await clients[number + 4].read(b"GET /|")
+            assert server.connection_count() <= 4
+        for client in clients[5:]:
+            client.close()
+
+
+# ---------------------------------------------------------------------- the end
+
+
+@both_loops
+async def test_draining_waits_for_requests() -> None:
+    delegate = Slow()
+    async with serving(delegate) as server:
+        busy = await Client.connect(server)
+        await busy.send(GET)
+        await until(lambda: delegate.started == 1)
+        told: list[int] = []
+        server.stop()
+        drain = asyncio.ensure_future(server.drain(TIMEOUT, told.append))
+        await until(lambda: bool(told))
+        assert len(delegate.waiting) == 1
+        delegate.answer_all()
+        (response,) = read_responses(await busy.read_to_the_end(), ended=True)
+        assert (response.content, response.closes) == (b"late", True)
+        assert await drain == 0
+        assert told == [1]
+        busy.close()
+
+
+@both_loops
+async def test_draining_cuts_what_takes_too_long() -> None:
+    delegate = Slow()
+    async with serving(delegate) as server:
+        clients = [await Client.connect(server) for _ in range(3)]
+        for client in clients:
+            await client.send(GET)
+        await until(lambda: delegate.started == 3)
+        server.stop()
+        begin = time.monotonic()
+        assert await server.drain(0.1) == 3
+        assert 0.09 < time.monotonic() - begin < 5
+        assert delegate.ended == 3
+        for client in clients:
+            with pytest.raises(ConnectionResetError):
+                await client.read_to_the_end()
+            client.close()
+
+
+@both_loops
+async def test_a_second_drain_forces_the_first() -> None:
+    delegate = Slow()
+    async with serving(delegate) as server, await Client.connect(server) as client:
+        await client.send(GET)
+        await until(lambda: delegate.started == 1)
+        server.stop()
+        first = asyncio.ensure_future(server.drain(None))
+        await asyncio.sleep(0.01)
+        assert await server.drain(0) == 1
+        async with asyncio.timeout(2):
+            assert await first == 0
+
+
+@both_loops
+async def test_a_server_that_closed_all_connections_serves_on() -> None:
+    async with serving(Echo()) as server:
+        for _ in range(2):
+            async with await Client.connect(server) as client:
+                await client.send(GET)
+                await client.read(b"GET /|")
+                await server.close_all_connections()
+                await asyncio.sleep(0)
+        async with await Client.connect(server) as client:
+            for _ in range(2):
+                await client.send(GET)
+                await client.read(b"GET /|")
+                assert b"connection: close" not in client.received
+                client.received = b""
+
+
+@both_loops
+async def test_draining_nothing() -> None:
+    async with serving(Echo()) as server:
+        assert await server.drain(5) == 0
+        assert await server.drain(None) == 0
+    server = HTTPServer(Echo())
+    assert await server.drain(0) == 0
