@@ -80,17 +80,16 @@ class HTTPHeaders(MutableMapping[str, str]):
     def __init__(self, *args: Any, **kwargs: str) -> None:
         self._raw = None
         self._repeated = False
-        self._values = {}
-        if len(args) == 1:
-            source = args[0]
-            if source.__class__ is dict:  # what nearly every response is made from
-                known = _canonical_names
-                self._values = {known.get(name) or _make_canonical(name): value for name, value in source.items()}
-                args = ()
-            elif isinstance(source, HTTPHeaders):
-                self._values = source._copied()
-                self._repeated = source._repeated
-                args = ()
+        if len(args) == 1 and (source := args[0]).__class__ is dict:  # what nearly every response is made from
+            known = _canonical_names
+            self._values = {known.get(name) or _make_canonical(name): value for name, value in source.items()}
+            args = ()
+        elif len(args) == 1 and isinstance(args[0], HTTPHeaders):
+            self._values = args[0]._copied()
+            self._repeated = args[0]._repeated
+            args = ()
+        else:
+            self._values = {}
         if args or kwargs:
             self.update(*args, **kwargs)
 

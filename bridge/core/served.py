@@ -66,16 +66,15 @@ class ServedConnection(Exchange, HTTP1Connection):
 
     Attributes:
         is_client: False.
-        detached: The connection was given up by :meth:`detach`.
     """
 
-    __slots__ = ("_close_callback", "_tornado", "detached")
+    __slots__ = ("_close_callback", "_detached", "_tornado")
 
     __new__ = object.__new__  # type: ignore[assignment]  # HTTP1Connection's is for users, and costs a call
     is_client = False
     server_connection: HTTP1ServerConnection
     _close_callback: Callable[[], object] | None
-    detached: bool
+    _detached: bool
 
     # ------------------------------------------------------------------ what it is
 
@@ -83,6 +82,11 @@ class ServedConnection(Exchange, HTTP1Connection):
     def stream(self) -> IOStream | None:
         """A stream that stands for the TCP connection: write to it, close it; None after :meth:`detach`."""
         return self.server_connection.stream
+
+    @property
+    def detached(self) -> bool:
+        """The connection was given up by :meth:`detach`."""
+        return getattr(self, "_detached", False)
 
     @property
     def params(self) -> HTTP1ConnectionParameters:
@@ -135,7 +139,8 @@ class ServedConnection(Exchange, HTTP1Connection):
         entry = _status_lines.get((status, reason)) or _status_line(status, reason)
         self.status, self._status_line = entry
         try:
-            self._lines, self._length, self._special = lines, length, _ = check_fields(text_fields(headers), True)
+            fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
+            self._lines, self._length, self._special = lines, length, _ = check_fields(fields, True)
         except LocalProtocolError as exc:
             if "Content-Length" in headers and not _DIGITS.fullmatch(headers["Content-Length"]):
                 self.close()  # as where content and length differ: what follows could not be framed
@@ -191,7 +196,8 @@ class ServedConnection(Exchange, HTTP1Connection):
         if writing is CONTENT:
             length = self._length
             if self._lines is None or length == self.content_sent:
-                self._done()
+                self.writing = DONE
+                self.server_connection.response_done(self)
                 return
             try:
                 self.send(b"", True)
@@ -281,7 +287,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         """
         self._close_callback = None
         self.delegate = NOBODY
-        self.detached = True
+        self._detached = True
         stream: IOStream = self.server_connection.detach()
         return stream
 
@@ -291,7 +297,6 @@ class ServedConnection(Exchange, HTTP1Connection):
         """Let *delegate*, a message delegate of Tornado's kind, take the request."""
         self.delegate = delegate
         self._tornado = True
-        self.detached = False
 
     def tell_closed(self, delegate: ExchangeDelegate) -> None:
         """Tell the delegate, or who has set a close callback, that the exchange has ended early."""

@@ -133,8 +133,11 @@ class CallableAdapter:
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
         """Call the callable if there is no content to wait for."""
         if exchange.head.content_length == 0:
-            exchange.speak_for(NOBODY)
-            self.call(exchange, HTTPServerRequest.from_connection(exchange))
+            exchange.delegate = NOBODY
+            exchange._tornado = True  # as speak_for() and call() do, which would cost two calls
+            result = self._callback(HTTPServerRequest.from_connection(exchange))
+            if result is not None and inspect.isawaitable(result):
+                self._run(exchange, result)
             return NOBODY
         return start_message(exchange, _Collector(self, exchange), RequestStartLine, self._decompress)
 
