@@ -14,6 +14,7 @@ from support.faketransport import FakeTransport
 from support.link import GET, POST, Recorder, Told, linked, ok
 from support.responses import read_responses
 
+from bridge.core.exchange import Exchange
 from bridge.core.http1.head import Limits
 from bridge.core.states import CLOSED, DONE
 from bridge.errors import ConnectionGone, FramingError, LocalProtocolError, RequestTimeout
@@ -1210,6 +1211,190 @@ def test_a_transport_that_nobody_takes_is_closed() -> None:
         assert link.closed
         with pytest.raises(ConnectionGone):
             link.connection.take_transport(Other())
+
+
+def test_the_transport_may_be_taken_between_two_exchanges_and_may_stay_half_open() -> None:
+    class Patient(Other):
+        def eof_received(self) -> bool:
+            super().eof_received()
+            return True
+
+    with linked(Recorder()) as link:
+        other = Patient()
+        _, rest = link.loop.call(link.connection.take_transport, other)
+        assert rest == b""
+        link.send(b"x")
+        assert other.data == b"x"
+    with linked(Recorder()) as link:
+        link.send(UPGRADE)
+        link.send_eof()
+        switch(link.told[0])
+        other = Patient()
+        link.loop.call(link.connection.take_transport, other)
+        assert other.calls == ["eof"]
+        assert not link.closed
+    with linked(Recorder()) as link:
+        link.send(UPGRADE)
+        link.send_eof()
+        switch(link.told[0])
+        other = Patient()
+        transport, _ = link.connection.take_transport(other)
+        transport.abort()
+        link.loop.settle()
+        assert other.calls == ["lost"]
+
+
+# ---------------------------------------------------------------------- who watches
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.open: list[Exchange] = []
+        self.ended: list[tuple[bytes, int]] = []
+
+    def exchange_started(self, exchange: Exchange) -> None:
+        assert exchange.status == 0
+        self.open.append(exchange)
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        assert exchange.finished
+        self.open.remove(exchange)
+        self.ended.append((exchange.head.path, exchange.status))
+
+
+@pytest.mark.parametrize(
+    ("wire", "end", "seen"),
+    [
+        (path(1) + path(2), "", [(b"/1", 200), (b"/2", 200)]),
+        (FIXED + b"hello", "", [(b"/", 200)]),
+        (FIXED + b"he", "eof", [(b"/", 0)]),
+        (FIXED + b"he", "reset", [(b"/", 0)]),
+        (FIXED + b"he", "time", [(b"/", 408)]),
+        (CHUNKED + b"x\r\n", "", [(b"/", 400)]),
+        (FIXED.replace(b": 5", b": 50"), "", [(b"/", 413)]),
+        (b"BAD\r\n\r\n", "", []),
+        (GET.replace(b"/", b"/wait", 1), "reset", [(b"/wait", 0)]),
+        (GET.replace(b"/", b"/wait", 1), "take", [(b"/wait", 0)]),
+        (GET.replace(b"/", b"/fail", 1), "", [(b"/fail", 500)]),
+        (GET.replace(b"/", b"/raise", 1), "", [(b"/raise", 500)]),
+        (GET.replace(b"/", b"/short", 1), "", [(b"/short", 200)]),
+        (GET.replace(b"/", b"/long", 1), "", [(b"/long", 200)]),
+    ],
+)
+def test_an_observer_is_told_of_every_exchange_once(wire: bytes, end: str, seen: list[tuple[bytes, int]]) -> None:
+    def finish(told: Told) -> None:
+        exchange = told.exchange
+        where = exchange.head.path
+        if where == b"/wait":
+            return
+        if where == b"/fail":
+            exchange.fail()
+        elif where == b"/raise":
+            raise ValueError("x")
+        elif where in {b"/short", b"/long"}:
+            exchange.respond(200, [(b"content-length", b"9" if where == b"/short" else b"1")])
+            with contextlib.suppress(LocalProtocolError):
+                exchange.send(b"xyz", True)
+        else:
+            ok(told)
+
+    watcher = Watcher()
+    with linked(Recorder(on_finish=finish), observer=watcher, max_body_size=20) as link:
+        link.send(wire)
+        if end == "eof":
+            link.send_eof()
+        elif end == "reset":
+            link.reset()
+        elif end == "time":
+            link.loop.advance(32, 0.5)
+        elif end == "take":
+            link.loop.call(link.connection.take_transport, Other())
+            link.told[0].calls.append("closed")
+    assert watcher.open == []
+    assert watcher.ended == seen
+
+
+# ---------------------------------------------------------------------- a peer that is gone, as nobody knows yet
+
+
+def test_a_peer_that_has_reset_the_connection_when_it_is_half_closed() -> None:
+    # asyncio's write_eof() fails at once, and connection_lost() comes a turn later.
+    with linked(Recorder(on_start=ok)) as link:
+        link.transport.shutdown_error = OSError(107, "Transport endpoint is not connected")
+        link.send(POST + b"Content-Length: 100000\r\n\r\n")
+        assert link.closed
+        assert link.told[0].calls == ["start", "closed"]
+
+
+def test_pipelined_requests_are_not_served_when_an_answer_could_not_be_written() -> None:
+    def finish(told: Told) -> None:
+        ok(told)
+        if len(told.owner.told) == 3:
+            link.transport._gone = link.transport._closing = True  # as after a write that failed
+
+    with linked(Recorder(on_finish=finish)) as link:
+        link.send(GET * 20)
+        assert len(link.told) == 3
+        link.transport._end(None)
+        link.loop.settle()
+        assert link.closed
+
+
+def test_calls_that_come_too_late_do_nothing() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.send(GET)
+        link.loop.call(link.connection.close_when_idle)
+        connection = link.connection
+        assert link.closed
+        connection.refuse(500)
+        connection.deadline_passed(link.loop.time())
+        connection.close_when_idle()
+        connection.cut(clean=True)
+        connection.abort()
+        connection.resume_content()
+        assert len(link.responses()) == 1
+    # ... and between the close and the end of the connection
+    with linked(Recorder(on_finish=lambda told: ok(told, b"x" * 100000))) as link:
+        link.stop_reading()
+        link.send(CLOSE)
+        assert not link.closed
+        link.connection.refuse(500)
+        link.connection.close_when_idle()
+        link.read()
+        assert link.closed
+        assert len(link.responses()) == 1
+
+
+def test_an_empty_line_is_all_that_is_left_when_the_peer_has_sent_everything() -> None:
+    with linked(Recorder(on_finish=lambda told: ok(told, b"x" * 100000))) as link:
+        link.stop_reading()
+        link.send(GET, b"\r\n")
+        link.send_eof()
+        assert not link.closed
+        link.read()
+        assert link.closed
+        assert len(link.responses()) == 1
+
+
+def test_an_awaitable_that_is_done_when_the_exchange_has_ended() -> None:
+    box: list[Any] = []
+    made, data = futures(box)
+    with linked(Recorder(on_data=data)) as link:
+        box.append(link)
+        link.send(FIXED + b"hel")
+        ok(link.told[0])
+        made[0].set_result(None)
+        link.loop.settle()
+        link.send(b"lo" + GET)
+        assert len(link.told) == 2
+        assert link.told[0].calls == ["start", "data", "closed"]
+
+
+def test_a_late_limit_that_nobody_set() -> None:
+    for wire in (FIXED + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"):
+        with linked(Recorder(on_finish=ok), late_limit=True) as link:
+            link.send(wire)
+            assert link.response().status == 200
 
 
 # ---------------------------------------------------------------------- any bytes in any pieces

@@ -127,7 +127,9 @@ def test_all_who_wait_go_on_or_fail(side: Side, loop: ManualLoop) -> None:
             future.result()
 
 
-def test_a_mark_can_be_set_for_one_connection(side: Side) -> None:
+def test_a_mark_can_be_set_for_one_connection(side: Side, loop: ManualLoop) -> None:
+    unconnected = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+    unconnected.set_high_water(10)
     side.set_high_water(10)
     side.write(b"x" * 11)
     assert side.write_paused

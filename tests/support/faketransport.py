@@ -35,6 +35,7 @@ class FakeTransport(asyncio.Transport):
         faults: Uses that a real transport forbids, or would silently ignore; a test that leaves some has failed.
         window: Bytes that the peer, and what is between, take before it reads again; None for any number.
         peak: The most bytes that were ever waiting to be sent.
+        shutdown_error: What write_eof() fails with, as asyncio's does when the peer has just reset the connection.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol, *, tls: bool = False) -> None:
@@ -58,6 +59,7 @@ class FakeTransport(asyncio.Transport):
         self.aborted = False
         self.faults: list[str] = []
         self.window: int | None = None
+        self.shutdown_error: OSError | None = None
         self.peak = 0
         loop.call_soon(protocol.connection_made, self)
 
@@ -117,6 +119,8 @@ class FakeTransport(asyncio.Transport):
     def write_eof(self) -> None:
         if self._closing or self._eof_written:
             return
+        if self.shutdown_error is not None:
+            raise self.shutdown_error
         self._eof_written = True
         self._flush()
 

@@ -221,8 +221,9 @@ def _encode_field(field: tuple[bytes, bytes]) -> Entry:
 def _encode_text(field: tuple[str, str]) -> Entry:
     """Return the same for a field of text."""
     try:
-        name, value = field[0].encode("latin-1"), field[1].encode("latin-1")
-    except (AttributeError, UnicodeEncodeError):
+        first, second = field if not isinstance(field, str) else ()
+        name, value = first.encode("latin-1"), second.encode("latin-1")
+    except (AttributeError, TypeError, ValueError):  # a UnicodeEncodeError is a ValueError
         raise LocalProtocolError(f"a field is a pair of latin-1 text, not {field!r:.80}") from None
     entry = _encode_field((name, value))
     if _worth_keeping(entry, name):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from array import array
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -252,6 +253,56 @@ def test_upgrade_is_told_and_not_sent_by_itself() -> None:
     assert lines == []
     assert special is not None
     assert special.upgrade == b"websocket"
+
+
+# ---------------------------------------------------------------------- fields that are text
+
+
+def test_fields_of_text() -> None:
+    fields = [
+        ("X-A", "b\xe9"),
+        ("Content-Length", " 5 "),
+        ("Set-Cookie", "s3cret"),
+        ("Connection", "close"),
+        ("TE", "x"),
+    ]
+    for _ in range(2):
+        lines, length, special = check_fields(fields, text=True)
+        assert lines == [b"X-A: b\xe9\r\n", b"Content-Length: 5\r\n", b"Set-Cookie: s3cret\r\n"]
+        assert length == 5
+        assert special is not None
+        assert special.close
+    assert not any("s3cret" in field for field in module._text_lines)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *((name.decode("latin-1"), "v") for name in NAMES),
+        *(("x", value.decode("latin-1")) for value in VALUES),
+        *(
+            ("x", "\u0120"),
+            ("x", "a\u010ab"),
+            ("x", "a\u560d\u560ab"),
+            ("\u212a", "v"),
+            ("x", "\ud800"),
+            ("x\u0131", "v"),
+        ),
+        *((b"x", b"y"), ("x", b"y"), (b"x", "y"), ("x", 1), ("x", None), ("x",), "xy", None),
+    ],
+    ids=lambda value: f"{value!r:.60}",
+)
+def test_text_that_would_split_the_response(field: Any) -> None:
+    for fields in ([field], [("a", "b"), field, ("c", "d")]):
+        for _ in range(2):
+            with pytest.raises(LocalProtocolError):
+                check_fields(fields, text=True)
+
+
+def test_the_table_of_known_text_stays_small() -> None:
+    for number in range(2 * module._LINES_MAX + 10):
+        check_fields([("x-text", f"{number}")], text=True)
+        assert len(module._text_lines) <= module._LINES_MAX
 
 
 # ---------------------------------------------------------------------- heads that are made in advance
