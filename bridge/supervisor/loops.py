@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from bridge.errors import ConfigError
 
-__all__ = ["Signals", "loop_factory"]
+__all__ = ["Signals", "loop_factory", "process_runner"]
+
+# Seconds that closing the loop may take after a graceful stop, when nothing is left to be done.
+_CLOSING = 5.0
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -30,6 +35,35 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
             factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
             return factory
     return asyncio.new_event_loop
+
+
+@contextmanager
+def process_runner(name: str, last: Callable[[], None]) -> Iterator[asyncio.Runner]:
+    """Run a process's only loop; its closing cannot keep the process from ending.
+
+    uvloop's ``close()`` now and then waits for ever for a handle that is long gone (seen after connections that were
+    taken out of the loop). The server has stopped by then and its logs are written, so the process ends all the same.
+
+    Args:
+        name: As for :func:`loop_factory`.
+        last: What is still to be done when the process ends that way.
+    """
+    runner = asyncio.Runner(loop_factory=loop_factory(name))
+    try:
+        yield runner
+    except BaseException:
+        runner.close()
+        raise
+    guard = threading.Timer(_CLOSING, _leave, (last,))
+    guard.daemon = True
+    guard.start()
+    runner.close()
+    guard.cancel()
+
+
+def _leave(last: Callable[[], None]) -> None:
+    last()
+    os._exit(0)
 
 
 class Signals:

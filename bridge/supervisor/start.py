@@ -15,7 +15,7 @@ from bridge.core.log import gen_log
 from bridge.supervisor.checks import check
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
-from bridge.supervisor.loops import Signals, loop_factory
+from bridge.supervisor.loops import Signals, process_runner
 from bridge.supervisor.sockets import BindError
 
 __all__ = ["run"]
@@ -92,12 +92,16 @@ def _run_alone(config: Config, app: Any) -> int:
     from bridge.supervisor.pidfile import PidFile
 
     pid_file = PidFile(config.pid) if config.pid is not None else None
-    try:
-        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
-            runner.run(_Alone(config, app).run())
-    finally:
+
+    def remove_pid_file() -> None:
         if pid_file is not None:
             pid_file.remove()
+
+    try:
+        with process_runner(config.loop, remove_pid_file) as runner:
+            runner.run(_Alone(config, app).run())
+    finally:
+        remove_pid_file()
     return OK
 
 

@@ -17,7 +17,7 @@ from bridge.supervisor.channel import Channel
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
 from bridge.supervisor.logs import error_descriptor
-from bridge.supervisor.loops import Signals, loop_factory
+from bridge.supervisor.loops import Signals, process_runner
 from bridge.supervisor.privileges import drop_privileges
 from bridge.supervisor.server import Server
 from bridge.supervisor.sockets import Listener
@@ -41,7 +41,7 @@ def run_worker(config: Config, app: Any, listeners: Sequence[Listener], channel:
     write_stacks_on_signal(error_descriptor(config))
     try:
         drop_privileges(config)
-        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+        with process_runner(config.loop, lambda: None) as runner:
             runner.run(_Worker(config, app, listeners, channel).run())
     except BridgeError as exc:
         if isinstance(exc, TargetError):

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
+import signal
+import socket
 import ssl
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import trustme
@@ -14,6 +20,7 @@ from support.wsgi import serving
 from bridge.adapters.wsgi import sockets
 from bridge.adapters.wsgi.sockets import LazySocket
 
+TESTS = Path(__file__).resolve().parent.parent
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
 
@@ -71,12 +78,37 @@ async def test_bytes_that_came_with_the_request_are_not_lost(tls) -> None:
         writer.close()
 
 
-def test_uvloop() -> None:
-    """The descriptor has to survive the end of uvloop's transport, too."""
-    uvloop = pytest.importorskip("uvloop")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(test_an_echo((None, None)))
-        runner.run(test_bytes_that_came_with_the_request_are_not_lost((None, None)))
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_served_by_the_command(loop: str) -> None:
+    """The descriptor has to survive the end of the loop's transport; a process that stops afterwards ends."""
+    pytest.importorskip(loop)
+    command = [sys.executable, "-m", "bridge", "run", "adapters.test_wsgi_sockets:echo", "--app-dir", str(TESTS)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--loop", loop, "--interface", "wsgi", "--no-access-log"],
+        cwd=TESTS.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stderr.readline())
+        assert found is not None
+        for early in (b"", b"early\n"):
+            with socket.create_connection(("127.0.0.1", int(found[1])), timeout=10) as client:
+                client.sendall(UPGRADE + early)
+                received = client.makefile("rb")
+                assert received.read(len(SWITCH)) == SWITCH
+                if early:
+                    assert received.readline() == b"EARLY\n"
+                for number in range(20):
+                    client.sendall(b"line %d\n" % number)
+                    assert received.readline() == b"LINE %d\n" % number
+                received.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=20)[1]
+    assert process.returncode == 0, rest
 
 
 async def test_the_client_leaves() -> None:

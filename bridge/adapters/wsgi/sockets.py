@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bridge.errors import ConnectionGone
 
@@ -74,6 +74,9 @@ def detach(connection: ServerConnection) -> socket.socket:
     if transport is None:
         raise ConnectionGone("the connection is closed")
     busy = transport.get_write_buffer_size() > 0 or transport.get_extra_info("sslcontext") is not None
+    # Only asyncio's own loop has surely unwatched a descriptor when it closes it. libuv may do that later, and a watched
+    # connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's connections are relayed.
+    busy = busy or not isinstance(connection.loop, asyncio.SelectorEventLoop)
     outer = _Relay()
     transport, rest = connection.take_transport(outer)
     if not busy and not rest:
@@ -108,13 +111,13 @@ class _Relay(asyncio.Protocol):
         self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
     ) -> None:
         other = _Relay()
+        other._other = self  # known before the first data, which the application may have sent already
         try:
-            made, _ = await loop.create_connection(lambda: other, sock=far)
+            made, _ = await loop.create_unix_connection(lambda: other, sock=far)
         except OSError:
             far.close()
             transport.abort()
             return
-        other._transport, other._other = made, self
         self._other = other
         if transport.is_closing():
             made.close()
@@ -122,6 +125,10 @@ class _Relay(asyncio.Protocol):
         if rest:
             made.write(rest)
         transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport of the application's side; the client's is known from the start."""
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Pass on data."""
