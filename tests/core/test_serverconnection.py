@@ -636,6 +636,14 @@ def test_a_declared_length_over_the_limit_is_refused_before_anybody_is_asked() -
         assert len(link.told) == 1
 
 
+def test_who_expects_to_be_refused_is_not_told_to_go_on() -> None:
+    delegate = Recorder(on_start=lambda told: told.exchange.send_continue())
+    with linked(delegate, max_body_size=5) as link:
+        link.send(POST + b"Content-Length: 6\r\nExpect: 100-continue\r\n\r\n")
+        assert (link.response().status, link.response().interim) == (413, ())
+        assert link.told == []
+
+
 def test_chunks_over_the_limit_are_refused_when_they_are_announced() -> None:
     with linked(Recorder(on_finish=ok), max_body_size=5) as link:
         link.send(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", CHUNKED + b"4\r\nhell\r\n", b"2\r\n")
