@@ -104,7 +104,7 @@ def test_small_chunks_in_one_read_do_not_keep_the_loop() -> None:
         link.send(b"1\r\na\r\n" * 40000 + b"0\r\n\r\n")
         assert told.calls[-1] == "finish"
         assert len(told.data) == 40000
-        assert max(after - before for before, after in itertools.pairwise(seen)) <= 10000
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= 2500
 
 
 def test_requests_that_come_faster_than_they_are_answered_are_not_read() -> None:

@@ -15,7 +15,7 @@ __all__ = ["ChunkedContent", "FixedContent"]
 # A chunk line: sixteen digits, white space and extensions; longer ones are refused before they end.
 _CHUNK_LINE_MAX = 4096
 # Chunks decoded in one call, so that one-octet chunks cannot keep the event loop.
-_CHUNKS_A_CALL = 512
+_CHUNKS_A_CALL = 128
 
 # Trailer fields that would change how the message is framed, routed or trusted (RFC 9110 section 6.5.1).
 _NOT_IN_TRAILERS = frozenset(
