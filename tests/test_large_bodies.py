@@ -37,9 +37,9 @@ def reset_peak(pid: int) -> None:
 @pytest.fixture(params=["asgi", "wsgi"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """Run the application of one interface; give the process's number and its port."""
+    command = [sys.executable, "-m", "bridge", "run", f"large_bodies_app:{request.param}", "--app-dir", "tests"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "bridge", "run", f"large_bodies_app:{request.param}", "--app-dir", "tests"]
-        + ["--port", "0", "--no-access-log"],
+        [*command, "--port", "0", "--no-access-log"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -300,7 +300,7 @@ class Exchange:
             # The next protocol would take the rest of the content for its own first bytes.
             raise LocalProtocolError("101 before the request's content was read")
 
-    def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:
+    def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:  # noqa: PLR0915 -- once per response: every call saved counts
         connection = self.server_connection
         size = len(data)
         length = self._length

@@ -74,8 +74,8 @@ def detach(connection: ServerConnection) -> socket.socket:
     if transport is None:
         raise ConnectionGone("the connection is closed")
     busy = transport.get_write_buffer_size() > 0 or transport.get_extra_info("sslcontext") is not None
-    # Only asyncio's own loop has surely unwatched a descriptor when it closes it. libuv may do that later, and a watched
-    # connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's connections are relayed.
+    # Only asyncio's own loop has surely unwatched a descriptor when it closes it. libuv may do that later, and a
+    # watched connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's are relayed.
     busy = busy or not isinstance(connection.loop, asyncio.SelectorEventLoop)
     outer = _Relay()
     transport, rest = connection.take_transport(outer)
