@@ -40,13 +40,14 @@ class Response:
         return self[b"connection"] == b"close"
 
 
-def read_responses(data: bytes, methods: list[str] | None = None, *, ended: bool) -> list[Response]:
+def read_responses(data: bytes, methods: list[str] | None = None, *, ended: bool, cut: bool = False) -> list[Response]:
     """Return the responses in *data*; anything that is not exactly a series of responses fails.
 
     Args:
         data: What was received.
         methods: Of the requests; GET for those that are not named.
         ended: Nothing more will come.
+        cut: The last head may be incomplete, since the connection was reset.
 
     Interim responses that no final one follows, since the connection was cut, are left out.
     """
@@ -54,6 +55,8 @@ def read_responses(data: bytes, methods: list[str] | None = None, *, ended: bool
     interim: list[tuple[int, tuple[tuple[bytes, bytes], ...]]] = []
     while data:
         head, separator, data = data.partition(b"\r\n\r\n")
+        if not separator and cut:
+            break
         assert separator, f"incomplete head {head!r}"
         first, *lines = head.split(b"\r\n")
         match = STATUS_LINE.fullmatch(first)
