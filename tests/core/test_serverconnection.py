@@ -222,7 +222,7 @@ def test_empty_lines_in_front_of_a_request_are_skipped(count: int) -> None:
             link.send(*pieces)
             assert link.response().status == 200, pieces
             link.send(*pieces)
-            assert len(link.responses()) == 2
+            assert [response.status for response in link.responses()] == [200, 200], pieces
 
 
 @pytest.mark.parametrize("start", [b"\r\n" * 5, b"\r", b"\n", b"\r\r\n", b"\r\n\n", b"\r\n ", b"\r\n\r", b"\r\n\r\r\n"])
@@ -233,6 +233,9 @@ def test_what_is_no_empty_line_or_one_too_many_is_refused(start: bytes) -> None:
             link.send(*pieces)
             assert link.response().status == 400, pieces
             assert link.told == []
+        with linked(Recorder(on_finish=ok)) as link:
+            link.send(GET, *pieces)
+            assert [response.status for response in link.responses()] == [200, 400], pieces
 
 
 def test_an_empty_line_behind_a_request_does_not_begin_another_one() -> None:
@@ -397,6 +400,16 @@ def test_pauses_and_resumes_of_a_request_that_was_read_do_nothing() -> None:
         link.loop.settle()
         ok(link.told[1])
         assert len(link.responses()) == 2
+
+
+def test_the_peer_is_read_again_after_a_pause_without_any_content_in_hand() -> None:
+    with linked(Recorder()) as link:
+        link.send(FIXED)
+        exchange = link.told[0].exchange
+        link.loop.call(exchange.pause_reading)
+        assert not link.transport.is_reading()
+        link.loop.call(exchange.resume_reading)
+        assert link.transport.is_reading()
 
 
 def test_what_was_received_while_paused_is_bounded() -> None:
@@ -591,6 +604,19 @@ def test_a_response_that_ends_while_content_is_paused_or_half_read() -> None:
         assert [told.calls for told in link.told] == [["start", "data", "closed"], ["start", "finish"]]
 
 
+def test_requests_behind_content_that_is_dropped_need_no_other_push() -> None:
+    for wire, pause in ((FIXED + b"hello" + GET, True), (FIXED + b"he", False)):
+        hook = Recorder(on_start=lambda told, pause=pause: told.exchange.pause_reading() if pause else None)
+        with linked(hook) as link:
+            link.send(wire)
+            ok(link.told[0])
+            link.loop.settle()
+            assert link.transport.is_reading()
+            if not pause:
+                link.send(b"llo" + GET)
+            assert len(link.told) == 2
+
+
 def test_content_that_never_comes_ends_the_connection_and_leaves_the_response_whole() -> None:
     with linked(Recorder(on_start=ok)) as link:
         link.send(FIXED)
@@ -607,7 +633,9 @@ def test_bad_content_behind_a_complete_response_leaves_it_whole() -> None:
         link.send(b"XX")
         assert link.told[0].calls == ["start", "data", "closed"]
         assert [response.status for response in link.responses()] == [200]
-        assert not link.transport.aborted
+        # The peer may still be sending: a close now could destroy the response.
+        assert link.transport.eof
+        assert not link.closed
 
 
 def test_a_response_may_begin_before_the_content_and_go_on_behind_it() -> None:
@@ -1108,6 +1136,16 @@ def test_close_when_idle_with_a_grace() -> None:
         link.send(GET)
         link.loop.call(link.connection.close_when_idle, 2.0)
         link.loop.advance(4)
+        assert link.closed
+    with linked(Recorder()) as link:
+        link.send(GET)
+        link.told[0].exchange.respond(200, [])
+        link.told[0].exchange.send(b"x")
+        link.loop.call(link.connection.close_when_idle, 2.0)
+        link.told[0].exchange.send(b"", True)
+        link.loop.settle()
+        assert not link.closed  # the response could not say so any more
+        link.loop.advance(3.5)
         assert link.closed
     # A connection that is new may have its first request on the way.
     with linked(Recorder(on_finish=ok)) as link:

@@ -72,6 +72,17 @@ def test_the_time_of_a_later_head_begins_with_its_first_byte() -> None:
         assert [response.status for response in link.responses()] == [200, 200, 408]
 
 
+def test_a_later_head_that_trickles_in_is_not_given_more_time_either() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.send(GET, b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(19):
+            link.loop.advance(0.5)
+            link.send(b"a")
+        assert not link.transport.eof
+        link.loop.advance(1.6)
+        assert [response.status for response in link.responses()] == [200, 408]
+
+
 def test_blank_lines_buy_no_time() -> None:
     for wire, end in ((b"", 10.0), (GET, 5.0)):
         with linked(Recorder(on_finish=ok)) as link:
