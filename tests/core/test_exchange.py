@@ -361,6 +361,21 @@ def test_never_more_than_the_declared_length_is_sent(wire: bytes, parts: tuple[b
         assert (response.content, response.complete) == (b"12345", True)
         assert link.closed
         assert exchange.finished
+        assert exchange.content_sent == 5
+
+
+def test_content_beside_a_length_of_zero_is_never_sent() -> None:
+    for parts in ((b"x",), (b"", b"x"), (b"x" * 50000,)):
+        with linked(Recorder()) as link:
+            exchange = unsent(link).exchange
+            exchange.respond(200, [(b"content-length", b"0")])
+            with pytest.raises(LocalProtocolError):
+                for part in parts:
+                    exchange.send(part)
+            link.loop.settle()
+            assert link.received.endswith(b"\r\n\r\n")
+            assert link.response().complete
+            assert link.closed
 
 
 @pytest.mark.parametrize("parts", [(b"123",), (b"1", b"23"), (b"123", b""), (b"",), (b"x" * 40000,)])
@@ -375,6 +390,7 @@ def test_a_response_that_is_too_short_is_seen_to_be(parts: tuple[bytes, ...]) ->
         link.loop.settle()
         response = link.response()
         assert (response.content, response.complete) == (b"".join(parts), False)
+        assert told.exchange.content_sent == len(response.content)
         assert link.closed
         assert told.calls == ["start", "finish", "closed"]
         with pytest.raises(ConnectionGone):

@@ -56,6 +56,7 @@ class Server(TCPServer):
 
     async def end(self) -> None:
         self.stop()
+        await until(lambda: not self._starting)
         for protocol in tuple(self.open):
             protocol.transport.abort()
         await until(lambda: not self.open)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from support.faketransport import FakeTransport
 from support.link import GET, Recorder, Told, linked, ok
+from support.loops import both_loops
 from support.manualloop import ManualLoop
+from support.serving import until
 
 from bridge.core.clock import NEVER, Clock
 from bridge.core.context import ConnectionContext
@@ -188,6 +190,9 @@ def test_progress_is_what_left_for_the_peer_not_how_much_is_waiting(
     side.write(b"y" * 100)
     assert side.peer_reads(transport)
     assert side.write_deadline < NEVER
+    transport.peer_reads(1)
+    side.write_parts([b"y" * 100])
+    assert side.peer_reads(transport)
     # All was read.
     transport.peer_reads()
     side.watch_writing()
@@ -221,6 +226,33 @@ def test_small_responses_that_nobody_reads_are_bounded_too() -> None:
         assert count < 1000
         link.read()
         assert len(link.told) == 10000
+
+
+@both_loops
+async def test_what_the_system_holds_is_counted_too() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+    await loop.connect_accepted_socket(lambda: side, ours)
+    transport = side.transport
+    assert transport is not None
+    side.write(b"x" * 200000)
+    side.watch_writing()
+    assert transport.get_write_buffer_size() < 200000  # the system took some, or all
+    assert not side.peer_reads(transport)
+    side.watch_writing()
+    await asyncio.to_thread(peer.recv, 100000, socket.MSG_WAITALL)
+    assert side.peer_reads(transport)
+    assert side._outgoing(transport) <= 100000
+    transport.abort()
+    await until(lambda: side.transport is None)
+    assert side._outgoing(transport) == 0  # which nobody asks any more
+    peer.close()
 
 
 async def test_waiting_on_a_real_loop_can_be_cancelled() -> None:
