@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from bridge.config_process import DEVELOPMENT, WORKERS, ProcessConfig
-from bridge.config_process import usable_cpus as _usable_cpus
 from bridge.errors import ConfigError
 from bridge.settings import (
     ADDRESSES,
@@ -177,14 +176,13 @@ class Config(ProcessConfig):
     threads: int = setting(
         WSGI,
         whole(1, 10_000),
-        min(32, _usable_cpus() + 4),
-        "the most threads that run WSGI requests",
+        64,
+        "the most threads that run WSGI requests at once; they start when requests wait, not before",
         aliases=("wsgi-threads", "blocking-threads"),
-        shown="CPUs + 4, at most 32",
     )
     threads_min: int = setting(WSGI, whole(0, 10_000), 1, "threads that stay when there is nothing to do")
     threads_idle: float = setting(WSGI, seconds(), 30.0, "end a thread beyond --threads-min after this idle time")
-    wsgi_queue: int = setting(WSGI, whole(1), 100, "requests that wait for a thread; one more is answered 503")
+    wsgi_queue: int = setting(WSGI, whole(1), 1024, "requests that wait for a thread; one more is answered 503")
     wsgi_buffer_requests: int | None = setting(
         WSGI,
         off_or(SIZE),
@@ -345,7 +343,7 @@ class Config(ProcessConfig):
         TIMEOUTS,
         off_or(seconds()),
         None,
-        "an ASGI application's whole answer; then 504, or a cut when it has begun",
+        "an application's whole answer; then 504, or a cut when it has begun",
         aliases=("http-timeout",),
     )
     timeout_disconnect_grace: float | None = setting(

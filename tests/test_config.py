@@ -43,15 +43,15 @@ def test_defaults_are_those_of_the_design() -> None:
     assert config.timeout_request is config.limit_concurrency is config.limit_connections is None
     assert config.addresses == (TCPAddress("127.0.0.1", 8000),)
     assert config.proxy_headers is False
-    assert 5 <= config.threads <= 32
+    assert (config.threads, config.threads_min, config.threads_idle, config.wsgi_queue) == (64, 1, 30, 1024)
 
 
-def test_threads_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bridge import config
+def test_cpus_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bridge.config_process import usable_cpus
 
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert config._usable_cpus() == 1
+    assert usable_cpus() == 1
 
 
 def test_every_spelling_and_variable_is_one_settings_own() -> None:
