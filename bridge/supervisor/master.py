@@ -7,24 +7,24 @@ it. What is to be done follows from the state in :meth:`Master._reconcile`, what
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
-from bridge.supervisor.channel import Channel, Message
-from bridge.supervisor.exits import OK
-from bridge.supervisor.heartbeat import DUMP_SIGNAL
+from bridge.supervisor.channel import Channel
+from bridge.supervisor.crew import LEAVING, READY, STARTING, Crew, NoProcess, Worker
+from bridge.supervisor.exits import OK, TARGET_FAILED
+from bridge.supervisor.plan import Plan
 from bridge.supervisor.server import FAST, announce, serving_line
-from bridge.supervisor.sockets import Listener, bind_all
+from bridge.supervisor.signalpipe import SignalPipe
+from bridge.supervisor.sockets import bind_all
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.systemd import Notifier
 from bridge.supervisor.worker import failure, run_worker
@@ -35,32 +35,7 @@ _SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIG
 # A worker that lived longer than this (seconds) has not failed because it cannot live.
 _LONG_LIFE = 10.0
 _LONGEST_DELAY = 30.0
-# Seconds between the news where a worker stands still and its end; what a stopped worker gets beyond its time.
-_DUMP_TIME = 0.5
-_OVERTIME = 3.0
 _NEVER = float("inf")
-
-STARTING, READY, LEAVING = "starting", "ready", "leaving"
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One worker process as the master sees it; times are of the monotonic clock, in seconds."""
-
-    pid: int
-    slot: int
-    generation: int
-    channel: Channel
-    started: float
-    state: str = STARTING
-    kind: str = ""
-    ready: float = 0.0
-    beat: float = 0.0
-    finished: bool = False  # it asks for a successor
-    deaf: bool = False  # it accepts no more connections
-    kill_at: float | None = None
-    reason: str = ""
-    code: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +44,13 @@ class Slot:
 
     failures: int = 0
     next_start: float = 0.0
+
+    def wait(self) -> float:
+        """Note a failure, and put off the next start, each time longer; return by how many seconds."""
+        self.failures += 1
+        delay = min(2.0 ** (self.failures - 2), _LONGEST_DELAY)
+        self.next_start = time.monotonic() + delay
+        return delay
 
 
 class _Ended(Exception):
@@ -84,7 +66,6 @@ class _Stop:
 
     forced: bool = False
     code: int = OK
-    retiring: bool = field(default=False)
 
 
 class Master:
@@ -94,24 +75,27 @@ class Master:
         config: The settings; ``config.workers`` says how many.
         app: The application if there is one already; else each worker imports ``config.target``.
         read_config: Reads the settings anew, for a reload; raises ConfigError.
+
+    Attributes:
+        on_ready: Called when all workers serve.
+        watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`).
     """
 
     def __init__(self, config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> None:
-        self.config = config
-        self.count = config.workers or 1
+        self._plan = Plan(config, [], config.workers or 1)
+        self._previous: Plan | None = None  # what a reload falls back to
+        self._generations = 0
+        self._reload_asked = False
+        self._read_config = read_config
         self._app = app
         self._loaded = app is not None
-        self._read_config = read_config
         self._pid = os.getpid()
-        self._listeners: list[Listener] = []
-        self._workers: dict[int, Worker] = {}
+        self._selector = selectors.DefaultSelector()
+        self._signals: SignalPipe | None = None
+        self._crew = Crew(self._selector, lambda: self._plan.config, self._ended)
         self._slots: dict[int, Slot] = {}
-        self._generation = self._generations = 0
-        self._previous: tuple[Config, list[Listener], int, int] | None = None  # what a reload falls back to
-        self._reload_asked = False
         self._booted = False
         self._stop: _Stop | None = None
-        self._selector = selectors.DefaultSelector()
         self._notifier = Notifier()
         self._next_alive = 0.0
         self._handover = Handover.received()
@@ -137,14 +121,15 @@ class Master:
             ConfigError: A setting cannot be used.
             SystemExit: In a worker, when it ends.
         """
-        self._listeners = bind_all(self.config, self._handover.descriptors if self._handover else None)
-        if self._handover is not None:
-            self._handover.close_rest(self._listeners)
+        config, handover = self._plan.config, self._handover
+        self._plan.listeners = bind_all(config, handover.descriptors if handover else None)
+        if handover is not None:
+            handover.close_rest(self._plan.listeners)
         try:
-            if self.config.preload and self._app is None:
+            if config.preload and self._app is None:
                 from bridge.adapters.loading import load_target
 
-                self._app = load_target(self.config.target, factory=self.config.factory, app_dir=self.config.app_dir)
+                self._app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
                 self._loaded = True
             return self._loop()
         finally:
@@ -152,11 +137,8 @@ class Master:
                 self._close()
 
     def _loop(self) -> int:
-        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for name in _SIGNALS:
-            signal.signal(getattr(signal, name), _noted)
-        self._selector.register(read, selectors.EVENT_READ, lambda: self._take_signals(read))
+        self._signals = SignalPipe(_SIGNALS)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         if self.watch is not None:
             self._selector.register(self.watch, selectors.EVENT_READ, self._files_changed)
         try:
@@ -167,240 +149,125 @@ class Master:
                 for key, _ in self._selector.select(patience):
                     if key.fileobj in self._selector.get_map():
                         key.data()
-                self._check_hearts(patience, before)
+                if patience is not None and time.monotonic() - before > patience + 1.0:
+                    self._crew.forgive()  # this process itself stood still, as everything on a suspended machine
+                self._crew.check_hearts()
+                self._feed_watchdog()
         except _Ended as end:
             return end.code
 
     def _close(self) -> None:
-        signal.set_wakeup_fd(-1)
-        handed_over = self._successor is not None and self._successor.ready
-        for listener in self._listeners:
-            listener.close(remove=not handed_over)
+        if self._signals is not None:
+            self._signals.close()
+        if self._previous is not None:
+            self._previous.close_beside(self._plan)
+        for listener in self._plan.listeners:
+            # A new master that is about to serve needs the file of a unix socket.
+            listener.close(remove=self._successor is None)
         self._selector.close()
+        if self.watch is not None:
+            self.watch.close()
 
     # ------------------------------------------------------------------ what is to be done
 
     def _reconcile(self) -> None:
         """Start, retire and kill what the state asks for."""
         now = time.monotonic()
-        for worker in self._workers.values():
-            if worker.kill_at is not None and worker.kill_at <= now:
-                worker.kill_at = now + 1.0
-                _kill(worker.pid, signal.SIGKILL)
+        self._crew.kill_overdue(now)
         if self._stop is not None:
-            if not self._workers:
+            if not self._crew:
                 raise _Ended(self._stop.code)
             return
-        if self._reload_asked and self._previous is None and not self._starting():
+        if self._reload_asked and self._previous is None and not self._crew.starting:
             self._reload_asked = False
             self._begin_reload()
-        for number in range(self.count):
+        for number in range(self._plan.count):
             self._fill(number, now)
-        for worker in self._workers.values():
-            if worker.slot >= self.count and worker.state != LEAVING:
-                self._retire(worker)
-        if not self._starting():
+        for worker in self._crew:
+            if worker.slot >= self._plan.count and worker.state != LEAVING:
+                self._crew.retire(worker)
+        if not self._crew.starting:
             self._settled()
 
     def _fill(self, number: int, now: float) -> None:
         """See to it that slot *number* has the worker it should have."""
-        here = [worker for worker in self._workers.values() if worker.slot == number and worker.state != LEAVING]
+        here = [worker for worker in self._crew if worker.slot == number and worker.state != LEAVING]
         if any(worker.state == STARTING for worker in here):
             return
-        current = any(worker.generation == self._generation and not worker.finished for worker in here)
+        current = any(worker.generation == self._plan.generation and not worker.finished for worker in here)
         if current:
             return
         outdated = here and not any(worker.finished for worker in here)
-        if outdated and self._starting():
+        if outdated and self._crew.starting:
             return  # a reload goes from worker to worker
         slot = self._slots.setdefault(number, Slot())
-        if slot.next_start <= now:
-            self._spawn(number)
-
-    def _settled(self) -> None:
-        """Nothing is starting: note the end of the start, or of a reload."""
-        current = [w for w in self._workers.values() if w.state == READY and w.generation == self._generation]
-        if len({worker.slot for worker in current}) < self.count:
+        if slot.next_start > now:
             return
-        if not self._booted:
-            self._booted = True
-            self._ready(current[0].kind)
-        elif self._previous is not None:
-            if any(not w.deaf and w.generation != self._generation for w in self._workers.values()):
-                return  # the old code may still be asked
-            listeners = self._previous[1]
-            self._previous = None
-            for listener in listeners:
-                if listener not in self._listeners:
-                    listener.close()
-            gen_log.info("Reloaded: %d worker%s", self.count, "" if self.count == 1 else "s")
-            self._notifier.ready(self._status())
+        try:
+            self._crew.start(number, self._plan.generation, self._serve)
+        except NoProcess as exc:
+            gen_log.error("Worker %d cannot be started: %s; next try in %g s", number, exc, slot.wait())
 
-    def _ready(self, kind: str) -> None:
-        words = f"{self.count} worker{'' if self.count == 1 else 's'}, {kind}"
-        sockets = [sock for listener in self._listeners for sock in listener.sockets]
-        announce(serving_line(self.config, self._app, words, sockets))
-        if self.on_ready is not None:
-            self.on_ready()
-        if self._handover is not None:
-            self._handover.ready()
-        self._notifier.ready(self._status())
-
-    def _status(self) -> str:
-        return f"{self.count} worker{'' if self.count == 1 else 's'}"
-
-    def _starting(self) -> bool:
-        return any(worker.state == STARTING for worker in self._workers.values())
-
-    def _next_event(self) -> float | None:
-        """Return how many seconds there is nothing to do unless something happens."""
-        now = time.monotonic()
-        times = [worker.kill_at for worker in self._workers.values() if worker.kill_at is not None]
-        if self._stop is None:
-            times += [slot.next_start for slot in self._slots.values() if now < slot.next_start < _NEVER]
-            for worker in self._workers.values():
-                times += self._limits(worker)
-        if self._notifier.watchdog is not None:
-            times.append(self._next_alive)
-        return max(min(times) - now, 0.0) if times else None
-
-    def _limits(self, worker: Worker) -> list[float]:
-        """Return when *worker* is too late with its next word."""
-        if worker.kill_at is not None or (worker.state == READY and (self.config.reload or self.config.debug)):
-            return []  # somebody at a debugger's prompt is not hurried
-        limit = self.config.timeout_worker_startup if worker.state == STARTING else self.config.timeout_worker
-        return [] if limit is None or worker.state == LEAVING else [max(worker.beat, worker.started) + limit]
-
-    # ------------------------------------------------------------------ workers
-
-    def _spawn(self, number: int) -> None:
-        ours, theirs = Channel.pair()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            sys.exit(self._be_worker(theirs))
-        theirs.close()
-        now = time.monotonic()
-        worker = Worker(pid, number, self._generation, ours, now)
-        self._workers[pid] = worker
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._heard(worker))
-        gen_log.debug("Worker %d (pid %d) starts", number, pid)
-
-    def _be_worker(self, channel: Channel) -> int:
-        """Serve; in the child."""
-        for worker in self._workers.values():
-            worker.channel.close()
+    def _serve(self, channel: Channel) -> int:
+        """Be a worker; in the child."""
         self._selector.close()
+        assert self._signals is not None
+        self._signals.abandon()
         if self._handover is not None:
             self._handover.close()
         if self._successor is not None:
             self._successor.close()
-        return run_worker(self.config, self._app, self._listeners, channel)
+        return run_worker(self._plan.config, self._app, self._plan.listeners, channel)
 
-    def _heard(self, worker: Worker) -> None:
-        for message in worker.channel.receive():
-            self._message(worker, message)
-        if not worker.channel.open:
-            self._selector.unregister(worker.channel)
-            worker.channel.close()
+    def _settled(self) -> None:
+        """Nothing is starting: note the end of the start, or of a reload."""
+        plan, previous = self._plan, self._previous
+        current = [w for w in self._crew if w.state == READY and w.generation == plan.generation]
+        if len({worker.slot for worker in current}) < plan.count:
+            return
+        if not self._booted:
+            self._booted = True
+            self._ready(current[0].kind)
+        elif previous is not None:
+            if any(not w.deaf and w.generation != plan.generation for w in self._crew):
+                return  # the old code may still be asked
+            self._previous = None
+            previous.close_beside(plan)
+            gen_log.info("Reloaded: %s", self._number)
+            self._notifier.ready(self._number)
 
-    def _message(self, worker: Worker, message: Message) -> None:
-        word, *values = message
-        worker.beat = now = time.monotonic()
-        if word == "ready" and worker.state == STARTING:
-            worker.state = READY
-            worker.ready = now
-            worker.kind = str(values[0])
-            gen_log.info("Worker %d (pid %d) is ready", worker.slot, worker.pid)
-            for other in list(self._workers.values()):
-                if other.slot == worker.slot and other is not worker and other.state == READY:
-                    self._retire(other)
-        elif word == "finished":
-            worker.finished = True
-            gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
-        elif word == "stuck":
-            worker.finished = True
-            gen_log.error(
-                "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
-            )
-        elif word == "deaf":
-            worker.deaf = True
-        elif word == "failed":
-            worker.code = int(str(values[0]))
-            worker.reason = str(values[1])
+    def _ready(self, kind: str) -> None:
+        sockets = [sock for listener in self._plan.listeners for sock in listener.sockets]
+        announce(serving_line(self._plan.config, self._app, f"{self._number}, {kind}", sockets))
+        if self.on_ready is not None:
+            self.on_ready()
+        if self._handover is not None:
+            self._handover.ready()
+        self._notifier.ready(self._number)
 
-    def _retire(self, worker: Worker) -> None:
-        """Let a worker finish what it does; another one has taken its place."""
-        if worker.state == STARTING:
-            _kill(worker.pid, signal.SIGKILL)
-        worker.state = LEAVING
-        worker.channel.send("retire")
-        worker.kill_at = self._deadline()
+    @property
+    def _number(self) -> str:
+        return f"{self._plan.count} worker{'' if self._plan.count == 1 else 's'}"
 
-    def _deadline(self) -> float | None:
-        timeout = self.config.timeout_graceful_shutdown
-        return None if timeout is None else time.monotonic() + timeout + _OVERTIME
-
-    def _check_hearts(self, patience: float | None, before: float) -> None:
-        """Replace workers that have not been heard of for too long.
-
-        Args:
-            patience: How many seconds the loop has meant to wait.
-            before: When it began to wait.
-        """
+    def _next_event(self) -> float | None:
+        """Return how many seconds there is nothing to do unless something happens."""
         now = time.monotonic()
-        if patience is not None and now - before > patience + 1.0:
-            # This process itself stood still, as everything on a suspended machine: nobody is blamed.
-            for worker in self._workers.values():
-                worker.beat = now
-        for worker in self._workers.values():
-            limits = self._limits(worker)
-            if limits and limits[0] <= now:
-                self._stands_still(worker, now)
+        times = self._crew.next_events()
+        if self._stop is None:
+            times += [slot.next_start for slot in self._slots.values() if now < slot.next_start < _NEVER]
+        if self._notifier.watchdog is not None:
+            times.append(self._next_alive)
+        return max(min(times) - now, 0.0) if times else None
+
+    def _feed_watchdog(self) -> None:
+        """Tell systemd that a worker is alive; not before the next sign of life is due."""
+        now = time.monotonic()
         if self._notifier.watchdog is not None and self._next_alive <= now:
             self._next_alive = now + self._notifier.watchdog
-            if any(w.state == READY and w.kill_at is None for w in self._workers.values()) or not self._booted:
+            if any(w.state == READY and w.kill_at is None for w in self._crew) or not self._booted:
                 self._notifier.alive()
 
-    def _stands_still(self, worker: Worker, now: float) -> None:
-        if worker.state == STARTING:
-            gen_log.error(
-                "Worker %d (pid %d) did not start within %g s; this is where it is:",
-                worker.slot, worker.pid, self.config.timeout_worker_startup,
-            )  # fmt: skip
-            worker.reason = "the application took too long to start"
-        else:
-            gen_log.error(
-                "Worker %d (pid %d) has stood still for %g s and is replaced; this is where it is:",
-                worker.slot, worker.pid, self.config.timeout_worker,
-            )  # fmt: skip
-        _kill(worker.pid, DUMP_SIGNAL)
-        worker.kill_at = now + _DUMP_TIME
-        if worker.state == READY:
-            worker.state = LEAVING  # its place is free at once
-
     # ------------------------------------------------------------------ the end of workers
-
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            worker = self._workers.get(pid)
-            if worker is None:
-                continue  # an orphan, as the first process of a container gets them; or the successor
-            if worker.channel.open:
-                self._heard(worker)
-            if worker.channel.open:
-                self._selector.unregister(worker.channel)
-                worker.channel.close()
-            del self._workers[pid]
-            self._ended(worker, os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: Worker, code: int) -> None:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
@@ -410,32 +277,30 @@ class Master:
         reason = worker.reason or how
         if worker.state == STARTING and not self._booted and not self._patient:
             announce(f"bridge: {reason}")
-            self._end_all(worker.code or (code if code > 0 else 3))
+            self._end_all(worker.code or (code if code > 0 else TARGET_FAILED))
             return
         if worker.state == STARTING and self._previous is not None:
             gen_log.error("Reload failed, the old workers go on: %s", reason)
             self._fall_back()
             return
         gen_log.error("Worker %d (pid %d): %s", worker.slot, worker.pid, reason)
-        now = time.monotonic()
         slot = self._slots.setdefault(worker.slot, Slot())
-        lived = worker.state == READY and now - worker.ready >= _LONG_LIFE
-        slot.failures = 1 if lived else slot.failures + 1
+        if worker.state == READY and time.monotonic() - worker.ready >= _LONG_LIFE:
+            slot.failures = 0
         if self._patient and worker.state == STARTING:
             slot.next_start = _NEVER  # until a file changes
-            return
-        if slot.failures > 1 or worker.state == STARTING:
-            delay = min(2.0 ** (slot.failures - 2), _LONGEST_DELAY)
-            slot.next_start = now + delay
-            gen_log.warning("Worker %d starts again in %g s", worker.slot, delay)
+        elif slot.failures or worker.state == STARTING:
+            gen_log.warning("Worker %d starts again in %g s", worker.slot, slot.wait())
+        else:
+            slot.failures = 1  # once is no reason to wait
 
     # ------------------------------------------------------------------ signals
 
-    def _take_signals(self, descriptor: int) -> None:
-        for number in os.read(descriptor, 4096):
-            name = signal.Signals(number).name
+    def _take_signals(self) -> None:
+        assert self._signals is not None
+        for name in self._signals.take():
             if name == "SIGCHLD":
-                self._reap()
+                self._crew.reap()
             elif name in {"SIGTERM", "SIGINT", "SIGQUIT"}:
                 self._asked_to_stop(name)
             elif self._stop is None:
@@ -448,38 +313,29 @@ class Master:
                 self._force()
             return
         gen_log.info("Stopping on %s", name)
+        timeout = self._plan.config.timeout_graceful_shutdown
         if name == "SIGQUIT":
             self._end_all(OK, 0.0)
         elif name == "SIGINT":
-            timeout = self.config.timeout_graceful_shutdown
             self._end_all(OK, FAST if timeout is None else min(FAST, timeout))
         else:
-            self._end_all(OK, self.config.timeout_graceful_shutdown)
+            self._end_all(OK, timeout)
 
     def _end_all(self, code: int, timeout: float | None = 0.0, *, retiring: bool = False) -> None:
         """Stop all workers; requests in progress have *timeout* seconds."""
-        self._stop = _Stop(code=code, retiring=retiring)
+        self._stop = _Stop(code=code)
         self._notifier.stopping("stopping")
-        now = time.monotonic()
-        for listener in self._listeners:
+        for listener in self._plan.listeners:
             for sock in listener.sockets:
                 sock.close()  # the workers take what waits in the queues, the last one closes them
-        for worker in self._workers.values():
-            if worker.state == STARTING:
-                _kill(worker.pid, signal.SIGKILL)
-            elif worker.state == READY:
-                worker.channel.send(*(["retire"] if retiring else ["stop", timeout]))
-            worker.state = LEAVING
-            worker.kill_at = None if timeout is None else now + timeout + _OVERTIME
+        self._crew.stop(timeout, retiring=retiring)
         if timeout == 0.0:
             self._force()
 
     def _force(self) -> None:
         assert self._stop is not None
         self._stop.forced = True
-        for worker in self._workers.values():
-            worker.channel.send("force")
-            worker.kill_at = time.monotonic() + _OVERTIME
+        self._crew.force()
 
     def _on_sighup(self) -> None:
         gen_log.info("Reloading on SIGHUP")
@@ -489,25 +345,24 @@ class Master:
         from bridge.supervisor.logs import reopen
 
         reopen()
-        for worker in self._workers.values():
-            worker.channel.send("reopen")
+        self._crew.tell("reopen")
         gen_log.info("Log files reopened on SIGUSR1")
 
     def _on_sigttin(self) -> None:
-        self.count += 1
-        gen_log.info("%d workers from now on (SIGTTIN)", self.count)
+        self._plan.count += 1
+        gen_log.info("%s from now on (SIGTTIN)", self._number)
 
     def _on_sigttou(self) -> None:
-        if self.count > 1:
-            self.count -= 1
-        gen_log.info("%d worker%s from now on (SIGTTOU)", self.count, "" if self.count == 1 else "s")
+        if self._plan.count > 1:
+            self._plan.count -= 1
+        gen_log.info("%s from now on (SIGTTOU)", self._number)
 
     def _on_sigusr2(self) -> None:
         if self._successor is not None:
             gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self._successor.pid)
             return
         try:
-            self._successor = Successor(self._listeners, self._notifier.path)
+            self._successor = Successor(self._plan.listeners, self._notifier.path)
         except OSError as exc:
             gen_log.error("SIGUSR2: no new master could be started: %s", exc)
             return
@@ -519,8 +374,9 @@ class Master:
         assert successor is not None
         self._selector.unregister(successor)
         if successor.take_word():
-            gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
-            self._end_all(OK, self.config.timeout_graceful_shutdown, retiring=True)
+            if self._stop is None:
+                gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
+                self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
         else:
             gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)
             successor.close()
@@ -532,61 +388,37 @@ class Master:
         changes = self.watch.receive()
         if not self.watch.open:
             self._selector.unregister(self.watch)
+            gen_log.error("--reload: the process that watches the files has ended; changes go unnoticed from now on")
         if changes and self._stop is None:
             names = [str(name) for change in changes for name in change[1:]]
             gen_log.info("Reloading: %s changed", ", ".join(names[:5]))
             for slot in self._slots.values():
                 slot.next_start = 0.0
                 slot.failures = 0
-            for worker in self._workers.values():
-                if worker.state == STARTING:
-                    _kill(worker.pid, signal.SIGKILL)
+            self._crew.kill_starting()
             if self._booted:
                 self._reload_asked = True
 
     def _begin_reload(self) -> None:
         """Let workers with new code and new settings take over, one after the other."""
-        config, listeners = self.config, self._listeners
         try:
-            if self._read_config is not None:
-                config = self._read_config()
-            from bridge.supervisor.checks import check
-
-            check(config)
-            listeners = bind_all(config, keep=self._listeners)
+            plan = self._plan.reloaded(self._read_config, self._generations + 1)
         except BridgeError as exc:
-            gen_log.error("Reload failed, the old workers go on: %s", failure(config, exc)[1])
+            gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])
             return
-        if self._loaded and self.config.preload:
+        if self._loaded and self._plan.config.preload:
             gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
         self._notifier.reloading("reloading")
-        self._previous = (self.config, self._listeners, self.count, self._generation)
-        if config.workers != self.config.workers:
-            self.count = config.workers or 1
-        self.config, self._listeners = config, listeners
         self._generations += 1
-        self._generation = self._generations
+        self._previous, self._plan = self._plan, plan
 
     def _fall_back(self) -> None:
         """Return to the settings before the reload; workers that had taken over already are replaced once more."""
-        assert self._previous is not None
-        config, listeners, count, generation = self._previous
-        self._previous = None
-        for listener in self._listeners:
-            if listener not in listeners:
-                listener.close()
-        self.config, self._listeners, self.count = config, listeners, count
-        failed, self._generation = self._generation, generation
-        for worker in self._workers.values():
-            if worker.generation == failed and worker.state == READY:
+        failed, previous = self._plan, self._previous
+        assert previous is not None
+        failed.close_beside(previous)
+        self._plan, self._previous = previous, None
+        for worker in self._crew:
+            if worker.generation == failed.generation and worker.state == READY:
                 worker.finished = True
-        self._notifier.ready(self._status())
-
-
-def _noted(number: int, frame: object) -> None:
-    """Do nothing: the number has been written to the pipe."""
-
-
-def _kill(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has ended, and will be reaped
-        os.kill(pid, number)
+        self._notifier.ready(self._number)

@@ -5,6 +5,7 @@ The watching is done by a process of its own, so that the master has neither thr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -42,8 +43,8 @@ class Watcher:
         self._channel, theirs = Channel.pair()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
+        self._pid = os.fork()
+        if self._pid == 0:
             self._channel.close()
             sys.exit(_watch(config, directories, theirs))
         theirs.close()
@@ -64,6 +65,10 @@ class Watcher:
     def close(self) -> None:
         """End the watching process."""
         self._channel.close()
+        with contextlib.suppress(ChildProcessError):  # it has ended, and was reaped
+            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+                os.waitpid(self._pid, 0)
 
 
 def _watch(config: Config, directories: tuple[str, ...], channel: Channel) -> int:
