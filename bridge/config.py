@@ -183,12 +183,22 @@ class Config(ProcessConfig):
     threads_min: int = setting(WSGI, whole(0, 10_000), 1, "threads that stay when there is nothing to do")
     threads_idle: float = setting(WSGI, seconds(), 30.0, "end a thread beyond --threads-min after this idle time")
     wsgi_queue: int = setting(WSGI, whole(1), 1024, "requests that wait for a thread; one more is answered 503")
+    wsgi_queue_timeout: float = setting(
+        WSGI, seconds(), 30.0, "how long a request may wait for a thread; then it is answered 503"
+    )
     wsgi_buffer_requests: int | None = setting(
         WSGI,
         off_or(SIZE),
         64 * KIB,
         "receive the content before a thread is taken, beyond this size in a temporary file; off streams it",
         aliases=("inbuf-overflow",),
+    )
+    wsgi_buffer_responses: int = setting(
+        WSGI,
+        SIZE,
+        64 * MIB,
+        "what is kept of one response for a slow client, in a temporary file; beyond it the thread waits",
+        aliases=("outbuf-high-watermark",),
     )
 
     ws: bool = setting(WEBSOCKET, SWITCH, True, "serve WebSockets to ASGI applications", aliases=("websockets",))

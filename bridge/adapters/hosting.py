@@ -125,11 +125,17 @@ class HostedWSGI:
         self.delegate = WSGIDelegate(
             app,
             root_path=config.root_path + place,
+            outer_path=config.root_path,
             threads=config.threads,
             threads_min=config.threads_min,
             threads_idle=config.threads_idle,
             queue=config.wsgi_queue,
+            queue_timeout=config.wsgi_queue_timeout,
             buffer_requests=config.wsgi_buffer_requests,
+            buffer_responses=config.wsgi_buffer_responses,
+            timeout=config.timeout_request,
+            # Also with one worker: its successor serves beside it for a while, and SIGTTIN adds others.
+            multiprocess=config.workers is not None,
         )
 
     async def startup(self) -> None:
@@ -151,7 +157,7 @@ class HostedMount:
     def __init__(self, places: list[tuple[str, str, Hosted]], config: Config) -> None:
         from bridge.adapters.mount import Mount
 
-        self.delegate = Mount()
+        self.delegate = Mount(config.root_path)
         self._all = [hosted for _, _, hosted in places]
         kinds = []
         for name, path, hosted in places:

@@ -41,9 +41,14 @@ class Mount:
 
     The most telling place wins: one for the very host before one for ``*.`` and the names below, before one for any
     host; among these the longest path. A path matches itself and what follows it after a slash.
+
+    Args:
+        outer_path: The path of all this as clients see it, percent-decoded, if a proxy is in front. The proxy may have
+            taken that off the paths that it passes on, or not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, outer_path: str = "") -> None:
+        self._outer = outer_path
         self._places: list[_Place] = []
         # What the delegates keep for a connection: it has one place for that, and each believes it to be its own.
         self._data: dict[ServerConnection, dict[int, Any]] = {}
@@ -88,6 +93,9 @@ class Mount:
         """
         head = exchange.head
         path = head.line.path_text
+        outer = self._outer
+        if outer and path.startswith(outer) and path[len(outer) : len(outer) + 1] in {"", "/"}:
+            path = path[len(outer) :]
         for index, place in enumerate(self._places):  # noqa: B007 - it is used behind the loop
             if (
                 path.startswith(place.path)

@@ -46,6 +46,8 @@ class WSGIDelegate:
         max_body: Most bytes of request content: 413; None for no limit of the delegate's own.
         timeout: Seconds for the application's answer: 504, or a cut when it has begun; None for no limit.
         root_path: Where the application is mounted (``SCRIPT_NAME``); percent-decoded, without a slash at the end.
+        outer_path: The part of *root_path* that a proxy takes off the paths it passes on; None for all of it. Paths
+            that begin with *root_path* are taken as they are.
         multiprocess: Whether other processes run the same application (``wsgi.multiprocess``).
 
     Attributes:
@@ -66,6 +68,7 @@ class WSGIDelegate:
         max_body: int | None = None,
         timeout: float | None = None,
         root_path: str = "",
+        outer_path: str | None = None,
         multiprocess: bool = False,
     ) -> None:
         self.app = app
@@ -76,6 +79,7 @@ class WSGIDelegate:
         self.max_body = max_body
         self.timeout = timeout
         self.root_path = root_path
+        self.outer_path = root_path if outer_path is None else outer_path
         self.multiprocess = multiprocess
         self.pool = ThreadPool(threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue)
         self.context = contextvars.copy_context()
@@ -204,7 +208,7 @@ class WSGIDelegate:
         if not hasattr(self, "loop"):
             self.loop = connection.loop
             self.post = Mailbox(connection.loop).post
-        return Peer(base, context)
+        return Peer(base, context, self.outer_path)
 
 
 def _name_of(app: object) -> str:

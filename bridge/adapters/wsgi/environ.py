@@ -59,6 +59,7 @@ class Peer:
     Attributes:
         template: The template for the address at which the client came in.
         mount: ``SCRIPT_NAME``.
+        place: The part of it that paths begin with when a proxy has taken off the part before.
         address: ``REMOTE_ADDR``; empty for unix sockets.
         port: ``REMOTE_PORT``; empty if there is none.
         head: The head of the last request.
@@ -66,11 +67,12 @@ class Peer:
             the fields of the next head are the very same object.
     """
 
-    __slots__ = ("address", "head", "mount", "port", "template", "variables")
+    __slots__ = ("address", "head", "mount", "place", "port", "template", "variables")
 
-    def __init__(self, base: Environ, context: ConnectionContext) -> None:
+    def __init__(self, base: Environ, context: ConnectionContext, outer_path: str = "") -> None:
         self.template = base
         self.mount: str = base["SCRIPT_NAME"]
+        self.place = self.mount[len(_octets(outer_path)) :]
         self.head: RequestHead | None = None
         self.variables: dict[str, str] = {}
         inet = isinstance(context.address, tuple)
@@ -97,7 +99,7 @@ def template(
         name, port = "localhost", "443" if context.protocol == "https" else "80"
     environ: Environ = {
         "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": root_path.encode("utf-8").decode("latin-1"),
+        "SCRIPT_NAME": _octets(root_path),
         "PATH_INFO": "/",
         "QUERY_STRING": "",
         "REQUEST_URI": "/",
@@ -131,7 +133,7 @@ def build(peer: Peer, exchange: Exchange) -> Environ:
     if head is not peer.head:
         if peer.head is None or head.fields is not peer.head.fields:
             peer.variables = field_variables(head.fields)
-        _set_line(peer.variables, head.line, peer.mount)
+        _set_line(peer.variables, head.line, peer)
         peer.head = head
     environ |= peer.variables
     context = exchange.context
@@ -143,13 +145,16 @@ def build(peer: Peer, exchange: Exchange) -> Environ:
     return environ
 
 
-def _set_line(variables: dict[str, str], line: RequestLine, mount: str) -> None:
+def _set_line(variables: dict[str, str], line: RequestLine, peer: Peer) -> None:
     path = line.path
     if b"%" in path:
         path = unquote_to_bytes(path)
     info = path.decode("latin-1")
-    if mount and info.startswith(mount) and info[len(mount) : len(mount) + 1] in {"", "/"}:
-        info = info[len(mount) :]  # the proxy in front has not taken it off
+    if peer.mount:
+        for root in (peer.mount, peer.place):  # the proxy in front has taken off nothing, or what is before the place
+            if info.startswith(root) and info[len(root) : len(root) + 1] in {"", "/"}:
+                info = info[len(root) :]
+                break
     variables["REQUEST_METHOD"] = line.method_text
     variables["PATH_INFO"] = info
     variables["QUERY_STRING"] = line.query.decode("latin-1")
@@ -212,6 +217,11 @@ def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
         environ.pop("HTTPS", None)
 
 
+def _octets(text: str) -> str:
+    """Return the UTF-8 octets of *text* as characters."""
+    return text.encode("utf-8").decode("latin-1")
+
+
 # The parts of a distinguished name as mod_ssl abbreviates them.
 _DN = {
     "commonName": "CN",
@@ -253,16 +263,11 @@ def ssl_variables(tls: ssl.SSLObject) -> Environ:
 
 
 def _add_name(environ: Environ, key: str, name: tuple[tuple[tuple[str, str], ...], ...]) -> None:
-    parts = [(_DN.get(kind, kind), _latin1(value)) for group in name for kind, value in group]
+    parts = [(_DN.get(kind, kind), _octets(value)) for group in name for kind, value in group]
     # RFC 4514: from the last to the first; what would end a part is escaped.
     environ[key] = ",".join(f"{kind}={_escaped(value)}" for kind, value in reversed(parts))
     for kind, value in parts:
         environ.setdefault(f"{key}_{kind}", value)
-
-
-def _latin1(text: str) -> str:
-    """Return the UTF-8 octets of *text* as characters."""
-    return text.encode("utf-8").decode("latin-1")
 
 
 def _escaped(value: str) -> str:
