@@ -79,7 +79,7 @@ class IOStream(asyncio.Protocol):
         self._given = False  # a server makes the transport
         self._connected = False  # the socket was when the transport was asked for
         self._ready: asyncio.Future[Any] | None = None  # of connect, or of wait_for_handshake
-        self._unsent: list[bytes] = []  # written before there was a transport
+        self._write_buffer: list[bytes] = []  # written before there was a transport
         self._flushed: deque[asyncio.Future[None]] = deque()
         self._close_callback: Callable[[], object] | None = None
 
@@ -159,8 +159,10 @@ class IOStream(asyncio.Protocol):
         if size >= 0:
             self._satisfy(read, size)
         elif len(self._buffer) > self.max_buffer_size:
-            gen_log.error("Reached maximum read buffer size of %d bytes", self.max_buffer_size)
-            self.close(StreamBufferFullError(f"Reached maximum read buffer size of {self.max_buffer_size} bytes"))
+            error = StreamBufferFullError(f"Reached maximum read buffer size of {self.max_buffer_size} bytes")
+            gen_log.error("%s", error)
+            gen_log.warning("error on read: %s", error)  # a second record, which programs look for
+            self.close(error)
 
     def _satisfy(self, read: Read, size: int) -> None:
         self._read = None
@@ -206,10 +208,12 @@ class IOStream(asyncio.Protocol):
                 raise StreamBufferFullError(
                     f"Reached maximum write buffer size: {waiting} bytes, limit {self.max_write_buffer_size}"
                 )
+        if data.__class__ is not bytes:
+            data = bytes(data)  # the caller may change his, and asyncio's transports keep a view of it
         future = self._loop.create_future()
         lender = self._lender
         if lender is not None:
-            lender.write(bytes(data))
+            lender.write(data)
             if lender.write_paused:
                 future = lender.writable()
                 future.add_done_callback(_forget_error)
@@ -218,7 +222,7 @@ class IOStream(asyncio.Protocol):
             return future
         if self._transport is None:
             if data:
-                self._unsent.append(bytes(data))
+                self._write_buffer.append(data)
             self._start()
         elif data:
             self._transport.write(data)
@@ -235,7 +239,7 @@ class IOStream(asyncio.Protocol):
 
     def _waiting_bytes(self) -> int:
         if self._transport is None:
-            return sum(map(len, self._unsent))
+            return sum(map(len, self._write_buffer))
         return self._transport.get_write_buffer_size()
 
     # ------------------------------------------------------------------ closing
@@ -264,7 +268,7 @@ class IOStream(asyncio.Protocol):
             pass  # the transport is closed when it comes
         elif self._starter is None:
             self.socket.close()
-        elif not (self._connected and self._unsent):  # else it is sent when the transport is there
+        elif not (self._connected and self._write_buffer):  # else it is sent when the transport is there
             self._starter.cancel()
             self._starter.add_done_callback(self._close_socket)
         self._end()
@@ -405,7 +409,7 @@ class IOStream(asyncio.Protocol):
     def _attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # so that resume_writing means: everything was sent
-        unsent, self._unsent = self._unsent, []
+        unsent, self._write_buffer = self._write_buffer, []
         if unsent:
             transport.write(b"".join(unsent))
         if self._closed:

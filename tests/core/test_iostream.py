@@ -146,7 +146,10 @@ async def test_more_than_max_buffer_size(caplog: pytest.LogCaptureFixture) -> No
         with pytest.raises(StreamClosedError) as caught:
             await future
         assert isinstance(caught.value.real_error, StreamBufferFullError)
-    assert "1000 bytes" in caplog.text
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("ERROR", "Reached maximum read buffer size of 1000 bytes"),
+        ("WARNING", "error on read: Reached maximum read buffer size of 1000 bytes"),
+    ]
 
 
 async def test_reading_ahead_is_bounded() -> None:
@@ -257,6 +260,17 @@ async def test_writes_are_done_in_order_when_everything_has_left() -> None:
         mutable = bytearray(b"abc")
         await stream.write(memoryview(mutable))
         assert await peer.read_bytes(3) == b"abc"
+
+
+async def test_what_was_written_is_no_longer_the_callers() -> None:
+    async with pair() as (stream, peer):
+        await stream.read_bytes(0)
+        data = bytearray(b"x" * 3_000_000)
+        stream.write(data)
+        assert stream.writing()
+        data[:] = b"y" * 3_000_000
+        data.clear()  # a BufferError if anybody had a view of it
+        assert await peer.read_bytes(3_000_000) == b"x" * 3_000_000
 
 
 async def test_max_write_buffer_size() -> None:
