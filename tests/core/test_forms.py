@@ -5,9 +5,10 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -113,9 +114,31 @@ def test_any_octets_come_back(pairs: list[tuple[bytes, bytes]]) -> None:
     assert forms.parse_query(query) == expected
 
 
-@given(st.binary())
-def test_any_query_can_be_read(query: bytes) -> None:
-    forms.parse_query(query)
+@given(st.one_of(st.binary(), st.text("%+&=;aF0\xe9").map(lambda text: text.encode("latin-1"))))
+def test_a_query_is_read_as_the_standard_library_reads_it(query: bytes) -> None:
+    expected: Arguments = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"):
+        expected.setdefault(name, []).append(value.encode("latin-1"))
+    assert forms.parse_query(query) == expected
+
+
+@pytest.mark.parametrize("value", [b"%41" * 50, b"%" * 50, b"%4" * 50, b"%%41%4%414" * 10, b"a%zz%e9%" * 10])
+@pytest.mark.parametrize("piece", range(3, 12))
+def test_a_long_value_is_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch, value: bytes, piece: int) -> None:
+    monkeypatch.setattr(forms, "_PIECE", piece)
+    assert forms.parse_query(b"a=" + value) == {"a": [unquote_to_bytes(value)]}
+
+
+@pytest.mark.parametrize("octets", [b"%", b"%4", b"%41", b"%41a", b"+"])
+def test_a_percent_encoded_value_costs_little_memory(octets: bytes) -> None:
+    query = b"a=" + octets * (300_000 // len(octets))
+    tracemalloc.start()
+    try:
+        forms.parse_query(query)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(query)
 
 
 def test_text_outside_latin_1_is_no_query() -> None:
@@ -135,10 +158,10 @@ def test_more_arguments_than_allowed(body: bytes) -> None:
 
 
 def test_arguments_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def parse_qsl(*args: object, **kwargs: object) -> None:
-        raise AssertionError
+    def decoded(octets: bytes) -> bytes:
+        raise AssertionError(octets)
 
-    monkeypatch.setattr(forms, "parse_qsl", parse_qsl)
+    monkeypatch.setattr(forms, "_decoded", decoded)
     refused(URLENCODED, b"&" * 1000)
 
 
@@ -200,6 +223,15 @@ def test_unusual_boundaries(boundary: str) -> None:
     line = b"--" + boundary.encode()
     body = b"\r\n".join([line, ARGUMENT, line, FILE, line + b"--", b""])
     assert parsed(f"multipart/form-data; boundary={boundary}", body) == ({"a": [b"1"]}, {"f": [UPLOAD]})
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_boundary_longer_than_any_is_refused(quote: str) -> None:
+    """Patterns are made of it and kept for a while: long ones would cost milliseconds and megabytes."""
+    boundary = "x" * 71
+    body = b"\r\n".join([b"--" + boundary.encode(), ARGUMENT, b"--" + boundary.encode() + b"--", b""])
+    error = refused(f"multipart/form-data; boundary={quote}{boundary}{quote}", body)
+    assert error == "Invalid multipart/form-data: boundary of 71 bytes, limit 70"
 
 
 # --- multipart/form-data ----------------------------------------------------------------------------------------------
