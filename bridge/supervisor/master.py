@@ -147,7 +147,9 @@ class Master:
                 patience = self._next_event()
                 before = time.monotonic()
                 for key, _ in self._selector.select(patience):
-                    if key.fileobj in self._selector.get_map():
+                    # What came before it may have closed it: a signal that a worker has ended closes its line. By its
+                    # number, since a closed line has none to be found by.
+                    if self._selector.get_map().get(key.fd) is key:
                         key.data()
                 if patience is not None and time.monotonic() - before > patience + 1.0:
                     self._crew.forgive()  # this process itself stood still, as everything on a suspended machine
@@ -276,8 +278,8 @@ class Master:
             return
         reason = worker.reason or how
         if worker.state == STARTING and not self._booted and not self._patient:
-            announce(f"bridge: {reason}")
-            self._end_all(worker.code or (code if code > 0 else TARGET_FAILED))
+            announce(f"bridge: {worker.reason or f'worker {worker.slot} {how} before it could serve'}")
+            self._end_all(worker.code or TARGET_FAILED)
             return
         if worker.state == STARTING and self._previous is not None:
             gen_log.error("Reload failed, the old workers go on: %s", reason)
