@@ -66,7 +66,7 @@ class HTTP1ServerConnection(ServerConnection):
         context: ConnectionContext,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
-        on_end: Callable[[ServerConnection], None] | None = None,
+        on_end: Callable[[ServerConnection, bool], Callable[[], None]] | None = None,
     ) -> HTTP1ServerConnection:
         """Return the protocol of a connection that a server has accepted."""
         self = cls.__new__(cls)

@@ -16,7 +16,7 @@ from bridge.core.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from bridge.core.iostream import IOStream
 from bridge.core.legacyconnection import HTTPConnection
 from bridge.core.parameters import ConnectionParameters
-from bridge.core.serverconnection import ServerConnection
+from bridge.core.serverconnection import ServerConnection, nothing
 from bridge.core.tcpserver import TCPServer, is_loop
 from bridge.core.tls import SSLOptions
 from bridge.core.translate import DelegateAdapter, adapt
@@ -109,6 +109,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 late_limit=not native,
             )
         self.params = params
+        self._connection_type = HTTP1ServerConnection
+        if params.timed or params.request_ids is not None:
+            from bridge.core.observed import connection_type
+
+            self._connection_type = connection_type(params)
         self.conn_params = HTTP1ConnectionParameters.of(params, decompress=decompress_request)
         self._server_name = server_name
         self._date_header = date_header
@@ -121,6 +126,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
         self._connections: set[ServerConnection] = set()
+        self._taken = 0  # connections that another protocol has taken over
         self._all_closed: asyncio.Event | None = None
         self._draining = False
 
@@ -145,11 +151,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     # ------------------------------------------------------------------ connections
 
     def connection_count(self) -> int:
-        """Return how many connections are open or in their TLS handshake."""
+        """Return how many connections are open or in their TLS handshake; WebSockets and other detached ones count."""
         starting = len(self._starting)
         if type(self).handle_stream is HTTPServer.handle_stream:
             starting -= self._met  # those are among the connections
-        return starting + len(self._connections)
+        return starting + len(self._connections) + self._taken
 
     def handle_stream(self, stream: IOStream, address: Any) -> Any:
         """Serve HTTP on *stream*, whose TLS handshake may be still to come.
@@ -188,18 +194,28 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         except OSError:
             local = None
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
-        connection = HTTP1ServerConnection.accepted(self._delegate, self.params, context, clock, loop, self._ended)
+        connection = self._connection_type.accepted(self._delegate, self.params, context, clock, loop, self._ended)
         if self._draining:
             connection.closing = True
         self._connections.add(connection)
         return connection
 
-    def _ended(self, connection: ServerConnection) -> None:
+    def _ended(self, connection: ServerConnection, taken: bool) -> Callable[[], None]:
         self._connections.discard(connection)
-        if self._full:
-            self._connection_ended()
         if self._all_closed is not None and not self._connections:
             self._all_closed.set()
+        if taken:
+            self._taken += 1
+            return self._taken_ended
+        if self._full:
+            self._connection_ended()
+        return nothing
+
+    def _taken_ended(self) -> None:
+        """The transport of a connection that is no longer HTTP's is gone."""
+        self._taken -= 1
+        if self._full:
+            self._connection_ended()
 
     async def close_all_connections(self) -> None:
         """Close every connection at once, requests in flight included, and wait until they have ended.

@@ -82,6 +82,7 @@ class IOStream(asyncio.Protocol):
         self._write_buffer: list[bytes] = []  # written before there was a transport
         self._flushed: deque[asyncio.Future[None]] = deque()
         self._close_callback: Callable[[], object] | None = None
+        self._gone: Callable[[], None] | None = None  # to be called when the transport is gone
 
     @property
     def io_loop(self) -> Any:
@@ -394,6 +395,7 @@ class IOStream(asyncio.Protocol):
         self.socket.close()
         if not self._closed:
             self._end()
+        self._tell_gone()
 
     # ------------------------------------------------------------------ called by the transport
 
@@ -436,6 +438,12 @@ class IOStream(asyncio.Protocol):
         if not self._closed:
             self._end()
         self._transport = None
+        self._tell_gone()
+
+    def _tell_gone(self) -> None:
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
 
     def resume_writing(self) -> None:
         """Everything was sent."""
@@ -485,9 +493,16 @@ class IOStream(asyncio.Protocol):
         transport.set_protocol(connection)
         return transport, rest
 
-    def take_back(self, transport: asyncio.Transport, rest: bytes) -> None:
-        """Own the transport, which a connection has lent, and what it received and did not read."""
+    def take_back(self, transport: asyncio.Transport, rest: bytes, gone: Callable[[], None]) -> None:
+        """Own the transport, which a connection has lent, and what it received and did not read.
+
+        Args:
+            transport: The transport.
+            rest: What was received.
+            gone: Called when the transport is gone.
+        """
         self._lender = None
+        self._gone = gone
         self._attach(transport)
         if rest:
             self.data_received(rest)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bridge.core.context import ConnectionContext
     from bridge.core.delegates import ConnectionDelegate
 
-__all__ = ["ServerConnection"]
+__all__ = ["ServerConnection", "nothing"]
 
 # Unread content up to this size (bytes) is read and dropped so that the connection can go on (RFC 9112 section 9.3).
 _DRAIN_MAX = 65536
@@ -45,6 +45,9 @@ class ServerConnection(EndingConnection):
     Attributes:
         delegate: Starts the exchanges.
         delegate_data: Whatever the delegate wants to keep for this connection.
+
+    Its ``on_end`` is called once, when HTTP has ended, and told whether another protocol goes on. It returns what is to
+    be called when that one's transport is gone.
     """
 
     __slots__ = (
@@ -69,7 +72,7 @@ class ServerConnection(EndingConnection):
         context: ConnectionContext,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
-        on_end: Callable[[ServerConnection], None] | None = None,
+        on_end: Callable[[ServerConnection, bool], Callable[[], None]] | None = None,
     ) -> None:
         super().__init__(params, context, clock, loop)
         self.delegate = delegate
@@ -143,7 +146,7 @@ class ServerConnection(EndingConnection):
         self._lose()
         self.transport = None
         if self._on_end is not None:
-            self._on_end(self)
+            self._on_end(self, False)
             self._on_end = None
         if started:
             try:
@@ -487,10 +490,17 @@ class ServerConnection(EndingConnection):
         if delegate is not None:
             self._tell_closed(exchange, delegate)
 
-    def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+    def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]:
         """Give the transport, and the bytes received but not read, to another protocol (RFC 9110 section 7.8).
 
-        The connection is over as far as HTTP is concerned.
+        The connection is over as far as HTTP is concerned. The server counts it all the same until it is told that the
+        transport has ended.
+
+        Returns:
+            The transport; the bytes; what to call, once, when the transport is gone.
+
+        Raises:
+            ConnectionGone: The connection has ended.
         """
         transport = self.transport
         if transport is None:
@@ -504,8 +514,13 @@ class ServerConnection(EndingConnection):
         self.exchange = None
         if exchange is not None:
             self._end_unfinished(exchange)
+        on_end, self._on_end = self._on_end, None
         self.connection_lost(None)
-        return transport, rest
+        return transport, rest, nothing if on_end is None else on_end(self, True)
+
+
+def nothing() -> None:
+    """Stand in for what is to be called when a transport is gone."""
 
 
 def _pass_on_eof(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:

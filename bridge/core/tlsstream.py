@@ -57,6 +57,7 @@ class SSLIOStream(IOStream):
             assert transport is not None and isinstance(self._options, ssl.SSLContext)
             stream._transport = None
             stream._closed = True
+            self._gone, stream._gone = stream._gone, None
             upgraded = await self._loop.start_tls(
                 transport, self, self._options, server_side=server_side, server_hostname=server_hostname
             )

@@ -92,6 +92,7 @@ class WebSocketConnection(WriteSide):
         "_blocked",
         "_closed",
         "_discarded",
+        "_gone",
         "_heard",
         "_held",
         "_lost",
@@ -120,6 +121,7 @@ class WebSocketConnection(WriteSide):
     encode_text: Callable[[str], bytes]
     encode_binary: Callable[[bytes], bytes]
     write_frame: Callable[[bytes], None]
+    _gone: Callable[[], None]
 
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
         connection = exchange.server_connection
@@ -182,7 +184,7 @@ class WebSocketConnection(WriteSide):
         exchange.send(b"", True)
         self = cls(exchange, handshake, options)
         self.write_paused = connection.write_paused
-        self.transport, rest = connection.take_transport(self)
+        self.transport, rest, self._gone = connection.take_transport(self)
         self.write_frame = self.transport.write
         self.clock.shorten(options.ping_interval)
         self.clock.shorten(options.ping_timeout)
@@ -319,6 +321,7 @@ class WebSocketConnection(WriteSide):
             self._tell_end()
         else:
             self._lose(ABNORMAL, "")
+        self._gone()
         if self.on_lost is not None:
             self.on_lost(self)
             self.on_lost = None

@@ -795,6 +795,26 @@ async def test_a_websocket_opened_while_the_server_stops() -> None:
             assert client.close_code == 1001
 
 
+async def test_websockets_count_among_the_connections() -> None:
+    async with served(echo) as server:
+        server.http.max_connections = 2
+        async with dialled(server.port) as one, dialled(server.port) as two:
+            await one.send("1")
+            await two.send("2")
+            assert (await one.recv(), await two.recv()) == ("1", "2")
+            assert (len(server.http.connections), server.http.connection_count()) == (0, 2)
+            async with connect(server.port) as third:
+                third.send(b"GET / HTTP/1.1\r\nHost:\r\nbad\r\n\r\n")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):  # that nothing happens can only be waited for
+                        await third.reader.read(1)
+                await one.close()
+                assert (await third.head())[0] == 400
+        async with asyncio.timeout(5):
+            while server.http.connection_count():
+                await asyncio.sleep(0.001)
+
+
 def test_the_clients_are_others() -> None:
     """The key of the raw client is the RFC's; the library's are made by it."""
     assert base64.b64decode(KEY) == b"the sample nonce"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import re
 import signal
 import socket
@@ -11,10 +12,13 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trustme
+from support.loops import both_loops
+from support.serving import until
 from support.wsgi import serving
 
 from bridge.adapters.wsgi import sockets
@@ -63,8 +67,48 @@ async def test_an_echo(tls) -> None:
         large = b"x" * 3_000_000
         writer.write(large)
         assert await asyncio.wait_for(reader.readexactly(len(large)), 10) == large.upper()
+        assert not served.server.connections  # HTTP is over; the drain does not wait for it
+        assert served.server.connection_count() == 1
         writer.close()
-        assert served.server.connection_count() == 0  # HTTP is over; the drain does not wait for it
+        await until(lambda: served.server.connection_count() == 0)
+
+
+@both_loops
+async def test_no_descriptor_is_left(monkeypatch, caplog) -> None:
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(sockets.os, "dup", none_left)
+    monkeypatch.setattr(sockets.socket, "socketpair", none_left)
+    async with serving(echo) as served:
+        reader, writer = await served.connect()
+        writer.write(UPGRADE)
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await until(lambda: served.server.connection_count() == 0)
+    assert "Too many open files" in caplog.text
+
+
+@both_loops
+async def test_a_connection_that_was_taken_counts_until_it_is_closed() -> None:
+    go_on = threading.Event()
+
+    def app(environ, start_response):
+        environ["werkzeug.socket"].sendall(SWITCH)
+        assert go_on.wait(5)
+        return []
+
+    async with serving(app) as served:
+        reader, writer = await served.connect()
+        writer.write(UPGRADE)
+        assert await asyncio.wait_for(reader.readexactly(len(SWITCH)), 5) == SWITCH
+        await asyncio.sleep(0.02)  # the loop's own transport has ended by now, where there is a duplicate
+        assert served.server.connection_count() == 1
+        go_on.set()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await until(lambda: served.server.connection_count() == 0)
 
 
 async def test_bytes_that_came_with_the_request_are_not_lost(tls) -> None:

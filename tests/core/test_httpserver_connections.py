@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from typing import Any
 
 import pytest
+import trustme
 from support.echo import Echo
 from support.loops import both_loops
 from support.responses import read_responses
@@ -167,6 +169,88 @@ async def test_max_connections_counts_every_connection_once() -> None:
             assert server.connection_count() <= 4
         for client in clients[5:]:
             client.close()
+
+
+class Detaching(Echo):
+    """Gives the connection to a stream, or answers if the target says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: list[Any] = []
+
+    def start_exchange(self, exchange: Any) -> Any:
+        if exchange.head.target == b"/":
+            return super().start_exchange(exchange)
+        self.started += 1
+        self.streams.append(exchange.detach())
+        return NOBODY
+
+
+@both_loops
+async def test_connections_that_were_detached_count_until_they_end() -> None:
+    delegate = Detaching()
+    detach = GET.replace(b"/ ", b"/stream ", 1)
+    async with serving(delegate) as server:
+        server.max_connections = 2
+        async with await Client.connect(server) as one, await Client.connect(server) as two:
+            for client in (one, two):
+                await client.send(detach)
+            await until(lambda: len(delegate.streams) == 2)
+            assert (len(server.connections), server.connection_count()) == (0, 2)
+            async with await Client.connect(server) as third:
+                await third.send(GET)
+                await asyncio.sleep(0.05)  # that nothing happens can only be waited for
+                assert delegate.started == 2
+                delegate.streams[0].close()
+                await third.read(b"GET /|")
+                assert server.connection_count() == 2
+            await until(lambda: server.connection_count() == 1)
+        await until(lambda: server.connection_count() == 0)
+
+
+@pytest.fixture(scope="module")
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@both_loops
+async def test_a_detached_connection_that_changes_to_tls_counts_once(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    delegate = Detaching()
+    async with serving(delegate) as server, await Client.connect(server) as client:
+        await client.send(GET.replace(b"/ ", b"/stream ", 1))
+        await until(lambda: len(delegate.streams) == 1)
+        future = delegate.streams[0].start_tls(True, tls_contexts[0])
+        reader, writer = await asyncio.open_connection(
+            sock=client._sock, ssl=tls_contexts[1], server_hostname="localhost"
+        )
+        stream = await future
+        assert server.connection_count() == 1
+        stream.write(b"secret")
+        assert await reader.readexactly(6) == b"secret"
+        writer.close()
+        await until(lambda: server.connection_count() == 0)
+
+
+async def test_a_detached_connection_that_fails_to_change_to_tls(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    # On asyncio's loop only: uvloop 0.23 never ends a start_tls() whose peer leaves.
+    delegate = Detaching()
+    async with serving(delegate) as server, await Client.connect(server) as client:
+        await client.send(GET.replace(b"/ ", b"/stream ", 1))
+        await until(lambda: len(delegate.streams) == 1)
+        future = delegate.streams[0].start_tls(True, tls_contexts[0])
+        client.close()
+        with pytest.raises(OSError):
+            await future
+        await until(lambda: server.connection_count() == 0)
 
 
 # ---------------------------------------------------------------------- the end

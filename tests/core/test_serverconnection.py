@@ -1199,8 +1199,9 @@ def test_another_protocol_gets_the_transport_and_what_was_received() -> None:
     with linked(Recorder(on_finish=switch)) as link:
         link.send(UPGRADE + b"first ")
         other = Other()
-        transport, rest = link.loop.call(link.connection.take_transport, other)
+        transport, rest, gone = link.loop.call(link.connection.take_transport, other)
         assert isinstance(transport, FakeTransport)
+        assert (gone, link.taken) == (link.note_gone, True)
         assert rest == b"first "
         link.send(b"second")
         assert other.data == b"second"
@@ -1221,7 +1222,7 @@ def test_the_transport_may_be_taken_in_the_middle_of_an_exchange() -> None:
     with linked(Recorder()) as link:
         link.send(GET + b"rest")
         other = Other()
-        _, rest = link.loop.call(link.connection.take_transport, other)
+        _, rest, _ = link.loop.call(link.connection.take_transport, other)
         assert rest == b"rest"
         with pytest.raises(ConnectionGone):
             link.told[0].exchange.send(b"x")
@@ -1234,7 +1235,7 @@ def test_much_that_was_received_before_is_handed_over_and_reading_goes_on() -> N
         assert not link.transport.is_reading()
         switch(link.told[0])
         other = Other()
-        _, rest = link.loop.call(link.connection.take_transport, other)
+        _, rest, _ = link.loop.call(link.connection.take_transport, other)
         assert len(rest) == 100000
         link.send(b"z")
         assert other.data == b"z"
@@ -1267,7 +1268,7 @@ def test_the_transport_may_be_taken_between_two_exchanges_and_may_stay_half_open
 
     with linked(Recorder()) as link:
         other = Patient()
-        _, rest = link.loop.call(link.connection.take_transport, other)
+        _, rest, _ = link.loop.call(link.connection.take_transport, other)
         assert rest == b""
         link.send(b"x")
         assert other.data == b"x"
@@ -1284,7 +1285,7 @@ def test_the_transport_may_be_taken_between_two_exchanges_and_may_stay_half_open
         link.send_eof()
         switch(link.told[0])
         other = Patient()
-        transport, _ = link.connection.take_transport(other)
+        transport, _, _ = link.connection.take_transport(other)
         transport.abort()
         link.loop.settle()
         assert other.calls == ["lost"]

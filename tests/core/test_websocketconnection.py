@@ -64,7 +64,15 @@ class Peer:
         self.clock = Clock(loop)
         self.delegate = Accepting(options or WebSocketOptions())
         context = ConnectionContext(("192.0.2.1", 1), socket.AF_INET, "http")
-        http = ServerConnection(self.delegate, ConnectionParameters(), context, self.clock, loop)
+        self.gone: list[bool] = []  # that the server was told of the end, and whether it was one
+        http = ServerConnection(
+            self.delegate,
+            ConnectionParameters(),
+            context,
+            self.clock,
+            loop,
+            lambda connection, taken: lambda: self.gone.append(self.transport.lost),
+        )
         self.transport = FakeTransport(loop, http, tls=tls)
         loop.settle()
 
@@ -99,7 +107,9 @@ def loop() -> Iterator[ManualLoop]:
 def peer(loop: ManualLoop) -> Iterator[Peer]:
     peer = Peer(loop)
     yield peer
+    loop.settle()
     assert peer.transport.faults == []
+    assert peer.gone == [True] * peer.transport.lost
 
 
 def test_messages_both_ways(peer: Peer) -> None:

@@ -122,9 +122,20 @@ class Link:
         )
         context = ConnectionContext(("192.0.2.1", 4000), socket.AF_INET, "https" if tls else "http", ("192.0.2.2", 80))
         self.ended: list[ServerConnection] = []
-        self.connection = ServerConnection(delegate, params, context, self.clock, self.loop, self.ended.append)
+        self.taken = False  # another protocol has the transport, or had it
+        self.gone = 0  # how often that one has said that the transport is gone
+        self.connection = ServerConnection(delegate, params, context, self.clock, self.loop, self.note_end)
         self.transport = FakeTransport(self.loop, self.connection, tls=tls)
         self.loop.settle()
+
+    def note_end(self, connection: ServerConnection, taken: bool) -> Callable[[], None]:
+        self.ended.append(connection)
+        self.taken = taken
+        return self.note_gone
+
+    def note_gone(self) -> None:
+        assert self.taken and self.transport.lost
+        self.gone += 1
 
     # ------------------------------------------------------------------ the peer
 

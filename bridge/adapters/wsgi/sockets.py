@@ -11,8 +11,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from bridge.core.serverconnection import nothing
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ def detach(connection: ServerConnection) -> socket.socket:
 
     Raises:
         ConnectionGone: The connection has ended.
+        OSError: Too many files are open; the connection is gone then.
     """
     transport = connection.transport
     if transport is None:
@@ -78,16 +82,40 @@ def detach(connection: ServerConnection) -> socket.socket:
     # watched connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's are relayed.
     busy = busy or not isinstance(connection.loop, asyncio.SelectorEventLoop)
     outer = _Relay()
-    transport, rest = connection.take_transport(outer)
-    if not busy and not rest:
+    transport, rest, outer.gone = connection.take_transport(outer)
+    try:
+        if busy or rest:
+            near, far = socket.socketpair()
+            outer.start(transport, far, rest, connection.loop)
+            return near
         own = transport.get_extra_info("socket")
-        sock = socket.socket(fileno=os.dup(own.fileno()))
-        transport.abort()  # closes the loop's descriptor; the connection lives on in ours
-        sock.setblocking(True)
-        return sock
-    near, far = socket.socketpair()
-    outer.start(transport, far, rest, connection.loop)
-    return near
+        sock = _OwnSocket(fileno=os.dup(own.fileno()))
+    except OSError:  # no descriptor is left
+        transport.abort()
+        raise
+    sock.on_close = partial(_call_soon, connection.loop, outer.gone)
+    outer.gone = nothing
+    transport.abort()  # closes the loop's descriptor; the connection lives on in ours
+    sock.setblocking(True)
+    return sock
+
+
+class _OwnSocket(socket.socket):
+    """The connection itself in the application's hands; it tells when it is closed."""
+
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Close, in whatever thread."""
+        super().close()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop was closed: nobody counts any more
+        loop.call_soon_threadsafe(function)
 
 
 class _Relay(asyncio.Protocol):
@@ -96,6 +124,7 @@ class _Relay(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._other: _Relay | None = None
+        self.gone: Callable[[], None] = nothing  # called when the transport is gone
         self._ended = False  # nothing more will be received
         self._task: asyncio.Task[None] | None = None
 
@@ -147,6 +176,7 @@ class _Relay(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Close the other side when what was passed on is sent."""
         self._transport = None
+        self.gone()
         if self._other is not None and self._other._transport is not None:
             self._other._transport.close()
 
