@@ -5,7 +5,8 @@ PYTHON ?= python3
 # Not "?=": some shells export HOST as the name of the machine. `make run HOST=0.0.0.0` sets it.
 HOST = 127.0.0.1
 PORT = 8000
-# S: a benchmark scenario. A: more arguments for pytest, for instance A='-k head -x'.
+# S: benchmark scenarios, by their names or how these begin. A: more arguments for pytest or the benchmarks, for
+# instance A='-k head -x' or A='--rounds 5'.
 S =
 A =
 
@@ -41,11 +42,11 @@ format: $(DEV) ## format the code and repair what can be repaired
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH) ## measure bridge beside other servers (S= one scenario)
-	@exec $(PY) -m benchmarks $(S)
+bench: $(BENCH) ## measure bridge beside other servers, about 30 minutes, into docs/benchmarks (S= only these scenarios)
+	@exec $(PY) -m benchmarks --publish $(S) $(A)
 
 profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
-	@exec $(PY) -m benchmarks.profile $(S)
+	@exec $(PY) -m benchmarks.profile $(S) $(A)
 
 docs: $(DEV) ## write docs/options.md from the table of settings
 	@$(PY) -m bridge.settings_docs > docs/options.md

@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,16 @@ from typing import Any
 from benchmarks.machine import choose_cores, describe, version
 from benchmarks.measure import Settings, choose_generator, load_command, run_round
 from benchmarks.process import ROOT, BenchmarkError, Certificate
-from benchmarks.report import COLUMNS, markdown
+from benchmarks.report import Record, markdown
+from benchmarks.results import disturbed_names, publish, save, without_paths
 from benchmarks.scenarios import SCENARIOS, Scenario, select
 from benchmarks.servers import SERVERS, command_of
+from benchmarks.verdicts import COLUMNS, LOADS
 
 LOCK_LIMIT = 900.0  # seconds to wait for another run on this machine
+START_ROUNDS = 3  # starts for each round of a load: they are short, and differ more
+# Seconds that a round of each kind takes beside the load and the warm-up, as measured; only for the estimate.
+OVERHEAD = {"load": 1.0, "rate": 1.0, "idle": 5.0, "slow": 8.0, "start": 0.6}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -33,7 +39,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="a name or its beginning; default: all")
     parser.add_argument("--list", action="store_true", help="list the scenarios with their servers and end")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each server (default: 5)")
+    parser.add_argument("--publish", action="store_true", help="write results, report and plots to docs/benchmarks")
+    parser.add_argument("--disturbed", action="store_true", help="the scenarios whose published results are marked")
+    parser.add_argument("--render", action="store_true", help="only make report and plots again from kept results")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (default: 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a load, at most 60 (default: 3)")
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds of load before each (default: 1)")
     parser.add_argument("--servers", help="comma-separated; NAME+OPTION adds an option to the server's command")
@@ -48,6 +57,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--seconds and --warm-up: at most 60")
     if options.connections is not None and not 1 <= options.connections <= 10_000:
         parser.error("--connections: 1 to 10000")
+    if options.publish and (options.servers or options.connections):
+        parser.error("--publish measures all servers of a scenario as it is: no --servers, no --connections")
+    if options.disturbed:
+        options.scenarios += disturbed_names()
+        if not options.scenarios:
+            parser.exit(0, "no published result is marked as disturbed\n")
     try:
         options.scenarios = select(options.scenarios)
     except LookupError as error:
@@ -91,6 +106,7 @@ def run_scenario(scenario: Scenario, servers: list[str], rounds: int, settings: 
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
     key, title, form = COLUMNS[scenario.kind][0]
     if scenario.kind == "start":  # once unmeasured: the first start compiles modules and fills the page cache
+        rounds *= START_ROUNDS
         for name in servers:
             attempt(name, scenario, settings)
     for number in range(rounds):
@@ -102,7 +118,8 @@ def run_scenario(scenario: Scenario, servers: list[str], rounds: int, settings: 
             say(f"{scenario.name} round {number + 1}/{rounds} {name}: {told}")
     prefix = f"taskset -c {settings.server_core} " if settings.cores else ""
     load_prefix = f"taskset -c {settings.load_core} " if settings.cores else ""
-    load = shlex.join(load_command(scenario, settings, "PORT", settings.seconds)) if scenario.kind == "load" else ""
+    loaded = scenario.kind in LOADS
+    load = shlex.join(load_command(scenario, settings, "PORT", settings.seconds)) if loaded else ""
     return {
         "name": scenario.name,
         "title": scenario.title,
@@ -115,12 +132,22 @@ def run_scenario(scenario: Scenario, servers: list[str], rounds: int, settings: 
     }
 
 
+def minutes(options: argparse.Namespace) -> float:
+    """Return about how long the run will take."""
+    total = 0.0
+    for scenario in options.scenarios:
+        load = options.seconds + options.warm_up if scenario.kind in LOADS else 0.0
+        rounds = options.rounds * (START_ROUNDS if scenario.kind == "start" else 1)
+        total += (load + OVERHEAD[scenario.kind]) * rounds * len(scenario.choose(options.servers))
+    return total / 60
+
+
 def attempt(name: str, scenario: Scenario, settings: Settings) -> dict[str, Any]:
     """Run one round; a failure is an outcome too."""
     try:
         return dict(run_round(name, scenario, settings))
     except BenchmarkError as error:
-        return {"failure": str(error)}
+        return {"failure": without_paths(str(error))}
 
 
 def shown(command: list[str]) -> str:
@@ -132,26 +159,27 @@ def shown(command: list[str]) -> str:
     return text
 
 
-def versions(names: list[str]) -> dict[str, str]:
-    """Return the versions of all distributions behind *names*, and the generator's."""
-    found = {}
-    for name in names:
-        for distribution in SERVERS[name.partition("+")[0]].distributions:
-            found[distribution] = version(distribution) or "not installed"
+def versions(scenario: Scenario, servers: list[str], bridge: str) -> dict[str, str]:
+    """Return the versions of all distributions that take part in a scenario."""
+    names = [name for server in servers for name in SERVERS[server.partition("+")[0]].distributions]
+    found = {name: version(name) or "not installed" for name in dict.fromkeys([*names, *scenario.uses])}
     if "bridge" in found:
-        found["bridge"] = f"working copy {commit()}"
+        found["bridge"] = bridge
+    if scenario.target.tls:
+        found["OpenSSL"] = ssl.OPENSSL_VERSION.removeprefix("OpenSSL ").partition(" ")[0]
     return found
 
 
 def commit() -> str:
-    """Return the working copy's commit, marked when files differ from it."""
+    """Return the working copy's commit, and whether bridge differs from it."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        described, changed = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "bridge"])
         )
     except (OSError, subprocess.SubprocessError):
-        return "no commit known"
-    return described.stdout.strip()
+        return "of no known commit"
+    return f"at commit {described.strip()}{', changed' if changed.strip() else ''}"
 
 
 def generator_words(generator: str) -> str:
@@ -167,58 +195,86 @@ def list_scenarios() -> None:
         print(f"{scenario.name:16} {scenario.title}\n{'':16} {', '.join(scenario.servers)}")
 
 
+def conditions(options: argparse.Namespace, arguments: list[str], settings: Settings) -> dict[str, Any]:
+    """Return what a report says about the run as a whole."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "warm_up": options.warm_up,
+        "pinned": "The server has one core, the load another." if settings.cores else "Nothing is pinned to a core.",
+        "generator": generator_words(settings.generator),
+        "arguments": [without_paths(argument) for argument in arguments],
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; 1 when any round failed."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     if options.list:
         list_scenarios()
         return 0
+    if options.render:
+        return tell_published()
     # As Ctrl-C does: unwind, so that every child is ended on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    cores = choose_cores()
-    certificate = Certificate()
     generator = choose_generator(options.generator)
     if generator == "wrk" and not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; --generator own works without it")
-    settings = Settings(options.seconds, options.warm_up, options.connections, generator, cores, certificate)
-    outcome: dict[str, Any] = {
-        "machine": describe(),
-        "run": {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "rounds": options.rounds,
-            "seconds": options.seconds,
-            "warm_up": options.warm_up,
-            "pinned": "The server has one core, the load the other." if cores else "Nothing is pinned to a core.",
-            "generator": generator_words(generator),
-        },
-        "versions": {},
-        "scenarios": [],
-    }
-    used: list[str] = []
+    certificate = Certificate()
+    settings = Settings(options.seconds, options.warm_up, options.connections, generator, choose_cores(), certificate)
+    machine, run, bridge = describe(), conditions(options, arguments, settings), commit()
+    say(f"{len(options.scenarios)} scenarios, about {minutes(options):.0f} minutes")
+    records: list[Record] = []
     try:
         with alone():
             for scenario in options.scenarios:
                 servers = scenario.choose(options.servers)
-                used += servers
-                outcome["scenarios"].append(run_scenario(scenario, servers, options.rounds, settings))
+                outcome = run_scenario(scenario, servers, options.rounds, settings)
+                record = {"machine": machine, "run": run, "versions": versions(scenario, servers, bridge)}
+                records.append(record | {"scenario": outcome})
+                if options.publish:
+                    save(records[-1])
     except KeyboardInterrupt:
         say("interrupted; what was measured so far follows")
     finally:
         certificate.remove()
-    outcome["versions"] = versions(used)
-    write(outcome, options)
-    failed = any("failure" in one for s in outcome["scenarios"] for rounds in s["rounds"].values() for one in rounds)
-    return 1 if failed else 0
+    write(records, options)
+    if options.publish:
+        tell_published()
+    rounds = [one for record in records for each in record["scenario"]["rounds"].values() for one in each]
+    return 1 if any("failure" in one for one in rounds) else 0
 
 
-def write(outcome: dict[str, Any], options: argparse.Namespace) -> None:
+def write(records: list[Record], options: argparse.Namespace) -> None:
     """Write the report and, where asked for, the rounds."""
     if options.json:
+        outcome = {
+            "machine": records[0]["machine"] if records else {},
+            "run": records[0]["run"] if records else {},
+            "versions": {name: number for record in records for name, number in record["versions"].items()},
+            "scenarios": [record["scenario"] for record in records],
+        }
         options.json.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
+    if not records:
+        return
     if options.markdown:
-        options.markdown.write_text(markdown(outcome))
-    else:
-        print(markdown(outcome))
+        options.markdown.write_text(markdown(records))
+    elif not options.publish:
+        print(markdown(records))
+
+
+def tell_published() -> int:
+    """Make report and plots of all kept results, and say which of these ought to be repeated."""
+    written = publish()
+    for file in written:
+        say(f"wrote {file.relative_to(ROOT)}")
+    names = disturbed_names()
+    if names:
+        say(f"disturbed by other work: {', '.join(names)}")
+        say("repeat only these on a quiet machine: make bench S=--disturbed")
+    return 0 if written else 1
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def describe() -> dict[str, str]:
     return {
         "processor": model,
         "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "build": f"{platform.python_compiler()}, {'with' if optimised else 'without'} profile-guided optimisation",
     }

@@ -98,12 +98,12 @@ def load_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, f
         server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
         if settings.warm_up:
             run_load(scenario, settings, server.port, settings.warm_up)
-        core = settings.server_core
-        busy = busy_seconds(core) if core is not None else 0.0
+        busy, generator = [busy_seconds(core) for core in settings.cores or ()], children_cpu()
         cpu, began = server.cpu(), time.perf_counter()
         counted = run_load(scenario, settings, server.port, settings.seconds)
         used, elapsed = server.cpu() - cpu, time.perf_counter() - began
-        others = max(0.0, busy_seconds(core) - busy - used) / elapsed if core is not None else 0.0
+        own = [used, children_cpu() - generator]  # in the order of Settings.cores
+        worked = [busy_seconds(core) - before for core, before in zip(settings.cores or (), busy, strict=True)]
         server.check_alive()
         return {
             "cpu_us": microseconds_per_request(used, counted["requests"]),
@@ -111,9 +111,20 @@ def load_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, f
             "p50_ms": counted["p50"] * 1e3,
             "p99_ms": counted["p99"] * 1e3,
             "rss_mib": server.memory() / 2**20,
-            "others": others,
+            "others": others(worked, own, elapsed),
             "requests": counted["requests"],
         }
+
+
+def children_cpu() -> float:
+    """Return the user and system seconds of the children that have ended and were waited for: load generators."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def others(worked: list[float], own: list[float], elapsed: float) -> float:
+    """Return the largest part of a core that neither the server nor the load took; 0.0 where nothing is pinned."""
+    return max((max(0.0, busy - used) / elapsed for busy, used in zip(worked, own, strict=False)), default=0.0)
 
 
 def receive_answer(connection: socket.socket, size: int) -> None:
@@ -241,7 +252,7 @@ def start_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, 
         return {"cpu_ms": cpu * 1e3, "wall_ms": wall * 1e3, "rss_mib": server.memory() / 2**20}
 
 
-ROUNDS = {"load": load_round, "idle": memory_round, "slow": memory_round, "start": start_round}
+ROUNDS = {"load": load_round, "rate": load_round, "idle": memory_round, "slow": memory_round, "start": start_round}
 
 
 def run_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:

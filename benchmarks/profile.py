@@ -29,6 +29,7 @@ from benchmarks.measure import Settings, choose_generator, run_load
 from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess, child
 from benchmarks.scenarios import Scenario, select
 from benchmarks.servers import SERVERS
+from benchmarks.verdicts import LOADS
 
 Stack = tuple[tuple[str, str, int], ...]  # (function, file, line), outermost first
 
@@ -52,7 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.scenario = select([options.scenario])[0]
     except LookupError as error:
         parser.error(str(error.args[0]))
-    if options.scenario.kind != "load":
+    if options.scenario.kind not in LOADS:
         parser.error(f"{options.scenario.name} is no load")
     if options.server.partition("+")[0] not in SERVERS:
         parser.error(f"no server {options.server!r}; there are: {', '.join(SERVERS)}")

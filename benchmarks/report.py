@@ -1,44 +1,43 @@
-"""Write the outcome of a run as Markdown. Pure: a value in, text out."""
+"""Write the outcome of runs as Markdown. Pure: values in, text out.
+
+A record is what one scenario left: ``{"machine", "run", "versions", "scenario"}``. Records of several runs may stand in
+one report; what most of them share is said once, and a scenario that differs says in what.
+"""
 
 import math
+from collections import Counter
 from typing import Any
 
-from benchmarks.figures import Summary, ratio, summarise
+from benchmarks.figures import ratio
+from benchmarks.verdicts import (
+    COLUMNS,
+    FLOOR,
+    NOISE,
+    SPREAD,
+    best,
+    disturbed,
+    is_disturbed,
+    judge,
+    mains,
+    sentence,
+    summaries,
+)
 
-# kind -> (key, heading, format) of its figures; the first is the one that ratios are made of.
-COLUMNS: dict[str, list[tuple[str, str, str]]] = {
-    "load": [
-        ("cpu_us", "CPU µs per request", "{:.1f}"),
-        ("rate", "requests/s", "{:,.0f}"),
-        ("p50_ms", "p50 ms", "{:.2f}"),
-        ("p99_ms", "p99 ms", "{:.2f}"),
-        ("rss_mib", "RSS MiB", "{:.0f}"),
-    ],
-    "idle": [("kib", "KiB per connection", "{:.1f}"), ("rss_mib", "RSS MiB", "{:.0f}")],
-    "slow": [
-        ("kib", "KiB per connection", "{:.1f}"),
-        ("answer_ms", "a new client waits ms", "{:.0f}"),
-        ("rss_mib", "RSS MiB", "{:.0f}"),
-    ],
-    "start": [("cpu_ms", "CPU ms", "{:.0f}"), ("wall_ms", "time ms", "{:.0f}"), ("rss_mib", "RSS MiB", "{:.0f}")],
-}
-REFERENCES = ("bridge", "floor")
-NOISE = 0.05  # part of the server's core that other work may take before a row is marked
-
-
-def summaries(rounds: list[dict[str, Any]], kind: str) -> dict[str, Summary] | None:
-    """Return each figure over the rounds, None when a round failed or none was run."""
-    if not rounds or any("failure" in one for one in rounds):
-        return None
-    return {key: summarise([one[key] for one in rounds]) for key, _, _ in COLUMNS[kind]}
+Record = dict[str, Any]
+REFERENCES = ("bridge", FLOOR)
+MARK = (
+    f"¹ Other work took more than {NOISE:.0%} of a core in at least one round, or the rounds lie more than "
+    f"±{SPREAD:.0%} apart."
+)
 
 
 def cell(value: float, form: str) -> str:
     return form.format(value) if math.isfinite(value) else "never"
 
 
-def row(name: str, rounds: list[dict[str, Any]], kind: str, references: dict[str, float]) -> str:
-    """Return the row of one server."""
+def row(name: str, scenario: dict[str, Any], references: dict[str, float]) -> str:
+    """Return the row of one server; the best of a column is bold."""
+    rounds, kind = scenario["rounds"][name], scenario["kind"]
     figures = summaries(rounds, kind)
     columns = COLUMNS[kind]
     if figures is None:
@@ -46,39 +45,47 @@ def row(name: str, rounds: list[dict[str, Any]], kind: str, references: dict[str
         reason = failures[0].replace("|", "\\|") if failures else "not run"
         empty = " | " * (len(references) + len(columns) - 1)
         return f"| {name} | failed in {len(failures)} of {len(rounds)} rounds: {reason}{empty} |"
+
+    def shown(key: str, form: str) -> str:
+        text = cell(figures[key].median, form)
+        return f"**{text}**" if len(scenario["rounds"]) > 1 and name in best(scenario, key) else text
+
     main = figures[columns[0][0]]
-    noisy = max((one.get("others", 0.0) for one in rounds), default=0.0) > NOISE
-    cells = [f"{name}{' ¹' if noisy else ''}", f"{cell(main.median, columns[0][2])} ±{main.spread * 100:.0f} %"]
+    cells = [
+        f"{name}{' ¹' if disturbed(rounds, kind) else ''}",
+        f"{shown(columns[0][0], columns[0][2])} ±{main.spread * 100:.0f} %",
+    ]
     for reference in references.values():
         times = ratio(main.median, reference)
         cells.append("-" if times is None else f"{times:.2f}")
-    cells += [cell(figures[key].median, form) for key, _, form in columns[1:]]
+    cells += [shown(key, form) for key, _, form in columns[1:]]
     return "| " + " | ".join(cells) + " |"
 
 
-def scenario_table(scenario: dict[str, Any]) -> list[str]:
-    """Return one scenario: title, table, notes, commands."""
-    kind = scenario["kind"]
-    columns = COLUMNS[kind]
-    references = {}
-    for reference in REFERENCES:
-        figures = summaries(scenario["rounds"].get(reference, []), kind)
-        if figures is not None:
-            references[reference] = figures[columns[0][0]].median
+def scenario_section(scenario: dict[str, Any], apart: str = "") -> list[str]:
+    """Return one scenario: title, verdict, table, notes, commands; *apart* tells what was otherwise than elsewhere."""
+    columns = COLUMNS[scenario["kind"]]
+    medians = {name: figure.median for name, figure in mains(scenario).items()}
+    references = {name: medians[name] for name in REFERENCES if name in medians}
     headings = [
         "server",
         columns[0][1],
         *(f"to {name}" for name in references),
         *(title for _, title, _ in columns[1:]),
     ]
-    lines = [f"## {scenario['name']}: {scenario['title']}", "", "| " + " | ".join(headings) + " |"]
-    lines.append("|---|" + "---:|" * (len(headings) - 1))
-    lines += [row(name, rounds, kind, references) for name, rounds in scenario["rounds"].items()]
+    lines = [f"## {scenario['name']}: {scenario['title']}", ""]
+    verdict = sentence(scenario)
+    if verdict:
+        lines += [f"**{verdict}**", ""]
+    lines += ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]
+    lines += [row(name, scenario, references) for name in scenario["rounds"]]
     lines.append("")
-    if any(one.get("others", 0.0) > NOISE for rounds in scenario["rounds"].values() for one in rounds):
-        lines += [f"¹ Other work took more than {NOISE:.0%} of the server's core in at least one round.", ""]
+    if is_disturbed(scenario):
+        lines += [MARK, ""]
     for note in scenario["notes"]:
         lines += [note, ""]
+    if apart:
+        lines += [f"Measured apart: {apart}.", ""]
     lines += ["<details><summary>Commands</summary>", "", "```"]
     lines += [f"{name}: {command}" for name, command in scenario["commands"].items()]
     if scenario["load"]:
@@ -86,25 +93,170 @@ def scenario_table(scenario: dict[str, Any]) -> list[str]:
     return [*lines, "```", "", "</details>", ""]
 
 
-def markdown(outcome: dict[str, Any]) -> str:
-    """Return the whole report."""
-    machine, run = outcome["machine"], outcome["run"]
-    lines = [
-        "# Measurements",
-        "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['kernel']}. "
-        f"{machine['python']}, {machine['build']}. {run['date']}.",
-        f"{run['rounds']} rounds, interleaved, each with a fresh process; {run['seconds']:g} s of load after "
-        f"{run['warm_up']:g} s of warm-up; one worker process. {run['pinned']} Load generator: {run['generator']}.",
+def conditions(record: Record) -> dict[str, str]:
+    """Return under what a scenario was measured, in words."""
+    machine, run = record["machine"], record["run"]
+    return {
+        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['kernel']}",
+        "Python": f"{machine['python']}, {machine['build']}",
+        "date": run["date"],
+        "rounds": str(run["rounds"]),
+        "seconds of load": f"{run['seconds']:g}",
+        "seconds of warm-up": f"{run['warm_up']:g}",
+        "cores": run["pinned"],
+        "load generator": run["generator"],
+        **record["versions"],
+    }
+
+
+def common(records: list[Record]) -> dict[str, str]:
+    """Return of each condition what most of the records have."""
+    counted: dict[str, Counter[str]] = {}
+    for record in records:
+        for key, value in conditions(record).items():
+            counted.setdefault(key, Counter())[value] += 1
+    return {key: values.most_common(1)[0][0] for key, values in counted.items()}
+
+
+def differences(record: Record, shared: dict[str, str]) -> str:
+    """Return the conditions of one scenario that are not the shared ones."""
+    own = conditions(record)
+    return ", ".join(f"{key} {value}" for key, value in own.items() if shared[key] != value)
+
+
+def introduction(records: list[Record]) -> list[str]:
+    """Return what holds for all scenarios: machine, settings, versions."""
+    shared = common(records)
+    versions = sorted({name for record in records for name in record["versions"]}, key=str.lower)
+    return [
+        f"{shared['machine']}. {shared['Python']}. {shared['date']}.",
+        f"{shared['rounds']} rounds (of starts three times as many), interleaved, each with a fresh process; "
+        f"{shared['seconds of load']} s of load after {shared['seconds of warm-up']} s of warm-up; one worker process. "
+        f"{shared['cores']} "
+        f"Load generator: {shared['load generator']}.",
         "",
         "CPU is user and system time of all the server's processes and threads, divided by the requests completed. "
         "Figures are medians over the rounds, ± half the distance between the extremes. "
-        "\"to bridge\" is the server's figure divided by bridge's: above 1, bridge needs less. "
+        "\"to bridge\" is the server's figure divided by bridge's: of CPU, memory and time, above 1 means that bridge "
+        "needs less. The best of a column is bold, the floor aside. "
         "A server with a failed request in any round has no figure.",
         "",
-        "Versions: " + ", ".join(f"{name} {number}" for name, number in outcome["versions"].items()) + ".",
+        "Versions: " + ", ".join(f"{name} {shared[name]}" for name in versions) + ".",
         "",
     ]
-    for scenario in outcome["scenarios"]:
-        lines += scenario_table(scenario)
-    return "\n".join(lines)
+
+
+def sections(records: list[Record]) -> list[str]:
+    shared = common(records)
+    return [line for one in records for line in scenario_section(one["scenario"], differences(one, shared))]
+
+
+def markdown(records: list[Record]) -> str:
+    """Return the report of one run as it is printed."""
+    return "\n".join(["# Measurements", "", *introduction(records), *sections(records)])
+
+
+def standing(records: list[Record]) -> list[str]:
+    """Return in which scenarios bridge is not the best, and which have to be repeated."""
+    losses, unclear, failed = [], [], []
+    for scenario in (record["scenario"] for record in records):
+        verdict = judge(scenario)
+        link = f"[{scenario['name']}](#{anchor(scenario)})"
+        if verdict.failed:
+            failed.append(link)
+        elif verdict.peer is None or (verdict.wins and verdict.clear):
+            continue
+        elif verdict.clear:
+            losses.append(f"{link} ({verdict.peer}, {verdict.ratio:.2f} of bridge's figure)")
+        else:
+            unclear.append(f"{link} ({verdict.peer}, {verdict.ratio:.2f})")
+    lines = []
+    if losses:
+        lines += [f"**Where bridge is not the best:** {', '.join(losses)}.", ""]
+    else:
+        lines += [f"In none of these {len(records)} scenarios is another server clearly better than bridge.", ""]
+    if unclear:
+        lines += [f"**Where the rounds of bridge and of the next one overlap:** {', '.join(unclear)}.", ""]
+    if failed:
+        lines += [f"**Where bridge failed:** {', '.join(failed)}.", ""]
+    names = [record["scenario"]["name"] for record in records if is_disturbed(record["scenario"])]
+    if names:
+        lines += [
+            f"**Disturbed (¹): {', '.join(names)}.** Look at the ratios only, or repeat these on a quiet machine: "
+            "`make bench S=--disturbed`.",
+            "",
+        ]
+    return lines
+
+
+def anchor(scenario: dict[str, Any]) -> str:
+    """Return the name that GitHub gives a section's heading."""
+    heading = f"{scenario['name']}: {scenario['title']}".lower()
+    return "".join("-" if char == " " else char for char in heading if char.isalnum() or char in " -_")
+
+
+def overview(records: list[Record]) -> list[str]:
+    """Return one row per scenario: bridge's figure, and every other server's divided by it."""
+    names: list[str] = []
+    for record in records:
+        names += [name for name in record["scenario"]["rounds"] if name not in names and "+" not in name]
+    names = sorted(names, key=lambda name: {"bridge": 0, FLOOR: 1}.get(name, 2))  # stable for the rest
+    lines = ["| scenario | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for record in records:
+        scenario = record["scenario"]
+        figures = mains(scenario)
+        own = figures.get("bridge")
+        _, title, form = COLUMNS[scenario["kind"]][0]
+        cells = [f"[{scenario['name']}](#{anchor(scenario)}){' ¹' if is_disturbed(scenario) else ''}"]
+        verdict = judge(scenario)
+        for name in names:
+            if name not in scenario["rounds"]:
+                cells.append("")
+            elif name not in figures:
+                cells.append("failed")
+            elif name == "bridge":
+                unit = "requests/s" if scenario["kind"] == "rate" else title.replace("CPU ", "").partition(" per ")[0]
+                cells.append(f"{cell(figures[name].median, form)} {unit}")
+            else:
+                times = ratio(figures[name].median, own.median if own else None)
+                beats = name == verdict.peer and not verdict.wins
+                text = "-" if times is None else f"{times:.2f}"
+                cells.append(f"**{text}**" if beats else text)
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def published(records: list[Record], plots: list[tuple[str, str]], commands: list[str], see_also: list[str]) -> str:
+    """Return the report that is kept in the documentation.
+
+    Args:
+        records: What was measured, in the order of the report.
+        plots: File name and title of each plot beside the report.
+        commands: The commands that measured, as typed.
+        see_also: Lines of Markdown under the overview.
+    """
+    kinds = {record["scenario"]["kind"] for record in records}
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench`, not written by hand. bridge runs with its defaults, all limits and timeouts on, and no "
+        "access log; the others with the fastest settings found.",
+        "",
+        *standing(records),
+        "Bridge's figure, and every other server's divided by it: above 1, bridge needs less"
+        + (" (where the figure is requests/s, the other one answers more)" if "rate" in kinds else "")
+        + ". The floor is a protocol on uvloop that answers fixed bytes and checks nothing. Bold: better than bridge.",
+        "",
+        *overview(records),
+        *(line for text in see_also for line in (text, "")),
+    ]
+    for file, title in plots:
+        lines += [f"![{title}]({file})", ""]
+    lines += ["## How it was measured", "", *introduction(records)]
+    lines += ["```", *commands, "```", ""]
+    lines += [
+        "`make bench` repeats all of it, `make bench S=asgi` the scenarios whose names begin so; the results of the "
+        "others stay (`results/`).",
+        "",
+    ]
+    return "\n".join(lines + sections(records)).rstrip("\n") + "\n"

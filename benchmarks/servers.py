@@ -70,6 +70,7 @@ def granian(target: Target) -> list[str]:
 
 def gunicorn(target: Target) -> list[str]:
     command = [PYTHON, "-m", "gunicorn", "--bind", f"{HOST}:{{port}}", "--workers", "1", "--no-control-socket"]
+    command += ["--http-parser", "fast"]  # of a browser's request it takes half of the Python parser's time
     if target.interface == "wsgi":
         command += ["--worker-class", "gthread"]
         if not target.default_threads:
@@ -123,7 +124,7 @@ SERVERS = {
     "bridge": Server(bridge, ("bridge", "uvloop")),
     "uvicorn": Server(uvicorn, ("uvicorn", "httptools", "uvloop")),
     "granian": Server(granian, ("granian", "uvloop")),
-    "gunicorn": Server(gunicorn, ("gunicorn", "uvloop")),
+    "gunicorn": Server(gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop")),
     "hypercorn": Server(hypercorn, ("hypercorn", "uvloop")),
     "waitress": Server(waitress, ("waitress",)),
     "tornado": Server(tornado, ("tornado", "uvloop")),

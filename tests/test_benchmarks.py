@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import client, figures, machine, profile, report
+from benchmarks import __main__ as command_line
+from benchmarks import client, figures, machine, measure, profile
 from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.floor import FixedAnswer, UploadAnswer
 from benchmarks.scenarios import SCENARIOS, select
@@ -193,40 +194,21 @@ def test_options_of_a_server_come_before_its_application():
     assert set(SERVERS) >= {"bridge", "floor"}
 
 
-def outcome(rounds: dict[str, list[dict[str, object]]]) -> dict[str, object]:
-    return {
-        "name": "asgi-plaintext",
-        "title": "text",
-        "kind": "load",
-        "notes": [],
-        "commands": dict.fromkeys(rounds, "taskset -c 1 python -m x"),
-        "load": "wrk",
-        "rounds": rounds,
-    }
+def test_what_others_took_of_either_core():
+    assert measure.others([2.9, 1.5], [2.8, 1.0], 2.0) == pytest.approx(0.25)
+    assert measure.others([2.0, 1.0], [2.1, 1.2], 2.0) == 0.0
+    assert measure.others([], [1.0, 1.0], 2.0) == 0.0
 
 
-def one_round(cpu: float, **more: object) -> dict[str, object]:
-    return {"cpu_us": cpu, "rate": 50_000.0, "p50_ms": 1.0, "p99_ms": 2.0, "rss_mib": 30.0, "others": 0.0, **more}
+def test_a_published_run_measures_whole_scenarios(capsys):
+    for more in (["--servers", "bridge"], ["--connections", "5"]):
+        with pytest.raises(SystemExit):
+            command_line.parse(["flask", "--publish", *more])
+        assert "--publish measures all servers" in capsys.readouterr().err
 
 
-def test_a_report_shows_medians_ratios_and_noise():
-    rounds = {
-        "bridge": [one_round(10.0), one_round(11.0), one_round(9.0)],
-        "peer": [one_round(20.0), one_round(25.0, others=0.5), one_round(30.0)],
-    }
-    text = "\n".join(report.scenario_table(outcome(rounds)))
-    assert "| bridge | 10.0 ±10 % | 1.00 | 50,000 |" in text
-    assert "| peer ¹ | 25.0 ±20 % | 2.50 |" in text
-    assert "¹ Other work" in text
-
-
-def test_a_server_with_a_failed_round_has_no_figure():
-    rounds = {"bridge": [one_round(10.0)], "peer": [one_round(20.0), {"failure": "errors: 3 status"}]}
-    text = "\n".join(report.scenario_table(outcome(rounds)))
-    [row] = [line for line in text.splitlines() if line.startswith("| peer")]
-    assert "failed in 1 of 2 rounds: errors: 3 status" in row
-    assert "20.0" not in row
-    assert row.count("|") == text.splitlines()[2].count("|")
+def test_a_whole_run_fits_into_its_time():
+    assert command_line.minutes(command_line.parse([])) < 35
 
 
 def test_stacks_become_microseconds():

@@ -1,0 +1,132 @@
+"""What the rounds of a scenario say: medians, ratios, who is best, what was disturbed. Pure."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.figures import Summary, ratio, summarise
+
+# kind -> (key, heading, format) of its figures; the first is the one that ratios are made of.
+COLUMNS: dict[str, list[tuple[str, str, str]]] = {
+    "load": [
+        ("cpu_us", "CPU µs per request", "{:.1f}"),
+        ("rate", "requests/s", "{:,.0f}"),
+        ("p50_ms", "p50 ms", "{:.2f}"),
+        ("p99_ms", "p99 ms", "{:.2f}"),
+        ("rss_mib", "RSS MiB", "{:.0f}"),
+    ],
+    "rate": [
+        ("rate", "requests/s", "{:,.0f}"),
+        ("cpu_us", "CPU µs per request", "{:.1f}"),
+        ("p50_ms", "p50 ms", "{:.2f}"),
+        ("p99_ms", "p99 ms", "{:.2f}"),
+        ("rss_mib", "RSS MiB", "{:.0f}"),
+    ],
+    "idle": [("kib", "KiB per connection", "{:.1f}"), ("rss_mib", "RSS MiB", "{:.0f}")],
+    "slow": [
+        ("kib", "KiB per connection", "{:.1f}"),
+        ("answer_ms", "a new client waits ms", "{:.0f}"),
+        ("rss_mib", "RSS MiB", "{:.0f}"),
+    ],
+    "start": [("cpu_ms", "CPU ms", "{:.0f}"), ("wall_ms", "time ms", "{:.0f}"), ("rss_mib", "RSS MiB", "{:.0f}")],
+}
+LOADS = ("load", "rate")  # the kinds that a load generator measures
+MORE_IS_BETTER = frozenset({"rate"})  # keys; of every other figure less is better
+FLOOR = "floor"
+NOISE = 0.05  # part of a core that other work may take before a row is marked
+SPREAD = 0.10  # of a load's main figure, before a row is marked
+
+Round = dict[str, Any]
+
+
+def summaries(rounds: list[Round], kind: str) -> dict[str, Summary] | None:
+    """Return each figure over the rounds, None when a round failed or none was run."""
+    if not rounds or any("failure" in one for one in rounds):
+        return None
+    return {key: summarise([one[key] for one in rounds]) for key, _, _ in COLUMNS[kind]}
+
+
+def mains(scenario: dict[str, Any]) -> dict[str, Summary]:
+    """Return the main figure of each server that has one."""
+    kind = scenario["kind"]
+    key = COLUMNS[kind][0][0]
+    found = {name: summaries(rounds, kind) for name, rounds in scenario["rounds"].items()}
+    return {name: figures[key] for name, figures in found.items() if figures is not None}
+
+
+def is_peer(name: str) -> bool:
+    """Tell another server from bridge, bridge with options, and the floor."""
+    return name.partition("+")[0] not in ("bridge", FLOOR)
+
+
+def disturbed(rounds: list[Round], kind: str) -> bool:
+    """Tell whether other work took part of a core in any round, or the rounds of a load differ too much."""
+    if max((one.get("others", 0.0) for one in rounds), default=0.0) > NOISE:
+        return True
+    figures = summaries(rounds, kind) if kind in LOADS else None
+    return figures is not None and figures[COLUMNS[kind][0][0]].spread > SPREAD
+
+
+def is_disturbed(scenario: dict[str, Any]) -> bool:
+    return any(disturbed(rounds, scenario["kind"]) for rounds in scenario["rounds"].values())
+
+
+def best(scenario: dict[str, Any], key: str) -> set[str]:
+    """Return the servers with the best median of the figure *key*; the floor, which does no work, does not count."""
+    kind = scenario["kind"]
+    found = {}
+    for name, rounds in scenario["rounds"].items():
+        figures = summaries(rounds, kind) if name != FLOOR else None
+        if figures is not None and math.isfinite(figures[key].median):
+            found[name] = figures[key].median
+    if not found:
+        return set()
+    choose = max if key in MORE_IS_BETTER else min
+    wanted = choose(found.values())
+    return {name for name, value in found.items() if value == wanted}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How bridge stands among its peers in one scenario.
+
+    ``peer`` is the best of the others and ``ratio`` its figure divided by bridge's; both None without one of the two.
+    ``clear`` is False while the ranges of the rounds overlap.
+    """
+
+    peer: str | None = None
+    ratio: float | None = None
+    wins: bool = False
+    clear: bool = False
+    failed: bool = False  # bridge has no figure
+
+
+def judge(scenario: dict[str, Any]) -> Verdict:
+    """Compare bridge with the best of its peers by the scenario's main figure."""
+    figures = mains(scenario)
+    own = figures.get("bridge")
+    if own is None:
+        return Verdict(failed=bool(scenario["rounds"].get("bridge")))
+    peers = {name: figure for name, figure in figures.items() if is_peer(name)}
+    if not peers:
+        return Verdict()
+    more = COLUMNS[scenario["kind"]][0][0] in MORE_IS_BETTER
+    choose = max if more else min
+    name = choose(peers, key=lambda one: peers[one].median)
+    other = peers[name]
+    wins = own.median >= other.median if more else own.median <= other.median
+    clear = own.low > other.high or other.low > own.high
+    return Verdict(peer=name, ratio=ratio(other.median, own.median), wins=wins, clear=clear)
+
+
+def sentence(scenario: dict[str, Any]) -> str:
+    """Return one sentence for a scenario in which bridge is not clearly the best, else an empty text."""
+    verdict = judge(scenario)
+    if verdict.failed:
+        return "bridge failed here."
+    if verdict.peer is None or verdict.ratio is None or (verdict.wins and verdict.clear):
+        return ""
+    share = f"{verdict.peer} at {verdict.ratio:.2f} of bridge's figure"
+    if not verdict.clear:
+        return f"No clear difference: {share}, and the rounds of the two overlap."
+    return f"bridge is not the best here: {share}."

@@ -1,0 +1,88 @@
+"""Who is best, by how much, and what was disturbed: from made-up rounds."""
+
+import math
+
+import pytest
+
+from benchmarks import verdicts
+
+
+def load(*cpu: float, **more: object) -> list[dict[str, object]]:
+    return [{"cpu_us": one, "rate": 5e4, "p50_ms": 1.0, "p99_ms": 2.0, "rss_mib": 30.0, **more} for one in cpu]
+
+
+def scenario(kind: str = "load", **rounds: list[dict[str, object]]) -> dict[str, object]:
+    return {"name": "x", "title": "y", "kind": kind, "rounds": rounds}
+
+
+def test_bridge_is_best_when_the_best_peer_needs_more():
+    verdict = verdicts.judge(scenario(floor=load(1), bridge=load(10, 11), granian=load(20, 22), uvicorn=load(15, 16)))
+    assert (verdict.peer, verdict.wins, verdict.clear, verdict.failed) == ("uvicorn", True, True, False)
+    assert verdict.ratio == pytest.approx(15.5 / 10.5)
+
+
+def test_a_peer_that_needs_less_is_named():
+    one = scenario(bridge=load(10, 11), granian=load(8, 9))
+    verdict = verdicts.judge(one)
+    assert (verdict.peer, verdict.wins, verdict.clear) == ("granian", False, True)
+    assert verdicts.sentence(one) == "bridge is not the best here: granian at 0.81 of bridge's figure."
+
+
+@pytest.mark.parametrize("peer", [load(9, 10.5), load(10.5, 12)])
+def test_overlapping_rounds_decide_nothing(peer):
+    one = scenario(bridge=load(10, 11), granian=peer)
+    assert not verdicts.judge(one).clear
+    assert verdicts.sentence(one).startswith("No clear difference: granian at ")
+
+
+def test_of_rates_more_is_better():
+    one = scenario("rate", bridge=load(10, rate=100.0), granian=load(5, rate=90.0), waitress=load(5, rate=10.0))
+    verdict = verdicts.judge(one)
+    assert (verdict.peer, verdict.wins) == ("granian", True)
+    assert verdict.ratio == pytest.approx(0.9)
+    assert verdicts.best(one, "rate") == {"bridge"}
+    assert verdicts.best(one, "cpu_us") == {"granian", "waitress"}
+    assert verdicts.sentence(one) == ""
+
+
+def test_bridge_with_options_is_no_peer():
+    rounds = {"bridge": load(10), "bridge+--no-access-log": load(5), "uvicorn": load(20)}
+    assert verdicts.judge({"kind": "load", "rounds": rounds}).peer == "uvicorn"
+    assert verdicts.judge(scenario(bridge=load(10), floor=load(1))) == verdicts.Verdict()
+
+
+def test_a_failure_of_bridge_is_said():
+    one = scenario(bridge=[*load(10), {"failure": "errors: 3 status"}], uvicorn=load(20))
+    assert verdicts.judge(one).failed
+    assert verdicts.sentence(one) == "bridge failed here."
+    assert not verdicts.judge(scenario(uvicorn=load(20))).failed
+
+
+def test_a_failed_peer_does_not_count():
+    one = scenario(bridge=load(10), granian=[{"failure": "x"}], uvicorn=load(20))
+    assert verdicts.judge(one).peer == "uvicorn"
+
+
+def test_the_best_of_a_column_leaves_out_the_floor_and_what_never_came():
+    slow = [{"kib": 5.0, "answer_ms": math.inf, "rss_mib": 40.0}]
+    quick = [{"kib": 9.0, "answer_ms": 3.0, "rss_mib": 30.0}]
+    one = scenario("slow", floor=quick, bridge=slow, uvicorn=quick)
+    assert verdicts.best(one, "answer_ms") == {"uvicorn"}
+    assert verdicts.best(one, "kib") == {"bridge"}
+    assert verdicts.best(scenario("slow", bridge=slow), "answer_ms") == set()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kind", "expected"),
+    [
+        (load(10, 11, others=0.01), "load", False),
+        (load(10, 11, others=0.06), "load", True),
+        (load(10, 13), "load", True),
+        ([{"kib": 1.0, "rss_mib": 1.0}, {"kib": 2.0, "rss_mib": 1.0}], "idle", False),
+        ([{"failure": "x"}], "load", False),
+        ([], "load", False),
+    ],
+)
+def test_disturbed_rounds(rounds, kind, expected):
+    assert verdicts.disturbed(rounds, kind) is expected
+    assert verdicts.is_disturbed(scenario(kind, bridge=rounds, uvicorn=[])) is expected
