@@ -60,6 +60,8 @@ def forwarded_context(
             break
     ip = found.get(b"x-real-ip", ip)
     if is_valid_ip(ip):
+        if b"x-forwarded-for" in found or b"x-real-ip" in found:
+            result.has_remote = True  # else it is the 0.0.0.0 that stands for a peer on a unix socket
         result.remote_ip = ip
         if ip != context.remote_ip:
             result.remote_port = 0

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.link import GET, Recorder, Told, linked, ok
 
+from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.context import ConnectionContext
 from bridge.core.forwarded import ForwardedDelegate, forwarded_context
+from bridge.core.httpserver import HTTPServer
+from bridge.core.netutil import bind_unix_socket
 
 PROXY = "127.0.0.1"
 
@@ -140,3 +146,43 @@ def test_whatever_is_sent_the_result_is_an_address_and_a_scheme(
         raise AssertionError(ip)
     assert port in {0, 5000}
     assert protocol in {"http", "https"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [
+        ([], False),
+        ([(FOR, b"1.2.3.4")], True),
+        ([(REAL, b"::1")], True),
+        ([(FOR, b"unknown")], False),
+        ([(REAL, b"")], False),
+        ([(PROTO, b"https")], False),
+    ],
+)
+def test_on_a_unix_socket_the_client_is_known_if_the_proxy_tells(
+    fields: list[tuple[bytes, bytes]], known: bool
+) -> None:
+    local = ConnectionContext("", socket.AF_UNIX, "http", "/run/bridge")
+    assert forwarded_context(local, fields, frozenset()).has_remote is known
+    assert not local.has_remote
+    assert forwarded_context(context(), fields, frozenset()).has_remote
+
+
+async def test_what_applications_see_of_it(tmp_path: Path) -> None:
+    clients: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clients.append(scope["client"])
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    server = HTTPServer(ASGIDelegate(app), xheaders=True)
+    server.add_socket(bind_unix_socket(str(tmp_path / "s")))
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+    writer.write(GET + GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 1.2.3.4\r\nConnection: close\r\n\r\n"))
+    async with asyncio.timeout(5):
+        await reader.read()
+    writer.close()
+    assert clients == [None, ("1.2.3.4", 0)]
+    server.stop()
+    await server.drain(0)
