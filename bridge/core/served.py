@@ -300,8 +300,8 @@ class ServedConnection(Exchange, HTTP1Connection):
 
     def tell_closed(self, delegate: ExchangeDelegate) -> None:
         """Tell the delegate, or who has set a close callback, that the exchange has ended early."""
-        early = self.writing is DONE or self.server_connection.reads_content
-        if early or not getattr(self, "_tornado", False):
+        early = self.writing is DONE and self.status != 101  # after which the whole request had been read
+        if early or self.server_connection.reads_content or not getattr(self, "_tornado", False):
             delegate.on_connection_close()
         else:
             self._run_close_callback()

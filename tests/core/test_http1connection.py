@@ -308,6 +308,22 @@ async def test_early_answer_without_content_is_followed_by_finish() -> None:
     assert app.messages[0].calls == ["headers", "finish"]
 
 
+async def test_finish_is_the_end_of_a_request_that_switches_protocols() -> None:
+    """Also where nobody detaches the connection afterwards."""
+
+    def switch(message: Message) -> None:
+        message.connection.write_headers(ResponseStartLine("HTTP/1.1", 101, ""), HTTPHeaders({"Upgrade": "x"}))
+        message.connection.finish()
+
+    for hook in ("on_headers", "on_finish"):
+        app = Application(**{"on_finish": lambda message: None, hook: switch})
+        async with serving(app) as port, connect(port) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            assert (await client.head())[0] == 101
+        await until(app.one_ended)
+        assert app.messages[0].calls == ["headers", "finish"]
+
+
 async def test_peer_lost_in_the_content() -> None:
     app = Application()
     async with serving(app) as port, connect(port) as client:

@@ -15,6 +15,8 @@ import trustme
 from bridge.core.httpserver import HTTPRequest, HTTPServer
 from bridge.core.httputil import HTTPFile, HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from bridge.core.netutil import bind_sockets
+from bridge.core.proxies import ProxyDelegate, ProxyPolicy
+from bridge.core.translate import adapt
 
 Callback = Callable[[HTTPServerRequest], object]
 
@@ -63,15 +65,17 @@ def answer(request: HTTPServerRequest, content: bytes = b"") -> None:
     request.connection.finish()
 
 
-async def seen_by(wire: bytes, note: Callable[[HTTPServerRequest], Any], **options: Any) -> Any:
-    """Return what *note* returns for the request *wire*, which is answered."""
+async def seen_by(
+    wire: bytes, note: Callable[[HTTPServerRequest], Any], wrap: Callable[[Callback], Any] | None = None, **options: Any
+) -> Any:
+    """Return what *note* returns for the request *wire*, which is answered; the server gets ``wrap(callback)``."""
     notes: list[Any] = []
 
     def callback(request: HTTPServerRequest) -> None:
         notes.append(note(request))
         answer(request)
 
-    async with served(callback, **options) as port:
+    async with served(wrap(callback) if wrap is not None else callback, **options) as port:
         assert (await exchange(port, wire)).startswith(b"HTTP/1.1 200")
     (only,) = notes
     return only
@@ -143,6 +147,27 @@ async def test_what_a_request_knows() -> None:
         "cookie": "v",
         "1.1": True,
     }
+
+
+async def test_the_prefix_that_a_trusted_proxy_takes_away() -> None:
+    def note(request: HTTPServerRequest) -> Any:
+        return request.prefix, request.path, request.uri, request.full_url()
+
+    wire = get("/a?b", "X-Forwarded-Prefix: /app%20s/", "X-Forwarded-Proto: https")
+    plain = ("", "/a", "/a?b", "http://localhost/a?b")
+    assert await seen_by(wire, note) == plain
+    # Nobody who has not set the field himself knows where it comes from.
+    assert await seen_by(wire, note, xheaders=True) == (*plain[:3], "https://localhost/a?b")
+    for trusted, expected in (
+        ("127.0.0.1", ("/app%20s", "/a", "/a?b", "https://localhost/app%20s/a?b")),
+        ("192.0.2.1", plain),
+    ):
+
+        def behind(callback: Any, trusted: str = trusted) -> ProxyDelegate:
+            return ProxyDelegate(adapt(callback), ProxyPolicy([trusted]))
+
+        assert await seen_by(wire, note, wrap=behind) == expected
+    assert HTTPServerRequest(uri="/a").prefix == ""
 
 
 async def test_forms_are_read_before_the_callable_runs() -> None:
