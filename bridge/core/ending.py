@@ -248,7 +248,7 @@ class EndingConnection(WriteSide):
         else:
             self._reading = CLOSED
             sock = self.transport.get_extra_info("socket")
-            if sock is not None and self.context.address_family in {socket.AF_INET, socket.AF_INET6}:
+            if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
 

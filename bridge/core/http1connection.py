@@ -25,10 +25,10 @@ from bridge.core.translate import DelegateAdapter, adapt, is_foreign_input_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
+    from bridge.core.delegates import ConnectionDelegate
     from bridge.core.parameters import ConnectionParameters
 
-__all__ = ["HTTP1Connection", "HTTP1ConnectionParameters", "HTTP1ServerConnection"]
+__all__ = ["HTTP1Connection", "HTTP1ConnectionParameters", "HTTP1ServerConnection", "context_of"]
 
 
 class HTTP1ServerConnection(ServerConnection):
@@ -38,9 +38,14 @@ class HTTP1ServerConnection(ServerConnection):
         stream: An IOStream; a TLS handshake may still be going on.
         params: Limits and times; None for the defaults.
         context: What requests find in ``connection.context``; None to make one from the stream.
+
+    Attributes:
+        stream: See below.
+        params: The engine's own (ConnectionParameters); a request's connection has them in Tornado's words.
+        context: The argument.
     """
 
-    __slots__ = ("__weakref__", "_decompress", "_ended", "_given_context", "_serving", "_stream", "flushed_now")
+    __slots__ = ("__weakref__", "_decompress", "_ended", "_serving", "_stream", "flushed_now")
 
     exchange_type = ServedConnection
     # Without a value until they are needed, so that a connection costs nothing for them.
@@ -52,11 +57,13 @@ class HTTP1ServerConnection(ServerConnection):
         loop = IOLoop.current().asyncio_loop
         params = params or HTTP1ConnectionParameters()
         limits = params.for_server()
+        if limits.max_body_size is None:
+            limits.max_body_size = stream.max_buffer_size
         clock = Clock(loop, shortest=limits.shortest(), keep_alive=limits.keep_alive_timeout)
-        super().__init__(adapt(_nobody), limits, _context_of(stream), clock, loop)
+        context = context_of(stream) if context is None else context
+        super().__init__(adapt(_nobody), limits, context, clock, loop)
         self._stream = stream
         self._decompress = params.decompress
-        self._given_context = context
 
     @classmethod
     def accepted(
@@ -96,7 +103,7 @@ class HTTP1ServerConnection(ServerConnection):
         if not hasattr(delegate, "start_request"):
             raise TypeError(f"delegate {delegate!r:.80} has no start_request")
         assert self._stream is not None, "start_serving() after detach()"
-        self.delegate = _Standalone(delegate, self._decompress, self._given_context)
+        self.delegate = DelegateAdapter(delegate, self._decompress)
         self.serve(self._stream)
 
     def serve(self, stream: IOStream) -> None:
@@ -197,26 +204,17 @@ class HTTP1ServerConnection(ServerConnection):
             super()._delegate_failed(error)
 
 
-class _Standalone(DelegateAdapter):
-    """The delegate of a connection that no server has made; its context may be anything."""
+def context_of(stream: IOStream, address: Any = None) -> ConnectionContext:
+    """Return what is known of a stream's two ends.
 
-    __slots__ = ("_context",)
-
-    def __init__(self, delegate: Any, decompress: bool, context: Any) -> None:
-        super().__init__(delegate, decompress)
-        self._context = context
-
-    def start_exchange(self, exchange: Any) -> ExchangeDelegate:
-        if self._context is not None:
-            exchange.context = self._context
-        return super().start_exchange(exchange)
-
-
-def _context_of(stream: IOStream) -> ConnectionContext:
+    Args:
+        stream: The stream.
+        address: The peer's; None to ask the socket.
+    """
     sock = stream.socket
-    address = local = None
+    local = None
     with contextlib.suppress(OSError):  # not connected any more: the first read will tell
-        address, local = sock.getpeername(), sock.getsockname()
+        address, local = address or sock.getpeername(), sock.getsockname()
     return ConnectionContext(address, sock.family, "https" if isinstance(stream, SSLIOStream) else "http", local)
 
 

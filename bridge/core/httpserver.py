@@ -10,8 +10,8 @@ from typing import Any
 from bridge.core.clock import Clock
 from bridge.core.context import ConnectionContext
 from bridge.core.forwarded import ForwardedDelegate
-from bridge.core.http1.head import Limits
 from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
+from bridge.core.http1parameters import head_limits
 from bridge.core.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from bridge.core.iostream import IOStream
 from bridge.core.legacyconnection import HTTPConnection
@@ -39,7 +39,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         protocol: ``https`` behind a proxy that ends TLS without saying so.
         decompress_request: Decode gzip request content.
         chunk_size: Most content (bytes) handed to a delegate at once; 65536.
-        max_header_size: Bytes of a request head; 65536.
+        max_header_size: Bytes of a request head; 65536, of which a line may have 8190. Another size holds for single
+            lines, too.
         idle_connection_timeout: Seconds in which a head must arrive, counted from its first byte, from the
             connection's start, or from the previous exchange. Without it: 10 for a head, 5 between requests.
         body_timeout: Seconds for one request's whole content. Independently, content that makes no progress for 30
@@ -99,10 +100,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             if max_body_size is None and not native:
                 max_body_size = self.max_buffer_size
             params = ConnectionParameters(
-                limits=Limits(head=max_header_size or 65536),
+                limits=head_limits(max_header_size),
                 no_keep_alive=no_keep_alive,
                 chunk_size=chunk_size or 65536,
                 max_body_size=max_body_size,
+                max_buffer_size=self.max_buffer_size,
                 head_timeout=idle_connection_timeout or 10.0,
                 keep_alive_timeout=idle_connection_timeout or 5.0,
                 body_total_timeout=body_timeout or None,

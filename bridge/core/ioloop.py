@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from bridge.core.log import app_log
 
@@ -77,10 +77,24 @@ class IOLoop:
         if make_current and asyncio_loop is None:
             asyncio.set_event_loop(self.asyncio_loop)
 
+    @overload
     @classmethod
-    def current(cls) -> IOLoop:
-        """Return the IOLoop of the running event loop, else of the thread's current one, else a new one."""
-        loop = _current_loop()
+    def current(cls, instance: Literal[True] = True) -> IOLoop: ...
+
+    @overload
+    @classmethod
+    def current(cls, instance: bool) -> IOLoop | None: ...
+
+    @classmethod
+    def current(cls, instance: bool = True) -> IOLoop | None:
+        """Return the IOLoop of the running event loop, else of the thread's current one, else a new one.
+
+        Args:
+            instance: False for None in place of a new one.
+        """
+        loop = _current_loop(make=instance)
+        if loop is None:
+            return None
         ioloop = cls._known.get(loop) or cls(loop)
         if threading.current_thread() is threading.main_thread():
             cls._main = ioloop
@@ -224,10 +238,12 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _current_loop() -> asyncio.AbstractEventLoop:
-    """Return the running loop, else the one that was set for this thread, else a new one, which is set."""
+def _current_loop(*, make: bool) -> asyncio.AbstractEventLoop | None:
+    """Return the running loop, else the one that was set for this thread, else None or a new one, which is set."""
     loop = _running_loop() or _loop_that_was_set()
     if loop is None or loop.is_closed():
+        if not make:
+            return None
         loop = new_event_loop()
         asyncio.set_event_loop(loop)
     return loop

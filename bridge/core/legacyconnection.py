@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.forwarded import ForwardedDelegate
-from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
+from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection, context_of
 from bridge.core.translate import adapt
 
 if TYPE_CHECKING:
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from bridge.core.served import ServedConnection
 
 __all__ = ["HTTPConnection"]
-
-# What Tornado 3 took from a client, in bytes.
-_MAX_BODY_SIZE = 104857600
 
 
 class HTTPConnection:
@@ -50,10 +47,11 @@ class HTTPConnection:
         self.no_keep_alive = no_keep_alive
         self.xheaders = xheaders
         self.protocol = protocol
-        params = HTTP1ConnectionParameters(no_keep_alive, max_body_size=_MAX_BODY_SIZE, header_timeout=3600)
-        self._connection = HTTP1ServerConnection(stream, params)
+        params = HTTP1ConnectionParameters(no_keep_alive, header_timeout=3600)
+        context = context_of(stream, address)
         if protocol:
-            self._connection.context.protocol = protocol
+            context.protocol = protocol
+        self._connection = HTTP1ServerConnection(stream, params, context)
         delegate = adapt(request_callback)
         self._connection.delegate = ForwardedDelegate(delegate, frozenset()) if xheaders else delegate
         self._connection.serve(stream)

@@ -33,6 +33,7 @@ class ConnectionParameters:
         no_keep_alive: Close after every response.
         chunk_size: Most content handed to a delegate at once.
         max_body_size: Content of one request: 413.
+        max_buffer_size: Most bytes that a stream keeps for its reader once HTTP has given up the connection.
         head_timeout: A whole head, from its first byte, or from the connection's start: 408.
         keep_alive_timeout: Idle time between requests: closed without an answer.
         body_timeout: Content without progress: 408.
@@ -54,6 +55,7 @@ class ConnectionParameters:
         "late_limit",
         "limits",
         "max_body_size",
+        "max_buffer_size",
         "max_requests",
         "no_keep_alive",
         "observer",
@@ -67,6 +69,7 @@ class ConnectionParameters:
         no_keep_alive: bool = False,
         chunk_size: int = 65536,
         max_body_size: int | None = None,
+        max_buffer_size: int = 104857600,
         head_timeout: float | None = 10.0,
         keep_alive_timeout: float | None = 5.0,
         body_timeout: float | None = 30.0,
@@ -81,6 +84,7 @@ class ConnectionParameters:
         self.no_keep_alive = no_keep_alive
         self.chunk_size = chunk_size
         self.max_body_size = max_body_size
+        self.max_buffer_size = max_buffer_size
         self.head_timeout = head_timeout
         self.keep_alive_timeout = keep_alive_timeout
         self.body_timeout = body_timeout

@@ -473,7 +473,7 @@ class IOStream(asyncio.Protocol):
         tls = transport is not None and transport.get_extra_info("ssl_object") is not None
         stream = (SSLIOStream if tls else IOStream).__new__(SSLIOStream if tls else IOStream)
         sock = None if transport is None else transport.get_extra_info("socket")
-        IOStream.__init__(stream, sock)
+        IOStream.__init__(stream, sock, connection.params.max_buffer_size, connection.params.chunk_size)
         if tls:
             stream.socket = TLSSocket(sock, transport)
         stream._lender = connection

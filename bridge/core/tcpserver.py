@@ -130,7 +130,8 @@ class TCPServer:
         self.add_sockets(sockets)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Serve listening sockets, TCP or unix, on the current event loop."""
+        """Serve listening sockets, TCP or unix, on the current event loop; also after a :meth:`stop`."""
+        self._stopped = False
         for sock in sockets:
             sock.setblocking(False)
             self._sockets[sock.fileno()] = sock
@@ -154,15 +155,14 @@ class TCPServer:
 
     def stop(self) -> None:
         """Stop listening and close the listening sockets; open connections go on. May be called again."""
-        if self._stopped:
-            return
         self._stopped = True
         for remove in self._removers.values():
             remove()
         self._removers.clear()
-        for sock in self._sockets.values():
+        for sock in [*self._sockets.values(), *self._pending]:
             sock.close()
         self._sockets.clear()
+        self._pending.clear()
 
     # ------------------------------------------------------------------ connections
 

@@ -669,6 +669,16 @@ async def test_limits_are_of_one_request() -> None:
     assert app.messages[1].calls == ["headers", "close"]
 
 
+@pytest.mark.parametrize(("size", "status"), [(None, 431), (65536, 431), (30_000, 200), (19_000, 431)])
+async def test_a_size_that_was_asked_for_holds_for_one_line(size: int | None, status: int) -> None:
+    async with serving(echo, max_header_size=size) as port, connect(port) as client:
+        client.get("/", "Cookie: a=" + "x" * 20_000)
+        assert (await client.response())[0] == status
+    async with serving(echo, max_header_size=size) as port, connect(port) as client:
+        client.get("/" + "x" * 20_000)
+        assert (await client.response())[0] == (200 if status == 200 else 414)
+
+
 async def test_content_that_is_not_there_in_time(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     app = Application(on_headers=lambda message: message.connection.set_body_timeout(0.05))
@@ -696,6 +706,7 @@ async def test_attributes() -> None:
             max_header_size=connection.params.max_header_size,
             body_timeout=connection.params.body_timeout,
             stream=connection.stream.closed(),
+            sizes=(connection.stream.max_buffer_size, connection.stream.read_chunk_size),
             same=connection.stream is request.server_connection.stream,
         )
         connection.stream.set_nodelay(True)
@@ -705,7 +716,8 @@ async def test_attributes() -> None:
             connection.read_response(None)
         echo(request)
 
-    async with serving(note, chunk_size=1000, max_header_size=2000, body_timeout=7) as port, connect(port) as client:
+    limits = {"chunk_size": 1000, "max_header_size": 2000, "body_timeout": 7, "max_buffer_size": 5000}
+    async with serving(note, **limits) as port, connect(port) as client:
         client.send(GET)
         assert (await client.response())[0] == 200
     assert seen == {
@@ -715,6 +727,7 @@ async def test_attributes() -> None:
         "max_header_size": 2000,
         "body_timeout": 7,
         "stream": False,
+        "sizes": (5000, 1000),
         "same": True,
     }
 
@@ -758,7 +771,9 @@ async def test_a_connection_on_a_stream_of_ones_own() -> None:
     loop = asyncio.get_running_loop()
     async with connect(sock.getsockname()[1]) as client:
         accepted, _ = sock.accept()
-        connection = HTTP1ServerConnection(IOStream(accepted), HTTP1ConnectionParameters(decompress=True), context)
+        stream = IOStream(accepted, max_buffer_size=1000)
+        connection = HTTP1ServerConnection(stream, HTTP1ConnectionParameters(decompress=True), context)
+        assert connection.context is context
         with pytest.raises(TypeError, match="start_request"):
             connection.start_serving(object())
         connection.start_serving(app)
@@ -767,6 +782,8 @@ async def test_a_connection_on_a_stream_of_ones_own() -> None:
         assert (await client.response())[2] == b"hello"
         assert app.messages[0].connection.context is context
         assert app.messages[0].server_conn is connection
+        client.send(post(b"x" * 1001))  # the stream's size is the limit where there is no other
+        assert (await client.response())[0] == 413
         closing = loop.create_task(connection.close())
         assert await client.rest() == b""
         async with asyncio.timeout(LIMIT):

@@ -157,7 +157,8 @@ async def test_the_connection_class_of_version_3() -> None:
 
     class Server(TCPServer):
         def handle_stream(self, stream: Any, address: Any) -> None:
-            connection = HTTPConnection(stream, address, handle, xheaders=True, protocol="https")
+            assert address[0] == "127.0.0.1"
+            connection = HTTPConnection(stream, ("192.0.2.7", 1), handle, xheaders=True, protocol="https")
             connection.set_close_callback(closed.set)
             connections.append(connection)
 
@@ -165,7 +166,7 @@ async def test_the_connection_class_of_version_3() -> None:
     server.listen(0, "127.0.0.1")
     async with connect(port_of(server)) as client:
         client.send(GET)
-        assert (await client.response())[2] == b"127.0.0.1 https "
+        assert (await client.response())[2] == b"192.0.2.7 https "
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nX-Real-Ip: 192.0.2.1\r\nX-Scheme: http\r\n")
         client.send(b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
         assert (await client.response())[2] == b"192.0.2.1 http hello"

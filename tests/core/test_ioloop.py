@@ -80,6 +80,17 @@ async def test_the_running_loop_is_used() -> None:
     assert IOLoop.instance() is IOLoop.current()
 
 
+def test_no_loop_is_made_when_none_is_wanted() -> None:
+    def ask() -> tuple[IOLoop | None, bool]:
+        before = IOLoop.current(instance=False)
+        made = IOLoop.current()
+        same = IOLoop.current(instance=False) is made
+        made.close()
+        return before, same and IOLoop.current(instance=False) is None
+
+    assert in_thread(ask) == (None, True)
+
+
 def test_a_new_loop_becomes_the_current_one() -> None:
     made = IOLoop()
     assert IOLoop.current() is made

@@ -201,6 +201,25 @@ async def test_waiting_connections_can_be_taken_before_a_stop() -> None:
     await server.end()
 
 
+async def test_a_server_that_was_stopped_may_listen_again() -> None:
+    server = Server()
+    for _ in range(2):
+        server.listen(0, "127.0.0.1")
+        (await greeted(*ports(server))).close()
+        (sock,) = server._sockets.values()
+        await server.end()
+        server.stop()
+        assert sock.fileno() == -1
+
+
+def test_stop_closes_what_was_bound_and_never_served() -> None:
+    server = TCPServer()
+    server.bind(0, "127.0.0.1")
+    (sock,) = server._pending
+    server.stop()
+    assert sock.fileno() == -1
+
+
 def test_stop_of_a_server_that_never_began() -> None:
     server = Server()
     server.stop()

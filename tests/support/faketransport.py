@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 __all__ = ["FakeSocket", "FakeTransport"]
@@ -13,6 +14,8 @@ __all__ = ["FakeSocket", "FakeTransport"]
 
 class FakeSocket:
     """Remembers the options that were set; counts what the system holds, which is nothing here."""
+
+    family = socket.AF_INET
 
     def __init__(self) -> None:
         self.options: list[tuple[Any, ...]] = []
