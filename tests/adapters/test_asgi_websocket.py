@@ -190,6 +190,26 @@ async def test_denial_response() -> None:
     assert (response.status_code, response.headers["x-why"], response.body) == (401, "token", b"no token")
 
 
+async def test_leaving_while_a_denial_waits_to_be_sent(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": bytes(20_000_000)})
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get(
+            "/",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        )
+        assert (await client.head())[0] == 401
+        client.reset()
+        await server.delegate.wait(5)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
+from bridge.adapters.asgi.messages import STUMBLES, judge, octets
 from bridge.core.log import app_log
 from bridge.core.states import CLOSED, DONE, HEAD
 from bridge.errors import ConnectionGone, LocalProtocolError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Message, Scope
     from bridge.core.exchange import Exchange
 
-__all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "describe"]
+__all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "client_left", "describe"]
 
 # Request content that is kept for the application before the peer is slowed down, in bytes.
 _WINDOW = 65536
@@ -127,7 +128,7 @@ class HTTPExchange:
         try:
             await app(scope, self.receive, self.send)
         except (Exception, SystemExit) as exc:  # an application that exits must not take the server with it
-            if not (exchange.writing is CLOSED and caused_by_disconnect(exc)):
+            if not (client_left(exchange) and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
             exchange.fail()
         except BaseException:
@@ -193,32 +194,39 @@ class HTTPExchange:
             LocalProtocolError: The message is out of order, or has illegal values.
         """
         exchange = self._exchange
-        kind = message["type"]
-        if kind == "http.response.body":
-            if self._phase is not _STARTED:
-                self._send_before_trailers(message)
+        try:
+            kind = message["type"]
+            if kind == "http.response.body":
+                body = message.get("body", b"")
+                if body.__class__ is not bytes:
+                    body = octets(kind, body)
+                if self._phase is not _STARTED:
+                    self._send_before_trailers(body, message)
+                else:
+                    exchange.send(body, not message.get("more_body", False))
+                if exchange.server_connection.write_paused:
+                    await exchange.drained()
+                if self._waiter is not None and exchange.finished:
+                    self._wake()
+            elif kind == "http.response.start":
+                if self._phase is not _NOTHING:
+                    raise LocalProtocolError("http.response.start a second time")
+                fields = message.get("headers", ())
+                exchange.respond(message["status"], fields)
+                self._fields = fields
+                self._phase = _STARTED
+                if (len(message) > 3 or not fields) and message.get("trailers", False):
+                    self._phase = _PROMISED
+                    self._trailers = []
             else:
-                exchange.send(message.get("body", b""), not message.get("more_body", False))
-            if exchange.server_connection.write_paused:
-                await exchange.drained()
-            if self._waiter is not None and exchange.finished:
-                self._wake()
-        elif kind == "http.response.start":
-            if self._phase is not _NOTHING:
-                raise LocalProtocolError("http.response.start a second time")
-            fields = message.get("headers", ())
-            exchange.respond(message["status"], fields)
-            self._fields = fields
-            self._phase = _STARTED
-            if len(message) > 3 and message.get("trailers", False):
-                self._phase = _PROMISED
-                self._trailers = []
-        else:
-            await self._send_extension(kind, message)
+                await self._send_extension(kind, message)
+        except (LocalProtocolError, *STUMBLES) as exc:
+            judge(message, exc)
+            raise
 
     # ------------------------------------------------------------------ extensions
 
-    def _send_before_trailers(self, message: Message) -> None:
+    def _send_before_trailers(self, body: bytes, message: Message) -> None:
         """Take a body message of a response that is not a plain one."""
         if self._phase is _NOTHING:
             raise LocalProtocolError("http.response.body before http.response.start")
@@ -226,7 +234,7 @@ class HTTPExchange:
             raise LocalProtocolError("http.response.body while a file is being sent")
         if self._phase is _TRAILERS:
             raise LocalProtocolError("http.response.body after the last one; http.response.trailers is due")
-        self._exchange.send(message.get("body", b""))
+        self._exchange.send(body)
         if not message.get("more_body", False):
             self._phase = _TRAILERS
 
@@ -332,6 +340,11 @@ def _wake_too(waiter: asyncio.Future[None], first: asyncio.Future[None]) -> None
 def describe(exchange: Exchange) -> str:
     """Return method and target for a log line."""
     return f"{exchange.head.line.method_text} {exchange.head.target[:80]!r}"
+
+
+def client_left(exchange: Exchange) -> bool:
+    """Tell whether the client left before it could have the response, which may be complete and wait to be sent."""
+    return exchange.writing is CLOSED or (exchange.writing is DONE and exchange.server_connection.transport is None)
 
 
 def caused_by_disconnect(exc: BaseException | None) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bridge.adapters.asgi.http import caused_by_disconnect, describe
+from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe
+from bridge.adapters.asgi.messages import STUMBLES, judge, octets
 from bridge.core.log import app_log, gen_log
 from bridge.core.states import CLOSED
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
@@ -176,7 +177,7 @@ class WebSocketExchange:
 
     def _is_over(self) -> bool:
         connection = self._connection
-        return self._exchange.writing is CLOSED if connection is None else not connection.open
+        return client_left(self._exchange) if connection is None else not connection.open
 
     async def receive(self) -> Message:
         """Return the next message (ASGI WebSocket, "Connect", "Receive" and "Disconnect")."""
@@ -217,30 +218,38 @@ class WebSocketExchange:
             LocalProtocolError: The message is out of order, or has illegal values.
         """
         connection = self._connection
-        if connection is None:
-            await self._send_handshake(message)
-            return
-        kind = message["type"]
-        if kind == "websocket.send":
-            # Not by send_text() and send_binary(): a call more would cost 1 % of a short message.
-            if not connection.open:
-                raise ConnectionGone("the WebSocket is closed")
-            data = message.get("bytes")
-            if data is not None:
-                connection.write_frame(connection.encode_binary(data))
-            else:
+        try:
+            if connection is None:
+                await self._send_handshake(message)
+                return
+            kind = message["type"]
+            if kind == "websocket.send":
+                # Not by send_text() and send_binary(): a call more would cost 1 % of a short message.
+                if not connection.open:
+                    raise ConnectionGone("the WebSocket is closed")
                 text = message.get("text")
-                if text is None:
-                    raise LocalProtocolError("websocket.send with neither bytes nor text")
-                connection.write_frame(connection.encode_text(text))
-            if connection.write_paused:
-                await connection.writable()
-        elif kind == "websocket.close":
-            if not connection.open:
-                raise ConnectionGone("the WebSocket is closed")
-            connection.close(message.get("code") or 1000, message.get("reason") or "")
-        else:
-            raise LocalProtocolError(f"unexpected ASGI message {kind!r} after websocket.accept")
+                data = message.get("bytes")
+                if data is None:
+                    if text is None:
+                        raise LocalProtocolError("websocket.send with neither bytes nor text")
+                    connection.write_frame(connection.encode_text(text))
+                elif text is None:
+                    if data.__class__ is not bytes:
+                        data = octets(kind, data, "bytes")
+                    connection.write_frame(connection.encode_binary(data))
+                else:
+                    raise LocalProtocolError("websocket.send with both bytes and text")
+                if connection.write_paused:
+                    await connection.writable()
+            elif kind == "websocket.close":
+                if not connection.open:
+                    raise ConnectionGone("the WebSocket is closed")
+                connection.close(message.get("code") or 1000, message.get("reason") or "")
+            else:
+                raise LocalProtocolError(f"unexpected ASGI message {kind!r} after websocket.accept")
+        except (LocalProtocolError, *STUMBLES) as exc:
+            judge(message, exc)
+            raise
 
     async def _send_handshake(self, message: Message) -> None:
         """Take a message before the handshake is answered, or of an answer that is no WebSocket."""
@@ -251,13 +260,19 @@ class WebSocketExchange:
         if kind == "websocket.http.response.start":
             if self._denied:
                 raise LocalProtocolError("websocket.http.response.start a second time")
+            status = message["status"]
+            if status == 101:  # the client would take it for an open WebSocket
+                raise LocalProtocolError("websocket.http.response.start with status 101")
             exchange.close_after = True
-            exchange.respond(message["status"], message.get("headers", ()))
+            exchange.respond(status, message.get("headers", ()))
             self._denied = True
         elif kind == "websocket.http.response.body":
             if not self._denied:
                 raise LocalProtocolError("websocket.http.response.body before websocket.http.response.start")
-            exchange.send(message.get("body", b""), not message.get("more_body", False))
+            body = message.get("body", b"")
+            if body.__class__ is not bytes:
+                body = octets(kind, body)
+            exchange.send(body, not message.get("more_body", False))
             await exchange.drained()
             self._wake()
         elif self._denied or exchange.finished:
