@@ -85,6 +85,11 @@ class Mount:
         self._places.append(_Place(host.lower(), path, native, most))
         self._places.sort(key=lambda place: place.order)
 
+    @property
+    def websockets(self) -> frozenset[Any]:
+        """The connections that are WebSockets now, of all applications."""
+        return frozenset().union(*(getattr(place.delegate, "websockets", ()) for place in self._places))
+
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Let the delegate that is mounted there start the exchange.
 

@@ -793,6 +793,38 @@ async def test_notice_and_the_end_of_endless_responses() -> None:
         assert (await plain.response())[2] == b"ok"
 
 
+@pytest.mark.parametrize("last_words", [b"", b"bye"])
+async def test_an_endless_response_that_listens_to_nobody_ends_with_its_next_piece(
+    last_words: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = asyncio.Event()
+    told: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            running.set()
+            try:
+                await send(body(b"x", True))
+            except OSError as exc:
+                told.append(exc)
+                if not last_words:
+                    raise
+                await send(body(last_words))
+                return
+            await asyncio.sleep(0.001)
+
+    async with served(app) as server, connect(server.port) as stream:
+        stream.get("/events")
+        await running.wait()
+        server.delegate.stop(None, 0.05)
+        await stream.head()
+        content = await stream.reader.readuntil(b"0\r\n\r\n")
+        assert content.endswith(b"3\r\nbye\r\n0\r\n\r\n" if last_words else b"1\r\nx\r\n0\r\n\r\n")
+        assert len(told) == 1
+    assert "Exception" not in caplog.text
+
+
 async def test_wait_cancels_what_does_not_end() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(60)

@@ -25,7 +25,7 @@ _WINDOW = 65536
 
 # How far the application's response has come: nothing, its start, its start with trailers promised, its content with
 # the trailers still to come; and while a file is sent.
-_NOTHING, _STARTED, _PROMISED, _TRAILERS, _FILE = range(5)
+_NOTHING, _STARTED, _PROMISED, _TRAILERS, _FILE, _STOPPED = range(6)
 
 # Responses of these types end only when somebody leaves, so they are told when the server stops.
 _ENDLESS = (b"text/event-stream", b"multipart/x-mixed-replace")
@@ -111,6 +111,8 @@ class HTTPExchange:
         """Tell the application of an endless response that its client has gone, as the server is stopping."""
         if self._phase is not _NOTHING and _is_endless(self._fields) and not self._exchange.finished:
             self._disconnected = True
+            if self._phase is _STARTED:
+                self._phase = _STOPPED  # who does not listen is told by the next send()
             self._wake()
 
     def _wake(self) -> None:
@@ -128,6 +130,9 @@ class HTTPExchange:
         try:
             await app(scope, self.receive, self.send)
         except (Exception, SystemExit) as exc:  # an application that exits must not take the server with it
+            if self._phase is _STOPPED and caused_by_disconnect(exc):
+                self._end_incomplete()
+                return
             if not (client_left(exchange) and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
             exchange.fail()
@@ -234,6 +239,11 @@ class HTTPExchange:
             raise LocalProtocolError("http.response.body while a file is being sent")
         if self._phase is _TRAILERS:
             raise LocalProtocolError("http.response.body after the last one; http.response.trailers is due")
+        if self._phase is _STOPPED:
+            if message.get("more_body", False):
+                raise ConnectionGone("the server is stopping")
+            self._exchange.send(body, True)
+            return
         self._exchange.send(body)
         if not message.get("more_body", False):
             self._phase = _TRAILERS
