@@ -306,7 +306,12 @@ class WebSocketConnection(WriteSide):
             self._read()
 
     def eof_received(self) -> bool:
-        """The peer sends nothing more, and the transport closes: a WebSocket has no half-closed state."""
+        """The peer sends nothing more, and the transport closes: a WebSocket has no half-closed state.
+
+        The transport would close only when all is sent, which the peer may never read: nobody would be told.
+        """
+        if self.open and self.transport is not None and self.transport.get_write_buffer_size():
+            self.transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -426,6 +431,7 @@ class WebSocketConnection(WriteSide):
         """Note an end that is not our doing."""
         if self.open:
             self._end(code, reason)
+            self.wake_writers(ConnectionGone("the WebSocket is closed"))
             self._tell_end()
         self.on_end = None
 

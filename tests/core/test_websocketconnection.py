@@ -167,6 +167,32 @@ def test_a_peer_that_neither_reads_nor_closes(peer: Peer) -> None:
     assert peer.transport.aborted
 
 
+@pytest.mark.parametrize(
+    ("wire", "code"), [(frame(0x88, b"\x03\xe8"), 1000), (b"\xff\x80", 1002)], ids=["a close frame", "a fault"]
+)
+def test_who_waits_for_a_peer_that_has_closed_is_told_at_once(peer: Peer, wire: bytes, code: int) -> None:
+    connection = peer.open()
+    peer.transport.window = 0
+    connection.send_binary(bytes(100_000))
+    waiting = connection.writable()
+    peer.send(wire)
+    assert isinstance(waiting.exception(), ConnectionGone)
+    assert (connection.open, connection.close_code) == (False, code)
+    peer.loop.call(peer.transport.peer_reads)
+    assert peer.got().endswith(b"\x88\x02\x03\xe8" if code == 1000 else b"opcode 15")
+
+
+def test_the_end_of_what_a_peer_sends_is_told_though_it_does_not_read(peer: Peer) -> None:
+    connection = peer.open()
+    peer.transport.window = 0
+    connection.send_binary(bytes(100_000))
+    waiting = connection.writable()
+    peer.loop.call(peer.transport.peer_sends_eof)
+    assert isinstance(waiting.exception(), ConnectionGone)
+    assert (connection.open, connection.close_code) == (False, 1006)
+    assert peer.transport.aborted
+
+
 def test_only_the_last_ping_is_answered_to_a_peer_that_does_not_read(peer: Peer) -> None:
     connection = peer.open()
     peer.transport.window = 0
