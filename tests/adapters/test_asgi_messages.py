@@ -184,3 +184,38 @@ def test_octets() -> None:
     copy = octets("kind", original)
     original[:] = b"y"
     assert copy == b"x"
+
+
+@pytest.mark.parametrize(("fields", "status"), [((), b"500"), (HANDSHAKE, b"500")], ids=["HTTP", "WebSocket"])
+async def test_a_cancellation_that_nobody_has_asked_for_is_an_error(
+    fields: tuple[str, ...], status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get("/", *fields)
+        assert (await client.rest()).startswith(b"HTTP/1.1 " + status)
+    (record,) = caplog.records
+    assert "cancelled by itself" in record.getMessage()
+    assert record.exc_info is not None
+
+
+@pytest.mark.parametrize("fields", [(), HANDSHAKE], ids=["HTTP", "WebSocket"])
+async def test_a_cancellation_that_the_server_has_asked_for_is_none(
+    fields: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        running.set()
+        await asyncio.Event().wait()
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get("/", *fields)
+        await running.wait()
+        assert await server.delegate.wait(0.01) == 1
+        assert (await client.rest()).startswith(b"HTTP/1.1 500 ")
+    assert not caplog.records

@@ -136,7 +136,9 @@ class HTTPExchange:
             if not (client_left(exchange) and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
             exchange.fail()
-        except BaseException:
+        except BaseException as exc:
+            if not exchange.finished and was_not_asked_for(exc):
+                app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
             exchange.fail()
             raise
         else:
@@ -355,6 +357,12 @@ def describe(exchange: Exchange) -> str:
 def client_left(exchange: Exchange) -> bool:
     """Tell whether the client left before it could have the response, which may be complete and wait to be sent."""
     return exchange.writing is CLOSED or (exchange.writing is DONE and exchange.server_connection.transport is None)
+
+
+def was_not_asked_for(exc: BaseException) -> bool:
+    """Tell whether an application ends as if it were cancelled, though nobody has cancelled it: its own mistake."""
+    task = asyncio.current_task()
+    return isinstance(exc, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
 def caused_by_disconnect(exc: BaseException | None) -> bool:

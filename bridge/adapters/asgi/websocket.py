@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe
+from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe, was_not_asked_for
 from bridge.adapters.asgi.messages import STUMBLES, judge, octets
 from bridge.core.log import app_log, gen_log
 from bridge.core.states import CLOSED
@@ -158,7 +158,11 @@ class WebSocketExchange:
             code = INTERNAL_ERROR
             if not (self._is_over() and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
-        except BaseException:
+        except BaseException as exc:
+            if not self._is_over() and was_not_asked_for(exc):
+                app_log.error(
+                    "ASGI application was cancelled by itself, WebSocket %s", describe(exchange), exc_info=exc
+                )
             self._finish(self._delegate.closing_code or INTERNAL_ERROR)
             raise
         else:
