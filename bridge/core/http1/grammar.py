@@ -16,8 +16,10 @@ __all__ = [
     "FIELD_VALUE",
     "HOST",
     "REASON",
+    "REQUEST_LINE",
     "TARGET",
     "TOKEN",
+    "VALUE_OCTETS",
     "VERSION",
     "list_members",
 ]
@@ -27,6 +29,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 # field-value without its surrounding white space: VCHAR, obs-text, SP and HTAB (RFC 9110 section 5.5).
 FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+VALUE_OCTETS = bytes(octet for octet in range(256) if FIELD_VALUE.fullmatch(bytes([octet])))
 
 # reason-phrase (RFC 9112 section 4).
 REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -38,6 +41,11 @@ TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
 
 # HTTP-version (RFC 9112 section 2.3); the group is the major version.
 VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
+
+# A request line of the usual form: origin-form, HTTP/1.0 or 1.1. Method, target, path, query, minor version.
+REQUEST_LINE = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))?) HTTP/(1\.[01])"
+)
 
 DIGITS = re.compile(rb"[0-9]+")
 

@@ -54,6 +54,19 @@ TABLES: dict[str, tuple[list[bytes], list[bytes]]] = {
         [b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9.9"],
         [*NO_VERSION, b"HTTP/1.1\r", b"HTTP/1.1\n", b"HTTP/1.1 ", b" HTTP/1.1"],
     ),
+    "REQUEST_LINE": (
+        [
+            *(b"GET / HTTP/1.1", b"GET /a?b HTTP/1.0", b"get /?? HTTP/1.1", b"X-Y! //a/../%zz;{}|?a=b&c HTTP/1.1"),
+            TCHAR + b" / HTTP/1.1",
+        ],
+        [
+            *(b"GET /# HTTP/1.1", b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET * HTTP/1.1", b"GET a HTTP/1.1"),
+            *(b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET /", b"/ HTTP/1.1"),
+            *(b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\n", b"GET /\x00 HTTP/1.1", b"GET /\xff HTTP/1.1"),
+            *(b"GET /?\x7f HTTP/1.1", b"GET /?a b HTTP/1.1", b"GET\t/ HTTP/1.1", b"GET / http/1.1", b""),
+            b"G:T / HTTP/1.1",
+        ],
+    ),
     "CHUNK_LINE": (
         [
             *(b"0\r\n", b"5\r\n", b"a\r\n", b"F\r\n", b"000\r\n", b"0123456789abcdeF\r\n", b"5;\r\n", b"5;a\r\n"),
