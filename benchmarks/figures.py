@@ -1,5 +1,6 @@
 """The arithmetic of a report: medians over rounds, spread, ratios. Pure."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ class Summary:
     @property
     def spread(self) -> float:
         """Half the distance between the extremes, as a part of the median."""
-        return (self.high - self.low) / 2 / self.median if self.median else 0.0
+        return (self.high - self.low) / 2 / self.median if self.median and math.isfinite(self.high) else 0.0
 
 
 def summarise(values: Sequence[float]) -> Summary:

@@ -167,7 +167,7 @@ def connect(port: int, slow: bool = False) -> socket.socket:
     return connection
 
 
-def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
+def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float | None]:
     """Open many connections, idle or with an answer that nobody reads, and weigh the server before and after."""
     number = settings.connections or scenario.connections
     allow_files(number + 200)
@@ -193,7 +193,7 @@ def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str,
             after = settled_memory(server)
         except OSError as error:
             raise BenchmarkError(f"could not hold {number} connections: {error!r}") from error
-        outcome = {"kib": (after - before) / number / 1024, "rss_mib": after / 2**20}
+        outcome: dict[str, float | None] = {"kib": (after - before) / number / 1024, "rss_mib": after / 2**20}
         if slow:
             outcome["answer_ms"] = time_answer(server.port, size)
         else:
@@ -228,14 +228,14 @@ def closed(connections: list[socket.socket]) -> int:
     return len(poller.poll(0))
 
 
-def time_answer(port: int, size: int) -> float:
-    """Return how many ms a new client waits for a whole answer; infinity when it gets none in five seconds."""
+def time_answer(port: int, size: int) -> float | None:
+    """Return how many ms a new client waits for a whole answer; None when it gets none in five seconds."""
     began = time.perf_counter()
     try:
         with connect(port) as connection:
             ask(connection, size)
     except (OSError, BenchmarkError):
-        return math.inf
+        return None
     return (time.perf_counter() - began) * 1e3
 
 
@@ -255,7 +255,7 @@ def start_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, 
 ROUNDS = {"load": load_round, "rate": load_round, "idle": memory_round, "slow": memory_round, "start": start_round}
 
 
-def run_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
+def run_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, Any]:
     """Run one round of the scenario's kind.
 
     Raises:

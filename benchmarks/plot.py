@@ -6,7 +6,7 @@ Every plot stands on a card of its own, light or dark as the reader's system is,
 from typing import Any
 from xml.sax.saxutils import escape
 
-from benchmarks.verdicts import COLUMNS, FLOOR, MORE_IS_BETTER, disturbed, is_disturbed, mains
+from benchmarks.verdicts import COLUMNS, FLOOR, MORE_IS_BETTER, disturbed, is_disturbed, mains, serves
 
 # Group of scenarios -> title of its plot; a group is a file. In the order of the report.
 GROUPS = {
@@ -73,11 +73,12 @@ def unit(scenario: dict[str, Any]) -> str:
 
 
 def ordered(scenario: dict[str, Any]) -> list[tuple[str, float]]:
-    """Return servers and figures, the floor first, then from the best."""
+    """Return servers and figures, the floor first, then from the best; those that answer nobody else come last."""
     key = COLUMNS[scenario["kind"]][0][0]
     figures = {name: summary.median for name, summary in mains(scenario).items()}
     sign = -1 if key in MORE_IS_BETTER else 1
-    return sorted(figures.items(), key=lambda item: (item[0] != FLOOR, sign * item[1]))
+    stuck = {name for name in figures if not serves(scenario["rounds"][name])}
+    return sorted(figures.items(), key=lambda item: (item[0] != FLOOR, item[0] in stuck, sign * item[1]))
 
 
 def height(scenario: dict[str, Any]) -> int:
@@ -107,7 +108,8 @@ def panel(scenario: dict[str, Any], x: int, y: int) -> list[str]:
             lines.append(f'<path d="M{middle:.1f} {top - 2}l-5 {BAR + 4}" class="gap"/>')
         shown = text(x + NAMES + length + 6, base, form.format(value), "own" if kind == "own" else "")
         if own and name != "bridge":
-            times = f'<tspan dx="7" class="soft times">{ratio_text(value / own)}</tspan>'
+            words = ratio_text(value / own) if serves(scenario["rounds"][name]) else "a new client gets no answer"
+            times = f'<tspan dx="7" class="soft times">{words}</tspan>'
             shown = shown.replace("</text>", times + "</text>")
         lines.append(shown)
         top += STEP

@@ -20,6 +20,7 @@ from benchmarks.verdicts import (
     judge,
     mains,
     sentence,
+    serves,
     summaries,
 )
 
@@ -217,6 +218,8 @@ def overview(records: list[Record]) -> list[str]:
             elif name == "bridge":
                 unit = "requests/s" if scenario["kind"] == "rate" else title.replace("CPU ", "").partition(" per ")[0]
                 cells.append(f"{cell(figures[name].median, form)} {unit}")
+            elif not serves(scenario["rounds"][name]):
+                cells.append("no answer")
             else:
                 times = ratio(figures[name].median, own.median if own else None)
                 beats = name == verdict.peer and not verdict.wins

@@ -53,8 +53,8 @@ THREADS = (
     "waitress 32, between which and 8 or 64 there is no difference beyond the spread.",
 )
 SLOW = (
-    "400 readers. The last column but one is the time that one more client, which reads, waits for its whole answer; "
-    "what the kernel buffers is not counted.",
+    "400 readers. One more client, which reads, waits that long for its whole answer; a server that never gives it "
+    "one is not compared. What the kernel buffers is not counted.",
 )
 
 _ALL = (

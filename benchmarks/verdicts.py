@@ -40,10 +40,16 @@ Round = dict[str, Any]
 
 
 def summaries(rounds: list[Round], kind: str) -> dict[str, Summary] | None:
-    """Return each figure over the rounds, None when a round failed or none was run."""
+    """Return each figure over the rounds, None when a round failed or none was run; infinity for what never came."""
     if not rounds or any("failure" in one for one in rounds):
         return None
-    return {key: summarise([one[key] for one in rounds]) for key, _, _ in COLUMNS[kind]}
+    values = {key: [math.inf if one[key] is None else one[key] for one in rounds] for key, _, _ in COLUMNS[kind]}
+    return {key: summarise(each) for key, each in values.items()}
+
+
+def serves(rounds: list[Round]) -> bool:
+    """Tell whether a new client was answered: memory saved by serving nobody else is no merit."""
+    return all(one.get("answer_ms", 0.0) is not None for one in rounds)
 
 
 def mains(scenario: dict[str, Any]) -> dict[str, Summary]:
@@ -72,12 +78,12 @@ def is_disturbed(scenario: dict[str, Any]) -> bool:
 
 
 def best(scenario: dict[str, Any], key: str) -> set[str]:
-    """Return the servers with the best median of the figure *key*; the floor, which does no work, does not count."""
+    """Return the servers with the best median of *key*, without the floor and those that leave a new client waiting."""
     kind = scenario["kind"]
     found = {}
     for name, rounds in scenario["rounds"].items():
-        figures = summaries(rounds, kind) if name != FLOOR else None
-        if figures is not None and math.isfinite(figures[key].median):
+        figures = summaries(rounds, kind) if name != FLOOR and serves(rounds) else None
+        if figures is not None:
             found[name] = figures[key].median
     if not found:
         return set()
@@ -107,7 +113,7 @@ def judge(scenario: dict[str, Any]) -> Verdict:
     own = figures.get("bridge")
     if own is None:
         return Verdict(failed=bool(scenario["rounds"].get("bridge")))
-    peers = {name: figure for name, figure in figures.items() if is_peer(name)}
+    peers = {name: figure for name, figure in figures.items() if is_peer(name) and serves(scenario["rounds"][name])}
     if not peers:
         return Verdict()
     more = COLUMNS[scenario["kind"]][0][0] in MORE_IS_BETTER

@@ -78,6 +78,16 @@ def test_a_server_that_failed_has_no_bar():
     assert bars(drawn(scenario(bridge=None))) == []
 
 
+def test_who_serves_nobody_else_comes_last_and_is_not_compared():
+    rounds = {"gunicorn": (1.0, None), "bridge": (10.0, 2.0), "uvicorn": (12.0, 3.0)}
+    one = scenario("slow-wsgi", "slow")
+    one["rounds"] = {
+        name: [{"kib": kib, "answer_ms": answer, "rss_mib": 9.0}] for name, (kib, answer) in rounds.items()
+    }
+    found = [text for text in texts(drawn(one)) if "." in text and not text.startswith(plot.TIMES)]
+    assert found == ["10.0", f"12.0 1.20{plot.TIMES}", "1.0 a new client gets no answer"]
+
+
 def test_what_was_disturbed_is_marked():
     one = scenario(bridge=10.0, uvicorn=20.0)
     one["rounds"]["uvicorn"][0]["others"] = 0.3

@@ -138,3 +138,15 @@ def test_a_report_has_its_plots_its_commands_and_what_to_see():
 def test_an_anchor_is_as_github_makes_it():
     scenario = {"name": "asgi-browser", "title": "ASGI, a browser's 11 fields"}
     assert report.anchor(scenario) == "asgi-browser-asgi-a-browsers-11-fields"
+
+
+def test_an_answer_that_never_came_is_said():
+    rounds = {
+        "bridge": [{"kib": 9.0, "answer_ms": 3.0, "rss_mib": 40.0}],
+        "gunicorn": [{"kib": 1.0, "answer_ms": None, "rss_mib": 20.0}],
+    }
+    one = record("slow-wsgi", "slow", **rounds)
+    assert report.overview([one])[2].endswith("| 9.0 KiB | no answer |")
+    text = "\n".join(report.scenario_section(one["scenario"]))
+    assert "| gunicorn | 1.0 ±0 % | 0.11 | never | 20 |" in text
+    assert "| bridge | **9.0** ±0 % | 1.00 | **3** | **40** |" in text

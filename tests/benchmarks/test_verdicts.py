@@ -63,13 +63,21 @@ def test_a_failed_peer_does_not_count():
     assert verdicts.judge(one).peer == "uvicorn"
 
 
-def test_the_best_of_a_column_leaves_out_the_floor_and_what_never_came():
-    slow = [{"kib": 5.0, "answer_ms": math.inf, "rss_mib": 40.0}]
-    quick = [{"kib": 9.0, "answer_ms": 3.0, "rss_mib": 30.0}]
-    one = scenario("slow", floor=quick, bridge=slow, uvicorn=quick)
-    assert verdicts.best(one, "answer_ms") == {"uvicorn"}
+def test_the_best_of_a_column_leaves_out_the_floor():
+    one = scenario(floor=load(1), bridge=load(10), uvicorn=load(20))
+    assert verdicts.best(one, "cpu_us") == {"bridge"}
+    assert verdicts.best(scenario(floor=load(1)), "cpu_us") == set()
+
+
+def test_memory_saved_by_serving_nobody_is_not_compared():
+    serving = [{"kib": 9.0, "answer_ms": 3.0, "rss_mib": 40.0}]
+    stuck = [{"kib": 1.0, "answer_ms": 5.0, "rss_mib": 20.0}, {"kib": 1.0, "answer_ms": None, "rss_mib": 20.0}]
+    one = scenario("slow", bridge=serving, gunicorn=stuck, uvicorn=[{**serving[0], "kib": 12.0}])
     assert verdicts.best(one, "kib") == {"bridge"}
-    assert verdicts.best(scenario("slow", bridge=slow), "answer_ms") == set()
+    assert verdicts.best(one, "rss_mib") == {"bridge", "uvicorn"}
+    assert verdicts.judge(one).peer == "uvicorn"
+    assert verdicts.judge(one).wins
+    assert verdicts.summaries(stuck, "slow")["answer_ms"].high == math.inf
 
 
 @pytest.mark.parametrize(
