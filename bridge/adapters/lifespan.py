@@ -41,6 +41,7 @@ class Lifespan:
         self._stage = ""
         self._received = False
         self._wants_notice = False
+        self._started = False
         self.context = contextvars.copy_context()
         self.state: dict[str, Any] = {}
         self.supported = True
@@ -55,6 +56,7 @@ class Lifespan:
         error = await self._ask("startup")
         if error is not None:
             raise LifespanFailed(error)
+        self._started = True
 
     def notify(self) -> None:
         """Send lifespan.shutdown.notice, if the application has asked for it; nothing is waited for.
@@ -75,11 +77,12 @@ class Lifespan:
         if task is None or task.done():
             return
         try:
-            async with asyncio.timeout(timeout):
-                error = await self._ask("shutdown")
-                if error is not None:
-                    app_log.error("Lifespan shutdown failed: %s", error)
-                await asyncio.wait({task})
+            if self._started:  # else the start was given up: there is no answer to wait for
+                async with asyncio.timeout(timeout):
+                    error = await self._ask("shutdown")
+                    if error is not None:
+                        app_log.error("Lifespan shutdown failed: %s", error)
+                    await asyncio.wait({task})
         except TimeoutError:
             app_log.error("Lifespan shutdown took longer than %g s", timeout)
         if not task.done():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -41,6 +42,13 @@ async def asgi(scope, receive, send):
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
             await asyncio.sleep(0.05)
         return await send({"type": "http.response.body", "body": b"."})
+    elif kind == "events":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+            await asyncio.sleep(0.05)
+    elif kind == "regex":
+        hold_the_lock(int(value))
     await _answer(send, str(os.getpid()).encode())
 
 
@@ -61,6 +69,10 @@ def stand_still(seconds):
     time.sleep(seconds)
 
 
+def hold_the_lock(length):
+    re.fullmatch("(a|a)*b", "a" * length)  # in C, without giving other threads a turn: twice as long with each letter
+
+
 def wsgi(environ, start_response):
     kind, _, value = environ["PATH_INFO"].lstrip("/").partition("/")
     if kind == "sleep":
@@ -69,8 +81,14 @@ def wsgi(environ, start_response):
         never_released()
     elif kind == "error":
         raise LookupError("on purpose")
+    elif kind == "regex":
+        hold_the_lock(int(value))
     content = str(os.getpid()).encode()
-    if kind == "environ":
+    if kind == "big":
+        content = b"x" * int(value)
+    elif kind == "upload":
+        content = str(len(environ["wsgi.input"].read())).encode()
+    elif kind == "environ":
         content = json.dumps({key: text for key, text in environ.items() if isinstance(text, str)}).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(content)))])
     return [content]
