@@ -1,5 +1,6 @@
-"""Django with Channels: an HTTP view, and a chat room over the in-memory layer."""
+"""Django with Channels: an HTTP view, and a chat room over the in-memory layer, or Redis at ``CHAT_REDIS`` (a URL)."""
 
+import os
 from typing import Any
 
 import django
@@ -7,11 +8,18 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
+REDIS = os.environ.get("CHAT_REDIS")
+LAYER: dict[str, Any] = (
+    {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS]}}
+    if REDIS
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+)
+
 settings.configure(
     SECRET_KEY="only for tests",
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
-    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    CHANNEL_LAYERS={"default": LAYER},
 )
 django.setup()
 

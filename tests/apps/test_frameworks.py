@@ -153,6 +153,55 @@ def test_django_and_channels() -> None:
             assert three.recv() == b"bytes"
 
 
+REDIS = shutil.which("redis-server")
+
+
+@pytest.mark.skipif(REDIS is None, reason="no redis-server")
+@needs("django", "channels", "channels_redis")
+def test_channels_over_redis_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert REDIS is not None
+    place = tmp_path / "redis"
+    command = [REDIS, "--port", "0", "--unixsocket", str(place), "--dir", str(tmp_path), "--save", ""]
+    monkeypatch.setenv("CHAT_REDIS", f"unix://{place}")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as redis:
+        try:
+            deadline = time.monotonic() + 10
+            while not place.exists():
+                assert redis.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+            with run("channels_chat:application") as here, run("channels_chat:application") as there:
+                with dial(here, "/room/a") as one, dial(there, "/room/a") as two, dial(there, "/room/b") as other:
+                    for number in range(20):
+                        sender = (one, two)[number % 2]
+                        sender.send(json.dumps({"text": number}))
+                        assert json.loads(one.recv(10)) == json.loads(two.recv(10)) == {"text": number}
+                    with pytest.raises(TimeoutError):
+                        other.recv(0)
+                with dial(here, "/room/a") as one:  # those who left are in no room any more
+                    one.send('{"text": "alone"}')
+                    assert json.loads(one.recv(10)) == {"text": "alone"}
+            for running in (here, there):
+                clean(running)
+        finally:
+            redis.terminate()
+
+
+@needs("datasette")
+def test_datasette() -> None:
+    with run("datasette_app:make", "--factory") as running:
+        status, fields, content = running.ask("GET", "/_memory.json?sql=select+6*7+as+n&_shape=array")
+        assert (status, json.loads(content)) == (200, [{"n": 42}])
+        assert fields["content-type"].startswith("application/json")
+        assert b"<html" in running.ask("GET", "/")[2]
+        rows = running.ask(
+            "GET",
+            "/_memory.csv?sql=with+recursive+c(x)+as+(select+1+union+all+select+x%2B1+from+c+limit+900)+select+x+from+c&_stream=1",
+        )[2]
+        assert rows.split()[-1] == b"900"
+        assert running.ask("GET", "/-/static/app.css")[0] == 200
+    clean(running)
+
+
 @needs("litestar")
 def test_litestar() -> None:
     with run("litestar_app:app") as running:
