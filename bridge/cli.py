@@ -92,9 +92,9 @@ def _check_config(words: Sequence[str]) -> int:
     _require_target(config)
     check(config)
 
-    from bridge.adapters.hosting import host
+    from bridge.adapters.hosting import host, load_places
 
-    host(config)
+    host(config, load_places(config))
     print("bridge: the configuration is good, and the application can be imported")
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bridge.adapters.detection import Interface, interface_of
 from bridge.adapters.loading import load_target
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bridge.config import Config
     from bridge.core.websocketconnection import WebSocketOptions
 
-__all__ = ["Hosted", "host", "host_application"]
+__all__ = ["Hosted", "Place", "host", "host_application", "load_places"]
 
 
 class Hosted(Protocol):
@@ -193,8 +193,27 @@ class HostedMount:
         await asyncio.gather(*(hosted.shutdown(timeout) for hosted in self._all))
 
 
-def host(config: Config, app: Any = None) -> Hosted:
-    """Return what *config* says is to be served: one application, or several by host and path.
+class Place(NamedTuple):
+    """An application and where it is mounted.
+
+    Attributes:
+        host: The host's name, lower case; ``*.name`` for the names below; empty for any.
+        path: Without a slash at the end; empty for the root.
+        app: The application.
+        interface: What it is.
+    """
+
+    host: str
+    path: str
+    app: Any
+    interface: Interface
+
+
+def load_places(config: Config, app: Any = None) -> list[Place]:
+    """Import what *config* says is to be served.
+
+    Applications run code of all kinds when they are imported: database queries, ``asyncio.run``. Much of that refuses
+    to run on a thread whose event loop is running, so this is called before it runs.
 
     Args:
         config: The settings.
@@ -202,17 +221,30 @@ def host(config: Config, app: Any = None) -> Hosted:
 
     Raises:
         TargetError: A target cannot be imported, or it cannot be told what it is.
-        ConfigError: Two applications are mounted at one place.
     """
     if app is None and config.target:
         app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-    if not config.mount:
-        return host_application(app, interface_of(app, config.interface), config)
-    places = [] if app is None else [("", "", host_application(app, interface_of(app, config.interface), config))]
+    places = []
+    if app is not None or not config.mount:
+        places.append(Place("", "", app, interface_of(app, config.interface)))
     for name, path, target in config.mount:
         mounted = load_target(target, factory=False, app_dir=config.app_dir)
-        places.append((name, path, host_application(mounted, interface_of(mounted, "auto"), config, path)))
-    return HostedMount(places, config)
+        places.append(Place(name, path, mounted, interface_of(mounted, "auto")))
+    return places
+
+
+def host(config: Config, places: list[Place]) -> Hosted:
+    """Return what was loaded as one thing that can be started, served and stopped.
+
+    Raises:
+        ConfigError: Two applications are mounted at one place.
+    """
+    if len(places) == 1 and not places[0].host and not places[0].path:
+        return host_application(places[0].app, places[0].interface, config)
+    hosted = [
+        (place.host, place.path, host_application(place.app, place.interface, config, place.path)) for place in places
+    ]
+    return HostedMount(hosted, config)
 
 
 def host_application(app: Any, interface: Interface, config: Config, place: str = "") -> Hosted:

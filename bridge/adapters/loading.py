@@ -255,6 +255,8 @@ def _one_line(exc: BaseException) -> str:
 def _raised(target: str, doing: str, exc: BaseException) -> TargetError:
     text = _one_line(exc)
     told = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    if isinstance(exc, RuntimeError) and text == "no running event loop":
+        told += "; applications are imported before the loop runs: what needs it belongs to the start of the lifespan"
     return TargetError(f"{target}: {doing} raised {told}", _app_traceback(exc))
 
 

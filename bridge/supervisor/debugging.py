@@ -8,9 +8,8 @@ import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from bridge.adapters.detection import Interface, interface_of
-from bridge.adapters.loading import load_target
-from bridge.config import Config
+from bridge.adapters.detection import Interface
+from bridge.adapters.hosting import Place
 
 __all__ = ["debugged"]
 
@@ -25,22 +24,13 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}h1{{font-size:1.3em}}</style>
 """
 
 
-def debugged(config: Config, app: Any) -> Any:
-    """Return *app*, or what the settings name, so that it shows its exceptions; other interfaces stay as they are.
-
-    Raises:
-        TargetError: The target cannot be imported.
-    """
-    if app is None:
-        if config.mount and not config.target:
-            return None  # several applications: each keeps to itself
-        app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-    interface = interface_of(app, config.interface)
-    if interface is Interface.WSGI:
+def debugged(place: Place) -> Place:
+    """Return an application so that it shows its exceptions; other interfaces than ASGI 3 and WSGI stay as they are."""
+    if place.interface is Interface.WSGI:
         from werkzeug.debug import DebuggedApplication
 
-        return DebuggedApplication(app, evalex=True)
-    return _ASGIPage(app) if interface is Interface.ASGI3 else app
+        return place._replace(app=DebuggedApplication(place.app, evalex=True))
+    return place._replace(app=_ASGIPage(place.app)) if place.interface is Interface.ASGI3 else place
 
 
 class _ASGIPage:

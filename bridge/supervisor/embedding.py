@@ -8,6 +8,7 @@ from typing import Any
 from bridge.config import Config
 from bridge.supervisor import server
 from bridge.supervisor.loops import loop_factory
+from bridge.supervisor.server import run_prepared
 
 __all__ = ["Server", "run"]
 
@@ -60,23 +61,19 @@ class Server(server.Server):
         config, app = _settings(app, options)
         super().__init__(config, app)
 
-    async def startup(self) -> None:
-        """Start; see the base class."""
+    def prepare(self) -> None:
+        """Check the settings and load the application; see the base class."""
         from bridge.supervisor.checks import check
         from bridge.supervisor.logs import configure
 
-        if not self.configured:
-            configure(self.config, embedded=True)
-            check(self.config)
-            self.configured = True
-        await super().startup()
-
-    configured = False
+        configure(self.config, embedded=True)
+        check(self.config)
+        super().prepare()
 
     def run(self) -> None:
         """Serve, on an event loop of its own, until :attr:`should_exit`; for threads."""
         with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
-            runner.run(self.serve())
+            run_prepared(runner, self, self.serve)
 
 
 def _settings(app: Any, options: dict[str, Any]) -> tuple[Config, Any]:

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.config import Config
 from bridge.core.log import gen_log
@@ -28,6 +28,9 @@ from bridge.supervisor.sockets import bind_all
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.systemd import Notifier
 from bridge.supervisor.worker import failure, run_worker
+
+if TYPE_CHECKING:
+    from bridge.adapters.hosting import Place
 
 __all__ = ["Master"]
 
@@ -88,7 +91,7 @@ class Master:
         self._reload_asked = False
         self._read_config = read_config
         self._app = app
-        self._loaded = app is not None
+        self._places: list[Place] | None = None
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._signals: SignalPipe | None = None
@@ -126,11 +129,10 @@ class Master:
         if handover is not None:
             handover.close_rest(self._plan.listeners)
         try:
-            if config.preload and self._app is None:
-                from bridge.adapters.loading import load_target
+            if config.preload:
+                from bridge.adapters.hosting import load_places
 
-                self._app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-                self._loaded = True
+                self._places = load_places(config, self._app)
             return self._loop()
         finally:
             if os.getpid() == self._pid:
@@ -219,7 +221,7 @@ class Master:
             self._handover.close()
         if self._successor is not None:
             self._successor.close()
-        return run_worker(self._plan.config, self._app, self._plan.listeners, channel)
+        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._places)
 
     def _settled(self) -> None:
         """Nothing is starting: note the end of the start, or of a reload."""
@@ -408,7 +410,7 @@ class Master:
         except BridgeError as exc:
             gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])
             return
-        if self._loaded and self._plan.config.preload:
+        if self._places is not None:
             gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
         self._notifier.reloading("reloading")
         self._generations += 1

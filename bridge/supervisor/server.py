@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from bridge.adapters.hosting import Hosted, host
+from bridge.adapters.hosting import Hosted, Place, host, load_places
 from bridge.config import Config
 from bridge.core.http1.head import Limits
 from bridge.core.httpserver import HTTPServer
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from bridge.supervisor.accesslog import AccessLog
     from bridge.supervisor.proxyprotocol import HeaderReader, ProxyHeader
 
-__all__ = ["Server", "serving_line"]
+__all__ = ["Server", "announce", "run_prepared", "serving_line"]
 
 #: Seconds that requests in progress have at a fast stop (SIGINT).
 FAST = 5.0
@@ -43,6 +44,7 @@ class Server:
         config: The settings.
         app: The application; without it, what ``config.target`` names is imported.
         listeners: What to listen on; without them the addresses of *config* are bound. They are closed with the server.
+        places: The applications, if they were loaded before.
 
     Attributes:
         started: Connections are accepted.
@@ -54,7 +56,13 @@ class Server:
         on_deaf: Called when a stop has begun and no more connections are accepted.
     """
 
-    def __init__(self, config: Config, app: Any = None, listeners: Sequence[Listener] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        app: Any = None,
+        listeners: Sequence[Listener] | None = None,
+        places: list[Place] | None = None,
+    ) -> None:
         self.config = config
         self.started = False
         self.sockets: list[socket.socket] = []
@@ -64,6 +72,8 @@ class Server:
         self.on_started: Callable[[], None] = _nothing
         self._app = app
         self._listeners = listeners
+        self._places = places
+        self._prepared = False
         self._alone = listeners is None
         self._hosted: Hosted | None = None
         self._http: HTTPServer | None = None
@@ -122,17 +132,40 @@ class Server:
     def _scheme(self) -> str:
         return "https" if self._certificates is not None else "http"
 
+    def prepare(self) -> None:
+        """Listen, give up privileges, and load the application: what comes before the event loop runs.
+
+        :meth:`startup` does it if nobody has; then the application is imported while the loop runs, and what it does
+        that refuses to run beside a loop fails. The exceptions are those of :meth:`serve`.
+        """
+        config = self.config
+        self._prepared = True
+        self._certificates = Certificates.of(config)
+        if self._listeners is None:
+            self._listeners = bind_all(config)
+        try:
+            if self._alone:
+                from bridge.supervisor.privileges import drop_privileges
+
+                drop_privileges(config)
+            if self._places is None:
+                self._places = load_places(config, self._app)
+        except BaseException:
+            self._close_listeners()
+            raise
+
     async def startup(self) -> None:
-        """Listen, load the application, start it, and accept connections. The exceptions are those of :meth:`serve`."""
+        """Do what :meth:`prepare` does unless it is done, start the application, and accept connections.
+
+        The exceptions are those of :meth:`serve`.
+        """
         config = self.config
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         if self._stop_early:
             self._stopping.set()
-        self._certificates = Certificates.of(config)
-        listeners = self._listeners
-        if listeners is None:
-            listeners = self._listeners = bind_all(config)
+        if not self._prepared:
+            self.prepare()
         try:
             hosted = await self._start_application()
         except BaseException:
@@ -141,7 +174,7 @@ class Server:
         self._http = self._make_http(hosted)
         if self._certificates is not None:
             self._certificates.watch(self._loop)
-        self.sockets = [sock for listener in listeners for sock in listener.sockets]
+        self.sockets = [sock for listener in self._listeners or () for sock in listener.sockets]
         self._http.add_sockets(self.sockets)
         if config.workers_lifetime is not None:
             from random import uniform
@@ -152,16 +185,13 @@ class Server:
         self.on_started()
 
     async def _start_application(self) -> Hosted:
-        config = self.config
-        if self._alone:
-            from bridge.supervisor.privileges import drop_privileges
-
-            drop_privileges(config)
-        if config.debug:
+        places = self._places
+        assert places is not None
+        if self.config.debug:
             from bridge.supervisor.debugging import debugged
 
-            self._app = debugged(config, self._app)
-        hosted = self._hosted = host(config, self._app)
+            places = [debugged(place) for place in places]
+        hosted = self._hosted = host(self.config, places)
         self.kind = hosted.kind
         try:
             await hosted.startup()
@@ -369,6 +399,20 @@ class _HTTPServer(HTTPServer):
 
 def _nothing() -> None:
     pass
+
+
+def run_prepared(runner: asyncio.Runner, server: Server, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Prepare a server, and then run *serve* on the runner's loop.
+
+    The loop is the thread's current one while the application is imported, so that ``asyncio.get_event_loop()`` gives
+    the one that will run; and what the import sets of context variables holds for *serve*.
+    """
+    asyncio.set_event_loop(runner.get_loop())
+    try:
+        server.prepare()
+        runner.run(serve(), context=contextvars.copy_context())
+    finally:
+        asyncio.set_event_loop(None)
 
 
 def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.socket]) -> str:

@@ -90,6 +90,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
 
 def _run_alone(config: Config, app: Any) -> int:
     from bridge.supervisor.pidfile import PidFile
+    from bridge.supervisor.server import run_prepared
 
     pid_file = PidFile(config.pid) if config.pid is not None else None
 
@@ -99,7 +100,8 @@ def _run_alone(config: Config, app: Any) -> int:
 
     try:
         with process_runner(config.loop, remove_pid_file) as runner:
-            runner.run(_Alone(config, app).run())
+            alone = _Alone(config, app)
+            run_prepared(runner, alone.server, alone.run)
     finally:
         remove_pid_file()
     return OK
@@ -114,7 +116,7 @@ class _Alone:
         from bridge.supervisor.systemd import Notifier
 
         self._config = config
-        self._server = Server(config, app)
+        self.server = Server(config, app)
         self._app = app
         self._notifier = Notifier()
         self._log = error_descriptor(config)
@@ -124,7 +126,7 @@ class _Alone:
         from bridge.supervisor.server import announce, serving_line
 
         loop = asyncio.get_running_loop()
-        server = self._server
+        server = self.server
         numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
         await server.startup()
         try:
@@ -162,7 +164,7 @@ class _Alone:
         """Stop gracefully at the first signal, at once at the second."""
         from bridge.supervisor.server import FAST
 
-        server = self._server
+        server = self.server
         name = signal.Signals(number).name
         if name in _NEED_MASTER:
             gen_log.warning("%s needs a master process: start with --workers", name)

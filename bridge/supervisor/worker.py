@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bridge.adapters.hosting import Place
 from bridge.adapters.lifespan import LifespanFailed
 from bridge.adapters.loading import TargetError
 from bridge.config import Config
@@ -19,7 +20,7 @@ from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
 from bridge.supervisor.logs import error_descriptor
 from bridge.supervisor.loops import Signals, process_runner
 from bridge.supervisor.privileges import drop_privileges
-from bridge.supervisor.server import Server
+from bridge.supervisor.server import Server, run_prepared
 from bridge.supervisor.sockets import Listener
 
 __all__ = ["IDLE_GRACE", "run_worker"]
@@ -28,21 +29,25 @@ __all__ = ["IDLE_GRACE", "run_worker"]
 IDLE_GRACE = 5.0
 
 
-def run_worker(config: Config, app: Any, listeners: Sequence[Listener], channel: Channel) -> int:
+def run_worker(
+    config: Config, app: Any, listeners: Sequence[Listener], channel: Channel, places: list[Place] | None = None
+) -> int:
     """Serve until the master says otherwise, or is gone; return the process's exit status.
 
     Args:
         config: The settings.
-        app: The application if it was loaded before; else None.
+        app: The application if there is one already; else ``config.target`` is imported.
         listeners: Shared with the master and the other workers.
         channel: To the master.
+        places: The applications, if the master has loaded them.
     """
     _default_signals()
     write_stacks_on_signal(error_descriptor(config))
     try:
         drop_privileges(config)
         with process_runner(config.loop, lambda: None) as runner:
-            runner.run(_Worker(config, app, listeners, channel).run())
+            worker = _Worker(config, Server(config, app, listeners, places), channel)
+            run_prepared(runner, worker.server, worker.run)
     except BridgeError as exc:
         if isinstance(exc, TargetError):
             sys.stderr.write(exc.app_traceback)
@@ -77,17 +82,17 @@ def _nothing(number: int, frame: object) -> None:
 class _Worker:
     """The part that runs on the loop."""
 
-    def __init__(self, config: Config, app: Any, listeners: Sequence[Listener], channel: Channel) -> None:
+    def __init__(self, config: Config, server: Server, channel: Channel) -> None:
+        self.server = server
         self._config = config
         self._channel = channel
-        self._server = Server(config, app, listeners)
-        self._server.on_limit = self._finished
-        self._server.on_deaf = lambda: channel.send("deaf")
+        server.on_limit = self._finished
+        server.on_deaf = lambda: channel.send("deaf")
 
     async def run(self) -> None:
         """Serve."""
         loop = asyncio.get_running_loop()
-        server = self._server
+        server = self.server
         loop.add_reader(self._channel.fileno(), self._told)
         try:
             with Signals(
@@ -116,7 +121,7 @@ class _Worker:
 
     def _told(self) -> None:
         """Do what the master says."""
-        server = self._server
+        server = self.server
         for word, *values in self._channel.receive():
             if word == "retire":
                 server.stop(idle_grace=IDLE_GRACE)
@@ -138,7 +143,7 @@ class _Worker:
 
     def _signalled(self, number: int) -> None:
         """SIGTERM from somebody else than the master: ask for a successor. The other signals are the master's."""
-        if number == signal.SIGTERM and not self._server.should_exit:
+        if number == signal.SIGTERM and not self.server.should_exit:
             self._finished()
         elif number == signal.SIGUSR1:
-            self._server.reopen_logs()
+            self.server.reopen_logs()

@@ -8,7 +8,7 @@ import pytest
 from support.asgi import connect, served
 
 from bridge.adapters.asgi import ASGIDelegate
-from bridge.adapters.hosting import host
+from bridge.adapters.hosting import host, load_places
 from bridge.adapters.lifespan import LifespanFailed
 from bridge.adapters.mount import Mount
 from bridge.config import Config
@@ -211,7 +211,7 @@ async def test_hosting_of_all_kinds(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         app_dir=str(tmp_path),
         mount=(("", "/api", "mounted_apps:api"), ("", "", "mounted_apps:site"), ("", "/wsgi", "mounted_apps:site")),
     )
-    hosted = host(config)
+    hosted = host(config, load_places(config))
     assert hosted.kind.startswith("/api ASGI; / WSGI")
     assert hosted.late_limit
     await hosted.startup()
@@ -244,7 +244,8 @@ async def test_an_application_that_cannot_start_ends_the_others(tmp_path: Any, m
         "    await send({'type': 'lifespan.startup.failed', 'message': 'no'})\n"
     )
     mount = (("", "/bad", "half_broken:bad"),)
-    hosted = host(Config(app_dir=str(tmp_path), target="half_broken:good", mount=mount))
+    config = Config(app_dir=str(tmp_path), target="half_broken:good", mount=mount)
+    hosted = host(config, load_places(config))
     with pytest.raises(LifespanFailed, match="no"):
         await hosted.startup()
     await hosted.shutdown(0)
@@ -256,8 +257,9 @@ async def test_an_application_that_cannot_start_ends_the_others(tmp_path: Any, m
 def test_a_place_that_is_given_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "twice.py").write_text("async def app(scope, receive, send): pass\n")
+    config = Config(app_dir=str(tmp_path), target="twice:app", mount=(("", "", "twice:app"),))
     with pytest.raises(ConfigError, match="--mount: two applications at /"):
-        host(Config(app_dir=str(tmp_path), target="twice:app", mount=(("", "", "twice:app"),)))
+        host(config, load_places(config))
 
 
 async def test_the_old_form_of_asgi() -> None:
@@ -269,6 +271,7 @@ async def test_the_old_form_of_asgi() -> None:
             await send({"type": "http.response.start", "status": 200})
             await send({"type": "http.response.body", "body": self.scope["path"].encode()})
 
-    hosted = host(Config(lifespan="off"), Old)
+    config = Config(lifespan="off")
+    hosted = host(config, load_places(config, Old))
     assert hosted.kind == "ASGI 2"
     assert await answers(hosted.delegate, "/x") == ["/x"]
