@@ -17,6 +17,7 @@ from benchmarks.verdicts import (
     best,
     disturbed,
     is_disturbed,
+    is_peer,
     judge,
     mains,
     sentence,
@@ -168,7 +169,8 @@ def standing(records: list[Record]) -> list[str]:
         elif verdict.peer is None or (verdict.wins and verdict.clear):
             continue
         elif verdict.clear:
-            losses.append(f"{link} ({verdict.peer}, {verdict.ratio:.2f} of bridge's figure)")
+            title = COLUMNS[scenario["kind"]][0][1]
+            losses.append(f"{link} ({verdict.peer}, {verdict.ratio:.2f} of bridge's {title})")
         else:
             unclear.append(f"{link} ({verdict.peer}, {verdict.ratio:.2f})")
     lines = []
@@ -209,7 +211,6 @@ def overview(records: list[Record]) -> list[str]:
         own = figures.get("bridge")
         _, title, form = COLUMNS[scenario["kind"]][0]
         cells = [f"[{scenario['name']}](#{anchor(scenario)}){' ¹' if is_disturbed(scenario) else ''}"]
-        verdict = judge(scenario)
         for name in names:
             if name not in scenario["rounds"]:
                 cells.append("")
@@ -222,8 +223,8 @@ def overview(records: list[Record]) -> list[str]:
                 cells.append("no answer")
             else:
                 times = ratio(figures[name].median, own.median if own else None)
-                beats = name == verdict.peer and not verdict.wins
                 text = "-" if times is None else f"{times:.2f}"
+                beats = times is not None and is_peer(name) and (times > 1 if scenario["kind"] == "rate" else times < 1)
                 cells.append(f"**{text}**" if beats else text)
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]

@@ -132,7 +132,7 @@ def sentence(scenario: dict[str, Any]) -> str:
         return "bridge failed here."
     if verdict.peer is None or verdict.ratio is None or (verdict.wins and verdict.clear):
         return ""
-    share = f"{verdict.peer} at {verdict.ratio:.2f} of bridge's figure"
+    share = f"{verdict.peer} at {verdict.ratio:.2f} of bridge's {COLUMNS[scenario['kind']][0][1]}"
     if not verdict.clear:
         return f"No clear difference: {share}, and the rounds of the two overlap."
     return f"bridge is not the best here: {share}."

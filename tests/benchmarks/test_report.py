@@ -20,6 +20,7 @@ RUN = {
     "generator": "wrk 4",
     "arguments": ["--publish"],
 }
+KIB = {"bridge": 4.0, "granian": 3.0, "waitress": 2.0}
 
 
 def one_round(cpu: float, **more: object) -> dict[str, object]:
@@ -77,11 +78,11 @@ def test_where_bridge_is_not_the_best_stands_at_the_top_and_at_the_row():
         record("wsgi-sleep", "rate", bridge=[{"failure": "503"}], granian=[one_round(8)]),
     )
     top, _, rest = text.partition("| scenario |")
-    assert "**Where bridge is not the best:** [flask](#flask-some-text-13-bytes) (granian, 0.80 of bridge's" in top
+    assert "**Where bridge is not the best:** [flask](#flask-some-text-13-bytes) (granian, 0.80 of bridge's CPU" in top
     assert "**Where the rounds of bridge and of the next one overlap:** [tls](" in top
     assert "**Where bridge failed:** [wsgi-sleep](" in top
     assert "[asgi-plaintext](" not in top
-    assert "**bridge is not the best here: granian at 0.80 of bridge's figure.**" in rest
+    assert "**bridge is not the best here: granian at 0.80 of bridge's CPU µs per request.**" in rest
     assert "**bridge failed here.**" in rest
 
 
@@ -103,13 +104,15 @@ def test_the_overview_has_a_row_for_each_scenario_and_a_column_for_each_server()
         [
             record("asgi-plaintext", uvicorn=[one_round(20)], floor=[one_round(5)], bridge=[one_round(10)]),
             record("flask", bridge=[one_round(10)], granian=[one_round(8)], waitress=[{"failure": "x"}]),
+            record("idle-wsgi", "idle", **{name: [{"kib": kib, "rss_mib": 1}] for name, kib in KIB.items()}),
             record("wsgi-sleep", "rate", bridge=[one_round(10)], granian=[one_round(12.5)]),
         ]
     )
     assert lines[0] == "| scenario | bridge | floor | uvicorn | granian | waitress |"
     assert lines[2].endswith("| 10.0 µs | 0.50 | 2.00 |  |  |")
     assert lines[3].endswith("| 10.0 µs |  |  | **0.80** | failed |")
-    assert lines[4].endswith("| 50,000 requests/s |  |  | 0.80 |  |")
+    assert lines[4].endswith("| 4.0 KiB |  |  | **0.75** | **0.50** |")
+    assert lines[5].endswith("| 50,000 requests/s |  |  | 0.80 |  |")
 
 
 def test_what_was_measured_otherwise_is_said_at_its_scenario():

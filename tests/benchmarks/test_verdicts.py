@@ -25,7 +25,7 @@ def test_a_peer_that_needs_less_is_named():
     one = scenario(bridge=load(10, 11), granian=load(8, 9))
     verdict = verdicts.judge(one)
     assert (verdict.peer, verdict.wins, verdict.clear) == ("granian", False, True)
-    assert verdicts.sentence(one) == "bridge is not the best here: granian at 0.81 of bridge's figure."
+    assert verdicts.sentence(one) == "bridge is not the best here: granian at 0.81 of bridge's CPU µs per request."
 
 
 @pytest.mark.parametrize("peer", [load(9, 10.5), load(10.5, 12)])
