@@ -28,6 +28,8 @@ __all__ = [
 _ACCEPTS_PER_TURN = 128
 # Seconds to wait before accepting again when the process or the system has no room for another descriptor.
 _ACCEPT_PAUSE = 1.0
+# Seconds until that is logged once more.
+_QUIET = 60.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # The peer is gone before it was accepted (accept(2) reports pending errors of the new socket).
 _PEER_GONE = frozenset({errno.ECONNABORTED, errno.EINVAL, errno.EPROTO, errno.ECONNRESET})
@@ -179,7 +181,7 @@ def add_accept_handler(
 class _Acceptor:
     """Accepts the connections of one listening socket."""
 
-    __slots__ = ("_callback", "_loop", "_pause", "_per_turn", "_removed", "_sock")
+    __slots__ = ("_callback", "_loop", "_pause", "_per_turn", "_quiet_until", "_removed", "_sock")
 
     def __init__(
         self,
@@ -193,6 +195,7 @@ class _Acceptor:
         self._sock = sock
         self._callback = callback
         self._removed = False
+        self._quiet_until = float("-inf")
         self._pause: asyncio.TimerHandle | None = None
 
     def resume(self) -> None:
@@ -224,7 +227,10 @@ class _Acceptor:
                 if exc.errno not in _NO_ROOM:
                     raise
                 # The socket stays readable; without a pause this would be a busy loop.
-                gen_log.error("cannot accept connections, next try in %g s: %s", _ACCEPT_PAUSE, exc)
+                now = self._loop.time()
+                if now >= self._quiet_until:
+                    self._quiet_until = now + _QUIET
+                    gen_log.error("cannot accept connections, next try every %g s: %s", _ACCEPT_PAUSE, exc)
                 self._loop.remove_reader(self._sock)
                 self._pause = self._loop.call_later(_ACCEPT_PAUSE, self.resume)
                 return

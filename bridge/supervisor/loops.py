@@ -8,10 +8,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
 from bridge.errors import ConfigError
 
-__all__ = ["Signals", "loop_factory", "process_runner"]
+__all__ = ["Interrupted", "Signals", "loop_factory", "process_runner"]
 
 # Seconds that closing the loop may take after a graceful stop, when nothing is left to be done.
 _CLOSING = 5.0
@@ -66,31 +67,69 @@ def _leave(last: Callable[[], None]) -> None:
     os._exit(0)
 
 
-class Signals:
-    """Gives signals to a function while a ``with`` block runs; outside the main thread it does nothing.
+class Interrupted(KeyboardInterrupt):
+    """A signal asked for the end before there was a server."""
 
-    What handled them before does so again afterwards.
+
+class Signals:
+    """Takes signals while a ``with`` block runs; outside the main thread it does nothing.
+
+    Until :meth:`deliver` they do nothing, except for the *ending* ones. Those raise :class:`Interrupted` wherever the
+    main thread is: an import can take long, and no loop turns meanwhile. Once there is a loop, the first of them
+    cancels the task of :meth:`cancel`. What handled them before does so again afterwards.
 
     Args:
         numbers: Which ones.
-        function: Gets the number; called by the loop.
+        ending: Those of them that end a start.
+
+    Attributes:
+        ended: The signal that has ended the start; None while none has.
     """
 
-    def __init__(self, numbers: Iterable[int], function: Callable[[int], None]) -> None:
+    def __init__(self, numbers: Iterable[int], ending: Iterable[int] = ()) -> None:
+        self.ended: signal.Signals | None = None
         self._numbers = tuple(numbers)
-        self._function = function
+        self._ending = frozenset(ending)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in self._numbers}
+            for number in self._numbers:
+                signal.signal(number, self._end if number in self._ending else _nothing)
+        return self
+
+    def _end(self, number: int, frame: object) -> None:
+        again = self.ended is not None
+        self.ended = signal.Signals(number)
+        if self._task is None or again:  # the second one comes because the loop does not turn
+            raise Interrupted(self.ended.name)
+        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    def cancel(self, task: asyncio.Task[Any]) -> None:
+        """Have *task* cancelled by the next signal that ends the start."""
+        self._task = task
+
+    def deliver(self, function: Callable[[int], None]) -> None:
+        """Call *function* with the number from now on, on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._before: list[tuple[int, object]] = []
+        for number in self._before:
+            self._loop.add_signal_handler(number, function, number)
 
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in self._numbers:
-            self._before.append((number, signal.getsignal(number)))
-            self._loop.add_signal_handler(number, self._function, number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before:
-            self._loop.remove_signal_handler(number)
+    def restore(self) -> None:
+        """Take no more signals; on the loop, if it gave them to a function. May be called again."""
+        for number, before in self._before.items():
+            if self._loop is not None:
+                self._loop.remove_signal_handler(number)
             if before is not None:
                 signal.signal(number, before)  # type: ignore[arg-type]  # getsignal's own word for it
+        self._before.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+
+def _nothing(number: int, frame: object) -> None:
+    pass

@@ -18,6 +18,10 @@ from bridge.settings import Address, SystemdSockets, TCPAddress, UnixAddress
 __all__ = ["BindError", "Listener", "bind", "bind_all", "url"]
 
 
+# What connecting to a unix socket says when somebody listens: taken, no room in the queue, or it is no stream socket.
+_LISTENED_ON = frozenset({0, errno.EAGAIN, errno.EINPROGRESS, errno.EPROTOTYPE})
+
+
 class BindError(BridgeError, OSError):
     """An address cannot be listened on; the message names it and the reason."""
 
@@ -130,9 +134,12 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISSOCK(os.stat(path).st_mode):
                 with socket.socket(socket.AF_UNIX) as probe:
-                    probe.settimeout(1.0)
-                    if probe.connect_ex(path) == 0:
-                        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                    probe.setblocking(False)
+                    code = probe.connect_ex(path)
+                if code in _LISTENED_ON:
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                if code not in {errno.ECONNREFUSED, errno.ENOENT}:
+                    raise OSError(code, os.strerror(code))  # nobody can tell: it is left alone
     sock = bind_unix_socket(path, config.uds_permissions, config.backlog)
     if config.uds_owner is not None and not path.startswith("\0"):
         from bridge.supervisor.privileges import owner_ids

@@ -15,7 +15,7 @@ from bridge.core.log import gen_log
 from bridge.supervisor.checks import check
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
-from bridge.supervisor.loops import Signals, process_runner
+from bridge.supervisor.loops import Interrupted, Signals, process_runner
 from bridge.supervisor.sockets import BindError
 
 __all__ = ["run"]
@@ -25,6 +25,7 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     """Serve until a signal says stop; return the process's exit status.
 
     0 after a stop that was asked for, 1 when an address cannot be listened on, 4 when the application's lifespan fails.
+    SIGINT during the start of a process without workers raises KeyboardInterrupt.
 
     Args:
         config: The settings.
@@ -98,10 +99,18 @@ def _run_alone(config: Config, app: Any) -> int:
         if pid_file is not None:
             pid_file.remove()
 
+    numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
+    signals = Signals(numbers, ending=_ENDING)
     try:
-        with process_runner(config.loop, remove_pid_file) as runner:
-            alone = _Alone(config, app)
+        with signals, process_runner(config.loop, remove_pid_file) as runner:
+            alone = _Alone(config, app, signals)
             run_prepared(runner, alone.server, alone.run)
+    except (Interrupted, asyncio.CancelledError):
+        if signals.ended is None:
+            raise
+        gen_log.info("Stopping on %s, before the start was complete", signals.ended.name)
+        if signals.ended == signal.SIGINT:
+            raise KeyboardInterrupt from None
     finally:
         remove_pid_file()
     return OK
@@ -110,13 +119,14 @@ def _run_alone(config: Config, app: Any) -> int:
 class _Alone:
     """One process without a master: the server, signals, systemd."""
 
-    def __init__(self, config: Config, app: Any) -> None:
+    def __init__(self, config: Config, app: Any, signals: Signals) -> None:
         from bridge.supervisor.logs import error_descriptor
         from bridge.supervisor.server import Server
         from bridge.supervisor.systemd import Notifier
 
         self._config = config
         self.server = Server(config, app)
+        self._signals = signals
         self._app = app
         self._notifier = Notifier()
         self._log = error_descriptor(config)
@@ -127,25 +137,28 @@ class _Alone:
 
         loop = asyncio.get_running_loop()
         server = self.server
-        numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
-        await server.startup()
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            with Signals(numbers, self._signalled):
-                announce(serving_line(self._config, self._app, server.kind, server.sockets))
-                self._notifier.ready("serving")
-                if self._notifier.watchdog is not None:
-                    self._alive(loop, self._notifier.watchdog)
-                if self._config.timeout_worker is not None and not self._config.debug:
-                    self._heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
-                await server.stopped()
-                write_no_stacks()
-                self._notifier.stopping("stopping")
-                await server.shutdown()
+            self._signals.cancel(task)
+            await server.startup()
+            self._signals.deliver(self._signalled)
+            announce(serving_line(self._config, self._app, server.kind, server.sockets))
+            self._notifier.ready("serving")
+            if self._notifier.watchdog is not None:
+                self._alive(loop, self._notifier.watchdog)
+            if self._config.timeout_worker is not None and not self._config.debug:
+                self._heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
+            await server.stopped()
+            write_no_stacks()
+            self._notifier.stopping("stopping")
+            await server.shutdown()
         finally:
             if self._heart is not None:
                 self._heart.stop()
                 write_no_stacks()
             await server.shutdown()
+            self._signals.restore()
 
     _heart: Heartbeat | None = None
 
@@ -189,4 +202,5 @@ class _Alone:
 
 
 _HANDLED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
+_ENDING = [getattr(signal, name) for name in _HANDLED[:3] if hasattr(signal, name)]
 _NEED_MASTER = frozenset({"SIGUSR2", "SIGTTIN", "SIGTTOU"})

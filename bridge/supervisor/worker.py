@@ -95,9 +95,8 @@ class _Worker:
         server = self.server
         loop.add_reader(self._channel.fileno(), self._told)
         try:
-            with Signals(
-                (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1), self._signalled
-            ):
+            with Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)) as signals:
+                signals.deliver(self._signalled)
                 async with server:
                     self._channel.send("ready", server.kind)
                     heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)

@@ -493,8 +493,22 @@ async def test_no_room_for_a_connection_makes_a_pause(
     remove()
     assert sock.calls <= 4, "accept was called again and again"
     records = [record for record in caplog.records if record.name == "bridge.general"]
-    assert [record.levelno for record in records] == [logging.ERROR, logging.ERROR]
-    assert "cannot accept connections, next try in 0.02 s" in records[0].getMessage()
+    assert [record.levelno for record in records] == [logging.ERROR]  # once a minute
+    assert "cannot accept connections, next try every 0.02 s" in records[0].getMessage()
+
+
+async def test_no_room_is_logged_again_after_a_while(
+    opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(netutil, "_ACCEPT_PAUSE", 0.02)
+    monkeypatch.setattr(netutil, "_QUIET", 0.01)
+    sock = faulty(opened, errno.EMFILE, errno.EMFILE)
+    clients = Clients(opened)
+    remove = add_accept_handler(sock, clients.take)
+    clients.connect(sock)
+    await clients.until(1)
+    remove()
+    assert caplog.text.count("cannot accept") == 2
 
 
 async def test_during_the_pause_nothing_is_asked(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:

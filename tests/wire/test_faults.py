@@ -309,7 +309,7 @@ async def test_no_descriptor_for_a_connection(
                 await held.read(b"GET /|")
                 await asyncio.sleep(0.1)
             assert time.process_time() - begin < 0.25
-        assert 1 <= caplog.text.count("cannot accept") <= 3
+        assert caplog.text.count("cannot accept") == 1
         # Those who waited are served now.
         for sock in socks:
             async with Client(sock) as client:
