@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import logging
 import os
 import threading
+from typing import Any
 
 import pytest
 from support.wsgi import serving
@@ -266,16 +268,110 @@ async def test_no_file_is_left() -> None:
 
 def test_content_is_kept_in_memory_up_to_the_bound() -> None:
     content = ReceivedContent(4)
-    content.add(b"ab")
-    content.add(b"cd")
-    assert content._file is None
+    assert not content.add(b"ab")
+    assert not content.add(b"cd")
     assert isinstance(content.open(), io.BytesIO)
     assert content.open().read() == b"abcd"
-    content.add(b"e")
-    assert content._file is not None
-    content.add(b"f")
+    assert content.add(b"e")
+    content.write()
+    assert not content.add(b"f")  # kept until there is more, or until it is read
     assert content.size == 6
     file = content.open()
+    assert not isinstance(file, io.BytesIO)
     assert file.read() == b"abcdef"
     content.close()
     assert file.closed
+
+
+def test_little_waits_beside_a_file() -> None:
+    content = ReceivedContent(100_000)
+    assert content.add(bytes(100_001))
+    content.write()
+    assert not content.add(bytes(16384))
+    assert content.add(b"x")
+    content.write()
+    assert len(content.open().read()) == 100_001 + 16385
+    content.close()
+
+
+class SlowFile(io.BytesIO):
+    """A disk that takes as long as the test likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.release = threading.Event()
+        self.sizes: list[int] = []
+
+    def write(self, data: Any) -> int:
+        self.begun.set()
+        assert self.release.wait(5)
+        self.sizes.append(len(data))
+        return super().write(data)
+
+
+async def test_a_slow_disk_holds_up_nobody_else(monkeypatch) -> None:
+    disk = SlowFile()
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    content = bytes(range(256)) * 4096  # a megabyte
+    loop = asyncio.get_running_loop()
+    async with serving(reading(lambda stream: hashlib.sha256(stream.read()).hexdigest())) as served:
+        upload = loop.create_task(served.get(method="POST", content=content))
+        await loop.run_in_executor(None, disk.begun.wait, 5)
+        for _ in range(3):  # the loop turns, and threads answer
+            assert (await served.get()).status == 200
+        assert not upload.done()
+        assert disk.sizes == []  # the client waits: no second write has begun
+        disk.release.set()
+        answer = await upload
+    assert answer.content.decode() == repr(hashlib.sha256(content).hexdigest())
+    assert disk.closed
+
+
+async def test_a_client_that_leaves_while_its_content_is_written(monkeypatch) -> None:
+    disk = SlowFile()
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    loop = asyncio.get_running_loop()
+    async with serving(reading(lambda stream: stream.read())) as served:
+        _, writer = await served.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n" + bytes(400_000))
+        await loop.run_in_executor(None, disk.begun.wait, 5)
+        writer.transport.abort()
+        disk.release.set()
+        async with asyncio.timeout(5):
+            while not disk.closed:
+                await asyncio.sleep(0.005)
+
+
+def test_content_that_nobody_wants_is_closed_when_it_is_written(monkeypatch) -> None:
+    disk = SlowFile()
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    content = ReceivedContent(4)
+    assert content.add(b"abcde")
+    thread = threading.Thread(target=content.write)
+    thread.start()
+    assert disk.begun.wait(5)
+    content.close()  # does not wait
+    assert not disk.closed
+    disk.release.set()
+    thread.join(5)
+    assert disk.closed
+    content.write()  # one that was on its way finds nothing to do
+
+
+async def test_a_disk_that_fills_up_later(monkeypatch, caplog) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 200_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    disk = Full()
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    async with serving(reading(lambda stream: len(stream.read()))) as served:
+        answer = await served.get(method="POST", content=bytes(1_000_000))
+        assert answer.status == 500
+        assert (await served.get()).status == 200
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [error.partition(":")[0] for error in errors] == ["The content of POST / cannot be kept"]
+    assert disk.closed

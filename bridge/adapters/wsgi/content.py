@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceivedContent", "StreamedContent"]
 
+# Content beside a temporary file that waits to be written to it, in bytes.
+_PENDING = 16384
 # Streamed content that is kept before the client has to wait, in bytes.
 _WINDOW = 65536
 
 
 class ReceivedContent:
     """Content that is complete before the application is called.
+
+    A disk can be slow, and the loop must not wait for it: :meth:`add` and :meth:`close` are for the loop, the other two
+    for threads.
 
     Args:
         memory: Bytes up to which it is kept in memory.
@@ -33,32 +39,50 @@ class ReceivedContent:
         size: Bytes received so far.
     """
 
-    __slots__ = ("_chunks", "_file", "_memory", "size")
+    __slots__ = ("_chunks", "_closed", "_file", "_lock", "_memory", "_pending", "size")
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._chunks: list[bytes] = []
+        self._pending = 0  # bytes in them
         self._file: IO[bytes] | None = None
+        self._lock: threading.Lock | None = None  # held by the thread that writes; the loop never waits for it
+        self._closed = False
         self.size = 0
 
-    def add(self, chunk: bytes) -> None:
-        """Keep a piece.
+    def add(self, chunk: bytes) -> bool:
+        """Keep a piece; tell whether :meth:`write` is to be called before the next one."""
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+        self._pending += len(chunk)
+        if self._pending <= self._memory:
+            return False
+        if self._lock is None:
+            self._lock = threading.Lock()
+            self._memory = min(self._memory, _PENDING)
+        return True
+
+    def write(self) -> None:
+        """Write what is in memory to a temporary file.
 
         Raises:
-            OSError: The temporary file cannot be written.
+            OSError: It cannot be written.
         """
-        self.size += len(chunk)
+        assert self._lock is not None
+        with self._lock:
+            if not self._closed:
+                self._write()
+        if self._closed:  # meanwhile
+            self.close()
+
+    def _write(self) -> None:
         if self._file is None:
-            self._chunks.append(chunk)
-            if self.size <= self._memory:
-                return
             # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
             self._file = tempfile.TemporaryFile(prefix="bridge-")  # noqa: SIM115 -- close() closes it
-            for kept in self._chunks:
-                self._file.write(kept)
-            self._chunks.clear()
-        else:
+        for chunk in self._chunks:
             self._file.write(chunk)
+        self._chunks.clear()
+        self._pending = 0
 
     def open(self) -> IO[bytes]:
         """Return the content as a file at its beginning.
@@ -66,16 +90,24 @@ class ReceivedContent:
         Raises:
             OSError: The temporary file cannot be written.
         """
-        if self._file is not None:
-            self._file.seek(0)  # writes what is buffered, and fails here if the disk is full
-            return self._file
-        return io.BytesIO(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
+        if self._file is None:
+            return io.BytesIO(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
+        self._write()
+        self._file.seek(0)  # writes what is buffered, and fails here if the disk is full
+        return self._file
 
     def close(self) -> None:
-        """Give the memory and the file back."""
-        self._chunks.clear()
-        if self._file is not None:
-            self._file.close()
+        """Give the memory and the file back; a thread that is writing does it itself."""
+        self._closed = True
+        if self._lock is None:
+            self._chunks.clear()
+        elif self._lock.acquire(blocking=False):
+            self._chunks.clear()
+            try:
+                if self._file is not None:
+                    self._file.close()
+            finally:
+                self._lock.release()
 
 
 class StreamedContent(io.RawIOBase):
@@ -103,14 +135,15 @@ class StreamedContent(io.RawIOBase):
 
     # ------------------------------------------------------------------ called by the loop
 
-    def add(self, chunk: bytes) -> None:
-        """Keep a piece."""
+    def add(self, chunk: bytes) -> bool:
+        """Keep a piece; there is nothing to be written."""
         self._chunks.append(chunk)
         self.size += len(chunk)
         if self.size - self._taken >= _WINDOW:
             self._paused = True
             self._pause()
         self._ring()
+        return False
 
     def finish(self) -> None:
         """The content is complete."""

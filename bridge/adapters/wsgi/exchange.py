@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.content import ReceivedContent, StreamedContent
@@ -98,16 +98,22 @@ class WSGIExchange:
             self._content = ReceivedContent(delegate.buffer_requests)
             exchange.send_continue()
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Keep content, or pass it on to the thread."""
         content = self._content
         assert content is not None
         limit = self._delegate.max_body
         if limit is not None and content.size + len(chunk) > limit:
             self.exchange.fail(413)
-            return
+        elif content.add(chunk):
+            return self._write(content)
+        return None
+
+    async def _write(self, content: ReceivedContent | StreamedContent) -> None:
+        """Let a thread write content to the disk, which may be slow; the client waits for it, and nobody else."""
+        assert isinstance(content, ReceivedContent)
         try:
-            content.add(chunk)
+            await self._delegate.loop.run_in_executor(None, content.write)
         except OSError as exc:
             app_log.error("The content of %s cannot be kept: %s", self.describe(), exc)
             self.exchange.fail()
