@@ -10,7 +10,8 @@ import os
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
-from bridge.config_process import DEVELOPMENT, WORKERS, ProcessConfig
+from bridge.config_output import OUTPUT, OutputConfig
+from bridge.config_process import DEVELOPMENT, WORKERS
 from bridge.errors import ConfigError
 from bridge.settings import (
     ADDRESSES,
@@ -50,7 +51,6 @@ TLS = "TLS"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
-OUTPUT = "Logs and responses"
 GROUPS: Final = (APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT, DEVELOPMENT)
 
 #: The fields by which proxies report the client, most telling first.
@@ -79,7 +79,7 @@ def _is_loopback(address: Address) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(ProcessConfig):
+class Config(OutputConfig):
     """Every setting with its value; immutable, one per process.
 
     `bridge.settings_sources.load` makes one from the command line and the environment. Made directly, the values must
@@ -408,41 +408,6 @@ class Config(ProcessConfig):
         "the fields that the proxies in front set; the others are removed",
         aliases=("trusted-proxy-headers",),
     )
-
-    access_log: bool = setting(OUTPUT, SWITCH, True, "write one line per request")
-    access_logfile: str = setting(
-        OUTPUT, FILE, "-", "where these lines go; - is standard output", aliases=("access-log-file", "accesslog")
-    )
-    access_logformat: str = setting(
-        OUTPUT,
-        TEXT,
-        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s %(L)s',
-        "what a line says: see the page on logs",
-        aliases=("access-log-format", "access-log-fmt"),
-    )
-    access_log_exclude: tuple[str, ...] = setting(
-        OUTPUT, words("PATHS", "a list of paths"), (), "paths without a line, such as /health; /static/* is a beginning"
-    )
-    log_format: str = setting(
-        OUTPUT, choice("FORMAT", "text", "json"), "text", "how messages and requests are written: CHOICES"
-    )
-    error_logfile: str = setting(
-        OUTPUT, FILE, "-", "where messages go; - is standard error", aliases=("log-file", "errorlog")
-    )
-    log_config: str | None = setting(
-        OUTPUT, FILE, None, "a configuration of Python's logging (.ini, .json or .toml) in place of our own handlers"
-    )
-    use_colors: bool | None = setting(
-        OUTPUT, SWITCH, None, "colour messages", aliases=("use-colours",), shown="on a terminal, unless NO_COLOR is set"
-    )
-    log_level: str = setting(
-        OUTPUT,
-        choice("LEVEL", "debug", "info", "warning", "error", "critical", synonyms={"warn": "warning"}),
-        "info",
-        "the least severe messages to write: CHOICES",
-    )
-    server_header: bool = setting(OUTPUT, SWITCH, True, "send a Server field")
-    date_header: bool = setting(OUTPUT, SWITCH, True, "send a Date field")
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""

@@ -313,6 +313,21 @@ def words(metavar: str, allowed: str, *names: str) -> Kind[tuple[str, ...]]:
     return Kind(parse, allowed, metavar, repeats=True)
 
 
+# A token (RFC 9110 section 5.6.2), of the characters that all proxies let through.
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+_STEERING = frozenset({"connection", "content-length", "content-type", "cookie", "expect", "host", "te", "trailer",
+                       "transfer-encoding", "upgrade"})  # fmt: skip
+
+
+def _field_name(text: str) -> str:
+    name = _match(_FIELD_NAME, text)[0].lower()
+    if name in _STEERING:
+        raise ValueError(text)
+    return name
+
+
+FIELD_NAME = Kind(_field_name, "the name of a field such as X-Request-Id", "NAME")
+
 _TARGET = re.compile(r"[\w.]+:[\w.]+")
 FUNCTION = Kind(lambda text: _match(_TARGET, text)[0], "a function as module:name", "FUNCTION")
 

@@ -36,7 +36,8 @@ BELOW_CLI = (
 LAYERS = {
     "bridge.errors": (),
     "bridge.settings": ("bridge.errors",),
-    "bridge.config": ("bridge.errors", "bridge.settings", "bridge.config_process"),
+    "bridge.config": ("bridge.errors", "bridge.settings", "bridge.config_output", "bridge.config_process"),
+    "bridge.config_output": ("bridge.config_process", "bridge.settings"),
     "bridge.config_process": ("bridge.settings",),
     "bridge.settings_sources": ("bridge.errors", "bridge.settings", "bridge.config", "bridge.settings_files"),
     "bridge.settings_files": ("bridge.errors", "bridge.settings", "bridge.config", "bridge.settings_sources"),

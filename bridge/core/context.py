@@ -21,6 +21,7 @@ class ConnectionContext:
         trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
         has_remote: ``remote_ip`` is an address of the client's: not on a unix socket, unless a proxy has told it.
         forwarded_server: ``local_address`` is the host and port that the client has asked, as a proxy has told it.
+        request_id: The id of the exchange; empty where ids are not asked for, and on the connection's own context.
         prefix: The path below which the client sees the application, as a proxy has told it: percent-encoded as in
             the request target, without a slash at the end; empty for none.
     """
@@ -35,6 +36,7 @@ class ConnectionContext:
         "protocol",
         "remote_ip",
         "remote_port",
+        "request_id",
         "trusted_downstream",
     )
 
@@ -53,6 +55,7 @@ class ConnectionContext:
         self.trusted_downstream = trusted_downstream
         self.forwarded_server = False
         self.prefix = ""
+        self.request_id = ""
         self.has_remote = isinstance(address, tuple)
         if address_family in {socket.AF_INET, socket.AF_INET6} and address:
             self.remote_ip = str(address[0])
@@ -71,6 +74,15 @@ class ConnectionContext:
     def copy(self) -> ConnectionContext:
         """Return a copy whose values can be replaced for one exchange."""
         other = ConnectionContext.__new__(ConnectionContext)
-        for name in ConnectionContext.__slots__:
-            setattr(other, name, getattr(self, name))
+        other.address = self.address  # one by one: with request ids, every request has a copy
+        other.address_family = self.address_family
+        other.forwarded_server = self.forwarded_server
+        other.has_remote = self.has_remote
+        other.local_address = self.local_address
+        other.prefix = self.prefix
+        other.protocol = self.protocol
+        other.remote_ip = self.remote_ip
+        other.remote_port = self.remote_port
+        other.request_id = self.request_id
+        other.trusted_downstream = self.trusted_downstream
         return other

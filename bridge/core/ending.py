@@ -162,9 +162,10 @@ class EndingConnection(WriteSide):
         line = status_line(status)
         text = line[9:]
         head_only = exchange is not None and exchange.head.method == b"HEAD"
+        common = self.clock.common_lines + (b"" if exchange is None else exchange.own_lines)
         self.write(
             b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (line, self.clock.common_lines, len(text), b"" if head_only else text)
+            % (line, common, len(text), b"" if head_only else text)
         )
         self._lose()
         self._close(linger=True)

@@ -57,6 +57,10 @@ class Exchange:
         trailers: The request's trailer fields once it is complete (RFC 9110 section 6.5).
         close_after: The connection ends with this exchange.
         max_body_size: Most bytes of request content, or None for the connection's own limit.
+        started: ``time.monotonic_ns()`` at the start, for an observer who has set it; else without a value.
+        queue_time: Seconds that the request has waited for a thread; without a value where there is no such queue and
+            no observer has set it.
+        own_lines: Field lines of the server's that belong to this response, whoever makes it.
     """
 
     __slots__ = (
@@ -71,6 +75,7 @@ class Exchange:
         "delegate",
         "head",
         "max_body_size",
+        "queue_time",
         "server_connection",
         "started",
         "status",
@@ -79,7 +84,9 @@ class Exchange:
     )
 
     delegate: ExchangeDelegate
-    started: float
+    started: int
+    queue_time: float
+    own_lines: bytes = b""
 
     def __init__(self, connection: ServerConnection, head: RequestHead, context: ConnectionContext) -> None:
         self.server_connection = connection
@@ -282,6 +289,18 @@ class Exchange:
             self.server_connection.refuse(status)
         elif self.writing is CONTENT:
             self.server_connection.cut(clean=self._length != _UNTIL_CLOSE)
+
+    def response_field(self, name: bytes) -> bytes | None:
+        """Return the value of the first field *name* (lower case) of the response, for logs; None if it has none.
+
+        Fields that the server adds to every response, such as Date, are not among them.
+        """
+        for line in self._lines or ():
+            if line[: len(name)].lower() == name and line[len(name) : len(name) + 1] == b":":
+                return line[len(name) + 1 :].strip()
+        if name == b"content-length" and self._lines is not None and self._length >= 0:
+            return b"%d" % self._length
+        return None
 
     def abort(self) -> None:
         """Reset the connection, if it still serves this exchange."""

@@ -8,6 +8,7 @@ from bridge.core.http1.head import Limits
 
 if TYPE_CHECKING:
     from bridge.core.exchange import Exchange
+    from bridge.core.requestid import RequestIds
 
 __all__ = ["ConnectionParameters", "Observer"]
 
@@ -43,6 +44,8 @@ class ConnectionParameters:
         high_water: Bytes waiting to be sent from which on writers are paused.
         late_limit: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
         observer: Is told when exchanges start and end; None for nobody.
+        timed: Exchanges note when their response begins, for the observer; see ``bridge.core.observed``.
+        request_ids: Gives each request an id; None for no ids.
     """
 
     __slots__ = (
@@ -59,6 +62,8 @@ class ConnectionParameters:
         "max_requests",
         "no_keep_alive",
         "observer",
+        "request_ids",
+        "timed",
         "write_timeout",
     )
 
@@ -79,6 +84,8 @@ class ConnectionParameters:
         high_water: int = 65536,
         late_limit: bool = False,
         observer: Observer | None = None,
+        timed: bool = False,
+        request_ids: RequestIds | None = None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.no_keep_alive = no_keep_alive
@@ -94,6 +101,8 @@ class ConnectionParameters:
         self.high_water = high_water
         self.late_limit = late_limit
         self.observer = observer
+        self.timed = timed
+        self.request_ids = request_ids
 
     def shortest(self) -> float:
         """Return the shortest timeout in seconds."""

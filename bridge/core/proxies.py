@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridge.core.exchange import Exchange
     from bridge.core.serverconnection import ServerConnection
 
-__all__ = ["ALL_FIELDS", "ProxyDelegate", "ProxyPolicy"]
+__all__ = ["ALL_FIELDS", "ProxyDelegate", "ProxyPolicy", "with_fields"]
 
 #: Every field that a proxy may report with, in lower case.
 ALL_FIELDS = frozenset(
@@ -164,7 +164,7 @@ class ProxyDelegate:
                 report = None
                 keep = frozenset()
             if len(keep) != len(found) or (report is not None and report.host):
-                exchange.head = _with_fields(head, keep, report.host if report is not None else "")
+                exchange.head = _without_reports(head, keep, report.host if report is not None else "")
         return self._delegate.start_exchange(exchange)
 
     def on_close(self, connection: ServerConnection) -> None:
@@ -172,20 +172,32 @@ class ProxyDelegate:
         self._delegate.on_close(connection)
 
 
-def _with_fields(head: RequestHead, keep: frozenset[bytes], host: str) -> RequestHead:
-    """Return a copy of *head* without the forwarding fields that are not in *keep*, and with another host.
+def with_fields(head: RequestHead, fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+    """Return a copy of *head* with other fields.
 
     Heads share their fields with the next request's, so nothing in them is changed.
     """
-    other = RequestHead.__new__(RequestHead)
-    for name in RequestHead.__slots__:
-        setattr(other, name, getattr(head, name))
+    return RequestHead(
+        head.line,
+        tuple(fields),
+        head.host,
+        head.size,
+        None,  # what an adapter keeps for a section that repeats is not for this one
+        head.content_length,
+        head.keep_alive,
+        head.expect_continue,
+        head.upgrade,
+    )
+
+
+def _without_reports(head: RequestHead, keep: frozenset[bytes], host: str) -> RequestHead:
+    """Return a copy of *head* without the forwarding fields that are not in *keep*, and with another host."""
     fields = [field for field in head.fields if field[0] not in ALL_FIELDS or field[0] in keep]
-    if host:
-        other.host = host.encode("ascii")
-        fields = [(b"host", other.host), *(field for field in fields if field[0] != b"host")]
-    other.fields = tuple(fields)
-    other.section = None  # what an adapter keeps for a section that repeats is not for this one
+    if not host:
+        return with_fields(head, fields)
+    value = host.encode("ascii")
+    other = with_fields(head, [(b"host", value), *(field for field in fields if field[0] != b"host")])
+    other.host = value
     return other
 
 

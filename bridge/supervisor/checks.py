@@ -21,9 +21,9 @@ def check(config: Config) -> None:
 
         tls_context(config)
     if config.access_log:
-        from bridge.supervisor.accesslog import compile_format
+        from bridge.supervisor.accesslog import format_of
 
-        compile_format(config.access_logformat)
+        format_of(config)
     if config.user is not None or config.group is not None or config.uds_owner is not None:
         from bridge.supervisor.privileges import owner_ids
 

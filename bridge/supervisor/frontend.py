@@ -10,8 +10,9 @@ from bridge.supervisor.limits import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from bridge.core.parameters import Observer
+    from bridge.core.requestid import RequestIds
 
-__all__ = ["front"]
+__all__ = ["front", "request_ids"]
 
 
 def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
@@ -34,3 +35,17 @@ def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
             delegate, ProxyPolicy(config.forwarded_allow_ips, config.forwarded_hops, config.forwarded_fields)
         )
     return delegate
+
+
+def request_ids(config: Config) -> RequestIds | None:
+    """Return what gives requests their ids, None where nobody wants them."""
+    if config.request_id == "off":
+        return None
+    from bridge.core.proxies import ProxyPolicy
+    from bridge.core.requestid import RequestIds
+
+    name = config.request_id_header.encode()
+    if config.request_id == "proxy":
+        return RequestIds(name, ProxyPolicy(config.forwarded_allow_ips).trusts)
+    takes = config.request_id == "any"
+    return RequestIds(name, lambda _: takes)

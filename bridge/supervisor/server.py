@@ -17,7 +17,7 @@ from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.parameters import ConnectionParameters
 from bridge.core.serverconnection import ServerConnection
-from bridge.supervisor.frontend import front
+from bridge.supervisor.frontend import front, request_ids
 from bridge.supervisor.limits import Observers, RequestCount
 from bridge.supervisor.sockets import Listener, bind_all, url
 from bridge.supervisor.tlsfiles import Certificates
@@ -216,9 +216,12 @@ class Server:
         if config.limit_max_requests is not None:
             limit = config.limit_max_requests
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
+        params = _parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit)
+        params.timed = self._access_log is not None and self._access_log.timed
+        params.request_ids = request_ids(config)
         http = _HTTPServer(
             delegate,
-            params=_parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit),
+            params=params,
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
         )

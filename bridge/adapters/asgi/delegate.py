@@ -253,8 +253,13 @@ class ASGIDelegate:
         return prefix + self._outer_path + path
 
     def _set_forwarded(self, scope: Scope, exchange: Exchange) -> None:
-        """Set what a trusted proxy has reported: client, scheme, server, and the path below which it has put us."""
+        """Set what is not the connection's: the id, and what a trusted proxy has reported.
+
+        That is client, scheme, server, and the path below which it has put us.
+        """
         context = exchange.context
+        if context.request_id:
+            scope["extensions"] = {**scope["extensions"], "bridge.request_id": {"id": context.request_id}}
         scope["scheme"] = context.protocol
         scope["client"] = (context.remote_ip, context.remote_port) if context.has_remote else None
         if context.forwarded_server:

@@ -201,7 +201,12 @@ def environ_key(name: bytes) -> str:
 
 
 def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
-    """Set what a trusted proxy has reported: address, scheme, server and the path below which it has put us."""
+    """Set what is not the connection's: the id, and what a trusted proxy has reported.
+
+    That is address, scheme, server and the path below which it has put us.
+    """
+    if context.request_id:
+        environ["bridge.request_id"] = context.request_id
     environ["REMOTE_ADDR"] = context.remote_ip if context.has_remote else ""
     environ["REMOTE_PORT"] = str(context.remote_port or "")
     if context.forwarded_server:

@@ -47,7 +47,6 @@ class WSGIExchange:
         gone: Nobody waits for the response any more.
         detached: The application has taken the connection.
         queued: ``time.monotonic()`` when the request was ready for a thread; 0 before.
-        queue_time: Seconds it waited for a thread; set when it has one.
     """
 
     __slots__ = (
@@ -66,7 +65,6 @@ class WSGIExchange:
         "detached",
         "exchange",
         "gone",
-        "queue_time",
         "queued",
     )
 
@@ -249,7 +247,7 @@ class WSGIExchange:
         """Answer the request: the whole of the application's work is done here, in one thread."""
         delegate = self._delegate
         self._worker = worker
-        self.queue_time = waited = now - self.queued
+        self.exchange.queue_time = waited = now - self.queued
         if waited > delegate.queue_timeout:
             delegate.post(delegate.refuse, self)
         elif not self.gone:

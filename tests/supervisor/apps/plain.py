@@ -30,6 +30,7 @@ async def asgi(scope, receive, send):
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "scope":
         seen = {key: scope[key] for key in ("client", "server", "scheme", "path", "root_path")}
+        seen["request_id"] = scope["extensions"].get("bridge.request_id", {}).get("id")
         seen["headers"] = [[name.decode("latin-1"), text.decode("latin-1")] for name, text in scope["headers"]]
         return await _answer(send, json.dumps(seen).encode())
     elif kind == "who":
