@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import sys
 import time
 from typing import Any, TextIO
@@ -23,6 +24,8 @@ class LogFile:
     Args:
         option: Names the setting in error messages.
         path: The file.
+        owner: User and group, as numbers, to whom root gives the file, whenever it is opened: they have to be able to
+            open it anew later. None for whoever opens it.
 
     Attributes:
         descriptor: For ``os.write``.
@@ -31,8 +34,9 @@ class LogFile:
         ConfigError: The file cannot be written.
     """
 
-    def __init__(self, option: str, path: str) -> None:
+    def __init__(self, option: str, path: str, owner: tuple[int, int] | None = None) -> None:
         self._option = option
+        self._owner = owner
         self.path = os.path.abspath(path)
         self.descriptor = self._open()
 
@@ -49,30 +53,34 @@ class LogFile:
         except ConfigError as exc:
             logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
 
-    def give_to(self, user: int, group: int) -> None:
-        """Make the file *user*'s and *group*'s, who must be able to reopen it later; numbers, -1 for no change."""
-        os.fchown(self.descriptor, user, group)
-
     def _open(self) -> int:
         try:
-            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
             raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
+        if self._owner is not None and os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):  # no device
+            os.fchown(descriptor, *self._owner)
+        return descriptor
 
 
 # By absolute path: both kinds of log may go to one file. Opened before a fork, and shared by the children.
 _files: dict[str, LogFile] = {}
 
 
-def log_file(option: str, path: str) -> LogFile:
+def log_file(option: str, path: str, owner: tuple[int, int] | None = None) -> LogFile:
     """Return the open log file *path*.
+
+    Args:
+        option: As for LogFile.
+        path: As for LogFile.
+        owner: As for LogFile; only who asks first says it.
 
     Raises:
         ConfigError: It cannot be written.
     """
     key = os.path.abspath(path)
     if key not in _files:
-        _files[key] = LogFile(option, path)
+        _files[key] = LogFile(option, path, owner)
     return _files[key]
 
 
@@ -105,13 +113,14 @@ def configure(config: Config, *, embedded: bool = False) -> None:
     logger.setLevel(config.log_level.upper())
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
+    owner = _owner(config)
     if config.access_log and config.access_logfile != "-":
-        log_file("--access-logfile", config.access_logfile)
+        log_file("--access-logfile", config.access_logfile, owner)
     stream: TextIO | None
     if config.error_logfile == "-":
         stream = sys.stderr
     else:
-        file = log_file("--error-logfile", config.error_logfile)
+        file = log_file("--error-logfile", config.error_logfile, owner)
         stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
     handler = logging.StreamHandler(stream)
     if config.log_format == "json":
@@ -122,6 +131,15 @@ def configure(config: Config, *, embedded: bool = False) -> None:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def _owner(config: Config) -> tuple[int, int] | None:
+    """Return who writes to the logs when root has given up its rights."""
+    if config.user is None and config.group is None:
+        return None
+    from bridge.supervisor.privileges import future_ids
+
+    return future_ids(config)
 
 
 def _wants_colours(config: Config, stream: TextIO | None) -> bool:

@@ -7,7 +7,7 @@ import os
 from bridge.config import Config
 from bridge.errors import ConfigError
 
-__all__ = ["drop_privileges", "owner_ids"]
+__all__ = ["drop_privileges", "future_ids", "owner_ids"]
 
 
 def drop_privileges(config: Config) -> None:
@@ -18,10 +18,7 @@ def drop_privileges(config: Config) -> None:
     """
     if config.user is None and config.group is None:
         return
-    user = None if config.user is None else _user("--user", config.user)
-    group = None if config.group is None else _group("--group", config.group)
-    if group is None and user is not None:
-        group = user[1]
+    user, group = _identity(config)
     try:
         if user is not None and os.geteuid() == 0:
             assert group is not None
@@ -35,6 +32,24 @@ def drop_privileges(config: Config) -> None:
     except OSError as exc:
         who = f"--user {config.user}" if config.user is not None else f"--group {config.group}"
         raise ConfigError(f"{who}: {exc.strerror}; only root can become somebody else") from exc
+
+
+def future_ids(config: Config) -> tuple[int, int]:
+    """Return user and group number that ``--user`` and ``--group`` lead to; -1 for what stays.
+
+    Raises:
+        ConfigError: One of them does not exist.
+    """
+    user, group = _identity(config)
+    return -1 if user is None else user[0], -1 if group is None else group
+
+
+def _identity(config: Config) -> tuple[tuple[int, int, str] | None, int | None]:
+    user = None if config.user is None else _user("--user", config.user)
+    group = None if config.group is None else _group("--group", config.group)
+    if group is None and user is not None:
+        group = user[1]
+    return user, group
 
 
 def owner_ids(option: str, owner: str) -> tuple[int, int]:

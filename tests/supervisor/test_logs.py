@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pwd
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from bridge.config import Config
 from bridge.errors import ConfigError
-from bridge.supervisor.logs import configure
-from tests.supervisor.running import Running, get
+from bridge.supervisor.logs import LogFile, configure
+from tests.supervisor.running import PATIENCE, Running, get
 
 
 @pytest.fixture
@@ -118,3 +122,62 @@ def test_a_broken_configuration_of_logging(tmp_path: Path) -> None:
     path.write_text('{"version": 1, "handlers": {"a": {"class": "none.Such"}}}')
     with pytest.raises(ConfigError, match=r"log.json: Unable to configure handler 'a'"):
         configure(Config(log_config=str(path)))
+
+
+# Nobody may not be able to read this interpreter's library.
+PRELOADED = """\
+import sys, bridge.cli, bridge.adapters.asgi, bridge.adapters.lifespan, bridge.supervisor.start, bridge.supervisor.master
+import bridge.supervisor.worker, bridge.supervisor.server, bridge.supervisor.accesslog, bridge.supervisor.pidfile, plain
+import uvloop, concurrent.futures.thread
+sys.exit(bridge.cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def _nobodys() -> tuple[int, int]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    entry = pwd.getpwnam("nobody")
+    return entry.pw_uid, entry.pw_gid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "a master"])
+def test_whoever_the_server_becomes_can_open_its_logs_anew(_nobodys: tuple[int, int], workers: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are closed to others
+        place = Path(name)
+        os.chown(place, *_nobodys)
+        access, error = place / "access.log", place / "error.log"
+        access.write_text("")  # somebody else's, from an earlier run
+        argv = ["--user", "nobody", "--access-logfile", str(access), "--error-logfile", str(error), *workers]
+        argv = ["plain:asgi", "--access-logformat", "%(U)s", "--port", "0", *argv]
+        with Running(command=[sys.executable, "-c", PRELOADED, "run", *argv]) as server:
+            address = server.address()
+            for file in (access, error):
+                assert (file.stat().st_uid, file.stat().st_gid) == _nobodys
+            get(address, "/before")
+            await_text(access, "/before\n")
+            for file in (access, error):
+                file.rename(file.with_suffix(".1"))
+            server.signal("SIGUSR1")
+            await_text(access, "")
+            assert (access.stat().st_uid, access.stat().st_gid) == _nobodys
+            get(address, "/after")
+            await_text(access, "/after\n")
+            assert server.end() == 0
+        assert "Stopped" in error.read_text()
+        assert "stays the old one" not in error.read_text() + error.with_suffix(".1").read_text()
+
+
+def await_text(file: Path, text: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not file.exists() or file.read_text() != text:
+        assert time.monotonic() < end, file.read_text() if file.exists() else "no file"
+        time.sleep(0.01)
+
+
+def test_a_device_keeps_its_owner(_nobodys: tuple[int, int]) -> None:
+    before = os.stat(os.devnull)
+    file = LogFile("--access-logfile", os.devnull, _nobodys)
+    os.close(file.descriptor)
+    assert os.stat(os.devnull).st_uid == before.st_uid
