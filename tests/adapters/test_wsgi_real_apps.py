@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.client
 import http.cookiejar
+import io
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,15 +79,38 @@ def download(request):
     return FileResponse(open(BASE / "large", "rb"), as_attachment=True)
 
 
+def part(request):
+    start, _, end = request.headers["Range"].removeprefix("bytes=").partition("-")
+    start, end, size = int(start), int(end), os.path.getsize(BASE / "large")
+    file = open(BASE / "large", "rb")
+    file.seek(start)
+    response = FileResponse(file, status=206, content_type="text/plain")
+    response["Content-Range"] = f"bytes {start}-{end}/{size}"
+    response["Content-Length"] = str(end - start + 1)  # else it is what is left of the file
+    return response
+
+
+def in_memory(request):
+    return FileResponse(io.BytesIO(b"in memory"), content_type="text/plain")
+
+
+def users(request):
+    return HttpResponse(str(USERS))
+
+
 urlpatterns = [path("admin/", admin.site.urls), path("upload", upload), path("stream", stream),
-               path("download", download)]
+               path("download", download), path("part", part), path("in-memory", in_memory), path("users", users)]
+# Django refuses this beside a running event loop.
+USERS = User.objects.count() if (BASE / "db").exists() else None
 (BASE / "large").write_bytes(bytes(range(256)) * 8000)
 application = get_wsgi_application()
 """
 
 FLASK = """
 import hashlib
-from flask import Flask, Response, request, stream_with_context
+from pathlib import Path
+
+from flask import Flask, Response, request, send_file, stream_with_context
 
 app = Flask(__name__)
 
@@ -113,9 +139,9 @@ def stream():
     return Response(lines(), mimetype="text/plain")
 
 
-@app.get("/error")
-def error():
-    raise ValueError("on purpose")
+@app.get("/file")
+def file():
+    return send_file(Path(__file__).parent / "large", mimetype="text/plain", conditional=True)
 """
 
 MOTO = """
@@ -131,7 +157,6 @@ import pypiserver
 
 root = Path(__file__).parent / "packages"
 root.mkdir()
-(root / "demo-1.0.tar.gz").write_bytes(b"x" * 300000)
 app = pypiserver.app(roots=[str(root)], authenticate=[], password_file=".", disable_fallback=True)
 """
 
@@ -225,6 +250,13 @@ def test_django(tmp_path: Path, options: tuple[str, ...]) -> None:
         with browser.open("/download") as answer:
             assert answer.headers["Content-Length"] == "2048000"
             assert answer.read() == bytes(range(256)) * 8000
+        for start, end in ((5, 9), (1000, 400_000)):
+            with browser.open("/part", Range=f"bytes={start}-{end}") as answer:
+                assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes {start}-{end}/2048000")
+                assert answer.headers["Content-Length"] == str(end - start + 1)
+                assert answer.read() == (bytes(range(256)) * 8000)[start : end + 1]
+        assert browser.text("/in-memory") == "in memory"
+        assert browser.text("/users") == "1"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             browser.text("/nothing")
 
@@ -245,18 +277,62 @@ def test_flask(tmp_path: Path, options: tuple[str, ...]) -> None:
         connection.request("PUT", "/raw", iter([content[:500_000], content[500_000:]]), encode_chunked=True)
         assert json.load(connection.getresponse()) == {"size": 2_000_000, "digest": digest}
         connection.close()
+        (tmp_path / "large").write_bytes(content)
+        with browser.open("/file") as answer:
+            tag = answer.headers["ETag"]
+            assert answer.headers["Content-Length"] == "2000000"
+            assert answer.read() == content
+        for start, end in ((0, 0), (7, 99_999), (100_000, 1_999_999)):
+            with browser.open("/file", Range=f"bytes={start}-{end}") as answer:
+                assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes {start}-{end}/2000000")
+                assert answer.read() == content[start : end + 1]
+        with pytest.raises(urllib.error.HTTPError, match="304"):
+            browser.open("/file", If_None_Match=tag)
         assert browser.text("/stream?word=w") == "".join(f"w {number}\n" for number in range(3000))
+
+
+def wheel(filler: bytes) -> bytes:
+    """Return a package that pip takes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("demo.py", b"FILLER = " + repr(filler).encode())
+        archive.writestr("demo-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+        archive.writestr("demo-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("demo-1.0.dist-info/RECORD", "")
+    return file.getvalue()
 
 
 def test_pypiserver(tmp_path: Path) -> None:
     pytest.importorskip("pypiserver")
+    pytest.importorskip("pip")
     (tmp_path / "pypi_of_test.py").write_text(PYPISERVER)
+    name, package = "demo-1.0-py3-none-any.whl", wheel(random.Random(1).randbytes(300_000))
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name=":action"\r\n\r\nfile_upload\r\n--b\r\n'
+        b'Content-Disposition: form-data; name="content"; filename="' + name.encode() + b'"\r\n\r\n'
+    )
     with running(tmp_path, "pypi_of_test:app") as base:
         browser = Browser(base)
-        page = browser.text("/simple/demo/")
-        assert "demo-1.0.tar.gz" in page
-        with browser.open("/packages/demo-1.0.tar.gz") as answer:
-            assert answer.read() == b"x" * 300_000
+        browser.text("/", body + package + b"\r\n--b--\r\n", Content_Type="multipart/form-data; boundary=b")
+        assert name in browser.text("/simple/demo/")
+        pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "download"]
+        subprocess.run(
+            [
+                *pip,
+                "--no-deps",
+                "--no-cache-dir",
+                "--index-url",
+                base + "/simple/",
+                "--dest",
+                tmp_path / "got",
+                "demo==1.0",
+            ],
+            check=True,
+            timeout=60,
+            capture_output=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "http"))},
+        )
+    assert (tmp_path / "got" / name).read_bytes() == package
 
 
 def test_moto_with_boto3(tmp_path: Path) -> None:
