@@ -422,7 +422,10 @@ def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.s
     """Return the line that says what is served where."""
     scheme = "https" if config.ssl_certfile or config.ssl_context_factory else "http"
     where = ", ".join(url(sock, scheme) for sock in sockets)
-    return f"bridge: serving {config.target or type(app).__name__} ({kind}) on {where}"
+    names = [target for _, _, target in config.mount]
+    if config.target or app is not None:
+        names.insert(0, config.target or type(app).__name__)
+    return f"bridge: serving {', '.join(names)} ({kind}) on {where}"
 
 
 def announce(line: str) -> None:
