@@ -208,7 +208,7 @@ class TCPServer:
             )
         except ssl.SSLError as exc:
             # One line without a traceback: anybody can cause this by talking plain HTTP to the port.
-            gen_log.warning("SSL Error on %s: %s", address, exc)
+            gen_log.info("SSL Error on %s: %s", address, exc)
             error = exc
         except OSError as exc:
             error = exc  # the peer left, or took too long: as common as a port scan, and nobody's fault here
@@ -225,6 +225,10 @@ class TCPServer:
             self._starting.discard(asyncio.current_task())
             if protocol is not None:
                 self._met -= 1
+        if error is not None:
+            # A cycle: its frames know the error, and the transport with a buffer of 256 KiB. Whoever sends garbage
+            # instead of a handshake would fill the memory faster than the garbage collector empties it.
+            error.__traceback__ = None
         self._not_started(protocol, sock, error)
 
     def _not_started(self, protocol: asyncio.Protocol | None, sock: socket.socket, error: Exception | None) -> None:

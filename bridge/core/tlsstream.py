@@ -103,6 +103,11 @@ class TLSSocket:
             return getattr(session, name)
         return getattr(self.plain, name)
 
+    def close(self) -> None:
+        """Close the socket, unless it is a transport's, which closes it by itself."""
+        if isinstance(self.plain, socket.socket):
+            self.plain.close()
+
     def cipher(self) -> tuple[str, str, int] | None:
         """Return name, protocol version and secret bits of the cipher in use."""
         session = None if self.transport is None else self.transport.get_extra_info("ssl_object")

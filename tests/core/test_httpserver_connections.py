@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 import socket
 import ssl
 import time
+from asyncio.sslproto import SSLProtocol
 from typing import Any
 
 import pytest
@@ -19,7 +23,9 @@ from bridge.core.delegates import NOBODY
 from bridge.core.exchange import Exchange
 from bridge.core.httpserver import HTTPServer
 from bridge.core.parameters import ConnectionParameters
+from bridge.core.serverconnection import ServerConnection
 
+_HANDSHAKE = (SSLProtocol, ServerConnection)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -246,11 +252,39 @@ async def test_a_detached_connection_that_fails_to_change_to_tls(
     async with serving(delegate) as server, await Client.connect(server) as client:
         await client.send(GET.replace(b"/ ", b"/stream ", 1))
         await until(lambda: len(delegate.streams) == 1)
+        before = asyncio.all_tasks()
         future = delegate.streams[0].start_tls(True, tls_contexts[0])
+        others = asyncio.all_tasks() - before
         client.close()
         with pytest.raises(OSError):
             await future
         await until(lambda: server.connection_count() == 0)
+        await asyncio.gather(*others)
+
+
+@both_loops
+@pytest.mark.parametrize("sent", [GET, b""])
+async def test_failed_handshakes_leave_nothing_behind(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each holds a buffer of 256 KiB: what is freed by the garbage collector only is much, and late."""
+    caplog.set_level(logging.INFO)
+    async with serving(Echo(), tls=tls_contexts[0]) as server:
+        gc.collect()
+        gc.disable()
+        old = [thing for thing in gc.get_objects() if isinstance(thing, _HANDSHAKE)]
+        try:
+            for _ in range(5):
+                async with await Client.connect(server) as client:
+                    await client.send(sent)
+                    if sent:
+                        with contextlib.suppress(ConnectionResetError):
+                            await client.read_to_the_end()
+                await until(lambda: server.connection_count() == 0 and len(server._starting) == 0)
+            await until(lambda: len([thing for thing in gc.get_objects() if isinstance(thing, _HANDSHAKE)]) <= len(old))
+        finally:
+            gc.enable()
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * (5 if sent else 0)
 
 
 # ---------------------------------------------------------------------- the end

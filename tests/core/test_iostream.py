@@ -379,6 +379,7 @@ async def test_tls(server_context: ssl.SSLContext, client_context: ssl.SSLContex
 async def test_a_handshake_that_fails_ends_the_stream(
     server_context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     ended: list[BaseException] = []
     done = asyncio.Event()
 
