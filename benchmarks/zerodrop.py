@@ -217,9 +217,11 @@ async def _signal(master: int, name: str, reloads: int, pause: float, sent: list
 async def _kill_one(leader: int, port: int, count: Count, deaths: Deaths) -> None:
     """Kill the process with the most connections, and see which requests fail."""
     holders = {pid: _held(pid, port) for pid in _session(leader)}
-    victim = max(holders, key=lambda pid: len(holders[pid]))
+    victim = max(holders, key=lambda pid: len(holders[pid]), default=None)
+    if victim is None or not holders[victim]:
+        return  # nobody serves any more
     os.kill(victim, signal.SIGSTOP)
-    while _stat(victim)[0] not in {"T", ""}:
+    while _stat(victim)[0] not in {"T", "Z", ""}:
         await asyncio.sleep(0)
     held = _held(victim, port)
     before = len(count.failed)

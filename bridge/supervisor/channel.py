@@ -5,7 +5,10 @@ Each end notices when the other process is gone, however it went.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
 import socket
 
 __all__ = ["Channel", "Message"]
@@ -59,6 +62,28 @@ class Channel:
             self._received += data
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
+
+    def end_process_when_closed(self) -> None:
+        """End this process as soon as the other end is closed, without a loop or a thread, until :meth:`end_nothing`.
+
+        A signal tells of it (SIGIO), so that code that waits or computes in Python is no obstacle.
+        """
+        signal.signal(signal.SIGIO, self._told)
+        fcntl.fcntl(self._sock, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._sock, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        self._told()  # it may have been closed before
+
+    def end_nothing(self) -> None:
+        """Undo :meth:`end_process_when_closed`."""
+        fcntl.fcntl(self._sock, fcntl.F_SETFL, os.O_NONBLOCK)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+
+    def _told(self, *_: object) -> None:
+        try:
+            if self._sock.recv(1, socket.MSG_PEEK) == b"":
+                os._exit(1)
+        except BlockingIOError:
+            pass  # it is there
 
     def close(self) -> None:
         """Close this end."""

@@ -165,9 +165,11 @@ class Master:
             self._signals.close()
         if self._previous is not None:
             self._previous.close_beside(self._plan)
+        # The file of a unix socket belongs to who serves: the new master, even one that is still about to; or, where
+        # this is a new one that has failed, the old one.
+        others = self._handover.descriptors if self._handover is not None and not self._booted else {}
         for listener in self._plan.listeners:
-            # A new master that is about to serve needs the file of a unix socket.
-            listener.close(remove=self._successor is None)
+            listener.close(remove=self._successor is None and str(listener.address) not in others)
         self._selector.close()
         if self.watch is not None:
             self.watch.close()

@@ -78,8 +78,8 @@ def bind_all(
                     listener.inode = _inode(address.path)
             else:
                 listener = bind(address, config)
+                fresh.append(listener)
             found.append(listener)
-            fresh.append(listener)
     except BaseException:
         for listener in fresh:
             listener.close()

@@ -42,6 +42,7 @@ def run_worker(
         places: The applications, if the master has loaded them.
     """
     _default_signals()
+    channel.end_process_when_closed()  # nobody else ends an import that hangs
     write_stacks_on_signal(error_descriptor(config))
     try:
         drop_privileges(config)
@@ -98,6 +99,7 @@ class _Worker:
             with Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)) as signals:
                 signals.deliver(self._signalled)
                 async with server:
+                    self._channel.end_nothing()  # the loop takes over
                     self._channel.send("ready", server.kind)
                     heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
                     try:

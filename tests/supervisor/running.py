@@ -96,6 +96,11 @@ class Running:
         self.output.join()
         return status
 
+    def end_of_first(self, name: str = "SIGTERM") -> int:
+        """As :meth:`end`, where other processes go on and hold the streams."""
+        self.signal(name)
+        return self.process.wait(PATIENCE)
+
     def workers(self) -> set[int]:
         """Return the processes of the workers that are ready and have not ended."""
         return {pid for pid in session(self.pid) if pid != self.pid}
