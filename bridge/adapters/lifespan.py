@@ -8,6 +8,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
+from bridge.adapters.asgi.messages import STUMBLES, judge
 from bridge.core.log import app_log
 from bridge.errors import BridgeError, LocalProtocolError
 
@@ -142,12 +143,17 @@ class Lifespan:
         return await self._messages.get()
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
-        kind = message["type"]
-        if kind == f"lifespan.{self._stage}.complete":
-            if self._stage == "startup":
+        try:
+            kind = message["type"]
+            stage = self._stage
+            if kind not in (f"lifespan.{stage}.complete", f"lifespan.{stage}.failed"):
+                raise LocalProtocolError(f"unexpected ASGI message {kind!r} in lifespan {stage}")
+            if self._answer is not None and self._answer.done() and not self._answer.cancelled():
+                raise LocalProtocolError(f"{kind} after another answer to lifespan.{stage}")
+            if kind == "lifespan.startup.complete":
                 self._wants_notice = bool(message.get("shutdown_notice", False))
-            self._settle(None)
-        elif kind == f"lifespan.{self._stage}.failed":
-            self._settle(message.get("message", "") or "the application gave no reason")
-        else:
-            raise LocalProtocolError(f"unexpected ASGI message {kind!r} in lifespan {self._stage}")
+            failed = kind.endswith("failed")
+            self._settle((message.get("message", "") or "the application gave no reason") if failed else None)
+        except STUMBLES as exc:
+            judge(message, exc)
+            raise

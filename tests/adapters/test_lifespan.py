@@ -118,7 +118,16 @@ async def test_messages_out_of_place() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with pytest.raises(LocalProtocolError, match="lifespan startup"):
             await send({"type": "lifespan.shutdown.complete"})
+        with pytest.raises(LocalProtocolError, match="an ASGI message is a dictionary, not None"):
+            await send(None)
+        with pytest.raises(LocalProtocolError, match="ASGI message without 'type'"):
+            await send({})
+        with pytest.raises(LocalProtocolError, match="unexpected ASGI message"):
+            await send({"type": ["lifespan.startup.complete"]})
         await send(COMPLETE)
+        for second in (COMPLETE, {"type": "lifespan.startup.failed"}):
+            with pytest.raises(LocalProtocolError, match="after another answer to lifespan.startup"):
+                await send(second)
         await receive()
         await receive()
         with pytest.raises(LocalProtocolError, match="lifespan shutdown"):
