@@ -112,7 +112,7 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except (Exception, SystemExit) as exc:
             if self._stage == "startup" and self._answer is not None and not self._answer.done():
-                if self._mode == "auto":
+                if self._mode == "auto" and isinstance(exc, Exception):  # who exits does not mean "I have none"
                     # The specification's way of saying "I have none". A broken one looks the same, but most that have
                     # none do not even ask for a message.
                     app_log.log(

@@ -102,6 +102,17 @@ async def test_an_application_that_says_that_it_cannot_start(mode: str) -> None:
         await Lifespan(app, mode).startup()
 
 
+@pytest.mark.parametrize("mode", ["auto", "on"])
+async def test_an_application_that_exits_cannot_start(mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise SystemExit("no settings")
+
+    with pytest.raises(LifespanFailed, match="no settings"):
+        await Lifespan(app, mode).startup()
+    assert len(caplog.records) == 1
+
+
 async def test_an_application_that_is_cancelled() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         task = asyncio.current_task()
