@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from bridge.config import Config
@@ -16,8 +17,8 @@ __all__ = ["Server", "run"]
 def run(app: Any, **options: Any) -> int:
     """Serve *app* until a signal says stop; return the exit status: 0 after a stop, 1 or 4 when it could not start.
 
-    With ``workers``, this process becomes their master. Outside the main thread there are no signals; then
-    :class:`Server` is what is wanted.
+    With ``workers`` or ``reload``, this process becomes the master of workers. Outside the main thread there are no
+    signals; then, and in a program with an event loop of its own, :class:`Server` is what is wanted.
 
     Args:
         app: An application, or its name as ``module:attribute``.
@@ -26,11 +27,17 @@ def run(app: Any, **options: Any) -> int:
     Raises:
         ConfigError: A setting that does not exist, or a value that cannot be used.
         TargetError: A name leads nowhere.
+        RuntimeError: An event loop is running in this thread, or there are to be workers and it is not the main thread.
         SystemExit: In workers, when they end.
     """
     from bridge.supervisor.start import run as start
 
     config, app = _settings(app, options)
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("bridge.run() waits until the server ends; beside a running loop use bridge.Server")
+    alone = config.workers is None and not config.reload
+    if not alone and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("workers need the main thread, which gets the signals; elsewhere use bridge.Server")
     return start(config, app)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +120,97 @@ def test_run_with_workers() -> None:
         address = server.address()
         assert int(get(address)[2]) in server.workers()
         assert server.end() == 0
+
+
+async def test_run_is_not_for_programs_with_a_loop() -> None:
+    for options in ({}, {"workers": 1}):
+        with pytest.raises(RuntimeError, match=r"beside a running loop use bridge\.Server"):
+            bridge.run(hello, port=0, **options)
+
+
+def test_workers_are_not_for_other_threads() -> None:
+    faults: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            bridge.run(hello, port=0, workers=1)
+        except RuntimeError as exc:
+            faults.append(exc)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join(10)
+    assert "workers need the main thread" in str(faults[0])
+
+
+def test_two_servers_in_one_loop() -> None:
+    async def main() -> None:
+        async with bridge.Server(hello, port=0, access_log=False) as one:
+            async with bridge.Server(plain.wsgi, port=0, access_log=False) as two:
+                assert await fetch(one) == b"hello"
+                assert await fetch(two) != b"hello"
+            assert await fetch(one) == b"hello"
+
+    asyncio.run(main())
+
+
+LEFT = """\
+import asyncio, gc, os, re, signal, sys, threading
+import bridge, plain
+from tests.supervisor.running import get
+
+WATCHED = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
+           signal.SIGTTOU, signal.SIGCHLD]
+
+def left():
+    gc.collect()
+    links = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if name != "3"
+             and os.path.exists(f"/proc/self/fd/{name}")]
+    with open(f"/proc/self/task/{os.getpid()}/children") as children:
+        return (len(links), sorted(thread.name for thread in threading.enumerate()), children.read(),
+                [signal.getsignal(number) for number in WATCHED], sorted(os.listdir(sys.argv[1])))
+
+def stop():
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+async def serve(app, path):
+    async with bridge.Server(app, port=0, access_log=False) as server:
+        address = server.sockets[0].getsockname()
+        assert (await asyncio.to_thread(get, address, path))[0] == 200
+
+def everything():
+    asyncio.run(serve(plain.asgi, "/"))
+    asyncio.run(serve(plain.wsgi, "/big/3000000"))
+    for options in ({}, {"workers": 2}, {"reload": True, "reload_dir": sys.argv[1]}):
+        stop()
+        app = "plain:asgi" if "reload" in options else plain.asgi
+        pid = os.path.join(sys.argv[1], "pid")
+        assert bridge.run(app, bind=f"unix:{sys.argv[1]}/a.sock", pid=pid, **options) == 0
+    while threading.active_count() > 1:
+        pass
+
+everything()
+before = left()
+everything()
+after = left()
+assert before == after, (before, after)
+assert after[1] == ["MainThread"] and after[2] == "" and after[4] == [], after
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    pytest.importorskip("watchfiles", reason="the extra `reload` is not installed")
+    path = f"{REPOSITORY}:{APPS}"
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=APPS,
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_heavy_is_imported_for_the_names() -> None:
