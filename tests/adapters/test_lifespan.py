@@ -55,11 +55,6 @@ async def raises_later(scope: Any, receive: Any, send: Any) -> None:
     raise ValueError("no database")
 
 
-async def exits(scope: Any, receive: Any, send: Any) -> None:
-    await receive()
-    raise SystemExit(1)
-
-
 async def returns(scope: Any, receive: Any, send: Any) -> None:
     pass
 
@@ -74,7 +69,6 @@ async def answers_http(scope: Any, receive: Any, send: Any) -> None:
     [
         (raises_at_once, "DEBUG"),
         (raises_later, "WARNING"),
-        (exits, "WARNING"),
         (answers_http, "WARNING"),
         (returns, ""),
     ],
