@@ -49,6 +49,9 @@ MALFORMED_CODINGS = [
     # nothing, or chunked not once and last
     *([b""], [b","], [b" "], [b"", b""], [b", ,"], [b"chunked, chunked"], [b"chunked", b"chunked"]),
     [b"chunked,,chunked"],
+    # an empty member, or an empty line beside it: a list to one reader, an unknown coding to the next
+    *([b", chunked"], [b"chunked,"], [b"chunked ,"], [b",chunked"], [b"chunked", b""], [b"", b"chunked"]),
+    *([b",", b"chunked", b""], [b"chunked", b","]),
     *([b"chunked, gzip"], [b"chunked", b"cow"], [b"chunked", b"identity"], [b"gzip, chunked, gzip"], [b"identity"]),
     *([b"chunked, gzip, chunked"], [b"gzip"], [b"x"], [b"xchunked"], [b"chunkedx"], [b"chunked-false"], [b"chunk"]),
     # not a token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.core.http1.grammar import DIGITS, list_members
+from bridge.core.http1.grammar import DIGITS
 from bridge.errors import FramingError, LimitExceeded
 
 __all__ = ["CONTENT_LENGTH_DIGITS", "request_content_length"]
@@ -30,8 +30,9 @@ def request_content_length(version: bytes, codings: list[bytes], lengths: list[b
             raise FramingError(
                 "Message with both Transfer-Encoding and Content-Length, or Transfer-Encoding in HTTP/1.0"
             )
-        names = list_members(codings)
-        if names == [b"chunked"]:
+        # Nor is it read as a list, whose empty members mean nothing (RFC 9110 section 5.6.1.2): to other programs
+        # "chunked," is another coding, or an empty second line the one that counts.
+        if len(codings) == 1 and codings[0].strip(b" \t").lower() == b"chunked":
             return None
         raise FramingError(f"Unsupported Transfer-Encoding {codings!r:.80}")
     if not lengths:

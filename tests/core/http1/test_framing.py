@@ -61,10 +61,7 @@ def test_no_field_means_no_content() -> None:
     assert request_content_length(b"1.0", [], []) == 0
 
 
-@pytest.mark.parametrize(
-    "codings",
-    [[b"chunked"], [b"Chunked"], [b"CHUNKED"], [b"\tchunked "], [b", chunked"], [b"chunked,"], [b",", b"chunked", b""]],
-)
+@pytest.mark.parametrize("codings", [[b"chunked"], [b"Chunked"], [b"CHUNKED"], [b"\tchunked "]])
 def test_chunked(codings: list[bytes]) -> None:
     assert request_content_length(b"1.1", codings, []) is None
 
