@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,33 +144,66 @@ def check(app: str, seen: dict[str, Any]) -> None:
         }
 
 
-def test_nobody_is_believed_by_default(tmp_path: Path) -> None:
-    with Running("plain:asgi") as server:
-        with nginx(tmp_path, HTTP, upstream=place(server)) as front:
+@pytest.mark.parametrize("trust", [[], ["--forwarded-allow-ips", "192.0.2.0/24"]], ids=["default", "other"])
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("app", ["plain:asgi", "plain:wsgi", "requests_app:app"])
+def test_who_is_not_trusted_is_not_believed(tmp_path: Path, app: str, kind: str, trust: list[str]) -> None:
+    where = ["--port", "0"] if kind == "tcp" else ["--uds", str(tmp_path / "app.sock")]
+    with Running(app, *where, *trust) as server:
+        server.messages.wait("serving")
+        upstream = place(server) if kind == "tcp" else f"unix:{tmp_path}/app.sock"
+        with nginx(tmp_path, HTTP, upstream=upstream) as front:
             with Client(front) as client:
-                seen = json.loads(client.get("/app/scope", *SPOOFED)[2])
-        assert (seen["client"][0], seen["scheme"], seen["root_path"]) == ("127.0.0.1", "http", "")
+                path = "/app/environ" if app == "plain:wsgi" else "/app/scope"
+                content = client.get(path, *SPOOFED)[2].decode()
+        seen = who(app, json.loads(content))
+        nobody = "0.0.0.0" if app == "requests_app:app" else ""  # what Tornado says for a unix socket
+        assert seen == ("127.0.0.1" if kind == "tcp" else nobody, "http", "test.example", "")
+        if trust:  # the fields are removed; by default an application, or its middleware, may look at them itself
+            for text in ("1.2.3.4", "www.example.org", "evil", "ftp"):
+                assert text not in content
 
 
-def test_the_proxy_protocol(tmp_path: Path) -> None:
-    import socket
+def who(app: str, seen: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return client address, scheme, host and prefix as the application has been told of them."""
+    if app == "plain:asgi":
+        [host] = [text for name, text in seen["headers"] if name == "host"]
+        return (seen["client"] or [""])[0], seen["scheme"], host, seen["root_path"]
+    if app == "plain:wsgi":
+        return seen["REMOTE_ADDR"], seen["wsgi.url_scheme"], seen["HTTP_HOST"], seen["SCRIPT_NAME"]
+    return seen["remote_ip"], seen["protocol"], seen["host"], seen["prefix"]
 
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("app", ["plain:asgi", "plain:wsgi", "requests_app:app"])
+def test_the_proxy_protocol(tmp_path: Path, app: str, kind: str) -> None:
     modules = next((path for path in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")
                     if (Path(path) / "ngx_stream_module.so").exists()), None)  # fmt: skip
     if modules is None:
         pytest.skip("nginx has no stream module")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with Running("plain:asgi", "--proxy-protocol", "v1") as server:
-        with nginx(tmp_path, STREAM, upstream=place(server), modules=modules, port=port):
+    where = ["--port", "0"] if kind == "tcp" else ["--uds", str(tmp_path / "app.sock")]
+    # With the nearest proxy trusted for fields, too: they come from the client, as nginx's stream passes all on.
+    trust = ["--forwarded-allow-ips", "127.0.0.1" if kind == "tcp" else "unix"]
+    with Running(app, *where, "--proxy-protocol", "v1", *trust) as server:
+        server.messages.wait("serving")
+        upstream = place(server) if kind == "tcp" else f"unix:{tmp_path}/app.sock"
+        with nginx(tmp_path, STREAM, upstream=upstream, modules=modules, port=port):
             with socket.socket() as sock:
                 sock.settimeout(10)
                 sock.bind(("127.0.0.9", 0))
                 sock.connect(("127.0.0.1", port))
-                sock.sendall(b"GET /scope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                fields = "".join(f"{line}\r\n" for line in SPOOFED)
+                path = "/environ" if app == "plain:wsgi" else "/scope"
+                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n{fields}Connection: close\r\n\r\n".encode())
                 answer = b""
                 while data := sock.recv(65536):
                     answer += data
         seen = json.loads(answer.partition(b"\r\n\r\n")[2])
-        assert seen["client"][0] == "127.0.0.9"
-        assert seen["server"] == ["127.0.0.1", port]
+        assert who(app, seen) == ("127.0.0.9", "http", "a", "")
+        assert b"evil" not in answer
+        if app == "plain:asgi":
+            assert seen["server"] == ["127.0.0.1", port]
+        if app == "plain:wsgi":
+            assert seen["SERVER_PORT"] == str(port)
