@@ -302,6 +302,26 @@ async def test_a_fault_of_the_servers_is_logged(gates, caplog, monkeypatch) -> N
             await asyncio.sleep(0.001)
     assert isinstance(raised[0], ZeroDivisionError)
     assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+    assert pool.count == 0
+    work = Work(pool, blocks=False)
+    work.add()
+    await within(work.done)  # its place was not lost
+    await ends(pool)
+
+
+async def test_what_waits_behind_a_fault_of_the_servers_is_done(gates, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    pool = ThreadPool(1)
+
+    class Broken(Work):
+        def run(self, worker: Worker, now: float) -> None:
+            raise ZeroDivisionError
+
+    work = Work(pool, blocks=False)
+    Broken(pool).add()
+    work.add()
+    await within(work.done)
+    await ends(pool)
 
 
 async def test_a_bell_is_heard_also_if_it_rang_before() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from wsgiref.validate import validator
 
 import pytest
@@ -18,6 +21,7 @@ from bridge.adapters.wsgi import WSGIDelegate
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 PLAIN = [("Content-Type", "text/plain")]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def errors(caplog) -> list[str]:
@@ -439,6 +443,47 @@ async def test_a_fault_in_close_is_logged_and_the_response_is_whole(caplog) -> N
     assert "ValueError: in close" in caplog.text
 
 
+async def test_a_close_that_cannot_be_had_costs_no_thread(caplog) -> None:
+    class Result:
+        def __iter__(self):
+            return iter([b"x"])
+
+        @property
+        def close(self):
+            raise RuntimeError("no close")
+
+    def app(environ, start_response):
+        start_response("200 OK", PLAIN)
+        return Result()
+
+    async with serving(app, threads=1) as served:
+        for _ in range(2):
+            assert (await served.get()).content == b"x"
+        assert served.delegate.pool.count == 1
+    assert len(errors(caplog)) == 2
+
+
+async def test_write_after_the_end_is_no_silent_loss(caplog) -> None:
+    raised = []
+
+    class Result:
+        def __init__(self, write):
+            self.write = write
+
+        def __iter__(self):
+            return iter([b"x"])
+
+        def close(self):
+            try:
+                self.write(b"late")
+            except LocalProtocolError as exc:
+                raised.append(str(exc))
+
+    async with serving(lambda environ, start_response: Result(start_response("200 OK", PLAIN))) as served:
+        assert (await served.get()).content == b"x"
+    assert raised == ["write() was called when the response had ended"]
+
+
 async def test_close_is_called_after_a_fault_before_the_first_byte() -> None:
     result = Closing(["text"])
     async with serving(respond(result)) as served:
@@ -577,7 +622,7 @@ async def test_queue_time_is_known() -> None:
         app.open.set()
         await asyncio.gather(first, second)
     assert served.delegate.pool.queue_time == 0.0
-    assert requests[1].queue_time >= 0.04 > requests[0].queue_time
+    assert requests[1].exchange.queue_time >= 0.04 > requests[0].exchange.queue_time
 
 
 # ---------------------------------------------------------------------------------------------- clients that leave
@@ -762,3 +807,52 @@ def test_the_name_of_the_application() -> None:
 
     assert WSGIDelegate(raising).app_name == f"{__name__}.raising"
     assert WSGIDelegate(Application()).app_name.endswith("test_the_name_of_the_application.<locals>.Application")
+
+
+FORKS = """
+import asyncio, os, sys, threading, urllib.request
+from bridge.adapters.wsgi import WSGIDelegate
+from bridge.core.httpserver import HTTPServer
+from bridge.core.netutil import bind_sockets
+
+children = []
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/fork":
+        child = os.fork()
+        if not child:
+            return [b"child"]
+        children.append(child)
+    return [environ["PATH_INFO"].encode()]
+
+def ask(port):
+    for number in range(5):
+        for path in ("/fork", "/x", "/y"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                assert answer.read() == path.encode()
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+async def main():
+    delegate = WSGIDelegate(app, threads=1)
+    server = HTTPServer(delegate)
+    (sock,) = bind_sockets(0, "127.0.0.1")
+    server.add_socket(sock)
+    await asyncio.to_thread(ask, sock.getsockname()[1])
+    server.stop()
+    await server.drain(1)
+    assert await delegate.close(5) == 0
+    print("served")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+def test_a_child_that_returns_to_the_server_takes_nothing_from_its_parent() -> None:
+    """Of a fork in an application only the parent goes on; the child would take jobs and wake-ups from it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=30, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr

@@ -283,6 +283,30 @@ def test_content_is_kept_in_memory_up_to_the_bound() -> None:
     assert file.closed
 
 
+async def test_streamed_content_that_is_kept_ends_with_the_request(caplog) -> None:
+    kept = []
+    raised = threading.Event()
+
+    def app(environ, start_response):
+        kept.append(environ["wsgi.input"])
+        start_response("200 OK", PLAIN)
+        return [b"x"]
+
+    def read() -> None:
+        try:
+            kept[0].read()
+        except ConnectionGone:
+            raised.set()
+
+    async with serving(app, buffer_requests=None) as served:
+        reader, writer = await served.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.get_running_loop().run_in_executor(None, read)
+        assert raised.is_set()
+        writer.close()
+
+
 def test_little_waits_beside_a_file() -> None:
     content = ReceivedContent(100_000)
     assert content.add(bytes(100_001))

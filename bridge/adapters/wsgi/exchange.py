@@ -252,8 +252,12 @@ class WSGIExchange:
             delegate.post(delegate.refuse, self)
         elif not self.gone:
             delegate.context.copy().run(self._run)
-        if self._content is not None and self._content.__class__ is ReceivedContent:
-            self._content.close()
+        content = self._content
+        if content is not None:
+            if content.__class__ is ReceivedContent:
+                content.close()
+            else:
+                content.lost()  # type: ignore[union-attr]  # who has kept it would wait for ever
         if self._outbox is not None and self._outbox.lost:
             self._outbox.close()
         if self._socket is not None:
@@ -267,12 +271,12 @@ class WSGIExchange:
         except BaseException as exc:
             self._failed(exc)
         if result.__class__ is not list:
-            close = getattr(result, "close", None)
-            if close is not None:
-                try:
+            try:
+                close = getattr(result, "close", None)
+                if close is not None:
                     close()
-                except BaseException as exc:
-                    self._failed(exc)
+            except BaseException as exc:
+                self._failed(exc)
 
     def _environ(self) -> dict[str, Any]:
         exchange = self.exchange
@@ -444,6 +448,8 @@ class WSGIExchange:
                 if last:
                     self._complete = True
                     outbox.finish()
+        elif excess <= 0:
+            raise LocalProtocolError("write() was called when the response had ended")
         if excess > 0:
             raise LocalProtocolError(f"the content is {excess} bytes or more longer than its Content-Length")
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +33,18 @@ _SLOW = 0.001
 _QUICK_ENOUGH = 50
 # How soon (seconds) the loop looks whether a job that was thought to be quick keeps others waiting.
 _GUARD = 0.002
+
+
+_pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Job(Protocol):
@@ -102,6 +115,7 @@ class ThreadPool:
         self._guarded = False
         self._shrinking = False
         self._lock = threading.Lock()  # count, lost and the end of threads
+        _pools.add(self)
 
     @property
     def idle(self) -> int:
@@ -319,6 +333,26 @@ class ThreadPool:
                 return False
         return True
 
+    def _died(self, worker: Worker) -> None:
+        """Forget a thread that a job has ended, and let another one have its place."""
+        with self._lock:
+            self.count -= 1
+            self.lost -= worker.lost
+        worker.job = None
+        if self.queue and not self._waking:
+            self._wake()
+
+    def _forked(self) -> None:
+        """Let nothing go on in a child process: an application has called fork, and its child has returned to us.
+
+        The parent does what waits, and the child must not listen at the gates, which they share.
+        """
+        self.queue.clear()
+        self._idle.clear()
+        self._stopping = True
+        self._ended = None
+        self._lock = threading.Lock()  # another thread may have held it
+
     def _call_loop(self, function: Callable[[], None]) -> None:
         assert self._loop is not None
         with suppress(RuntimeError):  # it was closed: the process is about to end
@@ -411,6 +445,7 @@ class Worker(threading.Thread):
             self.pool.work(self)
         except BaseException:
             app_log.critical("A thread of the pool has ended by a fault of the server's", exc_info=True)
+            self.pool._died(self)
             raise
         finally:
             self.pool._workers.discard(self)
