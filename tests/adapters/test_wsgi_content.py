@@ -302,7 +302,9 @@ async def test_streamed_content_that_is_kept_ends_with_the_request(caplog) -> No
         reader, writer = await served.connect()
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.get_running_loop().run_in_executor(None, read)
+        writer.write(b"defghij" + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().run_in_executor(None, read)
         assert raised.is_set()
         writer.close()
 

@@ -252,12 +252,8 @@ class WSGIExchange:
             delegate.post(delegate.refuse, self)
         elif not self.gone:
             delegate.context.copy().run(self._run)
-        content = self._content
-        if content is not None:
-            if content.__class__ is ReceivedContent:
-                content.close()
-            else:
-                content.lost()  # type: ignore[union-attr]  # who has kept it would wait for ever
+        if self._content is not None and self._content.__class__ is ReceivedContent:
+            self._content.close()
         if self._outbox is not None and self._outbox.lost:
             self._outbox.close()
         if self._socket is not None:
