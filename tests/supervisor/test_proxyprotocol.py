@@ -132,3 +132,36 @@ def test_strangers_may_not_send_one() -> None:
         with Client(server.address()) as client:
             assert client.closed()
         server.messages.wait("the peer is not among --proxy-allow-from")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "stranger"])
+@pytest.mark.parametrize("app", ["plain:asgi", "plain:wsgi", "requests_app:app"])
+def test_every_interface_is_told_of_the_client(app: str, trusted: bool) -> None:
+    allowed = "127.0.0.0/8" if trusted else "192.0.2.0/24"
+    secure = INET + SSL
+    header = SIGNATURE + bytes([0x21, 0x11]) + struct.pack("!H", len(secure)) + secure
+    with Running(app, "--proxy-protocol", "v2", "--proxy-allow-from", allowed, "--workers", "2") as server:
+        with Client(server.address()) as client:
+            client.sock.sendall(header)
+            if not trusted:
+                assert client.closed()
+                server.messages.wait("the peer is not among --proxy-allow-from")
+            else:
+                client.send("/environ" if app == "plain:wsgi" else "/scope", "X-Forwarded-For: 1.2.3.4")
+                seen = json.loads(client.read()[2])
+                if app == "plain:asgi":
+                    assert (seen["client"], seen["server"], seen["scheme"]) == (
+                        ["192.0.2.1", 5],
+                        ["192.0.2.2", 443],
+                        "https",
+                    )
+                elif app == "plain:wsgi":
+                    assert (seen["REMOTE_ADDR"], seen["SERVER_PORT"], seen["wsgi.url_scheme"]) == (
+                        "192.0.2.1",
+                        "443",
+                        "https",
+                    )
+                else:
+                    assert (seen["remote_ip"], seen["protocol"]) == ("192.0.2.1", "https")
+        assert server.end() == 0

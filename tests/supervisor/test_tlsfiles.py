@@ -115,6 +115,55 @@ def test_files_that_do_not_fit_change_nothing(
 
 
 @slow
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_files_that_do_not_fit_keep_the_old_ones_serving(
+    authority: trustme.CA, tmp_path: Path, workers: list[str]
+) -> None:
+    """With names of their own and client certificates, while others ask all the time."""
+    first, first_key = write(authority, tmp_path, "a.example")
+    other, other_key = write(authority, tmp_path, "b.example", base="other")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    argv = ["plain:asgi", "--ssl-certfile", first, "--ssl-keyfile", first_key, "--no-access-log", *workers]
+    argv += ["--ssl-sni", f"b.example={other},{other_key}"]
+    argv += ["--ssl-cert-reqs", "required", "--ssl-ca-certs", str(tmp_path / "ca.pem")]
+    context = trusting(authority)
+    authority.issue_cert("client@example.org").configure_cert(context)
+    processes = len(workers) or 1
+    with Running(*argv) as server:
+        address = server.address()
+        faults: list[str] = []
+        stop = threading.Event()
+
+        def load() -> None:
+            while not stop.is_set():
+                for host in ("a.example", "b.example"):
+                    try:
+                        names(address, context, host)
+                    except (OSError, AssertionError) as exc:
+                        faults.append(f"{host}: {exc!r}")
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            authority.issue_cert("wrong.example").private_key_pem.write_to_path(other_key)
+            message = server.messages.wait("The TLS files cannot be used, the old certificate stays", processes)
+            assert f"--ssl-sni b.example {other} and key {other_key}: the key does not belong" in message
+            assert names(address, context, "b.example") == {"b.example"}
+            write(authority, tmp_path, "b.example", "new.example", base="other")
+            server.messages.wait("new connections get", processes)
+            assert names(address, context, "b.example") == {"b.example", "new.example"}
+            assert names(address, context, "a.example") == {"a.example"}
+            with pytest.raises((OSError, AssertionError)):
+                names(address, trusting(authority), "b.example")
+        finally:
+            stop.set()
+            thread.join()
+        assert faults == []
+        assert server.messages.text.count("cannot be used") == processes
+        assert server.end() == 0
+
+
+@slow
 def test_names_and_client_certificates(authority: trustme.CA, tmp_path: Path) -> None:
     first, first_key = write(authority, tmp_path, "a.example")
     other, other_key = write(authority, tmp_path, "b.example", base="other")
