@@ -732,6 +732,22 @@ async def test_attributes() -> None:
     }
 
 
+async def test_writing_to_the_stream_of_a_connection_waits_for_the_peer() -> None:
+    waiting: list[asyncio.Future[None]] = []
+
+    def handle(request: HTTPServerRequest) -> None:
+        stream: Any = request.connection.stream
+        waiting.extend(stream.write(b"x" * (1 << 20)) for _ in range(20))
+
+    async with serving(handle) as port, connect(port) as client:
+        client.send(GET)
+        await client.reader.readexactly(1)
+        assert not waiting[-1].done()
+        async with asyncio.timeout(LIMIT):
+            await client.reader.readexactly((20 << 20) - 1)
+            await asyncio.gather(*waiting)
+
+
 async def test_the_stream_of_a_connection_writes_and_closes() -> None:
     def handle(request: HTTPServerRequest) -> None:
         stream: Any = request.connection.stream

@@ -125,12 +125,12 @@ class Echo(tornado.websocket.WebSocketHandler):
 
 
 class Endless(tornado.web.RequestHandler):
-    """Sends until nobody is there any more."""
+    """Sends until nobody is there any more, or far too much for everything between here and there."""
 
     async def get(self) -> None:
         gone = self.application.settings["gone"]
         try:
-            while True:
+            for _ in range(2000):
                 self.write(b"x" * 65536)
                 await self.flush()
         except tornado.iostream.StreamClosedError as exc:
