@@ -128,6 +128,7 @@ class ServerConnection(EndingConnection):
         else:
             if reading is CONTENT:
                 self._lose()
+                self._close()  # by hand: an early response may wait to be read, and a turn of _advance() to come
             return False
         # Under TLS, which knows no half-closed connections, the transport closes whatever is returned here.
         return self.transport is not None and self.transport.can_write_eof()

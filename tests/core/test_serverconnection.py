@@ -1497,3 +1497,35 @@ def test_a_connection_that_was_never_made_ends_quietly() -> None:
         pass
     with contextlib.suppress(ConnectionGone):
         link.connection.take_transport(Other())
+
+
+def test_an_early_answer_and_an_end_of_the_content_in_one_turn(caplog: pytest.LogCaptureFixture) -> None:
+    with linked(Recorder()) as link:
+        link.send(FIXED + b"hel")
+
+        def both() -> None:
+            ok(link.told[0])  # after which the rest of the content is to be dropped, in the next turn
+            link.transport.peer_sends_eof()
+
+        link.loop.call(both)
+        assert link.response().content == b"ok"
+        assert link.closed
+    assert not caplog.records
+
+
+def test_an_early_answer_that_is_not_read_and_an_end_of_the_content(caplog: pytest.LogCaptureFixture) -> None:
+    with linked(Recorder(), write_timeout=60, body_timeout=30) as link:
+        link.stop_reading()
+        link.send(FIXED + b"hel")
+        link.loop.call(ok, link.told[0], b"x" * 1000)
+        link.send_eof()
+        link.loop.advance(40)
+        link.read(10)
+        assert not link.closed
+        link.loop.advance(40)
+        link.read(10)
+        assert not link.closed
+        link.loop.advance(122)
+        assert link.closed  # it was watched whether the peer reads
+    assert link.received.count(b"HTTP/1.1") == 1
+    assert [record.levelno for record in caplog.records] == []
