@@ -287,6 +287,45 @@ async def test_no_more_threads_are_to_be_had(gates, monkeypatch, caplog) -> None
     await ends(pool)
 
 
+async def test_a_job_is_done_as_soon_as_there_is_a_thread(gates, monkeypatch, caplog) -> None:
+    """It waits alone, and nobody else comes who would wake somebody."""
+    monkeypatch.setattr(threadpool, "_RETRY", 0.05)
+    refusals = iter([RuntimeError("can't start new thread"), OSError("Too many open files")])
+    start = Worker.start
+
+    def starts(worker: Worker) -> None:
+        for refusal in refusals:
+            raise refusal
+        start(worker)
+
+    monkeypatch.setattr(Worker, "start", starts)
+    pool = ThreadPool(2)
+    work = Work(pool, blocks=False)
+    work.add()
+    await within(work.done)
+    assert len(caplog.records) == 2  # and not one for every look at the queue
+    await ends(pool)
+
+
+async def test_threads_start_without_files(monkeypatch) -> None:
+    if threadpool._Gate is threadpool._LockGate:
+        pytest.skip("this system has no eventfd")
+
+    def none_left(*args: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("os.eventfd", none_left)
+    pool = ThreadPool(2)
+    works = [Work(pool) for _ in range(3)]
+    for work in works:
+        work.add()
+    for work in works:
+        work.release.set()
+    for work in works:
+        await within(work.done)
+    await ends(pool)
+
+
 async def test_a_fault_of_the_servers_is_logged(gates, caplog, monkeypatch) -> None:
     pool = ThreadPool(1)
     raised = []

@@ -33,6 +33,8 @@ _SLOW = 0.001
 _QUICK_ENOUGH = 50
 # How soon (seconds) the loop looks whether a job that was thought to be quick keeps others waiting.
 _GUARD = 0.002
+# How soon (seconds) another thread is tried after the system had none.
+_RETRY = 1.0
 
 
 _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
@@ -110,6 +112,7 @@ class ThreadPool:
         self._stopping = False
         self._ended: Callable[[], None] | None = None
         self._started = 0
+        self._next_start = 0.0  # when the system is asked for another thread, after it had none
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing = False
         self._guarded = False
@@ -200,6 +203,8 @@ class ThreadPool:
                 self._guard(False)
             if not self._waking:
                 self._wake()
+                if not self.count and not self._guarded:  # no thread could be started: try again
+                    self._guard(False)
 
     def _guard(self, look: bool = True) -> None:
         """See to it that no job waits behind one that was thought to be quick and is not."""
@@ -251,7 +256,7 @@ class ThreadPool:
 
     def _grow(self) -> bool:
         with self._lock:
-            if self.count >= self._allowed():
+            if self.count >= self._allowed() or time.monotonic() < self._next_start:
                 return False
             self.count += 1
             self._started += 1
@@ -261,6 +266,7 @@ class ThreadPool:
         except (RuntimeError, OSError) as exc:  # no more threads or files, says the operating system
             with self._lock:
                 self.count -= 1
+            self._next_start = time.monotonic() + _RETRY
             gen_log.error("No thread could be started, %d are running: %s", self.count, exc)
             return False
         return True
@@ -404,6 +410,13 @@ class _LockGate:
 _Gate = _EventGate if hasattr(os, "eventfd") else _LockGate
 
 
+def _gate() -> _EventGate | _LockGate:
+    try:
+        return _Gate()
+    except OSError:  # no more files; threads are wanted all the more
+        return _LockGate()
+
+
 class Worker(threading.Thread):
     """One thread of a pool.
 
@@ -420,7 +433,7 @@ class Worker(threading.Thread):
         super().__init__(name=f"{pool.name}-{number}", daemon=True)
         self.pool = pool
         self.job: Job | None = None
-        self.gate = _Gate()
+        self.gate = _gate()
         self.idle_since = 0.0
         self.dismissed = False
         self.lost = False
