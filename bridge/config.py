@@ -7,7 +7,6 @@ nothing else in bridge knows a default. Sizes are bytes and times are seconds.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from bridge.config_output import OUTPUT, OutputConfig
@@ -30,7 +29,6 @@ from bridge.settings import (
     TEXT,
     Address,
     FileDescriptor,
-    Setting,
     TCPAddress,
     UnixAddress,
     choice,
@@ -78,7 +76,6 @@ def _is_loopback(address: Address) -> bool:
     return isinstance(address, UnixAddress)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Config(OutputConfig):
     """Every setting with its value; immutable, one per process.
 
@@ -409,8 +406,7 @@ class Config(OutputConfig):
         aliases=("trusted-proxy-headers",),
     )
 
-    def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
+    def _check(self) -> None:
         if self.threads_min > self.threads:
             raise ConfigError(f"--threads-min: {self.threads_min} is more than --threads, {self.threads}")
         head = self.limit_request_head
@@ -454,9 +450,4 @@ class Config(OutputConfig):
         return self.limit_request_body
 
 
-SETTINGS: Final = tuple(
-    sorted(
-        (Setting(field.name, field.default, **field.metadata) for field in fields(Config)),
-        key=lambda row: GROUPS.index(row.group),
-    )
-)
+SETTINGS: Final = tuple(sorted(Config.rows.values(), key=lambda row: GROUPS.index(row.group)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bridge.config_process import ProcessConfig
 from bridge.settings import FIELD_NAME, FILE, SWITCH, TEXT, choice, setting, words
 
@@ -12,7 +10,6 @@ __all__ = ["OUTPUT", "OutputConfig"]
 OUTPUT = "Logs and responses"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputConfig(ProcessConfig):
     """What is written down, where, and in which form."""
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
-from bridge.settings import FILE, MODE, SWITCH, TEXT, off_or, seconds, setting, whole, whole_or, words
+from bridge.settings import FILE, MODE, SWITCH, TEXT, Settings, off_or, seconds, setting, whole, whole_or, words
 
 __all__ = ["DEVELOPMENT", "WORKERS", "ProcessConfig", "usable_cpus"]
 
@@ -20,8 +19,7 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessConfig:
+class ProcessConfig(Settings):
     """How many processes there are, who they are, and how they change."""
 
     workers: int | None = setting(

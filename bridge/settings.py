@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, dataclass_transform
 
 __all__ = [
     "Address",
     "FileDescriptor",
     "Kind",
     "Setting",
+    "Settings",
     "SystemdSockets",
     "TCPAddress",
     "UnixAddress",
@@ -109,7 +109,7 @@ class Kind(Generic[T_co]):
         self.choices = choices
 
 
-class Setting(NamedTuple):
+class Setting:
     """One row of the table of settings.
 
     Attributes:
@@ -123,18 +123,38 @@ class Setting(NamedTuple):
         foreign: Environment variables of other tools that are honoured below ``BRIDGE_...``.
         shown: The default in words, where the value alone would mislead; else empty.
         positional: Whether it is the argument of the command instead of an option.
+        secret: The value is shown nowhere.
     """
 
-    name: str
-    default: object
-    group: str
-    kind: Kind[object]
-    help: str
-    short: str = ""
-    aliases: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
-    shown: str = ""
-    positional: bool = False
+    __slots__ = (
+        "aliases", "default", "foreign", "group", "help", "kind", "name", "positional", "secret", "short", "shown",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        default: object,
+        group: str,
+        kind: Kind[object],
+        help_text: str,
+        short: str = "",
+        aliases: tuple[str, ...] = (),
+        foreign: tuple[str, ...] = (),
+        shown: str = "",
+        positional: bool = False,
+        secret: bool = False,
+    ) -> None:
+        self.name = name
+        self.default = default
+        self.group = group
+        self.kind = kind
+        self.help = help_text
+        self.short = short
+        self.aliases = aliases
+        self.foreign = foreign
+        self.shown = shown
+        self.positional = positional
+        self.secret = secret
 
     @property
     def option(self) -> str:
@@ -172,18 +192,60 @@ def setting(
     positional: bool = False,
     secret: bool = False,
 ) -> T:
-    """Declare one field of `bridge.config.Config`: a `Setting`, and whether its value is kept out of the repr."""
-    row = {
-        "group": group,
-        "kind": kind,
-        "help": help_text,
-        "short": short,
-        "aliases": aliases,
-        "foreign": foreign,
-        "shown": shown,
-        "positional": positional,
-    }
-    return field(default=default, metadata=row, repr=not secret)
+    """Declare one attribute of a table of settings; the arguments are those of `Setting`."""
+    row = Setting("", default, group, kind, help_text, short, aliases, foreign, shown, positional, secret)
+    declared: Any = row  # what an instance has there is of the type of the default
+    return declared  # type: ignore[no-any-return]  # see the line above
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
+class Settings:
+    """A table of settings, as a class; an instance has a value for each, and does not change.
+
+    It looks like a dataclass and is none: to make one of so many fields takes longer than all else that is imported
+    to start a server with (9 ms of CPU).
+
+    Attributes:
+        rows: The table, the rows of base classes first.
+    """
+
+    rows: ClassVar[dict[str, Setting]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.rows = dict(cls.rows)
+        for name, row in list(vars(cls).items()):
+            if isinstance(row, Setting):
+                row.name = name
+                cls.rows[name] = row
+                setattr(cls, name, row.default)  # which instances without a value of their own show
+
+    def __init__(self, **values: object) -> None:
+        unknown = values.keys() - self.rows.keys()
+        if unknown:
+            raise TypeError(f"there is no setting {min(unknown)!r}")
+        vars(self).update(values)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse settings that contradict each other; for derived classes."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"settings do not change: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"settings do not change: {name}")
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name, row in self.rows.items() if not row.secret)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.rows)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.rows))
 
 
 def show(row: Setting) -> str:
@@ -207,16 +269,17 @@ def show(row: Setting) -> str:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 # Patterns, not int() and float(): those take "1_000", "+5", "٣" and "nan".
-_WHOLE = re.compile(r"[0-9]{1,18}")
-_SIZE = re.compile(r"([0-9]{1,15}) ?(?:([kmg])(?:i?b)?|b)?", re.ASCII | re.IGNORECASE)
-_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
-_OCTAL = re.compile(r"(?:0o?)?([0-7]{3})")
+_WHOLE = r"[0-9]{1,18}"
+_SIZE = r"([0-9]{1,15}) ?(?:([kmg])(?:i?b)?|b)?"
+_SECONDS = r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?"
+_OCTAL = r"(?:0o?)?([0-7]{3})"
 _SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SECONDS_FACTOR = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _match(pattern: re.Pattern[str], text: str) -> re.Match[str]:
-    match = pattern.fullmatch(text.strip())
+def _match(pattern: str, text: str, flags: int = 0) -> re.Match[str]:
+    """Match, with patterns that are compiled when they are needed: few are, and each costs 0.1 ms of CPU or more."""
+    match = re.fullmatch(pattern, text.strip(), flags)
     if match is None:
         raise ValueError(text)
     return match
@@ -246,7 +309,7 @@ def whole_or(word: str, meaning: Callable[[], int], maximum: int) -> Kind[int | 
 
 
 def _size(text: str) -> int:
-    number, factor = _match(_SIZE, text).groups()
+    number, factor = _match(_SIZE, text, re.ASCII | re.IGNORECASE).groups()
     value = int(number) * _SIZE_FACTOR[(factor or "").lower()]
     if value == 0:
         raise ValueError(text)
@@ -260,7 +323,7 @@ def seconds(*, zero: bool = False) -> Kind[float]:
     """Return the kind of durations in seconds; *zero* says whether 0 is allowed."""
 
     def parse(text: str) -> float:
-        number, factor = _match(_SECONDS, text).groups()
+        number, factor = _match(_SECONDS, text, re.ASCII | re.IGNORECASE).groups()
         value = float(number) * _SECONDS_FACTOR[(factor or "s").lower()]
         if value == 0 and not zero:
             raise ValueError(text)
@@ -314,7 +377,7 @@ def words(metavar: str, allowed: str, *names: str) -> Kind[tuple[str, ...]]:
 
 
 # A token (RFC 9110 section 5.6.2), of the characters that all proxies let through.
-_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+_FIELD_NAME = r"[A-Za-z][A-Za-z0-9-]{0,63}"
 _STEERING = frozenset({"connection", "content-length", "content-type", "cookie", "expect", "host", "te", "trailer",
                        "transfer-encoding", "upgrade"})  # fmt: skip
 
@@ -328,7 +391,7 @@ def _field_name(text: str) -> str:
 
 FIELD_NAME = Kind(_field_name, "the name of a field such as X-Request-Id", "NAME")
 
-_TARGET = re.compile(r"[\w.]+:[\w.]+")
+_TARGET = r"[\w.]+:[\w.]+"
 FUNCTION = Kind(lambda text: _match(_TARGET, text)[0], "a function as module:name", "FUNCTION")
 
 
@@ -345,7 +408,7 @@ def _certificates(text: str) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
-_SNI_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+_SNI_NAME = r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
 CERTIFICATES = Kind(
     _certificates, "HOST=CERTIFICATE or HOST=CERTIFICATE,KEY; *.HOST is every name below", "CERTS", repeats=True
 )
@@ -393,7 +456,7 @@ ROOT_PATH = Kind(_root_path, "empty or a path that begins with /", "PATH")
 
 # --- addresses -------------------------------------------------------------------------------------------------------
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\*")
+_HOST_NAME = r"[A-Za-z0-9_.-]+|\*"
 _PORT = whole(0, 65535, "PORT")
 
 
@@ -447,7 +510,7 @@ def _mounts(text: str) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
-_MOUNT_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
+_MOUNT_HOST = r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]"
 MOUNTS = Kind(_mounts, "PATH=TARGET or HOST/PATH=TARGET; *.HOST is every name below", "MOUNT", repeats=True)
 
 

@@ -6,8 +6,8 @@ and only what wins is converted, so that a good option overrides a bad variable.
 
 from __future__ import annotations
 
-import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -127,13 +127,12 @@ def from_command_line(argv: Sequence[str]) -> Layer:
         ConfigError: An unknown option, one without its value, or more than one target.
     """
     options, positional = _split_at_dashes(argv)
-    found = argparse.Namespace(given=[])
-    _, rest = _parser().parse_known_args([_normalised(argument) for argument in options], found)
+    given, rest = _scan([_normalised(argument) for argument in options])
     for argument in rest:
         if argument.startswith("-") and argument != "-":
             _refuse_unknown(argument.partition("=")[0])
     layer: Layer = {}
-    for name, option, text in found.given:
+    for name, option, text in given:
         before = layer.get(name)
         if before is not None and _BY_NAME[name].kind.repeats:
             text = f"{before.text},{text}"  # noqa: PLW2901 - the repeated option continues the list
@@ -194,37 +193,39 @@ def _convert(row: Setting, given: Given) -> object:
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-class _Collect(argparse.Action):
-    """Note option and text in the order given; conversion comes later, so that errors name what the user wrote."""
+# A negative number is a value, though an impossible one: the message then says what is allowed.
+_NEGATIVE = r"-[0-9]*\.?[0-9]+"
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> None:
-        option = option_string or ""
-        row = _BY_NAME[self.dest]
-        if row.is_switch:
-            namespace.given.append((self.dest, option, "off" if option.startswith("--no-") else "on"))
-        elif isinstance(values, str):
-            namespace.given.append((self.dest, option, values))
+
+def _scan(words: Sequence[str]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Return the options as (setting, option, text), in the order given, and the other words, unknown options included.
+
+    Not argparse: to import it, and to describe every option to it, takes 6 ms of CPU.
+
+    Raises:
+        ConfigError: An option without its value.
+    """
+    known = {spelling: row for row in _OPTIONS for spelling in row.spellings}
+    found: list[tuple[str, str, str]] = []
+    rest: list[str] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        option, equals, text = word.partition("=")
+        if option not in known and not word.startswith("--"):
+            option, equals, text = word[:2], word[2:], word[2:]  # -w4
+        row = known.get(option)
+        if row is None or word == "-":
+            rest.append(word)
+        elif row.is_switch:
+            found.append((row.name, option, "off" if option.startswith("--no-") else "on"))
+        elif equals:
+            found.append((row.name, option, text))
+        elif words and (not words[0].startswith("-") or words[0] == "-" or re.fullmatch(_NEGATIVE, words[0])):
+            found.append((row.name, option, words.pop(0)))
         else:
             raise ConfigError(f"{option}: needs a value: {row.kind.allowed}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    # The width is fixed because argparse would otherwise ask for the terminal's at each option, importing shutil.
-    parser = argparse.ArgumentParser(
-        prog="bridge run",
-        add_help=False,
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
-    )
-    for row in _OPTIONS:
-        parser.add_argument(*row.spellings, action=_Collect, dest=row.name, nargs=0 if row.is_switch else "?")
-    return parser
+    return found, rest
 
 
 def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:

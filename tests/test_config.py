@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import subprocess
 import sys
@@ -103,8 +102,23 @@ def _is_a(value: object, wanted: object) -> bool:
 def test_config_is_frozen_and_keeps_the_password_to_itself() -> None:
     config = Config(ssl_certfile="c", ssl_keyfile_password="hunter2")
     assert "hunter2" not in repr(config)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.port = 1  # type: ignore[misc]
+    for change in (lambda: setattr(config, "port", 1), lambda: delattr(config, "ssl_certfile")):
+        with pytest.raises(AttributeError, match="settings do not change: "):
+            change()
+    assert config.port == 8000
+
+
+def test_configs_with_the_same_values_are_equal() -> None:
+    assert Config() == Config(port=8000) != Config(port=8001)
+    assert Config() != "x"
+    assert len({Config(), Config(port=8000), Config(port=8001)}) == 2
+    assert repr(Config(port=8001)).startswith("Config(")
+    assert "port=8001" in repr(Config(port=8001))
+
+
+def test_a_config_has_no_other_settings() -> None:
+    with pytest.raises(TypeError, match="there is no setting 'prot'"):
+        Config(prot=1)  # type: ignore[call-arg]
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -455,7 +469,8 @@ def test_defaults_in_words(name: str, expected: str) -> None:
 
 def test_large_sizes_in_words() -> None:
     row = next(row for row in SETTINGS if row.name == "limit_request_head")
-    assert [show(row._replace(default=size)) for size in (1 << 30, 3 << 20, 1023)] == ["1 GiB", "3 MiB", "1023"]
+    rows = [settings.Setting(row.name, size, row.group, row.kind, row.help) for size in (1 << 30, 3 << 20, 1023)]
+    assert [show(row) for row in rows] == ["1 GiB", "3 MiB", "1023"]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from typing import Any
 
@@ -30,7 +29,7 @@ MOUNTS = (("", "/api", "api:app"), ("", "", "site:app"))
     ],
 )
 def test_all_applications_are_named(settings: dict[str, Any], app: Any, names: str) -> None:
-    config = dataclasses.replace(Config(), **settings)
+    config = Config(**settings)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         line = serving_line(config, app, "2 workers, ASGI", [sock])
         assert line == f"bridge: serving {names} (2 workers, ASGI) on http://127.0.0.1:{sock.getsockname()[1]}"
