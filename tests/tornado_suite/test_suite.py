@@ -51,6 +51,13 @@ def test_tornados_own_tests(part: str) -> None:
     assert not passing, "no deviations any more"
 
 
+def test_the_documentation_names_the_deviations() -> None:
+    rows = [row for row in (ROOT / "docs" / "tornado.md").read_text(encoding="utf-8").splitlines() if "RFC 91" in row]
+    for name, reason in DEVIATIONS.items():
+        case, rule = name.split(".")[-2], reason.partition(":")[0]
+        assert any(case in row and rule in row for row in rows), name
+
+
 def test_deviations_are_few_and_have_their_rule() -> None:
     assert len(DEVIATIONS) <= 14
     for name, reason in DEVIATIONS.items():
