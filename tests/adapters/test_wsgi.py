@@ -584,6 +584,21 @@ async def test_waiting_too_long_for_a_thread_is_answered_503() -> None:
     assert app.calls == 1
 
 
+async def test_waiting_too_long_behind_a_thread_that_does_not_end() -> None:
+    """The answer does not wait for a thread: there may never be one."""
+    app = Gate()
+    async with serving(app, threads=1, queue_timeout=0.05, buffer_requests=10) as served:
+        first = asyncio.create_task(served.get())
+        await asyncio.wait_for(app.entered.wait(), 5)
+        answers = await asyncio.gather(*(served.get(method="POST", content=bytes(1000)) for _ in range(3)))
+        assert [answer.status for answer in answers] == [503] * 3
+        assert answers[0].headers["retry-after"] == "1"
+        assert not served.delegate.pool.queue
+        app.open.set()
+        assert (await first).status == 200
+    assert app.calls == 1
+
+
 async def test_a_client_that_leaves_while_its_request_waits_is_forgotten() -> None:
     app = Gate()
     async with serving(app, threads=1) as served:

@@ -111,6 +111,7 @@ class WSGIDelegate:
     def refuse(self, request: WSGIExchange) -> None:
         """Answer 503: there are too many requests."""
         exchange = request.exchange
+        request.close_content()
         if request.gone or exchange.response_started:
             return
         text = b"Service Unavailable\n"
@@ -121,27 +122,31 @@ class WSGIDelegate:
         """Let the request wait for a thread."""
         if not self.pool.add(request, self.loop):
             self.refuse(request)
-        elif self.timeout is not None and not self._watching:
+        elif not self._watching:
             self._watch()
 
     def _watch(self) -> None:
-        """Look for requests whose time is over."""
-        assert self.timeout is not None
-        before = time.monotonic() - self.timeout
-        pool = self.pool
+        """Look for requests whose time is over, in the queue and in the threads."""
+        now = time.monotonic()
+        timeout, pool = self.timeout, self.pool
+        shortest = self.queue_timeout if timeout is None else min(self.queue_timeout, timeout)
         for job in pool.queue.copy():  # threads take from it meanwhile
-            if isinstance(job, WSGIExchange) and job.queued < before:
-                job.expire(None, self.timeout)
+            if not isinstance(job, WSGIExchange) or now - job.queued <= shortest:
+                break
+            if timeout is not None and now - job.queued > timeout:
+                job.expire(None, timeout)
+            elif pool.withdraw(job):
+                self.refuse(job)
         busy = False
-        for worker in pool.workers():
+        for worker in pool.workers() if timeout is not None else ():
             running = worker.job
             if isinstance(running, WSGIExchange) and not worker.lost:
                 busy = True
-                if running.queued < before:
-                    running.expire(worker, self.timeout)
+                if timeout is not None and now - running.queued > timeout:
+                    running.expire(worker, timeout)
         self._watching = busy or bool(pool.queue)
         if self._watching:
-            self.loop.call_later(min(max(self.timeout / 10, 0.01), 1.0), self._watch)
+            self.loop.call_later(min(max(shortest / 10, 0.01), 1.0), self._watch)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine on the loop."""

@@ -130,10 +130,15 @@ class WSGIExchange:
         content = self._content
         if isinstance(content, StreamedContent):
             content.lost()
-        elif (not self.queued or self._delegate.pool.withdraw(self)) and content is not None:
-            content.close()  # else the thread does
+        elif not self.queued or self._delegate.pool.withdraw(self):
+            self.close_content()  # else the thread does
         if self._outbox is not None:
             self._outbox.close()
+
+    def close_content(self) -> None:
+        """Give back what content that was received takes: nobody will read it."""
+        if self._content is not None and self._content.__class__ is ReceivedContent:
+            self._content.close()
 
     def on_peer_eof(self) -> None:
         """The client sends nothing more; what is sent to it may still be read."""
@@ -217,6 +222,7 @@ class WSGIExchange:
         if worker is None:
             if not self._delegate.pool.withdraw(self):
                 return
+            self.close_content()
             app_log.error("No thread was free for %s within %g seconds", self.describe(), seconds)
         else:
             if not self._delegate.pool.lose(worker, self):
@@ -252,8 +258,7 @@ class WSGIExchange:
             delegate.post(delegate.refuse, self)
         elif not self.gone:
             delegate.context.copy().run(self._run)
-        if self._content is not None and self._content.__class__ is ReceivedContent:
-            self._content.close()
+        self.close_content()
         if self._outbox is not None and self._outbox.lost:
             self._outbox.close()
         if self._socket is not None:
