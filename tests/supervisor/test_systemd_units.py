@@ -106,7 +106,7 @@ def test_the_watchdog_of_the_shipped_unit(tmp_path: Path) -> None:
     units.mkdir()
     for name in ("mysite.service", "mysite.socket"):
         text = (UNITS / name).read_text()
-        (units / name).write_text(text.replace("WatchdogSec=20", "WatchdogSec=1"))
+        (units / name).write_text(text.replace("WatchdogSec=20", "WatchdogSec=2"))
     assert read_unit(UNITS / "mysite.service")["Service"]["WatchdogSec"] == ["20"]
     (tmp_path / "root").mkdir()
     site = Site(tmp_path / "root", units)

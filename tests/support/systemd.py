@@ -155,7 +155,7 @@ class Service:
             environ["WATCHDOG_USEC"] = str(int(float(seconds) * 1e6))
         numbers = [str(sock.fileno()) for sock in self.sockets]
         who = f"{owner.pw_uid}:{owner.pw_gid}" if owner is not None else ""
-        self._fed = time.monotonic()
+        self._fed = float("inf")  # the watchdog looks from READY on
         self.ready = False
         self.starts += 1
         self.process = subprocess.Popen(
@@ -190,6 +190,7 @@ class Service:
         self._note(f"{name}={value}")
         if name == "READY":
             self.ready, self.reloading = True, False
+            self._fed = time.monotonic()
         elif name == "RELOADING":
             self.reloading = True
         elif name == "MAINPID":
