@@ -7,6 +7,7 @@ socket. The loop's own ``sendfile`` would do, but uvloop has none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -67,7 +68,13 @@ async def send_range(connection: WriteSide, file: int, offset: int, count: int) 
             except OSError as exc:
                 if not sent and exc.errno in _UNFIT:
                     return 0
-                transport.abort()  # it has not seen the error, and will not if the peer had closed its side before
+                if connection.transport is not None:
+                    # It has not seen the error, and will not if the peer had closed its side before. By the time the
+                    # caller is told, everybody is: what comes of a client that left is no error.
+                    lost = connection.writable()
+                    transport.abort()
+                    with contextlib.suppress(ConnectionGone):
+                        await lost
                 raise ConnectionGone(f"the connection was lost: {exc}") from exc
             if not size:
                 raise LocalProtocolError(f"the file ends {count - sent} bytes too early")

@@ -196,6 +196,29 @@ async def test_ranges_that_are_none(file: Path, keys: dict[str, Any]) -> None:
         assert (await client.response())[0] == 200
 
 
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_leaving_during_a_file_is_no_error(leave: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 256 << 20)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(256 << 20))
+        await send({"type": "http.response.pathsend", "path": str(path)})
+
+    async with served(app) as server:
+        for _ in range(10):
+            async with connect(server.port) as client:
+                client.get()
+                await client.head()
+                if leave == "close":
+                    client.writer.close()
+                else:
+                    client.reset()
+        await server.delegate.wait(5)
+    assert not caplog.records
+
+
 async def test_nothing_else_is_sent_meanwhile_and_a_client_that_leaves_ends_it() -> None:
     errors: list[BaseException] = []
     done = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import inspect
 import os
@@ -16,6 +17,7 @@ import trustme
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
 from bridge.core.parameters import ConnectionParameters
+from bridge.core.states import CLOSED
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 SIZE = 5_000_000
@@ -249,6 +251,37 @@ async def test_a_client_that_closes_its_side_first_and_leaves_then(content) -> N
     async with asyncio.timeout(5):
         while server.connection_count():  # the transport had stopped to look
             await asyncio.sleep(0.005)
+    server.stop()
+    await server.drain(1)
+
+
+@on_each_loop
+async def test_a_loss_that_the_system_tells_first_is_known_to_the_exchange(content, monkeypatch) -> None:
+    path, data = content
+    writing = []
+
+    class Watched(Delegate):
+        async def answer(self, exchange) -> None:
+            exchange.respond(200, [])
+            with open(path, "rb") as file, pytest.raises(ConnectionGone, match="Broken pipe"):
+                try:
+                    await exchange.send_file(file.fileno(), 0, len(data))
+                finally:
+                    writing.append(exchange.writing)
+            self.result.set_result(None)
+
+    def broken(*args: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(os, "sendfile", broken)
+    delegate = Watched(path, 0, len(data))
+    server = HTTPServer(delegate)
+    (sock,) = bind_sockets(0, "127.0.0.1")
+    server.add_socket(sock)
+    with socket.create_connection(sock.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        await asyncio.wait_for(delegate.result, 5)
+    assert writing == [CLOSED]
     server.stop()
     await server.drain(1)
 
