@@ -430,3 +430,12 @@ def test_waiting_messages_stay_packed():
         assert tracemalloc.get_traced_memory()[1] < 5 * size
     finally:
         tracemalloc.stop()
+
+
+def test_a_large_message_in_small_pieces():
+    # Case 9.3.1 of the Autobahn suite: 4 MiB in pieces of 64 bytes, and an empty one for the end.
+    piece = frame(MORE, b"x" * 64)
+    receiver = Receiver()
+    wire = frame(FIRST_TEXT, b"x" * 64) + piece * 65535 + frame(CONTINUATION)
+    ((text,), code) = read(receiver, whole(wire))
+    assert (len(text), code) == (4 << 20, None)
