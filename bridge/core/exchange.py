@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from bridge.core.http1.response import (
     LAST_CHUNK,
+    NO_CONTENT,
     NO_LENGTH,
-    STATUS_LINES,
-    Special,
-    check_fields,
+    KnownHeads,
     chunk,
     encode_fields,
     status_line,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from bridge.core.context import ConnectionContext
     from bridge.core.delegates import ExchangeDelegate
     from bridge.core.http1.head import RequestHead
-    from bridge.core.http1.response import ResponseHead
+    from bridge.core.http1.response import ResponseHead, Special
     from bridge.core.serverconnection import ServerConnection
     from bridge.core.states import State
 
@@ -36,11 +35,12 @@ __all__ = ["Exchange"]
 
 # Content from here on is handed to the transport by itself: joining it with the head would copy it.
 _JOIN_MAX = 32768
-# Statuses without content, and those that must not declare a length either (RFC 9110 sections 6.4.1 and 8.6).
-_NO_CONTENT = frozenset({101, 204, 304})
+# Statuses that must not declare a length either (RFC 9110 section 8.6).
 _NO_LENGTH = frozenset({101, 204})
 _CHUNKED = -2
 _UNTIL_CLOSE = -3
+
+_known_heads = KnownHeads()
 
 
 class Exchange:
@@ -52,6 +52,7 @@ class Exchange:
         context: The two ends; a forwarded address stands here, never on the connection.
         delegate: Who takes the request's content.
         writing: HEAD until the first byte of the final response, then CONTENT, DONE; CLOSED when nobody reads it.
+        response: The response's head, once there is one.
         status: The response's status code; 0 until :meth:`respond`.
         content_sent: Bytes of response content handed over so far, without transfer coding.
         trailers: The request's trailer fields once it is complete (RFC 9110 section 6.5).
@@ -65,9 +66,6 @@ class Exchange:
 
     __slots__ = (
         "_length",
-        "_lines",
-        "_special",
-        "_status_line",
         "close_after",
         "content_sent",
         "context",
@@ -76,6 +74,7 @@ class Exchange:
         "head",
         "max_body_size",
         "queue_time",
+        "response",
         "server_connection",
         "started",
         "status",
@@ -99,8 +98,7 @@ class Exchange:
         self.continue_pending = head.expect_continue
         self.trailers: Iterable[tuple[bytes, bytes]] = ()
         self.max_body_size: int | None = None
-        self._lines: list[bytes] | None = None
-        self._length = NO_LENGTH
+        self.response: ResponseHead | None = None
 
     # ------------------------------------------------------------------ the request's content
 
@@ -178,24 +176,22 @@ class Exchange:
             LocalProtocolError: The response has begun, or the status, the reason or a field is illegal.
             ConnectionGone: The peer left.
         """
-        if self.writing is not HEAD:
-            if self.writing is CLOSED:
-                raise ConnectionGone("the peer closed the connection")
-            raise LocalProtocolError("the response head was sent already")
-        if status < 200:
-            self._check_upgrade(status)
-        line = STATUS_LINES.get(status)
-        if line is None or reason:
-            line = status_line(status, reason)
-        self._lines, self._length, self._special = check_fields(fields)
-        self._status_line = line
-        self.status = status
+        key = (status, reason, *fields)
+        try:
+            head = _known_heads.get(key)
+        except TypeError:  # a field is a list
+            head = None
+        if head is None:
+            if status < 200 and status != 101:
+                raise LocalProtocolError(f"{status} is no final status")
+            head = _known_heads.add(status, reason, *key[2:])
+        self.respond_with(head)
 
     def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
 
         Raises:
-            LocalProtocolError: The response has begun.
+            LocalProtocolError: The response has begun, or 101 is out of place.
             ConnectionGone: The peer left.
         """
         if self.writing is not HEAD:
@@ -203,9 +199,8 @@ class Exchange:
                 raise ConnectionGone("the peer closed the connection")
             raise LocalProtocolError("the response head was sent already")
         if head.status < 200:
-            self._check_upgrade(head.status)
-        self._lines, self._length, self._special = head.fields
-        self._status_line = head.line
+            self._check_upgrade()
+        self.response = head
         self.status = head.status
 
     def send(self, data: bytes = b"", last: bool = False) -> None:
@@ -225,9 +220,9 @@ class Exchange:
         if self.writing is CONTENT:
             self._send_more(data, last)
         elif self.writing is HEAD:
-            if self._lines is None:
+            if self.response is None:
                 raise LocalProtocolError("content before the response head")
-            self._send_first(self._lines, data, last)
+            self._send_first(self.response, data, last)
         elif self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         else:
@@ -295,10 +290,12 @@ class Exchange:
 
         Fields that the server adds to every response, such as Date, are not among them.
         """
-        for line in self._lines or ():
+        if self.response is None:
+            return None
+        for line in self.response.lines:
             if line[: len(name)].lower() == name and line[len(name) : len(name) + 1] == b":":
                 return line[len(name) + 1 :].strip()
-        if name == b"content-length" and self._lines is not None and self._length >= 0:
+        if name == b"content-length" and self.response_started and self._length >= 0:
             return b"%d" % self._length
         return None
 
@@ -309,60 +306,48 @@ class Exchange:
 
     # ------------------------------------------------------------------ inside
 
-    def _check_upgrade(self, status: int) -> None:
-        """Refuse a status below 200, unless it is a 101 that was asked for and can be given (RFC 9110 section 7.8)."""
-        if status != 101:
-            raise LocalProtocolError(f"{status} is no final status")
+    def _check_upgrade(self) -> None:
+        """Refuse a 101 that was not asked for or cannot be given (RFC 9110 section 7.8)."""
         if not self.head.upgrade:
             raise LocalProtocolError("101 for a client that did not ask to switch protocols")
         if self.server_connection.reads_content:
             # The next protocol would take the rest of the content for its own first bytes.
             raise LocalProtocolError("101 before the request's content was read")
 
-    def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:  # noqa: PLR0915 -- once per response: every call saved counts
+    def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:
         connection = self.server_connection
-        size = len(data)
-        length = self._length
         head = self.head
-        special = self._special
-        if connection.closing or (special is not None and special.close):
-            self.close_after = True
-        common = connection.clock.common_lines if special is None else self._common_lines(special)
-        parts = [self._status_line, common, *lines]
-        if head.line.method == b"HEAD" or self.status in _NO_CONTENT:
-            if length != NO_LENGTH and self.status in _NO_LENGTH:
-                parts = without_length(parts)
-            data = b""
-            size = length = 0
-        elif length != NO_LENGTH:
-            pass
-        elif last:
-            length = size
-            parts.append(b"content-length: %d\r\n" % size)
-        elif head.line.version == b"1.1":
-            length = _CHUNKED
-            parts.append(b"transfer-encoding: chunked\r\n")
-        else:
-            length = _UNTIL_CLOSE
-            self.close_after = True
-        self._length = length
+        size = len(data)
+        length = response.length
         if last and head.content_length != 0 and connection.must_close_after(self):
             self.close_after = True
-        if self.close_after or special is not None or head.line.version == b"1.0":
-            parts.append(self._connection_lines())
-        else:
-            parts.append(b"\r\n")
+        if (
+            last
+            and (length == size or length < 0)
+            and size < _JOIN_MAX
+            and response.plain
+            and head.line.plain
+            and not self.close_after
+            and not connection.closing
+        ):
+            # Most responses are of this kind, and all of it goes out at once.
+            ending = b"content-length: %d\r\n\r\n" % size if length < 0 else b"\r\n"
+            wire = b"".join((response.line, connection.clock.common_lines, response.block, ending, data))
+            self._length = self.content_sent = size
+            self.writing = DONE
+            connection.transport.write(wire)  # type: ignore[union-attr]  # None: this exchange would be CLOSED
+            connection.response_done(self)
+            return
+        block, length, bodiless = self._encode_head(response, size, last)
+        if bodiless:
+            data = b""
+            size = 0
+        self._length = length
         self.writing = CONTENT
         if 0 <= length < size or (last and size < length):
-            connection.write(b"".join(parts))
+            connection.write(block)
             self._wrong_length(data, size)
-        if size:
-            if length == _CHUNKED:
-                parts.append(b"%x\r\n" % size)
-                parts.append(data)
-                parts.append(b"\r\n")
-            else:
-                parts.append(data)
+        parts = [block, b"%x\r\n" % size, data, b"\r\n"] if length == _CHUNKED and size else [block, data]
         if size < _JOIN_MAX:
             transport = connection.transport
             assert transport is not None  # or this exchange would be CLOSED
@@ -397,15 +382,42 @@ class Exchange:
         if last:
             self._done()
 
-    def _common_lines(self, special: Special) -> bytes:
+    def _encode_head(self, response: ResponseHead, size: int, last: bool) -> tuple[bytes, int, bool]:
+        """Return the head as bytes, how its content is framed, and whether it has none by definition."""
+        line = self.head.line
+        special = response.special
+        length = response.length
+        block = response.block
+        framing = b""
+        if self.server_connection.closing or (special is not None and special.close):
+            self.close_after = True
+        bodiless = line.method == b"HEAD" or response.status in NO_CONTENT
+        if bodiless:
+            if length != NO_LENGTH and response.status in _NO_LENGTH:
+                block = b"".join(without_length(response.lines))
+            length = 0
+        elif length == NO_LENGTH:
+            if last:
+                length = size
+                framing = b"content-length: %d\r\n" % size
+            elif line.version == b"1.1":
+                length = _CHUNKED
+                framing = b"transfer-encoding: chunked\r\n"
+            else:
+                length = _UNTIL_CLOSE
+                self.close_after = True
+        parts = (response.line, self._common_lines(special), block, framing, self._connection_lines(special))
+        return b"".join(parts), length, bodiless
+
+    def _common_lines(self, special: Special | None) -> bytes:
         clock = self.server_connection.clock
-        if not special.has_date and not special.has_server:
+        if special is None or (not special.has_date and not special.has_server):
             return clock.common_lines
         return (b"" if special.has_date else clock.date_line) + (b"" if special.has_server else clock.server_line)
 
-    def _connection_lines(self) -> bytes:
+    def _connection_lines(self, special: Special | None) -> bytes:
         """Return what ends the head: Connection and Upgrade where they are needed, and the blank line."""
-        upgrade = b"" if self._special is None else self._special.upgrade
+        upgrade = b"" if special is None else special.upgrade
         if self.status == 101:
             return b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % upgrade
         if self.status == 426 and upgrade:

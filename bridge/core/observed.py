@@ -15,6 +15,7 @@ from bridge.core.served import ServedConnection
 if TYPE_CHECKING:
     from bridge.core.context import ConnectionContext
     from bridge.core.http1.head import RequestHead
+    from bridge.core.http1.response import ResponseHead
     from bridge.core.parameters import ConnectionParameters
     from bridge.core.serverconnection import ServerConnection
 
@@ -33,9 +34,9 @@ class TimedExchange(ServedConnection):
 
     began: int
 
-    def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:
+    def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:
         self.began = monotonic_ns()
-        ServedConnection._send_first(self, lines, data, last)
+        ServedConnection._send_first(self, response, data, last)
 
 
 class IdentifiedExchange(TimedExchange):
@@ -58,14 +59,11 @@ class IdentifiedExchange(TimedExchange):
         super().__init__(connection, head, context)
         self.own_lines = b"%b: %b\r\n" % field
 
-    def _send_first(self, lines: list[bytes], data: bytes, last: bool) -> None:
+    def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:
         ids = self.server_connection.params.request_ids
         assert ids is not None
-        beginning = ids.beginning
-        size = len(beginning)
-        self._lines = lines = [line for line in lines if line[:size].lower() != beginning]
-        lines.append(self.own_lines)
-        super()._send_first(lines, data, last)
+        self.response = response.with_line(ids.name, self.own_lines)
+        super()._send_first(self.response, data, last)
 
 
 class _TimedConnection(HTTP1ServerConnection):

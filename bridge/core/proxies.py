@@ -182,7 +182,8 @@ def with_fields(head: RequestHead, fields: Iterable[tuple[bytes, bytes]]) -> Req
         tuple(fields),
         head.host,
         head.size,
-        None,  # what an adapter keeps for a section that repeats is not for this one
+        None,  # it is not as it was received
+        None,
         head.content_length,
         head.keep_alive,
         head.expect_continue,

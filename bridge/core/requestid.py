@@ -27,14 +27,12 @@ class RequestIds:
 
     Attributes:
         name: See above.
-        beginning: The beginning of its field line.
     """
 
-    __slots__ = ("_trusts", "beginning", "name")
+    __slots__ = ("_trusts", "name")
 
     def __init__(self, name: bytes, trusts: Callable[[ConnectionContext], bool]) -> None:
         self.name = name
-        self.beginning = name + b":"
         self._trusts = trusts
 
     def identity(self, fields: Iterable[tuple[bytes, bytes]], context: ConnectionContext) -> str:

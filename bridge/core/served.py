@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.core.delegates import NOBODY
 from bridge.core.exchange import Exchange
-from bridge.core.http1.response import check_fields, status_line
+from bridge.core.http1.response import KnownHeads, ResponseHead
 from bridge.core.http1interface import HTTP1Connection
 from bridge.core.http1parameters import HTTP1ConnectionParameters
 from bridge.core.httpheaders import HTTPHeaders
@@ -32,9 +32,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _RAW_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
 _RAW_CLOSE = re.compile(rb"\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]", re.IGNORECASE)
 
-# (status, reason) -> status, status line. Bounded, since applications choose the reasons.
-_STATUS_MAX = 256
-_status_lines: dict[tuple[int, str | None], tuple[int, bytes]] = {}
+_known_heads = KnownHeads(text=True)
 
 
 class IllegalFieldError(HTTPOutputError, ValueError):
@@ -48,17 +46,6 @@ def text_fields(headers: Any) -> Iterable[tuple[str, str]]:
     get_all = getattr(headers, "get_all", None)
     fields: Iterable[tuple[str, str]] = headers.items() if get_all is None else get_all()
     return fields
-
-
-def _status_line(status: int, reason: str | None) -> tuple[int, bytes]:
-    try:
-        entry = (int(status), status_line(int(status), b"" if reason is None else reason.encode("latin-1")))
-    except (TypeError, ValueError, LocalProtocolError) as exc:
-        raise IllegalFieldError(str(exc)) from exc
-    if len(_status_lines) >= _STATUS_MAX:
-        _status_lines.clear()
-    _status_lines[status, reason] = entry
-    return entry
 
 
 class ServedConnection(Exchange, HTTP1Connection):
@@ -132,25 +119,26 @@ class ServedConnection(Exchange, HTTP1Connection):
             if status != 101:
                 return self._write_interim(status, headers, callback)
             try:
-                self._check_upgrade(101)
+                self._check_upgrade()
             except LocalProtocolError as exc:
                 raise HTTPOutputError(str(exc)) from exc
-        # From here on as respond() and send(), which would cost four calls more.
-        entry = _status_lines.get((status, reason)) or _status_line(status, reason)
-        self.status, self._status_line = entry
+        # From here on as respond() and send(), which would cost three calls more.
+        fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
+        key = (status, reason, *fields)
         try:
-            fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
-            self._lines, self._length, self._special = lines, length, _ = check_fields(fields, True)
-        except LocalProtocolError as exc:
-            if "Content-Length" in headers and not _DIGITS.fullmatch(headers["Content-Length"]):
-                self.close()  # as where content and length differ: what follows could not be framed
-            raise IllegalFieldError(str(exc)) from exc
+            response = _known_heads.get(key)
+        except TypeError:  # a value is a list
+            response = None
+        if response is None:
+            response = self._check_head(key, headers)
+        self.response = response
+        self.status = status
         if chunk is None:
             chunk = b""
-        elif 0 <= length < len(chunk) and self._has_content():
+        elif 0 <= response.length < len(chunk) and self._has_content():
             self.close()
             raise HTTPOutputError("Tried to write more data than Content-Length")
-        self._send_first(lines, chunk, False)
+        self._send_first(response, chunk, False)
         connection = self.server_connection
         if callback is None and not connection.write_paused:
             return connection.flushed_now
@@ -170,7 +158,7 @@ class ServedConnection(Exchange, HTTP1Connection):
             HTTPOutputError: There is more content than Content-Length says, or the response had ended.
         """
         data = chunk.encode() if isinstance(chunk, str) else chunk
-        if self._lines is None:
+        if self.response is None:
             if self.writing is CLOSED:
                 return self._closed()
             self._write_raw(data)
@@ -180,7 +168,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         except ConnectionGone:
             return self._closed()
         except LocalProtocolError as exc:
-            if self._length >= 0:
+            if self.response.length >= 0:
                 raise HTTPOutputError("Tried to write more data than Content-Length") from exc
             raise HTTPOutputError(str(exc)) from exc
         return self._flushed(callback)
@@ -195,7 +183,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         writing = self.writing
         if writing is CONTENT:
             length = self._length
-            if self._lines is None or length == self.content_sent:
+            if self.response is None or length == self.content_sent:
                 self.writing = DONE
                 self.server_connection.response_done(self)
                 return
@@ -212,6 +200,14 @@ class ServedConnection(Exchange, HTTP1Connection):
     def close(self) -> None:
         """Close the TCP connection; what was written is still sent."""
         self.server_connection.cut(clean=True)
+
+    def _check_head(self, key: tuple[Any, ...], headers: Any) -> ResponseHead:
+        try:
+            return _known_heads.add(*key)
+        except (TypeError, ValueError, LocalProtocolError) as exc:
+            if "Content-Length" in headers and not _DIGITS.fullmatch(headers["Content-Length"]):
+                self.close()  # as where content and length differ: what follows could not be framed
+            raise IllegalFieldError(str(exc)) from exc
 
     def _has_content(self) -> bool:
         return self.head.method != b"HEAD" and self.status not in {101, 204, 304}

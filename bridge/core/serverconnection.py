@@ -32,7 +32,7 @@ _DRAIN_MAX = 65536
 # Received while a response is pending: the next requests. Past this many bytes the peer has to wait.
 _AHEAD_MAX = 65536
 # Pipelined exchanges started, or pieces of content handed over, in one turn of the loop.
-_STEPS_A_TURN = 32
+_A_TURN = range(32)
 # Empty lines in front of one request.
 _BLANK_LINES_MAX = 4
 # Who wants no content now; both may, and one's consent is not the other's.
@@ -168,28 +168,26 @@ class ServerConnection(EndingConnection):
         if self._busy:
             return
         self._busy = True
-        steps = 0
         try:
-            while True:
+            for step in _A_TURN:
                 reading = self._reading
-                if steps == _STEPS_A_TURN and self._buffer:
-                    self._advance_soon()
-                    self._read_ahead()
-                    break
                 if reading is HEAD:
-                    if not self._buffer or (steps and self._peer_left()) or not self._read_head():
+                    if not self._buffer or (step and self._peer_left()) or not self._read_head():
                         break
-                    steps += 1
+                    if not self._buffer and self._reading is not CONTENT:
+                        break
                 elif reading is CONTENT:
                     if not self._read_content():
                         break
-                    steps += 1
                 elif reading is DISCARD:
                     self._discard()
                     break
                 else:
                     self._read_ahead()
                     break
+            else:
+                self._advance_soon()
+                self._read_ahead()
         except RemoteProtocolError as exc:
             self._refuse(exc)
         except Exception as exc:
@@ -203,22 +201,15 @@ class ServerConnection(EndingConnection):
         if self.write_paused:  # the peer asks but does not read the answers
             self._read_ahead()
             return False
-        start = self._position
-        if buffer.startswith(b"\r", start):
-            start = self._skip_blank_lines()
-            if start < 0:
-                return False
-        head = parse_head(buffer, start, self.params.limits, self._scanned, self._head)
-        if head is None:
-            self._await_head(len(buffer) - start)
-            return False
-        self._scanned = 0
-        self._head = head
-        start += head.size
-        if start == len(buffer):
+        head = self._head
+        if head is not None and buffer == head.wire and not self._position:
+            # The same once more, as of whom polls, and nothing else: it was parsed and checked.
             self._buffer = b""
-            start = 0
-        self._position = start
+        else:
+            head = self._take_head(buffer)
+            if head is None:
+                return False
+        self._scanned = 0
         self.requests += 1
         length = head.content_length
         params = self.params
@@ -250,6 +241,25 @@ class ServerConnection(EndingConnection):
                 else:
                     delegate.finish()
         return True
+
+    def _take_head(self, buffer: bytes | bytearray) -> RequestHead | None:
+        """Parse a head and take it out of the buffer, if it is complete."""
+        start = self._position
+        if buffer.startswith(b"\r", start):
+            start = self._skip_blank_lines()
+            if start < 0:
+                return None
+        head = parse_head(buffer, start, self.params.limits, self._scanned, self._head)
+        if head is None:
+            self._await_head(len(buffer) - start)
+            return None
+        self._head = head
+        start += head.size
+        if start == len(buffer):
+            self._buffer = b""
+            start = 0
+        self._position = start
+        return head
 
     def _expect_content(self, length: int | None) -> None:
         params = self.params
@@ -373,7 +383,7 @@ class ServerConnection(EndingConnection):
         self._reading = DONE
         exchange.trailers = content.trailers
         if exchange.finished:  # its response was early, the content was dropped
-            self._next()
+            self._next(exchange)
         else:
             exchange.delegate.finish()
 
@@ -452,13 +462,11 @@ class ServerConnection(EndingConnection):
             self._reading = UPGRADED
             self.deadline = self.clock.after(self.params.head_timeout)  # for take_transport
         elif self._reading is DONE:
-            self._next()
+            self._next(exchange)
         elif self._reading is CONTENT:
             self._drop_content(exchange)
 
-    def _next(self) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+    def _next(self, exchange: Exchange) -> None:
         self.exchange = None
         exchange.delegate = NOBODY  # ends a cycle of references: most delegates know their exchange
         if exchange.close_after or (self.closing and not self._grace) or (self._eof and not self._buffer):

@@ -122,7 +122,7 @@ async def test_the_applications_own_id_makes_room() -> None:
         assert received.count(b"x-request-id: abc\r\n") == 1
         assert b"x-request-id-not: kept\r\na: b\r\n" in received
     assert found == [b"abc", b"abc"]
-    assert len(head.fields[0]) == 3  # it is used again
+    assert len(head.lines) == 3  # it is used again
 
 
 async def test_an_error_page_of_the_servers_has_the_id() -> None:

@@ -15,8 +15,8 @@ from bridge.errors import LocalProtocolError
 def test_a_length_can_be_added_to_a_copy() -> None:
     head = ResponseHead(200, [(b"a", b"b")])
     other = head.with_length(3)
-    assert head.fields == ([b"a: b\r\n"], NO_LENGTH, None)
-    assert other.fields == ([b"a: b\r\n", b"content-length: 3\r\n"], 3, None)
+    assert (head.lines, head.length, head.special) == ([b"a: b\r\n"], NO_LENGTH, None)
+    assert (other.lines, other.length, other.special) == ([b"a: b\r\n", b"content-length: 3\r\n"], 3, None)
     assert (other.status, other.line) == (200, b"HTTP/1.1 200 OK\r\n")
 
 

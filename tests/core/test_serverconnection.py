@@ -53,6 +53,27 @@ def test_pipelined_requests_are_answered_in_order(cut: Any) -> None:
         assert [response.content for response in link.responses()] == [b"/1 ", b"/ hello", b"/2 ", b"/ world", b"/3 "]
 
 
+def test_a_request_that_comes_once_more_is_served_once_more() -> None:
+    with linked(Recorder(on_finish=echo)) as link:
+        for _ in range(3):
+            link.send(path(1))
+        link.send(path(1) + path(1))
+        link.send(path(1)[:-1])
+        link.send(b"\n")
+        assert [response.content for response in link.responses()] == [b"/1 "] * 6
+
+
+def test_content_that_looks_like_the_request_before_it_is_content() -> None:
+    # The second read is the first one over again, but its first bytes are the content that was announced.
+    wire = POST + b"Content-Length: 9\r\nX: y\r\n\r\n"
+    with linked(Recorder(on_finish=echo)) as link:
+        link.send(wire, wire)
+        first, *others = link.told
+        assert first.data == wire[:9]
+        assert [response.status for response in link.responses()] == [200, 400]
+        assert not any(told.data for told in others)
+
+
 def test_a_pipelined_request_waits_until_the_one_before_it_is_answered() -> None:
     with linked(Recorder()) as link:
         link.send(path(0) + path(1) + path(2))

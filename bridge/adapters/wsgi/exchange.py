@@ -338,7 +338,7 @@ class WSGIExchange:
         elif self._head is not None:
             raise LocalProtocolError("start_response was called a second time, without exc_info")
         self._head = head = response_head(status, headers)
-        self._remaining = head.fields[1]
+        self._remaining = head.length
         self._bodiless = head.status in _NO_CONTENT or self.exchange.head.line.method == b"HEAD"
         return self.write
 

@@ -51,7 +51,6 @@ class RequestLine:
     """A request line, parsed. The next request may have the very same, so nothing here changes.
 
     Attributes:
-        raw: The line without its CRLF.
         method: As received.
         target: As received.
         version: ``b"1.0"`` or ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5).
@@ -62,6 +61,7 @@ class RequestLine:
         method_text: The method as str.
         path_text: The path, percent-decoded once and read as UTF-8 (ASGI's ``path``); octets that are not UTF-8
             become U+FFFD.
+        plain: Neither HTTP/1.0 nor HEAD: the response is framed in the usual way.
     """
 
     __slots__ = (
@@ -70,8 +70,8 @@ class RequestLine:
         "method_text",
         "path",
         "path_text",
+        "plain",
         "query",
-        "raw",
         "target",
         "version",
         "version_text",
@@ -79,7 +79,6 @@ class RequestLine:
 
     def __init__(
         self,
-        raw: bytes,
         method: bytes,
         method_text: str,
         target: bytes,
@@ -88,7 +87,6 @@ class RequestLine:
         query: bytes,
         authority: bytes,
     ) -> None:
-        self.raw = raw
         self.method = method
         self.method_text = method_text
         self.target = target
@@ -97,6 +95,7 @@ class RequestLine:
         self.path = path
         self.query = query
         self.authority = authority
+        self.plain = version == b"1.1" and method != b"HEAD"
         self.path_text = unquote_to_bytes(path).decode("utf-8", "replace") if b"%" in path else path.decode()
 
 
@@ -113,7 +112,8 @@ class RequestHead:
         expect_continue: The client waits for 100 (Continue) before it sends content.
         upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
         size: Bytes of the whole head, blank line included.
-        section: The header section as received; None when it is too long to be worth comparing with the next one.
+        wire: The head as received; None when it is too long to be worth comparing with the next one.
+        section: The header section as received; likewise.
     """
 
     __slots__ = (
@@ -126,6 +126,7 @@ class RequestHead:
         "section",
         "size",
         "upgrade",
+        "wire",
     )
 
     def __init__(
@@ -134,6 +135,7 @@ class RequestHead:
         fields: tuple[Field, ...],
         host: bytes,
         size: int,
+        wire: bytes | None = None,
         section: bytes | None = None,
         content_length: int | None = 0,
         keep_alive: bool = True,
@@ -144,6 +146,7 @@ class RequestHead:
         self.fields = fields
         self.host = host
         self.size = size
+        self.wire = wire
         self.section = section
         self.content_length = content_length
         self.keep_alive = keep_alive
@@ -184,8 +187,8 @@ _SLASH = ord("/")
 _PERSISTENT = (b"connection", b"keep-alive")
 # The fields that steer the connection.
 _STEERING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
-# A section that is longer (bytes) is not worth being compared with the next one.
-_SECTION_MAX = 2048
+# A head that is longer (bytes) is not worth being compared with the next one.
+_WIRE_MAX = 2048
 
 # Field names as received -> in lower case.
 _NAMES_MAX = 1024
@@ -224,28 +227,25 @@ def parse_head(
         _check_incomplete(buffer, start, limits, scanned)
         return None
     size = end - start + 4
-    head = buffer[start:end]
-    if head.__class__ is not bytes:
-        head = bytes(head)
-    raw_line, _, section = head.partition(b"\r\n")
+    wire = buffer[start : end + 4]
+    if wire.__class__ is not bytes:
+        wire = bytes(wire)
+    raw_line, _, section = wire.partition(b"\r\n")
     if size > limits.field_line or size > limits.request_line or size > limits.head:
         _check_sizes(raw_line, section, size, limits)
-    if previous is None:
-        return _parse_section(_parse_request_line(raw_line), section, size, limits, b"")
-    line = previous.line
-    if line.raw != raw_line:
-        line = _parse_request_line(raw_line)
-        if previous.section != section or previous.line.version != line.version or line.authority:
-            return _parse_section(line, section, size, limits, previous.host)
-    elif previous.section == section:
+    if previous is not None and wire == previous.wire:
         return previous
-    else:
-        return _parse_section(line, section, size, limits, previous.host)
+    line = _parse_request_line(raw_line)
+    if previous is None:
+        return _parse_section(line, wire, section, limits, b"")
+    if previous.section != section or previous.line.version != line.version or line.authority:
+        return _parse_section(line, wire, section, limits, previous.host)
     return RequestHead(
         line,
         previous.fields,
         previous.host,
         size,
+        wire,
         section,
         previous.content_length,
         previous.keep_alive,
@@ -254,11 +254,13 @@ def parse_head(
     )
 
 
-def _parse_section(line: RequestLine, section: bytes, size: int, limits: Limits, known_host: bytes) -> RequestHead:
-    """Parse a header section, without the CRLF of its last line; *known_host* is a Host that was checked before."""
-    fields = _split_section(section, limits) if section else ()
+def _parse_section(line: RequestLine, wire: bytes, section: bytes, limits: Limits, known_host: bytes) -> RequestHead:
+    """Parse a header section, blank line included; *known_host* is a Host that was checked before."""
+    fields = _split_section(section[:-4], limits) if len(section) > 2 else ()
+    size = len(wire)
     head = RequestHead(line, fields, b"", size, keep_alive=line.version == b"1.1")
-    if size <= _SECTION_MAX and not line.authority:
+    if size <= _WIRE_MAX and not line.authority:
+        head.wire = wire
         head.section = section
     steering = [field for field in fields if field[0] in _STEERING]
     if len(steering) == 1 or (len(steering) == 2 and steering[1] == _PERSISTENT):
@@ -385,7 +387,7 @@ def _parse_request_line(raw: bytes) -> RequestLine:
         method_text = method.decode("ascii")
     elif method == b"CONNECT":
         return _parse_odd_request_line(raw)
-    return RequestLine(raw, method, method_text, target, version, path, query, b"")
+    return RequestLine(method, method_text, target, version, path, query, b"")
 
 
 def _parse_odd_request_line(raw: bytes) -> RequestLine:
@@ -407,7 +409,7 @@ def _parse_odd_request_line(raw: bytes) -> RequestLine:
         authority = b""
     else:
         path, query, authority = _split_target(method, target)
-    return RequestLine(raw, method, method.decode("ascii"), target, version, path, query, authority)
+    return RequestLine(method, method.decode("ascii"), target, version, path, query, authority)
 
 
 def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:

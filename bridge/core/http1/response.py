@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Any
 
 from bridge.core.http1.grammar import DIGITS, FIELD_VALUE, REASON, TOKEN
 from bridge.errors import LocalProtocolError
 
 __all__ = [
     "LAST_CHUNK",
+    "NO_CONTENT",
     "NO_LENGTH",
+    "Fields",
+    "KnownHeads",
     "ResponseHead",
     "Special",
     "check_fields",
@@ -39,8 +43,15 @@ _KINDS = {
     b"proxy-connection": HOP,
     b"te": HOP,
 }
+# Statuses without content (RFC 9110 section 6.4.1).
+NO_CONTENT = frozenset({101, 204, 304})
+_HEADS_MAX = 512
+_HEAD_LENGTH_MAX = 1024
+_ONCE_MAX = 64
 _LINES_MAX = 2048
 _LINE_LENGTH_MAX = 160
+Fields = Iterable[tuple[bytes, bytes]]
+TextFields = Iterable[tuple[str, str]]
 # Field -> its line, what it means, and for Content-Length the number.
 Entry = tuple[bytes, int, int]
 _lines: dict[object, Entry] = {}
@@ -89,30 +100,103 @@ class ResponseHead:
     Attributes:
         status: The status code.
         line: The status line with its CRLF.
-        fields: What :func:`check_fields` returns.
+        lines: The field lines with their CRLF, without those that steer the connection.
+        length: The declared Content-Length in bytes, or NO_LENGTH.
+        special: What the fields say beyond their lines, or None.
+        block: The field lines as one.
+        plain: It goes out as it is: nothing special, and the status is one of those with content.
     """
 
-    __slots__ = ("fields", "line", "status")
+    __slots__ = ("block", "length", "line", "lines", "plain", "special", "status")
 
-    def __init__(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
+    def __init__(self, status: int, fields: Fields | TextFields, reason: bytes = b"", text: bool = False) -> None:
+        """Check and encode.
+
+        Args:
+            status: 101, or 200 to 999.
+            fields: (name, value) pairs of bytes.
+            reason: The reason phrase; empty for the registered one.
+            text: The pairs are of str, which stands for latin-1.
+
+        Raises:
+            LocalProtocolError: The status, the reason or a field is illegal.
+        """
         if isinstance(status, int) and status < 200 and status != 101:
             raise LocalProtocolError(f"{status} is no final status")
+        line = status_line(status, reason)
+        self._set(int(status), line, *check_fields(fields, text))
+
+    def _set(self, status: int, line: bytes, lines: list[bytes], length: int, special: Special | None) -> None:
         self.status = status
-        self.line = status_line(status, reason)
-        self.fields = check_fields(fields)
+        self.line = line
+        self.lines = lines
+        self.length = length
+        self.special = special
+        self.block = b"".join(lines)
+        self.plain = special is None and status not in NO_CONTENT
 
     def with_length(self, length: int) -> ResponseHead:
         """Return the same head with a Content-Length (bytes)."""
+        head = self.with_line(b"content-length", b"content-length: %d\r\n" % length)
+        head.length = length
+        return head
+
+    def with_line(self, name: bytes, line: bytes) -> ResponseHead:
+        """Return the same head with *line* in place of all lines of the field *name* (lower case)."""
         head = ResponseHead.__new__(ResponseHead)
-        head.status, head.line = self.status, self.line
-        lines, _, special = self.fields
-        head.fields = ([*without_length(lines), b"content-length: %d\r\n" % length], length, special)
+        name += b":"
+        size = len(name)
+        lines = [one for one in self.lines if one[:size].lower() != name]
+        lines.append(line)
+        head._set(self.status, self.line, lines, self.length, self.special)
         return head
 
 
-def check_fields(
-    fields: Iterable[tuple[bytes, bytes]] | Iterable[tuple[str, str]], text: bool = False
-) -> tuple[list[bytes], int, Special | None]:
+class KnownHeads(dict[object, ResponseHead]):
+    """Response heads that applications have sent before; bounded, since some put another value into each.
+
+    A head that came twice within a short while is kept. To keep every one would cost more than it saves where values
+    vary: what is written for nothing drives from the processor's cache what is read. Cookies are secrets, and long
+    heads are rare; neither is kept.
+
+    Args:
+        text: The fields are of str.
+    """
+
+    def __init__(self, text: bool = False) -> None:
+        super().__init__()
+        self._text = text
+        self._once: dict[object, None] = {}
+
+    def add(self, status: int, reason: bytes | str | None, *fields: Any) -> ResponseHead:
+        """Make a head, and keep it under a tuple of these arguments if it is worth it.
+
+        Raises:
+            LocalProtocolError: The status, the reason or a field is illegal.
+        """
+        if isinstance(reason, str):
+            try:
+                reason = reason.encode("latin-1")
+            except UnicodeEncodeError:
+                raise LocalProtocolError(f"illegal reason phrase {reason[:80]!r}") from None
+        head = ResponseHead(status, fields, reason or b"", self._text)
+        key = (status, reason, *fields)
+        try:
+            if key in self._once:
+                if len(self) >= _HEADS_MAX:
+                    self.clear()
+                del self._once[key]
+                self[key] = head
+            elif len(head.block) <= _HEAD_LENGTH_MAX and b"set-cookie" not in head.block.lower():
+                if len(self._once) >= _ONCE_MAX:
+                    self._once.clear()
+                self._once[key] = None
+        except TypeError:
+            pass  # a field is a list, or not hashable for a worse reason
+        return head
+
+
+def check_fields(fields: Fields | TextFields, text: bool = False) -> tuple[list[bytes], int, Special | None]:
     """Check and encode response fields; every name and value by itself, before anything is joined.
 
     Args:

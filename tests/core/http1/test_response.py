@@ -15,6 +15,7 @@ from bridge.core.http1.content import ChunkedContent
 from bridge.core.http1.head import Limits, parse_fields
 from bridge.core.http1.response import (
     LAST_CHUNK,
+    KnownHeads,
     ResponseHead,
     check_fields,
     chunk,
@@ -311,12 +312,13 @@ def test_the_table_of_known_text_stays_small() -> None:
 def test_a_head_with_a_length_says_so_on_the_wire() -> None:
     for fields in ([], [(b"content-length", b"99")], [(b"x", b"y")]):
         head = ResponseHead(200, fields)
-        before = head.fields
-        lines, length, special = head.with_length(5).fields
-        assert length == 5
-        assert [line for line in lines if line.startswith(b"content-length")] == [b"content-length: 5\r\n"]
-        assert special is None
-        assert head.fields == before
+        before = (head.lines, head.length, head.special, head.block)
+        other = head.with_length(5)
+        assert other.length == 5
+        assert [line for line in other.lines if line.startswith(b"content-length")] == [b"content-length: 5\r\n"]
+        assert other.block == b"".join(other.lines)
+        assert other.special is None
+        assert before == (head.lines, head.length, head.special, head.block)
 
 
 def test_a_head_is_checked_when_it_is_made() -> None:
@@ -331,7 +333,65 @@ def test_a_head_is_checked_when_it_is_made() -> None:
             ResponseHead(status, fields, reason)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("status", "fields", "plain"),
+    [
+        (200, [], True),
+        (404, [(b"content-length", b"5"), (b"set-cookie", b"a=b")], True),
+        (204, [], False),
+        (304, [], False),
+        (101, [], False),
+        (200, [(b"connection", b"keep-alive")], False),
+        (200, [(b"date", b"today")], False),
+    ],
+)
+def test_a_plain_head_is_one_that_goes_out_as_it_is(status: int, fields: Pairs, plain: bool) -> None:
+    assert ResponseHead(status, fields).plain is plain
+
+
 # ---------------------------------------------------------------------- what is kept
+
+
+def test_a_head_is_kept_when_it_comes_the_second_time() -> None:
+    known = KnownHeads()
+    key = (200, b"", (b"x", b"y"))
+    first, second = known.add(*key), known.add(*key)
+    assert known.get(key) is second is not first
+    assert first.block == second.block == b"x: y\r\n"
+    assert known.get((200, b"Fine", (b"x", b"y"))) is None
+
+
+def test_heads_that_are_secret_or_long_or_made_of_lists_are_not_kept() -> None:
+    known = KnownHeads()
+    for key in (
+        (200, b"", (b"Set-Cookie", b"s3cret")),
+        (200, b"", (b"x", b"y" * module._HEAD_LENGTH_MAX)),
+        (200, b"", [b"x", b"y"]),
+    ):
+        for _ in range(3):
+            known.add(*key)
+    assert not known
+    assert not known._once
+
+
+def test_an_illegal_head_is_refused_however_often_it_comes() -> None:
+    known = KnownHeads(text=True)
+    for key in ((200, None, ("x", "a\nb")), (99, None), (200, "a\nb"), (200, "\u20ac"), (150, None)):
+        for _ in range(3):
+            with pytest.raises(LocalProtocolError):
+                known.add(*key)
+    assert not known
+
+
+def test_the_table_of_known_heads_stays_small() -> None:
+    known = KnownHeads()
+    for number in range(2 * module._HEADS_MAX + 10):
+        for _ in range(2):
+            known.add(200, b"", (b"x-number", b"%d" % number))
+        assert len(known) <= module._HEADS_MAX
+    for number in range(2 * module._ONCE_MAX + 10):
+        known.add(200, b"", (b"x-once", b"%d" % number))
+        assert len(known._once) <= module._ONCE_MAX
 
 
 def test_the_table_of_known_lines_stays_small_and_has_no_cookies() -> None:
