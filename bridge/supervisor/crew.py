@@ -45,6 +45,7 @@ class Worker:
     beat: float = 0.0
     finished: bool = False  # it asks for a successor
     deaf: bool = False  # it accepts no more connections
+    dismissed: bool = False  # it was killed because it is not wanted any more, before it served anything
     kill_at: float | None = None
     reason: str = ""
     code: int = 0
@@ -112,8 +113,7 @@ class Crew:
 
     def retire(self, worker: Worker) -> None:
         """Let a worker finish what it does; another one has taken its place."""
-        if worker.state == STARTING:
-            kill(worker.pid, signal.SIGKILL)
+        self._dismiss(worker)
         worker.state = LEAVING
         worker.channel.send("retire")
         self._limit(worker, self._config().timeout_graceful_shutdown)
@@ -126,9 +126,8 @@ class Crew:
             retiring: Other processes serve the same sockets from now on.
         """
         for worker in self:
-            if worker.state == STARTING:
-                kill(worker.pid, signal.SIGKILL)
-            elif worker.state == READY:
+            self._dismiss(worker)
+            if worker.state == READY:
                 worker.channel.send(*(["retire"] if retiring else ["stop", timeout]))
             worker.state = LEAVING
             self._limit(worker, timeout)
@@ -145,8 +144,13 @@ class Crew:
     def kill_starting(self) -> None:
         """Kill those that are not ready yet."""
         for worker in self:
-            if worker.state == STARTING:
-                kill(worker.pid, signal.SIGKILL)
+            self._dismiss(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        """Kill *worker* if it is not ready yet."""
+        if worker.state == STARTING:
+            worker.dismissed = True
+            kill(worker.pid, signal.SIGKILL)
 
     def kill_overdue(self, now: float) -> None:
         """Kill those that have not ended in their time."""

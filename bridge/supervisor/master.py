@@ -277,8 +277,11 @@ class Master:
 
     def _ended(self, worker: Worker, code: int) -> None:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        if worker.state == LEAVING or self._stop is not None:
-            gen_log.log(20 if code == 0 else 30, "Worker %d (pid %d) %s", worker.slot, worker.pid, how)
+        if worker.state == LEAVING or self._stop is not None or worker.dismissed:
+            expected = code == 0 or worker.dismissed
+            gen_log.log(20 if expected else 30, "Worker %d (pid %d) %s", worker.slot, worker.pid, how)
+            if worker.state == STARTING and self._previous is not None and self._stop is None:
+                self._fall_back()  # what it was to serve has changed once more
             return
         reason = worker.reason or how
         if worker.state == STARTING and not self._booted and not self._patient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -90,6 +91,33 @@ def test_a_start_that_is_broken_waits_for_the_next_save(tmp_path: Path) -> None:
         module.write_text(CODE.format("one"))
         assert get(server.address())[2] == b"one"
         assert server.messages.text.count("ZeroDivisionError: division by zero") <= 2  # the traceback, and the line
+        assert server.end() == 0
+
+
+HANGING = "import os, time\nos.write(2, b'here\\n')\ntime.sleep(60)\n"
+
+
+@slow
+def test_a_save_ends_a_start_that_hangs(tmp_path: Path) -> None:
+    module = tmp_path / "edited.py"
+    module.write_text(HANGING)
+    argv = ["edited:app", "--reload", "--app-dir", str(tmp_path), "--lifespan", "off", "--no-access-log"]
+    with Running(*argv, environ=path_of(tmp_path)) as server:
+        server.messages.wait("^here")
+        for number in range(10):  # the first one may come before the watching begins
+            module.write_text(CODE.format("one") + f"# {number}\n")
+            with contextlib.suppress(AssertionError):
+                server.messages.wait("bridge: serving", timeout=2.0)
+                break
+        address = server.address()
+        assert get(address)[2] == b"one"
+        module.write_text(HANGING)
+        server.messages.wait("^here", 2)
+        assert get(address)[2] == b"one"
+        module.write_text(CODE.format("two"))
+        server.messages.wait("Reloaded: 1 worker")
+        assert get(address)[2] == b"two"
+        assert "failed" not in server.messages.text
         assert server.end() == 0
 
 
