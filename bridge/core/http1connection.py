@@ -123,15 +123,17 @@ class HTTP1ServerConnection(ServerConnection):
             self.data_received(rest)
 
     async def close(self) -> None:
-        """Close the connection and wait until it has ended."""
-        ended = self._ended = self.loop.create_future()
+        """Close the connection and wait until it has ended; may be called again meanwhile."""
+        ended = getattr(self, "_ended", None)
+        if ended is None:
+            ended = self._ended = self.loop.create_future()
         if self.transport is not None:
             self.cut(clean=True)
         elif (stream := getattr(self, "_stream", None)) is not None and not stream.closed():
             stream.close()
         else:
             return
-        await ended
+        await asyncio.shield(ended)
 
     # ------------------------------------------------------------------ for the exchanges
 

@@ -519,6 +519,55 @@ async def test_illegal_heads_are_value_errors_and_nothing_is_sent(start_line: An
     assert len(errors) == 1
 
 
+async def test_interim_responses() -> None:
+    refused: list[str] = []
+
+    def hint(message: Message) -> None:
+        connection = message.connection
+        for status in (100, 103):
+            flushed = connection.write_headers(ResponseStartLine("", status, ""), HTTPHeaders({"Link": "</a>"}))
+            assert flushed.done()
+        for start_line, fields in (((103, ""), {"X": "a\nb"}), ((103, ""), {"X": "\u20ac"}), ((99, ""), {})):
+            with pytest.raises(ValueError, match=r"field|latin-1|99"):
+                connection.write_headers(("", *start_line), fields)
+        answer(connection, b"ok")
+        with pytest.raises(HTTPOutputError, match="already"):
+            connection.write_headers(ResponseStartLine("", 103, ""), {})
+        refused.append(message.start_line.version)
+
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    for fields, version, interim in (
+        ("", "1.1", hints),
+        ("Expect: 100-continue\r\nContent-Length: 1\r\n", "1.1", b"HTTP/1.1 100 Continue\r\n\r\n" + hints),
+        ("", "1.0", b""),  # whose clients know nothing of them
+    ):
+        async with serving(Application(on_headers=hint)) as port, connect(port) as client:
+            client.send(f"GET / HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{fields}\r\n".encode())
+            answered = await client.rest()
+        assert answered.startswith(interim + b"HTTP/1.1 200 OK\r\n")
+        assert answered.endswith(b"ok")
+    assert refused == ["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]
+
+
+async def test_a_switch_of_protocols_that_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[str] = []
+
+    def switch(message: Message) -> None:
+        try:
+            message.connection.write_headers(ResponseStartLine("", 101, ""), {"Upgrade": "x"})
+        except HTTPOutputError as exc:
+            errors.append(str(exc))
+            raise
+
+    upgrade = ("Connection: upgrade", "Upgrade: x")
+    for wire in (GET, post(b"x" * 10, *upgrade)[:-1]):
+        async with serving(Application(on_headers=switch)) as port, connect(port) as client:
+            client.send(wire)
+            assert (await client.response())[0] == 500
+    assert ["did not ask" in errors[0], "before the request's content" in errors[1]] == [True, True]
+    assert caplog.text.count("Uncaught exception") == 2
+
+
 async def test_writing_to_a_peer_that_left_fails_the_future() -> None:
     results: list[BaseException | None] = []
     ready, left = asyncio.Event(), asyncio.Event()
@@ -800,10 +849,29 @@ async def test_a_connection_on_a_stream_of_ones_own() -> None:
         assert app.messages[0].server_conn is connection
         client.send(post(b"x" * 1001))  # the stream's size is the limit where there is no other
         assert (await client.response())[0] == 413
-        closing = loop.create_task(connection.close())
+        closing = [loop.create_task(connection.close()) for _ in range(3)]
+        await asyncio.sleep(0)
+        closing.pop().cancel()
         assert await client.rest() == b""
         async with asyncio.timeout(LIMIT):
-            await closing
+            await asyncio.gather(*closing)
             await connection.close()
     assert app.ended == served
+    sock.close()
+
+
+async def test_a_connection_that_is_closed_before_it_begins() -> None:
+    app = Application()
+    sock = bind_sockets(0, "127.0.0.1")[0]
+    for close_stream in (False, True):
+        async with connect(sock.getsockname()[1]) as client:
+            stream = IOStream(sock.accept()[0])
+            connection = HTTP1ServerConnection(stream)
+            connection.start_serving(app)
+            if close_stream:
+                stream.close()
+            async with asyncio.timeout(LIMIT):
+                await connection.close()
+            assert await client.rest() == b""
+    assert app.ended == app.messages == []
     sock.close()
