@@ -143,6 +143,8 @@ def parse_v1(line: bytes) -> ProxyHeader:
     if len(words) != 6 or words[0] != b"PROXY" or words[1] not in families:
         raise RequestSyntaxError(f"not a header of version 1: {line[:80]!r}")
     family, parse = families[words[1]]
+    if b"%" in line:  # ipaddress takes any text for the zone of an address, control characters too
+        raise RequestSyntaxError(f"an address with a zone in {line[:80]!r}")
     try:
         source, destination = (str(parse(word.decode("ascii"))) for word in words[2:4])
     except ValueError:

@@ -41,6 +41,8 @@ BAD_V1 = [
     b"PROXY TCP4  192.0.2.1 192.0.2.2 56324 443\r\n",
     b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n",
     b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
+    # a zone may be any text, which would stand in the log
+    *(b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n", b'PROXY TCP6 ::1%\x1b[31m" ::1 1 2\r\n', b"PROXY TCP6 ::1 ::1%1 1 2\r\n"),
     b"PROXY TCP4 192.0.2.1 192.0.2.256 1 2\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n",
