@@ -66,14 +66,15 @@ async def run(sends: str, number: int, idle: bool) -> None:
     from bridge.adapters.asgi.delegate import ASGIDelegate
     from bridge.core.clock import Clock
     from bridge.core.context import ConnectionContext
+    from bridge.core.http1connection import HTTP1ServerConnection
     from bridge.core.parameters import ConnectionParameters
-    from bridge.core.serverconnection import ServerConnection
 
     loop = asyncio.get_running_loop()
     parameters = ConnectionParameters()
     clock = Clock(loop, shortest=parameters.shortest(), server_name=b"bridge", keep_alive=5.0)
     context = ConnectionContext(("127.0.0.1", 4000), socket.AF_INET, "http", ("127.0.0.1", 80))
-    connection = ServerConnection(ASGIDelegate(plaintext), parameters, context, clock, loop)
+    # What bridge.core.httpserver makes for a connection that it accepts.
+    connection = HTTP1ServerConnection.accepted(ASGIDelegate(plaintext), parameters, context, clock, loop)
     transport = CountingTransport()
     connection.connection_made(transport)
     requests = Requests(sends)
