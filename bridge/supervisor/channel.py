@@ -64,26 +64,23 @@ class Channel:
         return [json.loads(line) for line in lines]
 
     def end_process_when_closed(self) -> None:
-        """End this process as soon as the other end is closed, without a loop or a thread, until :meth:`end_nothing`.
+        """Have the system end this process when the other end is closed, or says anything; until :meth:`end_nothing`.
 
-        A signal tells of it (SIGIO), so that code that waits or computes in Python is no obstacle.
+        For the time without a loop that could listen. It is the default action of SIGIO, so whatever the process does
+        is no obstacle, and no thread is needed.
         """
-        signal.signal(signal.SIGIO, self._told)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
         fcntl.fcntl(self._sock, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(self._sock, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        self._told()  # it may have been closed before
+        try:
+            if self._sock.recv(1, socket.MSG_PEEK) == b"":
+                os._exit(1)  # it was closed before
+        except BlockingIOError:
+            pass  # it is there
 
     def end_nothing(self) -> None:
         """Undo :meth:`end_process_when_closed`."""
         fcntl.fcntl(self._sock, fcntl.F_SETFL, os.O_NONBLOCK)
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
-
-    def _told(self, *_: object) -> None:
-        try:
-            if self._sock.recv(1, socket.MSG_PEEK) == b"":
-                os._exit(1)
-        except BlockingIOError:
-            pass  # it is there
 
     def close(self) -> None:
         """Close this end."""

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridge.config import Config
 from bridge.core.log import gen_log
@@ -46,6 +46,7 @@ class Worker:
     finished: bool = False  # it asks for a successor
     deaf: bool = False  # it accepts no more connections
     dismissed: bool = False  # it was killed because it is not wanted any more, before it served anything
+    unsaid: list[str] = field(default_factory=list)  # words for when it is ready
     kill_at: float | None = None
     reason: str = ""
     code: int = 0
@@ -160,9 +161,12 @@ class Crew:
                 kill(worker.pid, signal.SIGKILL)
 
     def tell(self, word: str) -> None:
-        """Send a word to all of them."""
+        """Send a word to all of them; those that are not ready get it when they are."""
         for worker in self:
-            worker.channel.send(word)
+            if worker.state == STARTING:
+                worker.unsaid.append(word)
+            else:
+                worker.channel.send(word)
 
     # ------------------------------------------------------------------ what they say
 
@@ -180,6 +184,8 @@ class Crew:
             worker.state = READY
             worker.ready = now
             worker.kind = str(values[0])
+            for unsaid in worker.unsaid:
+                worker.channel.send(unsaid)
             gen_log.info("Worker %d (pid %d) is ready", worker.slot, worker.pid)
             for other in list(self):
                 if other.slot == worker.slot and other is not worker and other.state == READY:

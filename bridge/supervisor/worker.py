@@ -53,6 +53,7 @@ def run_worker(
         if isinstance(exc, TargetError):
             sys.stderr.write(exc.app_traceback)
         code, text = failure(config, exc)
+        channel.end_nothing()
         channel.send("failed", code, text)
         return code
     return OK

@@ -218,3 +218,13 @@ def session(leader: int) -> Iterator[int]:
                 stat = (entry / "stat").read_text(encoding="latin-1").rpartition(")")[2].split()
                 if stat[3] == str(leader) and stat[0] != "Z":
                     yield int(entry.name)
+
+
+def gone(leader: int) -> bool:
+    """Wait until no process of the session of *leader* is left: a process's files are closed before it has ended."""
+    end = time.monotonic() + PATIENCE
+    while left := list(session(leader)):
+        if time.monotonic() > end:
+            return not left
+        time.sleep(0.01)
+    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.running import Client, Running, get, session
+from tests.supervisor.running import Client, Running, get, gone
 from tests.supervisor.test_master import path_of
 
 pytestmark = pytest.mark.slow
@@ -133,7 +133,7 @@ def test_a_signal_ends_a_start_that_is_not_complete(tmp_path: Path, workers: lis
         assert ("given up" in server.messages.text) == (code is WAITING and not workers)
         assert not path.exists()
         assert not pid.exists()
-        assert list(session(server.pid)) == []
+        assert gone(server.pid)
 
 
 @both
@@ -190,7 +190,7 @@ def test_a_signal_during_a_reload_ends_all(tmp_path: Path, name: str) -> None:
         assert server.end("") == 0
         assert not old.exists()
         assert not new.exists()
-        assert list(session(server.pid)) == []
+        assert gone(server.pid)
 
 
 def test_a_second_signal_cuts_with_workers() -> None:

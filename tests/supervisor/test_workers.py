@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.running import Client, Running, get, session
+from tests.supervisor.running import Client, Running, get, gone
 from tests.supervisor.test_master import path_of
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,7 @@ def test_a_worker_that_ends_instead_of_starting_is_the_end(tmp_path: Path, code:
         lines = [line for line in server.messages.lines if line.startswith("bridge: ")]
         assert len(lines) == 1
         assert re.fullmatch(f"bridge: {reason}", lines[0])
-        assert list(session(server.pid)) == []
+        assert gone(server.pid)
 
 
 def test_a_worker_that_dies_after_a_second_is_started_less_and_less_often(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_workers_without_a_master_end_though_they_are_not_ready(tmp_path: Path, 
         server.messages.wait("^here", 2)
         server.signal("SIGKILL")
         server.messages.join()  # they held the other end
-        assert list(session(server.pid)) == []
+        assert gone(server.pid)
 
 
 def test_a_time_that_jumps_is_no_time(tmp_path: Path) -> None:
@@ -245,4 +245,26 @@ def test_a_stop_during_the_start_of_many_leaves_no_process() -> None:
             server.messages.wait("is ready")
             threading.Event().wait(delay)
             assert server.end() == 0
-            assert list(session(server.pid)) == []
+            assert gone(server.pid)
+
+
+def test_a_worker_that_is_not_ready_opens_its_logs_anew_when_it_is(tmp_path: Path) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "access.log"
+    module = tmp_path / "changing.py"
+    module.write_text("from plain import asgi\n")
+    argv = ["changing:asgi", *WORKER_1, "--access-logfile", str(log)]
+    with Running(*argv, environ=path_of(tmp_path)) as server:
+        address = server.address()
+        os.mkfifo(gate)
+        module.write_text(f"import os\nos.write(2, b'here\\n')\nopen({str(gate)!r}).close()\nfrom plain import asgi\n")
+        server.signal("SIGHUP")
+        server.messages.wait("^here")
+        log.rename(tmp_path / "old.log")
+        server.signal("SIGUSR1")
+        server.messages.wait("Log files reopened")
+        with open(gate, "w"):
+            server.messages.wait("Reloaded: 1 worker")
+        get(address, "/after")
+        assert server.end() == 0
+        assert "/after" in log.read_text()
+        assert "SIGIO" not in server.messages.text
