@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ from bridge.adapters.wsgi import threadpool
 from bridge.adapters.wsgi.threadpool import ThreadPool, Worker
 
 WAIT = 5.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Work:
@@ -378,3 +383,53 @@ async def test_a_bell_is_heard_also_if_it_rang_before() -> None:
 def test_a_pool_does_not_keep_the_interpreter_from_exiting() -> None:
     pool = ThreadPool(1)
     assert Worker(pool, 1).daemon
+
+
+FORKED = """
+import asyncio, os, threading, time
+from bridge.adapters.wsgi.threadpool import ThreadPool
+
+pool = ThreadPool(2)
+
+class Work:
+    def __init__(self, loop):
+        self.loop, self.queued, self.done = loop, time.monotonic(), asyncio.Event()
+
+    def run(self, worker, now):
+        self.thread = worker
+        self.loop.call_soon_threadsafe(self.done.set)
+
+    def describe(self):
+        return ""
+
+async def use():
+    loop = asyncio.get_running_loop()
+    threads = set()
+    for _ in range(3):
+        work = Work(loop)
+        assert pool.add(work, loop)
+        await asyncio.wait_for(work.done.wait(), 5)
+        while not pool.idle:
+            await asyncio.sleep(0.001)
+        threads.add(work.thread)
+    assert len(threads) == pool.count == 1, (threads, pool.count)
+
+asyncio.run(use())
+child = os.fork()
+asyncio.run(use())
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+def test_a_pool_in_a_process_that_was_forked_has_threads_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

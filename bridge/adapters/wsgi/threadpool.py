@@ -349,15 +349,21 @@ class ThreadPool:
             self._wake()
 
     def _forked(self) -> None:
-        """Let nothing go on in a child process: an application has called fork, and its child has returned to us.
+        """Begin anew in a child process, which has none of the threads, or end with the only one that it has.
 
-        The parent does what waits, and the child must not listen at the gates, which they share.
+        That is one whose application has called fork. Its parent does what waits, and the child must not listen at the
+        gates, which they share.
         """
+        self._lock = threading.Lock()  # another thread may have held it
         self.queue.clear()
         self._idle.clear()
-        self._stopping = True
-        self._ended = None
-        self._lock = threading.Lock()  # another thread may have held it
+        if threading.current_thread() in self._workers:
+            self._stopping = True
+            self._ended = None
+        else:
+            self._workers.clear()
+            self.count = self.lost = 0
+            self._waking = self._flushing = self._guarded = self._shrinking = False
 
     def _call_loop(self, function: Callable[[], None]) -> None:
         assert self._loop is not None
