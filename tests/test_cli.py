@@ -14,6 +14,7 @@ from bridge import __version__, cli
 from bridge.adapters.loading import TargetError, load_target
 from bridge.config import Config
 from bridge.errors import ConfigError
+from tests.supervisor.running import Running, get
 
 
 class FakeServer:
@@ -168,6 +169,36 @@ def test_the_module_runs_and_stays_light() -> None:
     assert version.startswith(f"bridge {__version__} (")
     assert HEAVY & set(modules.split()) == set()
     assert "bridge.config" not in modules
+
+
+# What a plain start has no use for. Each costs 0.5 to 10 ms of CPU; asyncio and uvloop bring the others.
+NOT_NEEDED = {
+    "_hashlib", "argparse", "asgiref", "calendar", "copy", "dataclasses", "datetime", "email", "encodings.idna",
+    "gettext", "hashlib", "http.client", "http.cookies", "importlib.metadata", "ipaddress", "json", "logging.config",
+    "multiprocessing", "pdb", "pkgutil", "random", "shutil", "tempfile", "tomllib", "unicodedata", "urllib.parse",
+    "urllib.request", "watchfiles", "werkzeug",
+    "bridge.core.client", "bridge.core.observed", "bridge.core.proxies", "bridge.supervisor.accesslog",
+    "bridge.supervisor.master", "bridge.supervisor.reload", "bridge.supervisor.debugging",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_plain_start_imports_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "listing.py").write_text(
+        "import sys\n"
+        "async def app(scope, receive, send):\n"
+        "    content = ' '.join(sys.modules).encode()\n"
+        "    await send({'type': 'http.response.start', 'status': 200,\n"
+        "                'headers': [(b'content-length', b'%d' % len(content))]})\n"
+        "    await send({'type': 'http.response.body', 'body': content})\n"
+    )
+    bare = "import sys, asyncio, uvloop; print(*sys.modules)"
+    known = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, timeout=30, check=True).stdout
+    with Running("listing:app", "--no-access-log", "--lifespan", "off", cwd=tmp_path) as server:
+        modules = set(get(server.address())[2].decode().split()) - set(known.split())
+        assert server.end() == 0
+    assert {"bridge.cli", "bridge.config", "bridge.adapters.asgi.delegate"} <= modules
+    assert NOT_NEEDED & modules == set()
 
 
 @pytest.mark.slow

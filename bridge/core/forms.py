@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from binascii import unhexlify
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.startline import HTTPInputError
@@ -44,7 +43,6 @@ _ESCAPES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
 _PIECE = 8192
 
 
-@dataclass
 class ParseMultipartConfig:
     """Limits for ``multipart/form-data``.
 
@@ -54,12 +52,12 @@ class ParseMultipartConfig:
         max_part_header_size: Bytes of one part's header section.
     """
 
-    enabled: bool = True
-    max_parts: int = 100
-    max_part_header_size: int = 10 * 1024
+    def __init__(self, enabled: bool = True, max_parts: int = 100, max_part_header_size: int = 10 * 1024) -> None:
+        self.enabled = enabled
+        self.max_parts = max_parts
+        self.max_part_header_size = max_part_header_size
 
 
-@dataclass
 class ParseUrlEncodedConfig:
     """Limits for ``application/x-www-form-urlencoded``, in the content and in the query.
 
@@ -67,10 +65,10 @@ class ParseUrlEncodedConfig:
         max_arguments: Arguments in one form or query.
     """
 
-    max_arguments: int = 1000
+    def __init__(self, max_arguments: int = 1000) -> None:
+        self.max_arguments = max_arguments
 
 
-@dataclass
 class ParseBodyConfig:
     """Limits for forms.
 
@@ -79,8 +77,11 @@ class ParseBodyConfig:
         urlencoded: For ``application/x-www-form-urlencoded``.
     """
 
-    multipart: ParseMultipartConfig = field(default_factory=ParseMultipartConfig)
-    urlencoded: ParseUrlEncodedConfig = field(default_factory=ParseUrlEncodedConfig)
+    def __init__(
+        self, multipart: ParseMultipartConfig | None = None, urlencoded: ParseUrlEncodedConfig | None = None
+    ) -> None:
+        self.multipart = ParseMultipartConfig() if multipart is None else multipart
+        self.urlencoded = ParseUrlEncodedConfig() if urlencoded is None else urlencoded
 
 
 _config = ParseBodyConfig()

@@ -5,15 +5,9 @@ The work is done in ``httpheaders``, ``startline``, ``interfaces``, ``httpreques
 
 from __future__ import annotations
 
-import calendar
-import datetime
-import time
-import unicodedata
 from collections.abc import Iterable, Mapping
-from email.utils import formatdate
 from http import HTTPStatus
-from typing import AnyStr
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import TYPE_CHECKING, AnyStr
 
 from bridge.core.cookies import parse_cookie
 from bridge.core.forms import (
@@ -36,6 +30,10 @@ from bridge.core.startline import (
     parse_request_start_line,
     parse_response_start_line,
 )
+
+if TYPE_CHECKING:
+    import datetime
+    import time
 
 __all__ = [
     "HTTPConnection",
@@ -83,6 +81,8 @@ def url_concat(url: str, args: Mapping[str, str] | list[tuple[str, str]] | tuple
         return url
     if not isinstance(args, Mapping | list | tuple):
         raise TypeError(f"args {args!r:.80} is no mapping, list or tuple")
+    from urllib.parse import parse_qsl, urlencode, urlsplit
+
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     pairs.extend(args.items() if isinstance(args, Mapping) else args)
@@ -101,6 +101,10 @@ def format_timestamp(
     Raises:
         TypeError: *ts* is something else.
     """
+    import calendar
+    import datetime
+    from email.utils import formatdate
+
     if isinstance(ts, datetime.datetime):
         ts = calendar.timegm(ts.utctimetuple())
     elif isinstance(ts, tuple):
@@ -119,6 +123,8 @@ def qs_to_qsl(qs: Mapping[str, list[AnyStr]]) -> Iterable[tuple[str, AnyStr]]:
 
 def encode_username_password(username: str | bytes, password: str | bytes) -> bytes:
     """Return ``username:password`` as the Basic scheme wants it, before base64 (RFC 7617 section 2.1)."""
+    import unicodedata
+
     return b":".join(
         unicodedata.normalize("NFC", text).encode() if isinstance(text, str) else text for text in (username, password)
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import datetime
 import functools
 import inspect
 import sys
@@ -16,9 +15,12 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, overload
 
 from bridge.core.log import app_log
+
+if TYPE_CHECKING:
+    import datetime
 
 __all__ = ["IOLoop", "new_event_loop"]
 
@@ -176,10 +178,12 @@ class IOLoop:
         Raises:
             TypeError: *deadline* is neither a number nor a timedelta.
         """
-        if isinstance(deadline, datetime.timedelta):
-            return self.call_later(deadline.total_seconds(), callback, *args, **kwargs)
         if isinstance(deadline, int | float):
             return self.call_at(deadline, callback, *args, **kwargs)
+        import datetime  # who has made one has imported it
+
+        if isinstance(deadline, datetime.timedelta):
+            return self.call_later(deadline.total_seconds(), callback, *args, **kwargs)
         raise TypeError(f"deadline {deadline!r} is neither a number nor a timedelta")
 
     def remove_timeout(self, timeout: Timeout) -> None:

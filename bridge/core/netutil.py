@@ -66,7 +66,9 @@ def bind_sockets(
         family = socket.AF_INET
     if flags is None:
         flags = socket.AI_PASSIVE
-    found = socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, 0, flags)
+    # As bytes: text would be encoded by a codec that takes 1 ms of CPU to import, whatever is in it.
+    host = address.encode() if address and address.isascii() else address
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)
     # The same address may come twice; IPv4 goes first.
     addresses = sorted({(entry[0], entry[2], entry[4]) for entry in found}, key=lambda entry: entry[0])
     tries = 1 if port else _PORT_TRIES

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bridge.core.clock import NEVER
@@ -49,7 +48,9 @@ _LINGER_TIME = 2.0
 _LINGER_MAX = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+_DEFLATE = DeflateOptions()
+
+
 class WebSocketOptions:
     """How WebSockets are served.
 
@@ -61,11 +62,21 @@ class WebSocketOptions:
         deflate: The terms for permessage-deflate; None never agrees to it.
     """
 
-    max_size: int = 16 * 1024 * 1024
-    max_queue: int = 32
-    ping_interval: float | None = 20.0
-    ping_timeout: float | None = 20.0
-    deflate: DeflateOptions | None = field(default_factory=DeflateOptions)
+    __slots__ = ("deflate", "max_queue", "max_size", "ping_interval", "ping_timeout")
+
+    def __init__(
+        self,
+        max_size: int = 16 * 1024 * 1024,
+        max_queue: int = 32,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        deflate: DeflateOptions | None = _DEFLATE,
+    ) -> None:
+        self.max_size = max_size
+        self.max_queue = max_queue
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.deflate = deflate
 
 
 DEFAULT_OPTIONS = WebSocketOptions()

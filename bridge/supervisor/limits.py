@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import randint
 from typing import TYPE_CHECKING
 
 from bridge.core.delegates import NOBODY
@@ -63,6 +62,8 @@ class RequestCount:
     """
 
     def __init__(self, limit: int, jitter: int, reached: Callable[[], None]) -> None:
+        from random import randint
+
         self._left = limit + randint(0, jitter)  # noqa: S311 - it only spreads the load
         self._reached = reached
 

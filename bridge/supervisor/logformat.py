@@ -11,7 +11,6 @@ import os
 import re
 import time
 from collections.abc import Callable
-from json.encoder import encode_basestring_ascii
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -300,50 +299,46 @@ def json_format(identified: bool) -> Format:
     Args:
         identified: Requests have ids of the server's; else an id is what the client says.
     """
+    from json.encoder import encode_basestring_ascii
+
+    def text(value: bytes) -> str:
+        return encode_basestring_ascii(value.decode("latin-1"))
+
+    def request(line: RequestLine) -> str:
+        return (
+            f'"method":{text(line.method)},"path":{text(line.path)},"query":{text(line.query)},'
+            f'"protocol":"HTTP/{line.version_text}"'
+        )
+
+    names = {b"user-agent": "agent", b"referer": "referer"}
+    if not identified:
+        names[b"x-request-id"] = "request_id"
+
+    def fields(head: RequestHead) -> str:
+        found = {names[name]: text(value) for name, value in head.fields if name in names}
+        return "".join(f',"{key}":{value}' for key, value in found.items())
+
     atoms = _atoms()
     values = {
         '{"time":"': Piece(_STAMP),
         '","client":"': atoms["h"],
-        '",': Piece(_LINE, _json_line),
+        '",': Piece(_LINE, request),
         ',"status":': Piece(_NUMBER, str, "exchange.status"),
         ',"bytes":': atoms["B"],
         ',"seconds":': atoms["L"],
         ',"queue":': atoms["queue"],
         ',"app":': atoms["app"],
         ',"write":': atoms["write"],
-        f',"pid":{os.getpid()}': Piece(_SECTION, _json_fields(not identified)),
+        f',"pid":{os.getpid()}': Piece(_SECTION, fields),
     }
     if identified:
         values[',"request_id":"'] = atoms["request_id"]
-    pieces = [piece for text, value in values.items() for piece in (Piece(_CONSTANT, text), value)]
+    pieces = [piece for key, value in values.items() for piece in (Piece(_CONSTANT, key), value)]
     pieces.append(Piece(_CONSTANT, '"}\n' if identified else "}\n"))
     return Format(pieces, _ISO_TIME)
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
-
-
-def _json_line(line: RequestLine) -> str:
-    return (
-        f'"method":{_json(line.method)},"path":{_json(line.path)},"query":{_json(line.query)},'
-        f'"protocol":"HTTP/{line.version_text}"'
-    )
-
-
-def _json_fields(with_id: bool) -> Callable[[RequestHead], str]:
-    names = {b"user-agent": "agent", b"referer": "referer"}
-    if with_id:
-        names[b"x-request-id"] = "request_id"
-
-    def describe(head: RequestHead) -> str:
-        found = {names[name]: _json(value) for name, value in head.fields if name in names}
-        return "".join(f',"{key}":{value}' for key, value in found.items())
-
-    return describe
-
-
-def _json(value: bytes) -> str:
-    return encode_basestring_ascii(value.decode("latin-1"))
 
 
 def _decimal(microseconds: int) -> str:

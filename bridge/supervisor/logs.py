@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import stat
@@ -164,6 +163,12 @@ class _Text(logging.Formatter):
 class _JSON(logging.Formatter):
     """One object a line."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        import json
+
+        self._dumps = json.dumps
+
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         entry: dict[str, Any] = {
@@ -175,7 +180,7 @@ class _JSON(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        return self._dumps(entry)
 
 
 def _load(path: str) -> None:
@@ -186,6 +191,8 @@ def _load(path: str) -> None:
         if path.endswith((".json", ".toml")):
             with open(path, "rb") as file:
                 if path.endswith(".json"):
+                    import json
+
                     settings = json.load(file)
                 else:
                     import tomllib

@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from bridge.config import Config
 from bridge.core.netutil import bind_sockets, bind_unix_socket
@@ -26,7 +25,6 @@ class BindError(BridgeError, OSError):
     """An address cannot be listened on; the message names it and the reason."""
 
 
-@dataclass(slots=True)
 class Listener:
     """An address with its listening sockets: several when a host name has several addresses.
 
@@ -36,9 +34,12 @@ class Listener:
         inode: Device and number of a unix socket's file, when it was made here.
     """
 
-    address: Address
-    sockets: list[socket.socket]
-    inode: tuple[int, int] | None = field(default=None)
+    __slots__ = ("address", "inode", "sockets")
+
+    def __init__(self, address: Address, sockets: list[socket.socket], inode: tuple[int, int] | None = None) -> None:
+        self.address = address
+        self.sockets = sockets
+        self.inode = inode
 
     def close(self, *, remove: bool = True) -> None:
         """Close the sockets; with *remove*, delete the file of a unix socket, unless it is somebody else's by now."""

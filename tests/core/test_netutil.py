@@ -69,7 +69,7 @@ def test_a_name_with_several_addresses_gets_one_port(
     opened += bind_sockets(0, "a.example")
     assert sorted(sock.getsockname()[0] for sock in opened) == [LOOPBACK, "127.0.0.2"]
     assert len({sock.getsockname()[1] for sock in opened}) == 1
-    assert asked == [("a.example", 0, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)]
+    assert asked == [(b"a.example", 0, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)]
 
 
 @pytest.mark.parametrize("address", ["", None])

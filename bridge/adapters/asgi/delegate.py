@@ -12,11 +12,11 @@ import sys
 from asyncio import Task
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket
+from bridge.core.http1.grammar import percent_decoded
 from bridge.core.log import app_log
 from bridge.core.websocketconnection import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
 
@@ -265,7 +265,7 @@ class ASGIDelegate:
         if context.forwarded_server:
             scope["server"] = context.local_address
         if context.prefix:
-            prefix = unquote(context.prefix)
+            prefix = percent_decoded(context.prefix.encode("latin-1")).decode("utf-8", "replace")
             scope["root_path"] = prefix + self.root_path
             scope["path"] = self._full_path(exchange.head.line.path_text, prefix)
 

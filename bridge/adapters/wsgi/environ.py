@@ -9,9 +9,9 @@ from __future__ import annotations
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 from bridge import __version__
+from bridge.core.http1.grammar import percent_decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -148,7 +148,7 @@ def build(peer: Peer, exchange: Exchange) -> Environ:
 def _set_line(variables: dict[str, str], line: RequestLine, peer: Peer) -> None:
     path = line.path
     if b"%" in path:
-        path = unquote_to_bytes(path)
+        path = percent_decoded(path)
     info = path.decode("latin-1")
     if peer.mount:
         for root in (peer.mount, peer.place):  # the proxy in front has taken off nothing, or what is before the place
@@ -214,7 +214,9 @@ def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
         environ["SERVER_NAME"] = name
         environ["SERVER_PORT"] = str(port)
     if context.prefix:
-        environ["SCRIPT_NAME"] = unquote_to_bytes(context.prefix).decode("latin-1") + environ["SCRIPT_NAME"]
+        environ["SCRIPT_NAME"] = (
+            percent_decoded(context.prefix.encode("latin-1")).decode("latin-1") + environ["SCRIPT_NAME"]
+        )
     environ["wsgi.url_scheme"] = context.protocol
     if context.protocol == "https":
         environ["HTTPS"] = "on"

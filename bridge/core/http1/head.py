@@ -6,9 +6,6 @@ request for the next is bounded; lines that carry secrets are never kept beyond 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
-
 from bridge.core.http1.framing import request_content_length
 from bridge.core.http1.grammar import (
     BAD_LINE_END,
@@ -20,6 +17,7 @@ from bridge.core.http1.grammar import (
     VALUE_OCTETS,
     VERSION,
     list_members,
+    percent_decoded,
 )
 from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
 
@@ -28,7 +26,6 @@ __all__ = ["Limits", "RequestHead", "RequestLine", "parse_fields", "parse_head"]
 Field = tuple[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
 class Limits:
     """Sizes in bytes, and a count, that a message's head and chunk lines may have.
 
@@ -40,11 +37,21 @@ class Limits:
         chunk_extensions: All chunk extensions of one message together: 413.
     """
 
-    request_line: int = 8190
-    field_line: int = 8190
-    fields: int = 100
-    head: int = 65536
-    chunk_extensions: int = 4096
+    __slots__ = ("chunk_extensions", "field_line", "fields", "head", "request_line")
+
+    def __init__(
+        self,
+        request_line: int = 8190,
+        field_line: int = 8190,
+        fields: int = 100,
+        head: int = 65536,
+        chunk_extensions: int = 4096,
+    ) -> None:
+        self.request_line = request_line
+        self.field_line = field_line
+        self.fields = fields
+        self.head = head
+        self.chunk_extensions = chunk_extensions
 
 
 class RequestLine:
@@ -96,7 +103,7 @@ class RequestLine:
         self.query = query
         self.authority = authority
         self.plain = version == b"1.1" and method != b"HEAD"
-        self.path_text = unquote_to_bytes(path).decode("utf-8", "replace") if b"%" in path else path.decode()
+        self.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
 
 
 class RequestHead:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bridge.core.http1.grammar import TOKEN
 from bridge.errors import ConfigError, RequestSyntaxError
@@ -25,7 +25,6 @@ _WINDOW_BITS = re.compile(rb"8|9|1[0-5]")
 _MIN_BITS = 9  # zlib cannot compress with a window of 8 bits
 
 
-@dataclass(frozen=True, slots=True)
 class DeflateOptions:
     """How this server compresses, and what it asks of its clients.
 
@@ -40,13 +39,21 @@ class DeflateOptions:
         ConfigError: A value is out of range.
     """
 
-    window_bits: int = 12
-    mem_level: int = 5
-    level: int = 6
-    threshold: int = 1024
-    context_takeover: bool = True
+    __slots__ = ("context_takeover", "level", "mem_level", "threshold", "window_bits")
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        window_bits: int = 12,
+        mem_level: int = 5,
+        level: int = 6,
+        threshold: int = 1024,
+        context_takeover: bool = True,
+    ) -> None:
+        self.window_bits = window_bits
+        self.mem_level = mem_level
+        self.level = level
+        self.threshold = threshold
+        self.context_takeover = context_takeover
         for name, low, high in (("window_bits", _MIN_BITS, 15), ("mem_level", 1, 9), ("level", 0, 9)):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -55,8 +62,7 @@ class DeflateOptions:
             raise ConfigError(f"threshold is {self.threshold} bytes, below 0")
 
 
-@dataclass(frozen=True, slots=True)
-class DeflateParameters:
+class DeflateParameters(NamedTuple):
     """What both sides agreed on for one connection (RFC 7692 section 7.1)."""
 
     server_no_context_takeover: bool = False

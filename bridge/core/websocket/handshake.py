@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
-from hashlib import sha1
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.core.http1.grammar import TOKEN, list_members
 from bridge.core.websocket.extensions import Offer, agree_on_deflate, parse_offers
 from bridge.errors import LocalProtocolError, RequestSyntaxError
+
+try:
+    from _sha1 import sha1  # type: ignore[import-not-found]  # hashlib loads OpenSSL's library of them all: 2 ms of CPU
+except ImportError:
+    from hashlib import sha1
 
 if TYPE_CHECKING:
     from bridge.core.http1.head import RequestHead
@@ -26,8 +29,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """The answer to a request that is no valid handshake.
 
     Attributes:
@@ -41,8 +43,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(NamedTuple):
     """A valid handshake, waiting for the application's answer.
 
     Attributes:

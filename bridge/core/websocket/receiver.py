@@ -6,8 +6,7 @@ The receiver never answers: it tells the connection what came, or raises what is
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.core.websocket.deflate import Inflater
 from bridge.core.websocket.frames import (
@@ -51,22 +50,36 @@ _BETWEEN = _ALWAYS | {TEXT, FIN | TEXT, BINARY, FIN | BINARY}
 _BETWEEN_COMPRESSED = _BETWEEN | {first | RSV1 for first in _BETWEEN if not first & _CONTROL}
 
 
-@dataclass(slots=True)
-class Ping:
+class _Control:
+    """A control frame: equal to another one with the same content."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.payload == self.payload
+
+    __hash__ = None  # type: ignore[assignment]  # as for any value that can change
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.payload!r})"
+
+
+class Ping(_Control):
     """A ping; the answer is a pong with the same payload (section 5.5.3)."""
 
-    payload: bytes
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Pong:
+class Pong(_Control):
     """A pong, asked for or not."""
 
-    payload: bytes
+    __slots__ = ()
 
 
-@dataclass(slots=True)
-class Close:
+class Close(NamedTuple):
     """The peer's close frame; nothing follows it.
 
     Attributes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from support.hostile import CONTROLS, HOSTS, NO_CHUNK_SIZE, NO_HOST, NO_VERSION, TCHAR, TEXT, VCHAR, WIDER_THAN_DIGITS
 
 from bridge.core.http1 import grammar
+from bridge.core.http1.grammar import percent_decoded
 
 DIGIT = b"0123456789"
 
@@ -207,3 +209,26 @@ def test_addresses_in_brackets_are_those_of_the_standard_library(parts: list[str
     else:
         valid = True
     assert (grammar.HOST.fullmatch(b"[" + text.encode() + b"]") is not None) is valid
+
+
+@given(st.one_of(st.binary(max_size=60), st.text("%0aF+ g", max_size=30).map(str.encode)))
+def test_percent_decoding_is_the_librarys(octets: bytes) -> None:
+    assert percent_decoded(octets) == unquote_to_bytes(octets)
+
+
+@pytest.mark.parametrize(
+    ("octets", "decoded"),
+    [
+        (b"", b""),
+        (b"/a%20b%2Fc", b"/a b/c"),
+        (b"%c3%A4", b"\xc3\xa4"),
+        (b"%", b"%"),
+        (b"%%41", b"%A"),
+        (b"%4", b"%4"),
+        (b"%4g%g4%+1% 1%1 ", b"%4g%g4%+1% 1%1 "),
+        (b"%2541", b"%41"),
+        (b"%\xb2\xb3", b"%\xb2\xb3"),
+    ],
+)
+def test_percent_decoding(octets: bytes, decoded: bytes) -> None:
+    assert percent_decoded(octets) == decoded
