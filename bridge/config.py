@@ -295,7 +295,7 @@ class Config(OutputConfig):
         "auto",
         "the content of a request; beyond it 413",
         aliases=("max-request-body-size",),
-        shown="off for ASGI, 1 GiB for WSGI",
+        shown="off for ASGI, 1 GiB for WSGI, 100 MiB for Tornado's interface",
     )
     limit_concurrency: int | None = setting(
         LIMITS,
@@ -443,9 +443,16 @@ class Config(OutputConfig):
             found.append(FileDescriptor(self.fd))
         return tuple(found) or (TCPAddress(self.host, self.port),)
 
-    def body_limit(self, *, wsgi: bool) -> int | None:
-        """Return the most bytes of content a request may have, None for no limit."""
+    def body_limit(self, *, wsgi: bool, whole: bool = False) -> int | None:
+        """Return the most bytes of content a request may have, None for no limit.
+
+        Args:
+            wsgi: For a WSGI application, whose content is kept in a file.
+            whole: For Tornado's interface, where most applications are given the content as one object in memory.
+        """
         if self.limit_request_body == "auto":
+            if whole:
+                return 100 * MIB  # as HTTPServer's max_buffer_size
             return GIB if wsgi else None
         return self.limit_request_body
 

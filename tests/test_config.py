@@ -420,12 +420,17 @@ def test_tls_settings_that_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "asgi", "wsgi"),
-    [([], None, 1 << 30), (["--limit-request-body", "1k"], 1024, 1024), (["--limit-request-body", "off"], None, None)],
+    ("argv", "asgi", "wsgi", "whole"),
+    [
+        ([], None, 1 << 30, 100 << 20),
+        (["--limit-request-body", "1k"], 1024, 1024, 1024),
+        (["--limit-request-body", "off"], None, None, None),
+    ],
 )
-def test_body_limit(argv: list[str], asgi: int | None, wsgi: int | None) -> None:
+def test_body_limit(argv: list[str], asgi: int | None, wsgi: int | None, whole: int | None) -> None:
     config = load(argv, {})
     assert (config.body_limit(wsgi=False), config.body_limit(wsgi=True)) == (asgi, wsgi)
+    assert config.body_limit(wsgi=False, whole=True) == whole
 
 
 # --- in words --------------------------------------------------------------------------------------------------------

@@ -445,7 +445,7 @@ def _parameters(config: Config, observers: list[Observer], *, wsgi: bool, late: 
             head=config.limit_request_head,
         ),
         no_keep_alive=config.timeout_keep_alive == 0,
-        max_body_size=config.body_limit(wsgi=wsgi or late),
+        max_body_size=config.body_limit(wsgi=wsgi, whole=late),
         head_timeout=config.timeout_request_head,
         keep_alive_timeout=config.timeout_keep_alive or None,
         body_timeout=config.timeout_request_body,
