@@ -59,6 +59,7 @@ PURE = ("bridge.core.http1", "bridge.core.websocket")
 #: All that a pure part may import from outside: a list of what is allowed, so that a new module must be thought about.
 PURE_IMPORTS = {
     "__future__",
+    "_sha1.sha1",
     "base64",
     "binascii",
     "bisect",
