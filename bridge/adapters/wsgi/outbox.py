@@ -27,7 +27,7 @@ __all__ = ["MEMORY", "PIECE", "Outbox", "SpoolError"]
 MEMORY = 65536
 """Content that is kept in memory for the loop to take, in bytes."""
 
-PIECE = 32768
+PIECE = 24576
 """What is given to the transport at once, in bytes: so much may wait there for a client that does not read."""
 # How long (seconds) a thread that nobody else waits for stays with a client that does not read at the moment.
 _PATIENCE = 0.005
