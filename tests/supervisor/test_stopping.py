@@ -141,7 +141,7 @@ def test_a_hangup_does_not_disturb_a_start(tmp_path: Path, workers: list[str]) -
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     (tmp_path / "gated.py").write_text(
-        f"print('here', flush=True)\nopen({str(gate)!r}).close()\nfrom plain import asgi\n"
+        f"import os\nos.write(1, b'here\\n')\nopen({str(gate)!r}).close()\nfrom plain import asgi\n"
     )
     with Running("gated:asgi", "--app-dir", str(tmp_path), *workers, environ=path_of(tmp_path)) as server:
         server.output.wait("here", len(workers) or 1)
