@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tomllib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +13,11 @@ from bridge.settings import Setting
 from bridge.settings_sources import Given, Layer
 
 __all__ = ["from_file", "from_options", "read_file"]
+
+# What a pyproject.toml with a table [tool.bridge] has, in whatever form.
+_MAY_BE_FOR_US = re.compile(
+    rb"""^[^#\n]*\btool\b[^\n]*\bbridge\b|^[ \t]*\[[ \t]*["']?tool["']?[ \t]*\]""", re.MULTILINE
+)
 
 _NAMES = {
     name.replace("-", "_"): row for row in SETTINGS for name in (row.name, *row.aliases)
@@ -46,9 +51,15 @@ def read_file(path: str, *, quiet: bool = False) -> Layer:
     """
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            data = file.read()
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from exc
+    if quiet and _MAY_BE_FOR_US.search(data) is None:
+        return {}
+    import tomllib  # 5 ms of every start, and most have no such file
+
+    try:
+        table = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         if quiet:
             return {}

@@ -202,6 +202,24 @@ def test_a_plain_start_imports_what_it_needs_and_no_more(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_plain_start_of_a_wsgi_application_imports_no_more_either(tmp_path: Path) -> None:
+    (tmp_path / "listing.py").write_text(
+        "import sys\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [' '.join(sys.modules).encode()]\n"
+    )
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'bridge-user'\n[tool.other]\nx = 1\n")
+    bare = "import sys, asyncio, uvloop; print(*sys.modules)"
+    known = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, timeout=30, check=True).stdout
+    with Running("listing:app", "--no-access-log", cwd=tmp_path) as server:
+        modules = set(get(server.address())[2].decode().split()) - set(known.split())
+        assert server.end() == 0
+    assert "bridge.adapters.wsgi.delegate" in modules
+    assert (NOT_NEEDED | {"bridge.adapters.asgi", "bridge.core.websocketconnection"}) & modules == set()
+
+
+@pytest.mark.slow
 def test_the_module_ends_with_the_status_of_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bridge", "run", "a:app", "--port", "x"],

@@ -8,7 +8,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-from bridge.adapters.asgi.messages import STUMBLES, judge
+from bridge.adapters.messages import STUMBLES, judge
 from bridge.core.log import app_log
 from bridge.errors import BridgeError, LocalProtocolError
 

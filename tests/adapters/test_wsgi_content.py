@@ -7,13 +7,13 @@ import hashlib
 import io
 import logging
 import os
+import tempfile
 import threading
 from typing import Any
 
 import pytest
 from support.wsgi import serving
 
-from bridge.adapters.wsgi import content as module
 from bridge.adapters.wsgi.content import ReceivedContent
 from bridge.errors import ConnectionGone
 
@@ -232,7 +232,7 @@ async def test_a_full_disk(monkeypatch, caplog) -> None:
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     async with serving(reading(lambda stream: stream.read())) as served:
         answer = await served.get(method="POST", content=bytes(100_000))
         assert answer.status == 500
@@ -338,7 +338,7 @@ class SlowFile(io.BytesIO):
 
 async def test_a_slow_disk_holds_up_nobody_else(monkeypatch) -> None:
     disk = SlowFile()
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
     content = bytes(range(256)) * 4096  # a megabyte
     loop = asyncio.get_running_loop()
     async with serving(reading(lambda stream: hashlib.sha256(stream.read()).hexdigest())) as served:
@@ -356,7 +356,7 @@ async def test_a_slow_disk_holds_up_nobody_else(monkeypatch) -> None:
 
 async def test_a_client_that_leaves_while_its_content_is_written(monkeypatch) -> None:
     disk = SlowFile()
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
     loop = asyncio.get_running_loop()
     async with serving(reading(lambda stream: stream.read())) as served:
         _, writer = await served.connect()
@@ -371,7 +371,7 @@ async def test_a_client_that_leaves_while_its_content_is_written(monkeypatch) ->
 
 def test_content_that_nobody_wants_is_closed_when_it_is_written(monkeypatch) -> None:
     disk = SlowFile()
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
     content = ReceivedContent(4)
     assert content.add(b"abcde")
     thread = threading.Thread(target=content.write)
@@ -393,7 +393,7 @@ async def test_a_disk_that_fills_up_later(monkeypatch, caplog) -> None:
             return super().write(data)
 
     disk = Full()
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: disk)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
     async with serving(reading(lambda stream: len(stream.read()))) as served:
         answer = await served.get(method="POST", content=bytes(1_000_000))
         assert answer.status == 500

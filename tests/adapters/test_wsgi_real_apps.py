@@ -321,7 +321,7 @@ def test_pypiserver(tmp_path: Path) -> None:
                 *pip,
                 "--no-deps",
                 "--no-cache-dir",
-                "--index-url",
+                "-i",  # the address of the index
                 base + "/simple/",
                 "--dest",
                 tmp_path / "got",

@@ -76,7 +76,7 @@ def test_the_disturbed_ones_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("error: /home/me/x/app.py: no", "error: app.py: no"),
+        ("error: /srv/me/x/app.py: no", "error: app.py: no"),
         ('File "/usr/lib/python3/site-packages/a.py", line 3', 'File "a.py", line 3'),
         ("http://127.0.0.1:80/a/b and a/b/c stay", "http://127.0.0.1:80/a/b and a/b/c stay"),
         ("GET /one stays", "GET /one stays"),

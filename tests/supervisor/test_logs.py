@@ -126,8 +126,9 @@ def test_a_broken_configuration_of_logging(tmp_path: Path) -> None:
 
 # Nobody may not be able to read this interpreter's library.
 PRELOADED = """\
-import sys, bridge.cli, bridge.adapters.asgi, bridge.adapters.lifespan, bridge.supervisor.start, bridge.supervisor.master
-import bridge.supervisor.worker, bridge.supervisor.server, bridge.supervisor.accesslog, bridge.supervisor.pidfile, plain
+import sys, bridge.cli, bridge.adapters.asgi, bridge.adapters.lifespan, bridge.supervisor.start
+import bridge.supervisor.master, bridge.supervisor.worker, bridge.supervisor.server
+import bridge.supervisor.accesslog, bridge.supervisor.pidfile, plain
 import uvloop, concurrent.futures.thread
 sys.exit(bridge.cli.main(sys.argv[1:]))
 """

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
-from bridge.adapters.asgi.messages import STUMBLES, judge, octets
+from bridge.adapters.messages import STUMBLES, judge, octets
 from bridge.core.log import app_log
 from bridge.core.states import CLOSED, DONE, HEAD
 from bridge.errors import ConnectionGone, LocalProtocolError

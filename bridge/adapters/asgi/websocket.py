@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe, was_not_asked_for
-from bridge.adapters.asgi.messages import STUMBLES, judge, octets
+from bridge.adapters.messages import STUMBLES, judge, octets
 from bridge.core.log import app_log, gen_log
 from bridge.core.states import CLOSED
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake

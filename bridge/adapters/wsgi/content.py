@@ -7,7 +7,6 @@ streamed: then the thread waits for what the client sends, and the client for th
 from __future__ import annotations
 
 import io
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -78,6 +77,8 @@ class ReceivedContent:
     def _write(self) -> None:
         if self._file is None:
             # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
+            import tempfile  # 5 ms of every start, and few requests need it
+
             self._file = tempfile.TemporaryFile(prefix="bridge-")  # noqa: SIM115 -- close() closes it
         for chunk in self._chunks:
             self._file.write(chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-import tempfile
+import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -59,7 +59,9 @@ def file_range(filelike: object) -> FileRange | None:
     known to.
     """
     raw: object = filelike
-    if isinstance(filelike, tempfile._TemporaryFileWrapper):
+    # Not imported for this: whoever has such a file has imported it.
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None and isinstance(filelike, tempfile._TemporaryFileWrapper):
         raw = filelike.file
     if isinstance(raw, io.BufferedReader | io.BufferedRandom):
         file: IO[bytes] | io.FileIO = raw

@@ -8,7 +8,6 @@ waits. Nothing here knows WSGI.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +33,8 @@ _PATIENCE = 0.005
 
 
 def _temporary_file() -> IO[bytes]:
+    import tempfile  # 5 ms of every start, and few responses need it
+
     # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
     return tempfile.TemporaryFile(prefix="bridge-", buffering=0)
 

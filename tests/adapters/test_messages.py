@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.asgi import connect, served
 
-from bridge.adapters.asgi.messages import judge, octets
+from bridge.adapters.messages import judge, octets
 from bridge.errors import LocalProtocolError
 
 START: dict[str, Any] = {"type": "http.response.start", "status": 200}
