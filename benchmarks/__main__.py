@@ -1,6 +1,7 @@
 """The command line: choose scenarios and servers, run the rounds, write the report."""
 
 import argparse
+import compileall
 import datetime
 import fcntl
 import json
@@ -222,6 +223,9 @@ def main(arguments: list[str] | None = None) -> int:
     generator = choose_generator(options.generator)
     if generator == "wrk" and not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; --generator own works without it")
+    # The others come compiled from their packages; a checkout is compiled only by whoever imports it and may write.
+    for folder in ("bridge", "benchmarks"):
+        compileall.compile_dir(folder, quiet=2)
     certificate = Certificate()
     settings = Settings(options.seconds, options.warm_up, options.connections, generator, choose_cores(), certificate)
     machine, run, bridge = describe(), conditions(options, arguments, settings), commit()
