@@ -322,8 +322,7 @@ class Exchange:
         if last and head.content_length != 0 and connection.must_close_after(self):
             self.close_after = True
         if (
-            last
-            and (length == size or length < 0)
+            (length == size or (last and length < 0))
             and size < _JOIN_MAX
             and response.plain
             and head.line.plain
@@ -334,9 +333,10 @@ class Exchange:
             ending = b"content-length: %d\r\n\r\n" % size if length < 0 else b"\r\n"
             wire = b"".join((response.line, connection.clock.common_lines, response.block, ending, data))
             self._length = self.content_sent = size
-            self.writing = DONE
+            self.writing = DONE if last else CONTENT
             connection.transport.write(wire)  # type: ignore[union-attr]  # None: this exchange would be CLOSED
-            connection.response_done(self)
+            if last:
+                connection.response_done(self)
             return
         block, length, bodiless = self._encode_head(response, size, last)
         if bodiless:

@@ -174,13 +174,13 @@ class KnownHeads(dict[object, ResponseHead]):
         Raises:
             LocalProtocolError: The status, the reason or a field is illegal.
         """
+        key = (status, reason, *fields)
         if isinstance(reason, str):
             try:
                 reason = reason.encode("latin-1")
             except UnicodeEncodeError:
                 raise LocalProtocolError(f"illegal reason phrase {reason[:80]!r}") from None
         head = ResponseHead(status, fields, reason or b"", self._text)
-        key = (status, reason, *fields)
         try:
             if key in self._once:
                 if len(self) >= _HEADS_MAX:

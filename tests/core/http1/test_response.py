@@ -353,12 +353,16 @@ def test_a_plain_head_is_one_that_goes_out_as_it_is(status: int, fields: Pairs, 
 
 
 def test_a_head_is_kept_when_it_comes_the_second_time() -> None:
-    known = KnownHeads()
-    key = (200, b"", (b"x", b"y"))
-    first, second = known.add(*key), known.add(*key)
-    assert known.get(key) is second is not first
-    assert first.block == second.block == b"x: y\r\n"
-    assert known.get((200, b"Fine", (b"x", b"y"))) is None
+    for known, key in (
+        (KnownHeads(), (200, b"", (b"x", b"y"))),
+        (KnownHeads(), (200, b"Fine", (b"x", b"y"))),
+        (KnownHeads(text=True), (200, "Fine", ("x", "y"))),
+        (KnownHeads(text=True), (200, None, ("x", "y"))),
+    ):
+        first, second = known.add(*key), known.add(*key)
+        assert known.get(key) is second is not first
+        assert first.block == second.block == b"x: y\r\n"
+        assert known.get((200, b"Other", (b"x", b"y"))) is None
 
 
 def test_heads_that_are_secret_or_long_or_made_of_lists_are_not_kept() -> None:
