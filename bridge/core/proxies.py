@@ -184,6 +184,7 @@ def with_fields(head: RequestHead, fields: Iterable[tuple[bytes, bytes]]) -> Req
         head.size,
         None,  # it is not as it was received
         None,
+        None,
         head.content_length,
         head.keep_alive,
         head.expect_continue,

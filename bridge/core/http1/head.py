@@ -6,6 +6,9 @@ request for the next is bounded; lines that carry secrets are never kept beyond 
 
 from __future__ import annotations
 
+from itertools import compress, count
+from operator import ne
+
 from bridge.core.http1.framing import request_content_length
 from bridge.core.http1.grammar import (
     BAD_LINE_END,
@@ -120,7 +123,8 @@ class RequestHead:
         upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
         size: Bytes of the whole head, blank line included.
         wire: The head as received; None when it is too long to be worth comparing with the next one.
-        section: The header section as received; likewise.
+        section: The field lines as received, without the last line end; likewise.
+        lines: The same, one by one; likewise.
     """
 
     __slots__ = (
@@ -130,6 +134,7 @@ class RequestHead:
         "host",
         "keep_alive",
         "line",
+        "lines",
         "section",
         "size",
         "upgrade",
@@ -144,6 +149,7 @@ class RequestHead:
         size: int,
         wire: bytes | None = None,
         section: bytes | None = None,
+        lines: list[bytes] | None = None,
         content_length: int | None = 0,
         keep_alive: bool = True,
         expect_continue: bool = False,
@@ -155,6 +161,7 @@ class RequestHead:
         self.size = size
         self.wire = wire
         self.section = section
+        self.lines = lines
         self.content_length = content_length
         self.keep_alive = keep_alive
         self.expect_continue = expect_continue
@@ -243,17 +250,51 @@ def parse_head(
     if previous is not None and wire == previous.wire:
         return previous
     line = _parse_request_line(raw_line)
+    section = section[:-4]
+    lines = section.split(b"\r\n") if section else []
+    if len(lines) > limits.fields:
+        raise LimitExceeded(431, f"{len(lines)} field lines, limit {limits.fields}")
     if previous is None:
-        return _parse_section(line, wire, section, limits, b"")
-    if previous.section != section or previous.line.version != line.version or line.authority:
-        return _parse_section(line, wire, section, limits, previous.host)
+        return _parse_section(line, wire, section, lines, b"")
+    return _parse_changes(line, wire, section, lines, previous) or _parse_section(
+        line, wire, section, lines, previous.host
+    )
+
+
+def _parse_changes(
+    line: RequestLine, wire: bytes, section: bytes, lines: list[bytes], previous: RequestHead
+) -> RequestHead | None:
+    """Parse those field lines that differ from the lines of *previous*, the connection's last head.
+
+    Most clients repeat most of their lines to the letter: a browser changes its cookies and where it comes from. What
+    was parsed and checked for the other lines holds again.
+
+    Returns:
+        None if this is not the way: much has changed, or one of the lines that steer the connection.
+    """
+    before = previous.lines
+    if before is None or len(lines) != len(before) or line.version != previous.line.version or line.authority:
+        return None
+    changed = [*compress(count(), map(ne, lines, before))]
+    if 2 * len(changed) > len(lines) or len(wire) > _WIRE_MAX:
+        return None
+    fields = previous.fields
+    if changed:
+        updated = [*fields]
+        for at in changed:
+            field = _parse_field_line(lines[at])
+            if field[0] in _STEERING or updated[at][0] in _STEERING:
+                return None
+            updated[at] = field
+        fields = tuple(updated)
     return RequestHead(
         line,
-        previous.fields,
+        fields,
         previous.host,
-        size,
+        len(wire),
         wire,
         section,
+        lines,
         previous.content_length,
         previous.keep_alive,
         previous.expect_continue,
@@ -261,14 +302,17 @@ def parse_head(
     )
 
 
-def _parse_section(line: RequestLine, wire: bytes, section: bytes, limits: Limits, known_host: bytes) -> RequestHead:
-    """Parse a header section, blank line included; *known_host* is a Host that was checked before."""
-    fields = _split_section(section[:-4], limits) if len(section) > 2 else ()
+def _parse_section(
+    line: RequestLine, wire: bytes, section: bytes, lines: list[bytes], known_host: bytes
+) -> RequestHead:
+    """Parse a header section, of which *lines* are the lines; *known_host* is a Host that was checked before."""
+    fields = _parse_lines(section, lines)
     size = len(wire)
     head = RequestHead(line, fields, b"", size, keep_alive=line.version == b"1.1")
     if size <= _WIRE_MAX and not line.authority:
         head.wire = wire
         head.section = section
+        head.lines = lines
     steering = [field for field in fields if field[0] in _STEERING]
     if len(steering) == 1 or (len(steering) == 2 and steering[1] == _PERSISTENT):
         name, host = steering[0]
@@ -281,19 +325,15 @@ def _parse_section(line: RequestLine, wire: bytes, section: bytes, limits: Limit
     return head
 
 
-def _split_section(section: bytes, limits: Limits) -> tuple[Field, ...]:
-    """Return the fields of a section that is not empty, names in lower case, values without surrounding white space.
+def _parse_lines(section: bytes, lines: list[bytes]) -> tuple[Field, ...]:
+    """Return the fields of a section's lines, names in lower case, values without surrounding white space.
 
     Raises:
         RequestSyntaxError: 400.
-        LimitExceeded: 431.
     """
-    lines = section.split(b"\r\n")
-    if len(lines) > limits.fields:
-        raise LimitExceeded(431, f"{len(lines)} field lines, limit {limits.fields}")
     # Nothing is left but the line ends that were found: no line has a control character. One pass over the section
     # costs a third of one over each value, and values that vary cost no more than those that came before.
-    if len(section.translate(None, VALUE_OCTETS)) == 2 * len(lines) - 2:
+    if lines and len(section.translate(None, VALUE_OCTETS)) == 2 * len(lines) - 2:
         try:
             fields = [
                 (_names[name], value.strip(b" \t"))
@@ -345,7 +385,10 @@ def parse_fields(block: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
     """
     if len(block) > limits.field_line and any(len(line) > limits.field_line for line in block.split(b"\r\n")):
         raise LimitExceeded(431, f"field line longer than {limits.field_line} bytes")
-    fields = _split_section(block, limits)
+    lines = block.split(b"\r\n")
+    if len(lines) > limits.fields:
+        raise LimitExceeded(431, f"{len(lines)} field lines, limit {limits.fields}")
+    fields = _parse_lines(block, lines)
     for name, value in fields:
         if name == b"host" and HOST.fullmatch(value) is None:
             raise RequestSyntaxError(f"Invalid Host header: {value[:80]!r}")
