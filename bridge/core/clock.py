@@ -39,6 +39,13 @@ class Watched(Protocol):
     def deadline_passed(self, now: float) -> None: ...
 
 
+class Sender(Protocol):
+    """Has something to send."""
+
+    def flush(self) -> None:
+        """Send it."""
+
+
 class Clock:
     """Watches the deadlines of a server's connections.
 
@@ -51,6 +58,8 @@ class Clock:
         common_lines: The lines that every response starts with: the date, and the server if it is named.
         server_line: ``server: ...`` with its CRLF, or empty.
         watched: The connections.
+        unsent: Those that have something to send when this turn of the loop is over.
+        at_once: Nothing is kept for the end of the turn: whoever ends many exchanges in a row sets it for the while.
         idle_deadline: :meth:`after` for the keep-alive timeout, ready-made: every exchange ends with it.
     """
 
@@ -60,11 +69,13 @@ class Clock:
         "_loop",
         "_second",
         "_timer",
+        "at_once",
         "common_lines",
         "date_line",
         "idle_deadline",
         "now",
         "server_line",
+        "unsent",
         "watched",
     )
 
@@ -87,6 +98,8 @@ class Clock:
         self.server_line = b"server: %b\r\n" % server_name if server_name else b""
         self.common_lines = self.server_line
         self.watched: set[Watched] = set()
+        self.unsent: list[Sender] = []
+        self.at_once = False
         self.now = loop.time()
         self.shorten(shortest)
 
@@ -106,6 +119,21 @@ class Clock:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = self._loop.call_later(self._interval, self._tick)
+
+    def send_soon(self, item: Sender) -> None:
+        """Let *item* flush when this turn of the loop is over, with all others.
+
+        A write may wake the peer, and where the peer is on the same machine, to wake it time and again costs as much
+        as to serve it.
+        """
+        if not self.unsent:
+            self._loop.call_soon(self._flush)
+        self.unsent.append(item)
+
+    def _flush(self) -> None:
+        unsent, self.unsent = self.unsent, []
+        for item in unsent:
+            item.flush()
 
     def watch(self, item: Watched) -> None:
         """Look after *item* until :meth:`forget`."""

@@ -200,6 +200,7 @@ class EndingConnection(WriteSide):
 
     def _close(self, linger: bool = False) -> None:
         """Close when all is sent; with *linger*, let the peer finish sending first."""
+        self.flush()
         transport = self.transport
         self.closing = True
         if transport is None or self._reading is CLOSED:
@@ -240,6 +241,7 @@ class EndingConnection(WriteSide):
             clean: Send what is buffered; the framing shows that something is missing. Otherwise the connection is
                 reset, so that a client that reads until the close notices.
         """
+        self.flush()
         self.closing = True
         self._lose()
         if self.transport is None:

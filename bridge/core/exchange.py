@@ -334,7 +334,7 @@ class Exchange:
             wire = b"".join((response.line, connection.clock.common_lines, response.block, ending, data))
             self._length = self.content_sent = size
             self.writing = DONE if last else CONTENT
-            connection.transport.write(wire)  # type: ignore[union-attr]  # None: this exchange would be CLOSED
+            connection.write_soon(wire)
             if last:
                 connection.response_done(self)
             return
@@ -349,9 +349,7 @@ class Exchange:
             self._wrong_length(data, size)
         parts = [block, b"%x\r\n" % size, data, b"\r\n"] if length == _CHUNKED and size else [block, data]
         if size < _JOIN_MAX:
-            transport = connection.transport
-            assert transport is not None  # or this exchange would be CLOSED
-            transport.write(b"".join(parts))
+            connection.write(b"".join(parts))
         else:
             connection.write_parts(parts)
         self.content_sent = size

@@ -111,6 +111,7 @@ class ServerConnection(EndingConnection):
     def eof_received(self) -> bool:
         """Note that the peer sends nothing more; it may still wait for a response (RFC 9112 section 9.6)."""
         self._eof = True
+        self.flush()  # whether the transport closes now is for it to say
         reading = self._reading
         if reading is DONE:
             exchange = self.exchange
@@ -138,7 +139,7 @@ class ServerConnection(EndingConnection):
         started = self.transport is not None  # else its TLS handshake failed
         self.clock.forget(self)
         self.deadline = self.write_deadline = NEVER
-        self._buffer = b""
+        self._buffer = self._pending = b""
         self._position = 0
         self._reading = CLOSED
         self.closing = True
@@ -511,6 +512,7 @@ class ServerConnection(EndingConnection):
         Raises:
             ConnectionGone: The connection has ended.
         """
+        self.flush()
         transport = self.transport
         if transport is None:
             raise ConnectionGone("the connection is closed")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["WriteSide"]
 
 _INT = struct.Struct("i")
+# What responses to pipelined requests may gather to, in bytes.
+_PENDING_MAX = 16384
 
 
 class WriteSide(asyncio.Protocol):
@@ -45,6 +47,7 @@ class WriteSide(asyncio.Protocol):
 
     __slots__ = (
         "_high_water",
+        "_pending",
         "_unsent",
         "_waiters",
         "clock",
@@ -73,11 +76,37 @@ class WriteSide(asyncio.Protocol):
         self.write_deadline = NEVER
         self.file_left = 0
         self._high_water = params.high_water
+        self._pending = b""  # for the end of this turn of the loop
         self._unsent = 0
         self._waiters: list[asyncio.Future[None]] | None = None
 
+    def write_soon(self, data: bytes) -> None:
+        """Hand bytes to the transport when this turn of the loop is over, or before anything else is done with it.
+
+        The responses to pipelined requests go out as one so.
+        """
+        if self.clock.at_once:
+            self.write(data)
+        elif self._pending:
+            self._pending += data
+            if len(self._pending) > _PENDING_MAX:
+                self.flush()
+        else:
+            self._pending = data
+            self.clock.send_soon(self)
+
+    def flush(self) -> None:
+        """Hand over what :meth:`write_soon` has kept."""
+        data = self._pending
+        if data:
+            self._pending = b""
+            if self.transport is not None:
+                self.transport.write(data)
+
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport."""
+        if self._pending:
+            self.flush()
         if self.transport is not None:
             if self.write_paused:
                 self._unsent += len(data)
@@ -85,6 +114,8 @@ class WriteSide(asyncio.Protocol):
 
     def write_parts(self, parts: list[bytes]) -> None:
         """Hand bytes to the transport, without joining them here if it can take them so."""
+        if self._pending:
+            self.flush()
         transport = self.transport
         if self.write_paused:
             self._unsent += sum(map(len, parts))
@@ -121,6 +152,7 @@ class WriteSide(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             raise ConnectionGone("the peer closed the connection")
+        self.flush()
         if not transport.get_write_buffer_size():
             return
         transport.set_write_buffer_limits(high=0)

@@ -687,6 +687,7 @@ def test_abort_of_a_finished_exchange_leaves_the_next_one_alone() -> None:
         first.exchange.pause_reading()
         first.exchange.resume_reading()
         ok(link.told[1])
+        link.loop.settle()
         assert len(link.responses()) == 2
         assert not link.closed
 

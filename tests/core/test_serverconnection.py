@@ -420,6 +420,7 @@ def test_pauses_and_resumes_of_a_request_that_was_read_do_nothing() -> None:
         ok(link.told[0])
         link.loop.settle()
         ok(link.told[1])
+        link.loop.settle()
         assert len(link.responses()) == 2
 
 

@@ -212,7 +212,7 @@ class WSGIDelegate:
                 base = base | ssl_variables(tls)
         if not hasattr(self, "loop"):
             self.loop = connection.loop
-            self.post = Mailbox(connection.loop).post
+            self.post = Mailbox(connection.loop, connection.clock).post
         return Peer(base, context, self.outer_path)
 
 

@@ -6,9 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.log import app_log
+
+if TYPE_CHECKING:
+    from bridge.core.clock import Clock
 
 __all__ = ["Mailbox"]
 
@@ -18,12 +21,15 @@ class Mailbox:
 
     Args:
         loop: The event loop.
+        clock: Of the server whose exchanges the calls end. What they send goes out at once: the threads work
+            while the system takes it.
     """
 
-    __slots__ = ("_calls", "_loop", "_woken")
+    __slots__ = ("_calls", "_clock", "_loop", "_woken")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._loop = loop
+        self._clock = clock
         self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._woken = False
 
@@ -39,9 +45,12 @@ class Mailbox:
     def _deliver(self) -> None:
         self._woken = False  # first: what is posted from here on may come too late for this round
         calls = self._calls
+        clock = self._clock
+        clock.at_once = True
         for _ in range(len(calls)):
             function, argument = calls.popleft()
             try:
                 function(argument)
             except Exception:
                 app_log.exception("Uncaught exception in %r", function)
+        clock.at_once = False

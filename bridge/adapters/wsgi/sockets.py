@@ -74,6 +74,7 @@ def detach(connection: ServerConnection) -> socket.socket:
         ConnectionGone: The connection has ended.
         OSError: Too many files are open; the connection is gone then.
     """
+    connection.flush()
     transport = connection.transport
     if transport is None:
         raise ConnectionGone("the connection is closed")
