@@ -73,18 +73,20 @@ def test_a_response_is_sent_before_its_connection_is_closed(end: Callable[[Link]
         assert link.transport.is_closing() or link.transport.eof
 
 
-def test_what_is_streamed_behind_a_response_comes_behind_it() -> None:
+@pytest.mark.parametrize("pieces", [[b"a", b"b" * 40000], [b"b" * 40000], [b"b" * 40000, b"c"]])
+def test_what_is_streamed_behind_a_response_comes_behind_it(pieces: list[bytes]) -> None:
     def answer(told: Told) -> None:
         if len(told.owner.told) == 1:
             number(told)
             return
         told.exchange.respond(200, [])
-        told.exchange.send(b"a")
-        told.exchange.send(b"b" * 40000, True)
+        for piece in pieces:
+            told.exchange.send(piece)
+        told.exchange.send(b"", True)
 
     with linked(Recorder(on_finish=answer)) as link:
         link.send(GET + GET)
-        assert contents(link) == [b"1", b"a" + b"b" * 40000]
+        assert contents(link) == [b"1", b"".join(pieces)]
 
 
 def test_another_protocol_takes_the_transport_after_the_response() -> None:
