@@ -245,12 +245,12 @@ class ASGIDelegate:
 
     # ------------------------------------------------------------------ scopes
 
-    def _full_path(self, path: str, prefix: str = "") -> str:
+    def _full_path(self, path: str) -> str:
         """Return *path* with the part of the root path that a proxy has taken off."""
-        root = prefix + self.root_path
+        root = self.root_path
         if path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
             return path
-        return prefix + self._outer_path + path
+        return self._outer_path + path
 
     def _set_forwarded(self, scope: Scope, exchange: Exchange) -> None:
         """Set what is not the connection's: the id, and what a trusted proxy has reported.
@@ -267,7 +267,7 @@ class ASGIDelegate:
         if context.prefix:
             prefix = percent_decoded(context.prefix.encode("latin-1")).decode("utf-8", "replace")
             scope["root_path"] = prefix + self.root_path
-            scope["path"] = self._full_path(exchange.head.line.path_text, prefix)
+            scope["path"] = prefix + scope["path"]  # whoever sends the field has taken the prefix off
 
     def _shared(self, exchange: Exchange) -> tuple[dict[str, Any], dict[str, Any], int]:
         """Return what all scopes of one connection have in common, their extensions, and how many these are."""

@@ -7,6 +7,7 @@ text, so everything here works on bytes, and every pattern is used with ``fullma
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 
 __all__ = [
     "BAD_LINE_END",
@@ -92,7 +93,7 @@ def percent_decoded(octets: bytes) -> bytes:
     pieces = [first]
     for part in parts:
         try:
-            pieces.append(bytes.fromhex(part[:2].decode("ascii")) + part[2:] if len(part) > 1 else b"%" + part)
+            pieces.append(unhexlify(part[:2]) + part[2:] if len(part) > 1 else b"%" + part)
         except ValueError:
             pieces.append(b"%" + part)
     return b"".join(pieces)

@@ -228,6 +228,7 @@ def test_percent_decoding_is_the_librarys(octets: bytes) -> None:
         (b"%4g%g4%+1% 1%1 ", b"%4g%g4%+1% 1%1 "),
         (b"%2541", b"%41"),
         (b"%\xb2\xb3", b"%\xb2\xb3"),
+        (b"%  %\t\t% 4", b"%  %\t\t% 4"),
     ],
 )
 def test_percent_decoding(octets: bytes, decoded: bytes) -> None:
