@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.config import Config
+from bridge.errors import ConfigError
 from bridge.supervisor.sockets import Listener, bind_all
 
 __all__ = ["Plan"]
@@ -34,11 +35,18 @@ class Plan:
             BridgeError: The settings cannot be used; nothing has changed then.
         """
         from bridge.supervisor.checks import check
+        from bridge.supervisor.logs import configure
 
         config = self.config if read_config is None else read_config()
         check(config)
         count = self.count if config.workers == self.config.workers else config.workers or 1
-        return Plan(config, bind_all(config, keep=self.listeners), count, generation)
+        plan = Plan(config, bind_all(config, keep=self.listeners), count, generation)
+        try:
+            configure(config)  # of this process; the new workers take it over
+        except ConfigError:
+            plan.close_beside(self)
+            raise
+        return plan
 
     def close_beside(self, other: Plan) -> None:
         """Close the sockets that *other* does not have."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -158,6 +159,25 @@ def test_reload_takes_new_settings(tmp_path: Path) -> None:
         assert get(str(path))[0] == 200
         assert server.end() == 0
         assert not path.exists()
+
+
+def test_reload_takes_new_settings_of_the_logs(tmp_path: Path) -> None:
+    config = tmp_path / "bridge.toml"
+    config.write_text("workers = 1\nport = 0\n")
+    with Running("plain:asgi", "--config", str(config)) as server:
+        address = server.address()
+        unused = tmp_path / "unused.sock"
+        config.write_text(f'workers = 1\nlog_config = "missing.json"\nbind = ["127.0.0.1:0", "unix:{unused}"]\n')
+        server.signal("SIGHUP")
+        assert "missing.json" in server.messages.wait("Reload failed, the old workers go on")
+        assert get(address)[0] == 200
+        assert not unused.exists()
+        config.write_text('workers = 1\nport = 0\nlog_format = "json"\n')
+        server.signal("SIGHUP")
+        line = json.loads(server.messages.wait('"message": "Reloaded: 1 worker'))
+        assert (line["level"], line["logger"]) == ("info", "bridge.general")
+        assert get(address)[0] == 200
+        assert server.end() == 0
 
 
 def test_a_killed_worker_costs_its_own_requests_only() -> None:
