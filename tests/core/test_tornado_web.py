@@ -182,7 +182,9 @@ def normal(data: bytes) -> bytes:
         # Connection's options are in lower case or not (RFC 9110 section 7.6.1).
         fields = [(name, value.lower() if name == b"connection" else value) for name, value in fields]
         fields.sort(key=lambda field: field[0])  # a stable sort: the order of one name's lines counts
-        kept = [b"%b:%b" % field for field in fields if field[0] not in {b"date", b"server"}]
+        # What Expires says is counted from now, and the two servers are not asked in the same second.
+        timeless = [(name, b" then" if name == b"expires" else value) for name, value in fields]
+        kept = [b"%b:%b" % field for field in timeless if field[0] not in {b"date", b"server"}]
         return b"\r\n".join([status, *kept, b"", b""])
 
     return _HEAD.sub(head, data)
