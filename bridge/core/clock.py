@@ -133,7 +133,10 @@ class Clock:
     def _flush(self) -> None:
         unsent, self.unsent = self.unsent, []
         for item in unsent:
-            item.flush()
+            try:
+                item.flush()
+            except Exception:  # or the others' responses would be lost
+                app_log.exception("Uncaught exception while sending to %r", item)
 
     def watch(self, item: Watched) -> None:
         """Look after *item* until :meth:`forget`."""

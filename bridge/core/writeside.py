@@ -100,8 +100,12 @@ class WriteSide(asyncio.Protocol):
         data = self._pending
         if data:
             self._pending = b""
-            if self.transport is not None:
-                self.transport.write(data)
+            transport = self.transport
+            # One that failed in this turn says so in the next one; uvloop's raises until then.
+            if transport is not None and not transport.is_closing():
+                if self.write_paused:
+                    self._unsent += len(data)
+                transport.write(data)
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport."""

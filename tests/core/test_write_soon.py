@@ -111,6 +111,44 @@ def test_a_connection_that_is_lost_has_nothing_left_to_send() -> None:
         link.transport.lost = True
 
 
+def test_a_transport_that_has_failed_takes_nothing_and_costs_nobody_else_a_response(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(data: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    with linked(Recorder(on_finish=number)) as link:
+        sent: list[str] = []
+
+        class Failing:
+            def flush(self) -> None:
+                raise RuntimeError("the handler is closed")
+
+        class Other:
+            def flush(self) -> None:
+                sent.append("other")
+
+        link.connection.data_received(GET)
+        link.clock.send_soon(Failing())
+        link.clock.send_soon(Other())
+        link.transport.is_closing = lambda: True  # type: ignore[method-assign]
+        link.transport.write = refuse  # type: ignore[method-assign]
+        link.loop.settle()
+        assert sent == ["other"]
+        assert [record.getMessage()[:34] for record in caplog.records] == ["Uncaught exception while sending t"]
+        del link.transport.is_closing, link.transport.write
+
+
+def test_what_is_sent_while_the_peer_reads_slowly_is_no_sign_that_it_does_not_read() -> None:
+    with linked(Recorder(on_finish=number)) as link:
+        link.connection.data_received(GET)
+        link.connection.pause_writing()
+        before = link.connection._unsent
+        link.connection.flush()
+        assert link.connection._unsent == before + len(link.received) > before
+        link.connection.resume_writing()
+
+
 def test_whoever_ends_many_exchanges_has_their_responses_sent_at_once() -> None:
     with linked(Recorder(on_finish=number)) as link:
         link.clock.at_once = True

@@ -47,10 +47,12 @@ class Mailbox:
         calls = self._calls
         clock = self._clock
         clock.at_once = True
-        for _ in range(len(calls)):
-            function, argument = calls.popleft()
-            try:
-                function(argument)
-            except Exception:
-                app_log.exception("Uncaught exception in %r", function)
-        clock.at_once = False
+        try:
+            for _ in range(len(calls)):
+                function, argument = calls.popleft()
+                try:
+                    function(argument)
+                except Exception:
+                    app_log.exception("Uncaught exception in %r", function)
+        finally:
+            clock.at_once = False
