@@ -121,10 +121,15 @@ class Mount:
         if data is None:
             data = self._data[connection] = {}
         connection.delegate_data = data.get(index)
+        memos = connection.memo or {}
+        connection.memo = memos.get(index)
         try:
             return place.delegate.start_exchange(exchange)
         finally:
             data[index] = connection.delegate_data
+            if connection.memo is not None:
+                memos[index] = connection.memo
+            connection.memo = memos or None
 
     def on_close(self, connection: ServerConnection) -> None:
         """Tell those that had exchanges on the connection."""

@@ -31,12 +31,19 @@ def http_date(seconds: float) -> bytes:
 
 
 class Watched(Protocol):
-    """What has deadlines: two loop times in seconds, and a method for when the earlier one has passed."""
+    """What has deadlines: two loop times in seconds."""
 
     deadline: float
     write_deadline: float
 
-    def deadline_passed(self, now: float) -> None: ...
+    def deadline_passed(self, now: float) -> None:
+        """The earlier one has passed."""
+
+    def rest(self) -> None:
+        """The deadline is what ``Clock.idle_deadline`` was between one and two intervals ago, or by chance the same.
+
+        What is idle for that long does not need what it keeps to be fast.
+        """
 
 
 class Sender(Protocol):
@@ -64,6 +71,7 @@ class Clock:
     """
 
     __slots__ = (
+        "_idle_before",
         "_interval",
         "_keep_alive",
         "_loop",
@@ -90,7 +98,7 @@ class Clock:
     ) -> None:
         self._loop = loop
         self._keep_alive = keep_alive
-        self.idle_deadline = NEVER
+        self.idle_deadline = self._idle_before = NEVER
         self._interval = 0.5
         self._timer: asyncio.TimerHandle | None = None
         self._second = -1 if date else -2
@@ -162,7 +170,10 @@ class Clock:
             for item in self.watched:
                 item.deadline += lost
                 item.write_deadline += lost
+            self.idle_deadline += lost  # to the bit what became of the deadlines that were set to it
+            self._idle_before += lost
         self.now = now
+        resting, self._idle_before = self._idle_before, self.idle_deadline
         self.idle_deadline = self.after(self._keep_alive)
         if self._second != -2:
             second = int(time.time())
@@ -171,9 +182,12 @@ class Clock:
                 self.date_line = b"date: %b\r\n" % http_date(second)
                 self.common_lines = self.date_line + self.server_line
         for item in tuple(self.watched):
-            if item.deadline < now or item.write_deadline < now:
+            deadline = item.deadline
+            if deadline < now or item.write_deadline < now:
                 try:
                     item.deadline_passed(now)
                 except Exception:  # or nobody's deadlines would be kept any more
                     app_log.exception("Uncaught exception while ending %r", item)
+            elif deadline == resting:
+                item.rest()
         self._timer = self._loop.call_later(self._interval, self._tick) if self.watched else None

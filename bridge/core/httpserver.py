@@ -128,6 +128,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
         self._connections: set[ServerConnection] = set()
+        self._on_end = self._ended  # one for all connections
+        self._local: Any = None  # the last connection's local address, which most have in common
         self._taken = 0  # connections that another protocol has taken over
         self._all_closed: asyncio.Event | None = None
         self._draining = False
@@ -195,8 +197,12 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             local = sock.getsockname()
         except OSError:
             local = None
+        if local == self._local:
+            local = self._local
+        else:
+            self._local = local
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
-        connection = self._connection_type.accepted(self._delegate, self.params, context, clock, loop, self._ended)
+        connection = self._connection_type.accepted(self._delegate, self.params, context, clock, loop, self._on_end)
         if self._draining:
             connection.closing = True
         self._connections.add(connection)

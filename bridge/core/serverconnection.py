@@ -45,6 +45,8 @@ class ServerConnection(EndingConnection):
     Attributes:
         delegate: Starts the exchanges.
         delegate_data: Whatever the delegate wants to keep for this connection.
+        memo: What the delegate has prepared for the next request and can make again: it is forgotten while the
+            connection is idle. For one request alone nothing should be kept, many connections have no second one.
 
     Its ``on_end`` is called once, when HTTP has ended, and told whether another protocol goes on. It returns what is to
     be called when that one's transport is gone.
@@ -61,6 +63,7 @@ class ServerConnection(EndingConnection):
         "_scanned",
         "delegate",
         "delegate_data",
+        "memo",
     )
 
     exchange_type: type[Exchange] = Exchange
@@ -77,6 +80,7 @@ class ServerConnection(EndingConnection):
         super().__init__(params, context, clock, loop)
         self.delegate = delegate
         self.delegate_data: Any = None
+        self.memo: Any = None
         self._on_end = on_end
         self._scanned = 0
         self._head: RequestHead | None = None  # the last one, for the next to be compared with
@@ -161,6 +165,11 @@ class ServerConnection(EndingConnection):
         super().resume_writing()
         if self._reading is HEAD and self._buffer:
             self._advance_soon()
+
+    def rest(self) -> None:
+        """Forget, between two requests, what is only kept to be faster with the next one."""
+        if self._reading is HEAD and not self._buffer:
+            self._head = self.memo = None
 
     # ------------------------------------------------------------------ reading
 
@@ -254,7 +263,8 @@ class ServerConnection(EndingConnection):
         if head is None:
             self._await_head(len(buffer) - start)
             return None
-        self._head = head
+        if self.requests:  # a connection that has one request only keeps nothing of it while it is idle
+            self._head = head
         start += head.size
         if start == len(buffer):
             self._buffer = b""

@@ -458,6 +458,9 @@ class WebSocketConnection(WriteSide):
             self.deadline = self.clock.after(_CLOSE_TIME)
             self.transport.close()
 
+    def rest(self) -> None:
+        """Keep everything: messages may come at any time."""
+
     def deadline_passed(self, now: float) -> None:
         """Ping a silent peer, or give it up."""
         transport = self.transport

@@ -878,3 +878,27 @@ async def test_what_a_proxy_has_reported() -> None:
         # proxy's for one path is not passed by way of another.
         {**common, "path": "/shöp/r/shöp/r/x", "raw_path": b"/sh%C3%B6p/r/x"},
     ]
+
+
+async def test_what_scopes_have_in_common_is_kept_from_the_second_request_on() -> None:
+    scopes = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async with served(app) as server, connect(server.port) as client:
+        memos = []
+        for number in range(6):
+            client.get("/")
+            await client.response()
+            (connection,) = server.http.connections
+            memos.append(connection.memo)
+            if number == 3:
+                connection.rest()
+                assert connection.memo is None
+        assert memos[0] is None
+        assert memos[1] is memos[2] is memos[3] is not None
+        assert memos[4] is memos[5] is not memos[3]
+    assert all(scope == scopes[0] for scope in scopes)

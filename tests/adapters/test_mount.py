@@ -151,9 +151,12 @@ async def test_delegates_are_told_of_the_end_of_connections() -> None:
     closed: list[str] = []
 
     class Told(ASGIDelegate):
+        def start_exchange(self, exchange: Any) -> Any:
+            exchange.server_connection.delegate_data = self.root_path
+            return super().start_exchange(exchange)
+
         def on_close(self, connection: Any) -> None:
-            assert connection.delegate_data is not None
-            closed.append(self.root_path)
+            closed.append(connection.delegate_data)
 
     mount = Mount()
     for path in ("/a", "/b", "/c"):

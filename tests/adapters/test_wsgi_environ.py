@@ -300,3 +300,30 @@ async def test_entries_that_lead_back_to_the_server() -> None:
     assert callable(seen["wsgi.early_hints"])
     assert seen["bridge.client_disconnected"]() is False
     assert seen["waitress.client_disconnected"] == seen["bridge.client_disconnected"]
+
+
+async def test_what_environs_have_in_common_is_kept_from_the_second_request_on() -> None:
+    environs = []
+
+    def app(environ, start_response):
+        environs.append({key: value for key, value in environ.items() if isinstance(value, str | tuple | bool)})
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"x"]
+
+    async with serving(app) as server:
+        reader, writer = await server.connect()
+        memos = []
+        for number in range(6):
+            writer.write(b"GET /a?b HTTP/1.1\r\nHost: a\r\nX-Y: z\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200 ")
+            (connection,) = server.server.connections
+            memos.append(connection.memo)
+            if number == 3:
+                connection.rest()
+                assert connection.memo is None
+        writer.close()
+    assert memos[0] is None
+    assert memos[1] is memos[2] is memos[3] is not None
+    assert memos[4] is memos[5] is not memos[3]
+    assert environs[0]["REMOTE_PORT"] != ""
+    assert environs == [environs[0]] * 6

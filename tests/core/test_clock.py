@@ -29,6 +29,7 @@ class Item:
         self.clock = clock
         self.deadline = self.write_deadline = NEVER
         self.passed: list[float] = []
+        self.rested: list[float] = []
         self.fails = False
         clock.watch(self)
 
@@ -37,6 +38,9 @@ class Item:
         self.deadline = self.write_deadline = NEVER
         if self.fails:
             raise ValueError("x")
+
+    def rest(self) -> None:
+        self.rested.append(self.clock.now)
 
 
 # ---------------------------------------------------------------------- dates
@@ -274,4 +278,50 @@ def test_a_pause_without_anything_to_watch_is_no_block(loop: ManualLoop) -> None
     item.deadline = clock.after(1)
     loop.advance(2)
     assert len(item.passed) == 1
+    clock.forget(item)
+
+
+# ---------------------------------------------------------------------- what is idle
+
+
+def test_what_is_idle_for_an_interval_may_rest(loop: ManualLoop) -> None:
+    clock = Clock(loop, keep_alive=5.0)
+    idle, busy = Item(clock), Item(clock)
+    for offset in (0.0, 0.2, 0.4):
+        loop.advance(offset, 0.1)
+        idle.rested.clear()
+        begin = loop.time()
+        idle.deadline = clock.idle_deadline
+        busy.deadline = clock.after(7.0)
+        loop.advance(4.5, 0.1)
+        (rested,) = idle.rested
+        assert 0.5 <= rested - begin <= 1.1
+    assert busy.rested == idle.passed == []
+    clock.forget(idle)
+    clock.forget(busy)
+
+
+def test_what_is_idle_rests_also_when_the_loop_was_blocked(loop: ManualLoop) -> None:
+    for before in (0.1, 0.6):  # one time that is shifted once, one that is shifted in the turn in which it counts
+        clock = Clock(loop, keep_alive=5.0)
+        item = Item(clock)
+        loop.advance(0.7, 0.1)
+        item.rested.clear()
+        item.deadline = clock.idle_deadline
+        loop.advance(before, 0.1)
+        loop.jump(1234.5678)
+        loop.settle()
+        loop.advance(1.1, 0.1)
+        assert len(item.rested) == 1
+        assert item.passed == []
+        clock.forget(item)
+
+
+def test_what_may_be_idle_for_ever_rests(loop: ManualLoop) -> None:
+    clock = Clock(loop, keep_alive=None)
+    item = Item(clock)
+    item.deadline = clock.idle_deadline
+    loop.advance(1.1, 0.1)
+    assert item.rested
+    assert item.passed == []
     clock.forget(item)

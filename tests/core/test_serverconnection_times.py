@@ -129,6 +129,51 @@ def test_idle_time_begins_anew_after_every_response() -> None:
         assert not link.closed
 
 
+def test_an_idle_connection_forgets_what_it_can_make_again() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        connection = link.connection
+        link.send(GET)
+        assert connection._head is None  # many have no second request
+        heads = []
+        for _ in range(3):
+            for _ in range(3):
+                connection.memo = connection.memo or object()
+                link.send(GET)
+                heads.append(link.told[-1].exchange.head)
+            first, second, third = heads[-3:]
+            assert first is second is third is connection._head
+            assert connection.memo is not None
+            link.loop.advance(LATE, 0.1)
+            assert connection._head is None
+            assert connection.memo is None
+            assert not link.transport.eof
+        assert len({id(head) for head in heads}) == 3
+        link.send(GET[:10])  # after which it is not idle ...
+        link.loop.advance(LATE, 0.1)
+        link.send(GET[10:])
+        assert len(link.responses()) == 11
+
+
+def test_a_connection_in_use_forgets_nothing() -> None:
+    # Without a limit of idle time its deadline is the same in use and out of it.
+    for seconds in (5.0, None):
+        with linked(Recorder(), keep_alive_timeout=seconds) as link:
+            link.send(GET)
+            ok(link.told[-1])
+            link.loop.settle()
+            link.send(GET)
+            link.connection.memo = memo = object()
+            link.loop.advance(3 * LATE, 0.1)
+            assert link.connection.memo is memo
+            assert link.connection._head is link.told[-1].exchange.head
+            ok(link.told[-1])
+            link.loop.settle()
+            link.send(GET[:-2])
+            link.loop.advance(3 * LATE, 0.1)
+            assert link.connection.memo is memo
+            assert link.connection._head is not None
+
+
 def test_the_application_may_take_its_time() -> None:
     for wire in (GET, FIXED + b"hello"):
         with linked(Recorder()) as link:

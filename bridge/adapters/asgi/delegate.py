@@ -103,11 +103,13 @@ class ASGIDelegate:
     def start_exchange(self, exchange: Exchange) -> HTTPExchange | WebSocketExchange:
         """Start the application's task for a request."""
         connection = exchange.server_connection
-        shared = connection.delegate_data
+        shared = connection.memo
         if shared is None or len(shared[1]) != shared[2]:
             # Copying the extensions for each request would cost 2 % of a plain one; an application that puts
             # something there, or takes something away, is noticed, and the next request has its own.
-            shared = connection.delegate_data = self._shared(exchange)
+            shared = self._shared(exchange)
+            if connection.requests > 1:
+                connection.memo = shared
         template = shared[0]
         head = exchange.head
         line = head.line

@@ -329,6 +329,9 @@ class TimedHTTPExchange(HTTPExchange):
         finally:
             clock.forget(self)
 
+    def rest(self) -> None:
+        """Keep everything: the application is at work."""
+
     def deadline_passed(self, now: float) -> None:
         """Answer 504 if nothing was sent, else reset the connection; cancel the application in either case."""
         exchange = self._exchange

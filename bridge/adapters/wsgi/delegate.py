@@ -93,9 +93,11 @@ class WSGIDelegate:
     def start_exchange(self, exchange: Exchange) -> WSGIExchange:
         """Take a request; a thread answers it when its content is complete."""
         connection = exchange.server_connection
-        peer = connection.delegate_data
+        peer = connection.memo
         if peer is None:
-            peer = connection.delegate_data = self._meet(connection)
+            peer = self._meet(connection)
+            if connection.requests > 1:
+                connection.memo = peer
         request = WSGIExchange(self, exchange, peer)
         length = exchange.head.content_length
         if length != 0:
