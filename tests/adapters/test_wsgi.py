@@ -181,6 +181,25 @@ async def test_head(result) -> None:
     assert answer.body == again.body == b""
 
 
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")]
+)
+@pytest.mark.parametrize("result", [[b"hello"], [b"he", b"llo"], [], lambda: iter([b"hel", b"lo"])])
+async def test_content_that_is_dropped_behind_a_head_that_was_sent_ends_the_response(result, method, status) -> None:
+    def app(environ, start_response):
+        write = start_response(status, PLAIN)
+        write(b"")
+        write(b"more")
+        return result() if callable(result) else result
+
+    request = f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+    async with serving(app) as served:
+        answers = await served.ask((request + last).encode())
+    assert answers.count(b"HTTP/1.1 " + status.encode()) == 2
+    assert answers.endswith(b"\r\n\r\n")
+
+
 async def test_early_hints() -> None:
     def app(environ, start_response):
         environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])

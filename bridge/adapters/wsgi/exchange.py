@@ -435,8 +435,7 @@ class WSGIExchange:
         if self.gone:
             raise ConnectionGone("the client left")
         if self._bodiless:
-            if not self._complete:
-                self._respond_at_once(b"")
+            self._finish()
             return
         excess = 0
         if self._remaining != NO_LENGTH:
