@@ -263,8 +263,10 @@ class ServerConnection(EndingConnection):
         if head is None:
             self._await_head(len(buffer) - start)
             return None
-        if self.requests:  # a connection that has one request only keeps nothing of it while it is idle
+        if self.requests:
             self._head = head
+        else:  # many connections have no second request: nothing is kept for one
+            head.wire = head.lines = None
         start += head.size
         if start == len(buffer):
             self._buffer = b""

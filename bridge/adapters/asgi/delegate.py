@@ -86,6 +86,8 @@ class ASGIDelegate:
         self.debug = debug
         self.context = contextvars.copy_context()
         self.tasks: dict[Task[None], HTTPExchange | WebSocketExchange] = {}
+        self._forget = self.tasks.pop
+        self._own_context = contextvars.Context()
         self.websockets: set[WebSocketConnection] = set()
         self.stopping = asyncio.Event()
         self.closing_code: int | None = None
@@ -143,7 +145,7 @@ class ASGIDelegate:
             task = connection.loop.create_task(coroutine, context=self.context.copy())
         cycle.task = task
         self.tasks[task] = cycle
-        task.add_done_callback(self.tasks.pop)
+        task.add_done_callback(self._forget, context=self._own_context)  # else each has a copy of the current one
         return cycle
 
     def add_websocket(self, connection: WebSocketConnection) -> None:
@@ -291,10 +293,11 @@ class ASGIDelegate:
             "extensions": extensions,
         }
         if context.has_remote:
-            scope["client"] = (context.remote_ip, context.remote_port)
+            client = (context.remote_ip, context.remote_port)
+            scope["client"] = context.address if context.address == client else client  # one tuple, not two
         local = context.local_address
         if isinstance(local, tuple):
-            scope["server"] = (local[0], local[1])
+            scope["server"] = local[:2]  # for IPv4 that is the very same, which all connections share
         elif local:
             scope["server"] = (local if isinstance(local, str) else local.decode("utf-8", "replace"), None)
         transport = exchange.server_connection.transport

@@ -212,7 +212,7 @@ class HTTPExchange:
                 else:
                     exchange.send(body, not message.get("more_body", False))
                 if exchange.server_connection.write_paused:
-                    await exchange.drained()
+                    await exchange.server_connection.writable()  # drained() would be one more coroutine for its while
                 if self._waiter is not None and exchange.finished:
                     self._wake()
             elif kind == "http.response.start":
