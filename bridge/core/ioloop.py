@@ -120,8 +120,13 @@ class IOLoop:
         self.asyncio_loop.run_forever()
 
     def stop(self) -> None:
-        """Let :meth:`start` return after this turn of the loop; before the start, after its first turn."""
-        self.asyncio_loop.stop()
+        """Let :meth:`start` return after the next turn of the loop; before the start, after its first turn.
+
+        What this turn puts off is still done, such as sending the response that was just finished.
+        """
+        loop = self.asyncio_loop
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(loop.stop)  # threadsafe: some programs stop the loop from another thread
 
     def close(self, all_fds: bool = False) -> None:
         """Close the loop, which must not be running.

@@ -179,6 +179,26 @@ def test_a_fresh_program_gets_a_loop_of_ours_without_a_warning(filters: str) -> 
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, new_event_loop], ids=["asyncio", "default"])
+def test_what_is_put_off_by_the_turn_that_stops_the_loop_is_done(factory: Any) -> None:
+    loop = IOLoop(factory())
+    done: list[int] = []
+
+    def last() -> None:
+        loop.asyncio_loop.call_soon(done.append, 1)  # as a response is that is sent when the turn is over
+        loop.stop()
+
+    loop.asyncio_loop.call_soon(last)
+    loop.start()
+    assert done == [1]
+
+
+def test_a_closed_loop_can_be_stopped() -> None:
+    loop = IOLoop()
+    loop.close()
+    loop.stop()
+
+
 def test_start_and_stop() -> None:
     loop = IOLoop.current()
     seen: list[str] = []
