@@ -179,7 +179,7 @@ class Exchange:
         key = (status, reason, *fields)
         try:
             head = _known_heads.get(key)
-        except TypeError:  # a field is a list
+        except (TypeError, ValueError):  # a field is a list, or has a view of something that may change
             head = None
         if head is None:
             if status < 200 and status != 101:

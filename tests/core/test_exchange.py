@@ -844,3 +844,16 @@ def test_a_cancelled_task_that_waits_leaves_nothing_behind() -> None:
             task.result()
         link.read()
         assert link.connection.write_paused is False
+
+
+@pytest.mark.parametrize("kind", [bytearray, lambda octets: memoryview(bytearray(octets))], ids=["bytearray", "view"])
+def test_fields_of_what_may_change_are_read_each_time(kind: Any) -> None:
+    values = [b"one", b"two", b"two", b"three"]
+
+    def answer(told: Told) -> None:
+        told.exchange.respond(200, [(b"x-value", kind(values[len(told.owner.told) - 1]))])
+        told.exchange.send(b"", True)
+
+    with linked(Recorder(on_finish=answer)) as link:
+        link.send(GET * 4)
+        assert [response[b"x-value"] for response in link.responses()] == values

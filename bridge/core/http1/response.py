@@ -191,8 +191,8 @@ class KnownHeads(dict[object, ResponseHead]):
                 if len(self._once) >= _ONCE_MAX:
                     self._once.clear()
                 self._once[key] = None
-        except TypeError:
-            pass  # a field is a list, or not hashable for a worse reason
+        except (TypeError, ValueError):
+            pass  # a field is a list, or has a view of something that may change, or is worse
         return head
 
 
@@ -218,7 +218,7 @@ def check_fields(fields: Fields | TextFields, text: bool = False) -> tuple[list[
     for field in fields:
         try:
             entry = known.get(field)
-        except TypeError:  # a list, or not hashable for a worse reason
+        except (TypeError, ValueError):  # a list, or a view of something that may change, or worse
             entry = None
         if entry is None:
             entry = _encode_text(field) if text else _encode_field(field)  # type: ignore[arg-type]  # text tells
@@ -313,7 +313,7 @@ def _encode_text(field: tuple[str, str]) -> Entry:
     if _worth_keeping(entry, name):
         if len(_text_lines) >= _LINES_MAX:
             _text_lines.clear()
-        _text_lines[field] = entry
+        _text_lines[first, second] = entry  # the field may be a list
     return entry
 
 

@@ -163,7 +163,7 @@ def test_what_is_no_pair_of_bytes(field: object) -> None:
 
 
 def test_pairs_may_be_any_sequence_of_any_bytes() -> None:
-    for kind in (bytes, bytearray, memoryview, lambda text: array("B", text)):
+    for kind in (bytes, bytearray, memoryview, lambda text: memoryview(bytearray(text)), lambda text: array("B", text)):
         for pair in ((kind(b"X-Kind"), kind(b"y")), [kind(b"X-Kind"), kind(b"y")]):
             for _ in range(2):
                 assert check_fields([pair])[0] == [b"X-Kind: y\r\n"]  # type: ignore[list-item]
@@ -178,6 +178,12 @@ def test_a_changed_bytearray_is_encoded_anew() -> None:
     assert check_fields([(b"x-array", value)])[0] == [b"x-array: first\r\n"]
     value[:] = b"other"
     assert check_fields([(b"x-array", value)])[0] == [b"x-array: other\r\n"]
+    view = (b"x-view", memoryview(value))
+    known = KnownHeads()
+    for content in (b"first", b"first", b"other"):
+        value[:] = content
+        assert known.add(200, b"", view).block == b"x-view: %b\r\n" % content
+    assert not known
 
 
 # ---------------------------------------------------------------------- what fields say to the connection
@@ -273,6 +279,8 @@ def test_fields_of_text() -> None:
         assert length == 5
         assert special is not None
         assert special.close
+        listed: Any = [[*field] for field in fields]
+        assert check_fields(listed, text=True)[:2] == (lines, length)
     assert not any("s3cret" in field for field in module._text_lines)  # type: ignore[operator]
 
 
