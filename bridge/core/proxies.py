@@ -43,6 +43,7 @@ ALL_FIELDS = frozenset(
     }
 )
 
+_PORT = re.compile(r"[0-9]{1,5}")  # int() raises an error for very many digits
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{1,5}))?")
 # Unreserved characters, sub-delims, ":" and "@", percent-encoded ones; each segment has at least one (no "//").
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?")
@@ -243,7 +244,7 @@ def _read(policy: ProxyPolicy, found: dict[bytes, str]) -> Report:
     scheme = _at(found.get(b"x-forwarded-proto") or found.get(b"x-scheme", ""), index).lower()
     report.scheme = {"http": "http", "https": "https", "ws": "http", "wss": "https"}.get(scheme, "")
     port = _at(found.get(b"x-forwarded-port", ""), index)
-    if port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+    if _PORT.fullmatch(port) and 0 < int(port) < 65536:
         report.proxy_port = int(port)
     _set_host(report, _at(found.get(b"x-forwarded-host", ""), index))
     prefix = _at(found.get(b"x-forwarded-prefix", ""), index)
@@ -264,7 +265,7 @@ def _read_forwarded(policy: ProxyPolicy, text: str, report: Report) -> None:
     report.address = _address(_bare_address(node))
     if report.address:
         _, colon, port = node.rpartition(":")
-        if colon and port.isascii() and port.isdecimal() and (node.startswith("[") or node.count(":") == 1):
+        if colon and _PORT.fullmatch(port) and (node.startswith("[") or node.count(":") == 1):
             report.port = int(port) if int(port) < 65536 else 0
     scheme = element.get("proto", "").lower()
     report.scheme = scheme if scheme in {"http", "https"} else ""

@@ -180,6 +180,8 @@ HOSTS = [
     (["X-Forwarded-Host: [2001:db8::1]:81"], b"[2001:db8::1]:81", ("2001:db8::1", 81)),
     (["X-Forwarded-Port: 8443"], b"inner", ("127.0.0.1", 8443)),
     (["X-Forwarded-Port: 99999"], b"inner", ("127.0.0.1", 8000)),
+    (["X-Forwarded-Port: " + "9" * 5000], b"inner", ("127.0.0.1", 8000)),
+    (["Forwarded: for=\"192.0.2.7:" + "9" * 5000 + "\""], b"inner", ("127.0.0.1", 8000)),
     (["X-Forwarded-Host: a.example/../"], b"inner", ("127.0.0.1", 8000)),
     (["X-Forwarded-Host: a.example:0"], b"inner", ("127.0.0.1", 8000)),
     (["X-Forwarded-Host: a.example@b"], b"inner", ("127.0.0.1", 8000)),
