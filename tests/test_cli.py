@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import types
@@ -54,9 +55,22 @@ def test_run_starts_the_server_and_returns_its_status(server: FakeServer) -> Non
 
 
 def test_arguments_are_the_processes_by_default(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))  # these are not the command's objects
     monkeypatch.setattr(sys, "argv", ["bridge", "run", "shop:app"])
     assert cli.main() == 0
     assert server.started[0].target == "shop:app"
+    monkeypatch.setattr(sys, "argv", ["bridge", "run", "shop:app", "--port", "x"])
+    assert cli.main() == cli.USAGE_ERROR
+    assert frozen == [False, False]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert cli.main() == cli.USAGE_ERROR
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert len(frozen) == 2
 
 
 def test_the_target_may_come_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +231,26 @@ def test_a_plain_start_of_a_wsgi_application_imports_no_more_either(tmp_path: Pa
         assert server.end() == 0
     assert "bridge.adapters.wsgi.delegate" in modules
     assert (NOT_NEEDED | {"bridge.adapters.asgi", "bridge.core.websocketconnection"}) & modules == set()
+
+
+@pytest.mark.slow
+def test_what_the_start_imports_is_no_garbage(tmp_path: Path) -> None:
+    (tmp_path / "collector.py").write_text(
+        "import gc\n"
+        "here = f'{gc.isenabled()} {gc.get_freeze_count() > 10000}'\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [f'{here} {gc.isenabled()}'.encode()]\n"
+    )
+    with Running("collector:app", cwd=tmp_path) as server:
+        assert get(server.address())[2] == b"True True True"
+        assert server.end() == 0
+
+
+def test_in_a_process_of_others_the_collector_is_left_alone(server: FakeServer) -> None:
+    frozen = gc.get_freeze_count()
+    assert cli.main(["run", "app:app"]) == 0
+    assert (gc.get_freeze_count(), gc.isenabled()) == (frozen, True)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from bridge.supervisor.checks import check
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
 from bridge.supervisor.loops import Interrupted, Signals, process_runner
+from bridge.supervisor.server import FAST, Server, announce, run_prepared, serving_line
 from bridge.supervisor.sockets import BindError
 
 __all__ = ["run"]
@@ -91,7 +92,6 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
 
 def _run_alone(config: Config, app: Any) -> int:
     from bridge.supervisor.pidfile import PidFile
-    from bridge.supervisor.server import run_prepared
 
     pid_file = PidFile(config.pid) if config.pid is not None else None
 
@@ -121,7 +121,6 @@ class _Alone:
 
     def __init__(self, config: Config, app: Any, signals: Signals) -> None:
         from bridge.supervisor.logs import error_descriptor
-        from bridge.supervisor.server import Server
         from bridge.supervisor.systemd import Notifier
 
         self._config = config
@@ -133,8 +132,6 @@ class _Alone:
 
     async def run(self) -> None:
         """Serve until a signal."""
-        from bridge.supervisor.server import announce, serving_line
-
         loop = asyncio.get_running_loop()
         server = self.server
         task = asyncio.current_task()
@@ -175,8 +172,6 @@ class _Alone:
 
     def _signalled(self, number: int) -> None:
         """Stop gracefully at the first signal, at once at the second."""
-        from bridge.supervisor.server import FAST
-
         server = self.server
         name = signal.Signals(number).name
         if name in _NEED_MASTER:
