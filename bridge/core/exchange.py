@@ -203,6 +203,19 @@ class Exchange:
         self.response = head
         self.status = head.status
 
+    def respond_whole(self, head: ResponseHead, data: bytes) -> None:
+        """Send the whole response: as :meth:`respond_with` and then :meth:`send`.
+
+        Raises:
+            LocalProtocolError: As either.
+            ConnectionGone: The peer left.
+        """
+        if self.writing is not HEAD or head.status < 200:
+            self.respond_with(head)
+        self.response = head
+        self.status = head.status
+        self._send_first(head, data, True)
+
     def send(self, data: bytes = b"", last: bool = False) -> None:
         """Send content, behind the head if this is the first; end the response with the last.
 
@@ -331,10 +344,14 @@ class Exchange:
         ):
             # Most responses are of this kind, and all of it goes out at once.
             ending = b"content-length: %d\r\n\r\n" % size if length < 0 else b"\r\n"
-            wire = b"".join((response.line, connection.clock.common_lines, response.block, ending, data))
+            clock = connection.clock
+            wire = b"".join((response.line, clock.common_lines, response.block, ending, data))
             self._length = self.content_sent = size
             self.writing = DONE if last else CONTENT
-            connection.write_soon(wire)
+            if clock.at_once:
+                connection.write(wire)
+            else:
+                connection.write_soon(wire)
             if last:
                 connection.response_done(self)
             return

@@ -85,9 +85,7 @@ class WriteSide(asyncio.Protocol):
 
         The responses to pipelined requests go out as one so.
         """
-        if self.clock.at_once:
-            self.write(data)
-        elif self._pending:
+        if self._pending:
             self._pending += data
             if len(self._pending) > _PENDING_MAX:
                 self.flush()

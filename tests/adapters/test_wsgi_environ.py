@@ -8,11 +8,13 @@ import ssl
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 from support.wsgi import serving
 
 from bridge.adapters.wsgi import environ as module
-from bridge.adapters.wsgi.environ import Peer, build, environ_key, field_variables, ssl_variables, template
+from bridge.adapters.wsgi.environ import Peer, environ_key, set_fields, ssl_variables, template
 from bridge.core.context import ConnectionContext
 from bridge.core.http1.head import Limits, parse_head
 
@@ -24,13 +26,12 @@ def make(wire: bytes, address: tuple[Any, ...] = TCP, forwarded: Any = None, roo
     base = template(context, root_path=root_path, multithread=True, multiprocess=False, extra={})
     head = parse_head(wire, 0, Limits())
     assert head is not None
-    exchange: Any = SimpleNamespace(
-        head=head, context=forwarded or context, server_connection=SimpleNamespace(context=context)
-    )
+    exchange: Any = SimpleNamespace(head=head, context=forwarded or context)
     peer = Peer(base, context)
-    result = build(peer, exchange)
-    assert result == build(peer, exchange)  # a second request with the same head
-    assert result is not build(peer, exchange)
+    result = peer.environ(exchange)
+    assert result == peer.environ(exchange)  # a second request with the same head
+    assert result is not peer.environ(exchange)
+    assert result.pop("bridge.client_disconnected") is result.pop("waitress.client_disconnected") is peer.client
     return result
 
 
@@ -127,16 +128,18 @@ def test_http_1_0() -> None:
 
 
 def test_fields_of_one_name_are_joined() -> None:
-    variables = field_variables(
-        [(b"x", b"1"), (b"cookie", b"a=1"), (b"x", b"2"), (b"cookie", b"b=2"), (b"accept", b"\xe4")]
-    )
+    variables: dict[str, Any] = {}
+    fields = [(b"x", b"1"), (b"cookie", b"a=1"), (b"x", b"2"), (b"cookie", b"b=2"), (b"accept", b"\xe4")]
+    assert set_fields(variables, fields)
     assert variables == {"HTTP_X": "1, 2", "HTTP_COOKIE": "a=1; b=2", "HTTP_ACCEPT": "\xe4"}
 
 
 @pytest.mark.parametrize("name", [b"x_forwarded_for", b"_", b"content_length", b"a-b_c", b"proxy"])
 def test_fields_that_could_be_mistaken_for_others_are_left_out(name: bytes) -> None:
     assert environ_key(name) == ""
-    assert field_variables([(name, b"evil")]) == {}
+    variables: dict[str, Any] = {}
+    assert not set_fields(variables, [(name, b"evil"), (b"a", b"1")])
+    assert variables == {"HTTP_A": "1"}
 
 
 @pytest.mark.parametrize(
@@ -166,9 +169,8 @@ def test_another_head_on_the_same_connection_leaves_nothing_behind() -> None:
     peer = Peer(template(context, root_path="", multithread=True, multiprocess=False, extra={}), context)
 
     def ask(wire: bytes) -> dict[str, Any]:
-        head = parse_head(wire, 0, Limits())
-        exchange: Any = SimpleNamespace(head=head, context=context, server_connection=SimpleNamespace(context=context))
-        return build(peer, exchange)
+        exchange: Any = SimpleNamespace(head=parse_head(wire, 0, Limits()), context=context)
+        return peer.environ(exchange)
 
     first = ask(b"POST /a?b HTTP/1.1\r\nHost: x\r\nCookie: secret\r\nContent-Length: 1\r\n\r\n")
     assert (first["HTTP_COOKIE"], first["QUERY_STRING"]) == ("secret", "b")
@@ -180,6 +182,40 @@ def test_another_head_on_the_same_connection_leaves_nothing_behind() -> None:
     long = b"GET / HTTP/1.1\r\nHost: z\r\nX: %b\r\n\r\n"
     assert ask(long % (b"1" * 5000))["HTTP_X"] == "1" * 5000
     assert ask(long % (b"2" * 5000))["HTTP_X"] == "2" * 5000
+
+
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from([b"a", b"A", b"b", b"cookie", b"a_b", b"proxy", b"content-type", b"s"]),
+        st.sampled_from([b"", b"1", b"\xe4", b"2, 3"]),
+    ),
+    max_size=5,
+)
+HEADS = st.tuples(
+    st.sampled_from([b"GET / HTTP/1.1", b"HEAD /a%20b?c HTTP/1.1", b"GET / HTTP/1.0", b"GET http://y/z HTTP/1.1"]),
+    LINES,
+)
+
+
+@given(st.lists(HEADS, min_size=2, max_size=5), st.booleans())
+def test_the_environ_is_the_same_whatever_came_before(heads: list[Any], mounted: bool) -> None:
+    context = ConnectionContext(*TCP)
+    base = template(
+        context, root_path="/a b" if mounted else "", multithread=True, multiprocess=False, extra={"wsgi.x": None}
+    )
+    peer = Peer(base, context)
+    previous = None
+    for line, lines in heads:
+        wire = b"\r\n".join([line, b"Host: x", *(b"%b: %b" % pair for pair in lines), b"", b""])
+        previous = parse_head(wire, 0, Limits(), 0, previous)
+        fresh = parse_head(wire, 0, Limits())
+        exchange: Any = SimpleNamespace(head=previous, context=context)
+        again: Any = SimpleNamespace(head=fresh, context=context)
+        other = Peer(base, context)
+        other.client = peer.client
+        environ = peer.environ(exchange)
+        assert environ == other.environ(again)
+        environ.clear()  # it is the application's
 
 
 def test_a_unix_socket() -> None:

@@ -81,7 +81,9 @@ class WSGIDelegate:
         self.root_path = root_path
         self.outer_path = root_path if outer_path is None else outer_path
         self.multiprocess = multiprocess
-        self.pool = ThreadPool(threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue)
+        self.pool = ThreadPool(
+            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._watch
+        )
         self.context = contextvars.copy_context()
         self.loop: asyncio.AbstractEventLoop
         self.post: Callable[..., None]
@@ -120,15 +122,12 @@ class WSGIDelegate:
         exchange.respond(503, [(b"retry-after", b"1"), (b"content-type", b"text/plain; charset=utf-8")])
         exchange.send(text, True)
 
-    def enqueue(self, request: WSGIExchange) -> None:
-        """Let the request wait for a thread."""
-        if not self.pool.add(request, self.loop):
-            self.refuse(request)
-        elif not self._watching:
-            self._watch()
-
     def _watch(self) -> None:
-        """Look for requests whose time is over, in the queue and in the threads."""
+        """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
+        if not self._watching:
+            self._look()
+
+    def _look(self) -> None:
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
         shortest = self.queue_timeout if timeout is None else min(self.queue_timeout, timeout)
@@ -148,7 +147,7 @@ class WSGIDelegate:
                     running.expire(worker, timeout)
         self._watching = busy or bool(pool.queue)
         if self._watching:
-            self.loop.call_later(min(max(shortest / 10, 0.01), 1.0), self._watch)
+            self.loop.call_later(min(max(shortest / 10, 0.01), 1.0), self._look)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine on the loop."""
@@ -204,7 +203,7 @@ class WSGIDelegate:
                 root_path=self.root_path,
                 multithread=self.pool.maximum > 1,
                 multiprocess=self.multiprocess,
-                extra={"wsgi.file_wrapper": FileWrapper, "bridge.deadline": None},
+                extra={"wsgi.file_wrapper": FileWrapper, "wsgi.early_hints": None, "bridge.deadline": None},
             )
         transport = connection.transport
         if transport is not None:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from bridge.core.exchange import Exchange
     from bridge.core.http1.head import RequestHead, RequestLine
 
-__all__ = ["Peer", "build", "environ_key", "field_variables", "ssl_variables", "template"]
+__all__ = ["Peer", "environ_key", "set_fields", "ssl_variables", "template"]
 
 Environ = dict[str, Any]
+Field = tuple[bytes, bytes]
 
 _KEYS_MAX = 1024
 _KEY_LENGTH_MAX = 64
@@ -53,31 +54,91 @@ class _Errors:
 ERRORS = _Errors()
 
 
+class Client:
+    """``bridge.client_disconnected``: tells the application whether nobody waits for its response any more.
+
+    One for a connection: a client that has left does not come back.
+
+    Attributes:
+        left: The client has left, or will send nothing more, which looks the same.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = False
+
+    def __call__(self) -> bool:
+        return self.left
+
+
 class Peer:
     """What the environs of one connection have in common.
 
+    Most clients repeat most of their header section to the letter. So the last environ is kept, without what leads
+    back to the server, and for the next request only what has changed is set in it.
+
     Attributes:
-        template: The template for the address at which the client came in.
+        client: Tells whether the client has left.
+        context: The connection's two ends.
         mount: ``SCRIPT_NAME``.
         place: The part of it that paths begin with when a proxy has taken off the part before.
-        address: ``REMOTE_ADDR``; empty for unix sockets.
-        port: ``REMOTE_PORT``; empty if there is none.
-        head: The head of the last request.
-        variables: What it became in the environ. Most clients repeat their header section to the letter, and then
-            the fields of the next head are the very same object.
     """
 
-    __slots__ = ("address", "head", "mount", "place", "port", "template", "variables")
+    __slots__ = ("_environ", "_head", "_joined", "_template", "client", "context", "mount", "place")
 
     def __init__(self, base: Environ, context: ConnectionContext, outer_path: str = "") -> None:
-        self.template = base
+        self._template = base
+        self.client = Client()
+        self.context = context
         self.mount: str = base["SCRIPT_NAME"]
         self.place = self.mount[len(_octets(outer_path)) :]
-        self.head: RequestHead | None = None
-        self.variables: dict[str, str] = {}
-        inet = isinstance(context.address, tuple)
-        self.address = context.remote_ip if inet else ""
-        self.port = str(context.remote_port) if inet else ""
+        self._head: RequestHead | None = None  # that _environ was made of
+        self._environ: Environ = {}
+        self._joined = False  # it has values of several field lines
+
+    def environ(self, exchange: Exchange) -> Environ:
+        """Return the environ of a request, without what leads back to the server."""
+        head = exchange.head
+        if head is not self._head:
+            self._take(head)
+        environ = self._environ.copy()
+        if exchange.context is not self.context:
+            _set_forwarded(environ, exchange.context)
+        return environ
+
+    def _take(self, head: RequestHead) -> None:
+        before = self._head
+        self._head = None  # should anything be raised
+        fields = head.fields
+        line = head.line
+        if before is None or (fields is not before.fields and not self._update(fields, before.fields)):
+            environ = self._environ = self._template.copy()
+            context = self.context
+            if isinstance(context.address, tuple):
+                environ["REMOTE_ADDR"] = context.remote_ip
+                environ["REMOTE_PORT"] = str(context.remote_port)
+            environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client
+            self._joined = set_fields(environ, fields)
+            _set_line(environ, line, self)
+        elif line is not before.line:
+            _set_line(self._environ, line, self)
+        self._head = head
+
+    def _update(self, fields: tuple[Field, ...], before: tuple[Field, ...]) -> bool:
+        """Set the fields that are not the same objects as before; False if the section has another shape."""
+        if self._joined or len(fields) != len(before):
+            return False
+        environ = self._environ
+        for field, old in zip(fields, before, strict=True):
+            if field is not old:
+                name, value = field
+                if name != old[0]:
+                    return False
+                key = _keys.get(name) or environ_key(name)
+                if key:
+                    environ[key] = value.decode("latin-1")
+        return True
 
 
 def template(
@@ -126,26 +187,7 @@ def template(
     return environ
 
 
-def build(peer: Peer, exchange: Exchange) -> Environ:
-    """Return the environ of a request, without what leads back to the server."""
-    environ = peer.template.copy()
-    head = exchange.head
-    if head is not peer.head:
-        if peer.head is None or head.fields is not peer.head.fields:
-            peer.variables = field_variables(head.fields)
-        _set_line(peer.variables, head.line, peer)
-        peer.head = head
-    environ |= peer.variables
-    context = exchange.context
-    if context is exchange.server_connection.context:
-        environ["REMOTE_ADDR"] = peer.address
-        environ["REMOTE_PORT"] = peer.port
-    else:
-        _set_forwarded(environ, context)
-    return environ
-
-
-def _set_line(variables: dict[str, str], line: RequestLine, peer: Peer) -> None:
+def _set_line(environ: Environ, line: RequestLine, peer: Peer) -> None:
     path = line.path
     if b"%" in path:
         path = percent_decoded(path)
@@ -155,30 +197,34 @@ def _set_line(variables: dict[str, str], line: RequestLine, peer: Peer) -> None:
             if info.startswith(root) and info[len(root) : len(root) + 1] in {"", "/"}:
                 info = info[len(root) :]
                 break
-    variables["REQUEST_METHOD"] = line.method_text
-    variables["PATH_INFO"] = info
-    variables["QUERY_STRING"] = line.query.decode("latin-1")
-    variables["REQUEST_URI"] = variables["RAW_URI"] = line.target.decode("latin-1")
-    variables["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
+    environ["REQUEST_METHOD"] = line.method_text
+    environ["PATH_INFO"] = info
+    environ["QUERY_STRING"] = line.query.decode("latin-1")
+    environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
+    environ["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
 
 
-def field_variables(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the part of an environ that comes from a header section.
+def set_fields(environ: Environ, fields: Iterable[Field]) -> bool:
+    """Set the part of an environ that comes from a header section.
 
     The values of fields of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons
     (RFC 9113 section 8.2.3).
+
+    Returns:
+        Whether values were joined.
     """
-    variables: dict[str, str] = {}
+    joined = False
     for name, value in fields:
         key = _keys.get(name)
         if key is None:
             key = environ_key(name)
         if key:
             text = value.decode("latin-1")
-            if key in variables:
-                text = variables[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
-            variables[key] = text
-    return variables
+            if key in environ:
+                joined = True
+                text = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
+            environ[key] = text
+    return joined
 
 
 def environ_key(name: bytes) -> str:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.content import ReceivedContent, StreamedContent
-from bridge.adapters.wsgi.environ import build
 from bridge.adapters.wsgi.filewrapper import FileRange, FileWrapper, file_range
 from bridge.adapters.wsgi.outbox import MEMORY, PIECE, Outbox, SpoolError
 from bridge.adapters.wsgi.response import check_headers, response_head
 from bridge.adapters.wsgi.sockets import LazySocket, detach
 from bridge.core.http1.response import NO_LENGTH
 from bridge.core.log import app_log
+from bridge.core.states import CLOSED
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["WSGIExchange"]
 
 _NO_CONTENT = frozenset({204, 304})
+_NO_HEAD = 1 << 62  # what remains before there is a head: no content has this size
 
 
 class WSGIExchange:
@@ -50,11 +50,9 @@ class WSGIExchange:
     """
 
     __slots__ = (
-        "_bodiless",
         "_complete",
         "_content",
         "_delegate",
-        "_half_closed",
         "_head",
         "_outbox",
         "_peer",
@@ -75,9 +73,9 @@ class WSGIExchange:
         self.gone = False
         self.detached = False
         self.queued = 0.0
-        self._half_closed = False
         self._content: ReceivedContent | StreamedContent | None = None
         self._head: ResponseHead | None = None
+        self._remaining = _NO_HEAD  # bytes that the response still has to have, or NO_LENGTH (-1)
         self._started = False  # the head counts as sent
         self._complete = False  # the thread has handed over the whole response, or given it up
         self._outbox: Outbox | None = None
@@ -127,6 +125,8 @@ class WSGIExchange:
     def on_connection_close(self) -> None:
         """Nobody waits for the response any more, or the request will never be complete."""
         self.gone = True
+        if self.exchange.writing is CLOSED:
+            self._peer.client.left = True
         content = self._content
         if isinstance(content, StreamedContent):
             content.lost()
@@ -142,13 +142,17 @@ class WSGIExchange:
 
     def on_peer_eof(self) -> None:
         """The client sends nothing more; what is sent to it may still be read."""
-        self._half_closed = True
+        self._peer.client.left = True
 
     def _enqueue(self) -> None:
-        self.queued = time.monotonic()
-        self._delegate.enqueue(self)
+        delegate = self._delegate
+        if not delegate.pool.add(self, delegate.loop):
+            delegate.refuse(self)
 
     # ------------------------------------------------------------------ on the loop: called through the mailbox
+
+    def _refuse(self, _: None) -> None:
+        self._delegate.refuse(self)
 
     def _resume(self, _: None) -> None:
         """The thread waits for content."""
@@ -172,9 +176,7 @@ class WSGIExchange:
     def _respond_whole(self, data: bytes) -> None:
         """Send the whole response."""
         if not self.gone and self._head is not None:
-            exchange = self.exchange
-            exchange.respond_with(self._head)
-            exchange.send(data, True)
+            self.exchange.respond_whole(self._head, data)
 
     def _send_file(self, part: FileRange) -> None:
         if self.gone:
@@ -206,7 +208,7 @@ class WSGIExchange:
         except Exception as exc:  # the thread waits for an answer
             answer(exc)
             return
-        self.gone = self.detached = True
+        self.gone = self.detached = self._peer.client.left = True
         self._delegate.detached.add(sock)
         answer(sock)
 
@@ -255,10 +257,11 @@ class WSGIExchange:
         self._worker = worker
         self.exchange.queue_time = waited = now - self.queued
         if waited > delegate.queue_timeout:
-            delegate.post(delegate.refuse, self)
+            delegate.post(WSGIExchange._refuse, self)
         elif not self.gone:
-            delegate.context.copy().run(self._run)
-        self.close_content()
+            delegate.context.copy().run(WSGIExchange._run, self)
+        if self._content is not None:
+            self.close_content()
         if self._outbox is not None and self._outbox.lost:
             self._outbox.close()
         if self._socket is not None:
@@ -282,7 +285,7 @@ class WSGIExchange:
     def _environ(self) -> dict[str, Any]:
         exchange = self.exchange
         delegate = self._delegate
-        environ = build(self._peer, exchange)
+        environ = self._peer.environ(exchange)
         content = self._content
         if content is None:
             environ["wsgi.input"] = io.BytesIO()
@@ -299,18 +302,13 @@ class WSGIExchange:
         if delegate.timeout is not None:
             environ["bridge.deadline"] = self.queued + delegate.timeout
         environ["wsgi.early_hints"] = self.early_hints
-        environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client_disconnected
         return environ
 
     def _want_content(self) -> None:
-        self._delegate.post(self._resume)
+        self._delegate.post(WSGIExchange._resume, self)
 
     def _request_socket(self, answer: Callable[[socket.socket | Exception], None]) -> None:
-        self._delegate.post(self._detach, answer)
-
-    def client_disconnected(self) -> bool:
-        """Tell the application whether the client has left, or will send nothing more, which looks the same."""
-        return self.gone or self._half_closed
+        self._delegate.post(WSGIExchange._detach, self, answer)
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
         """Send 103 (Early Hints), RFC 8297.
@@ -318,7 +316,7 @@ class WSGIExchange:
         Raises:
             LocalProtocolError: The headers are illegal.
         """
-        self._delegate.post(self._inform, check_headers(headers))
+        self._delegate.post(WSGIExchange._inform, self, check_headers(headers))
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -339,8 +337,11 @@ class WSGIExchange:
             raise LocalProtocolError("start_response was called a second time, without exc_info")
         self._head = head = response_head(status, headers)
         self._remaining = head.length
-        self._bodiless = head.status in _NO_CONTENT or self.exchange.head.line.method == b"HEAD"
-        return self.write
+        return self
+
+    def __call__(self, data: bytes) -> None:
+        """Be the callable that :meth:`start_response` returns: few applications want it, so none is made for them."""
+        self.write(data)
 
     def write(self, data: bytes) -> None:
         """Send content (PEP 3333).
@@ -355,21 +356,25 @@ class WSGIExchange:
             self._put(data)
         elif not self._started and not self.gone:  # the first call sends the head in any case
             self._begin()
-            self._delegate.post(self._send_head)
+            self._delegate.post(WSGIExchange._send_head, self)
+
+    @property
+    def _bodiless(self) -> bool:
+        """The response, of which there is a head, has no content by definition."""
+        head = self._head
+        return head is not None and (head.status in _NO_CONTENT or self.exchange.head.line.method == b"HEAD")
 
     def _send(self, result: Iterable[bytes]) -> None:
         """Send what the application returned."""
         if result.__class__ is list or isinstance(result, (list, tuple)):
-            if (
-                len(result) == 1
-                and (data := result[0]).__class__ is bytes
-                and 0 < len(data) <= MEMORY
-                and self._head is not None
-                and (self._remaining == NO_LENGTH or self._remaining == len(data))
-                and not (self._started or self._bodiless or self.gone)
-            ):
-                self._respond_at_once(data)  # as the rest would, in a third of the steps: most responses are like this
-                return
+            if len(result) == 1 and (data := result[0]).__class__ is bytes:
+                size = len(data)
+                length = self._remaining
+                if (length < 0 or length == size) and 0 < size <= MEMORY and not self._started:
+                    # As the rest would, in a third of the steps: most responses are like this.
+                    self._started = self._complete = True
+                    self._delegate.post(WSGIExchange._respond_whole, self, data)
+                    return
             self._send_sequence(result)
         elif not (result.__class__ is FileWrapper and self._put_file(result)):
             if isinstance(result, str | bytes) or not hasattr(result, "__iter__"):
@@ -425,7 +430,7 @@ class WSGIExchange:
         else:
             part.descriptor = os.dup(part.descriptor)  # the application closes its own now
             self._started = self._complete = True
-            self._delegate.post(self._send_file, part)
+            self._delegate.post(WSGIExchange._send_file, self, part)
         return True
 
     def _put(self, data: bytes, last: bool = False) -> None:
@@ -474,13 +479,13 @@ class WSGIExchange:
 
     def _respond_at_once(self, data: bytes) -> None:
         self._started = self._complete = True
-        self._delegate.post(self._respond_whole, data)
+        self._delegate.post(WSGIExchange._respond_whole, self, data)
 
     def _begin(self) -> Outbox:
         """Let the head go out, and content follow piece by piece."""
         delegate = self._delegate
         self._started = True
-        delegate.post(self._respond)
+        delegate.post(WSGIExchange._respond, self)
         self._outbox = outbox = Outbox(self.exchange, self._worker, delegate.post, delegate.response_file)
         if self.gone:  # on_connection_close has not seen the outbox
             outbox.lost = True
@@ -499,4 +504,4 @@ class WSGIExchange:
             app_log.error("Exception in WSGI application %s, %s", app, self.describe(), exc_info=exc)
         if not self._complete:
             self._complete = True
-            self._delegate.post(self._fail)
+            self._delegate.post(WSGIExchange._fail, self)

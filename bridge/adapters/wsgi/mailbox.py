@@ -30,12 +30,18 @@ class Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._loop = loop
         self._clock = clock
-        self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._calls: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         self._woken = False
 
-    def post(self, function: Callable[[Any], None], argument: Any = None) -> None:
-        """Have *function* called with *argument* on the loop, soon; for any thread."""
-        self._calls.append((function, argument))
+    def post(self, function: Callable[[Any, Any], None], target: Any, argument: Any = None) -> None:
+        """Have *function* called with the two others on the loop, soon; for any thread.
+
+        Args:
+            function: A method as its class has it: to bind it would cost as much as the rest.
+            target: The object whose method it is.
+            argument: What the method takes.
+        """
+        self._calls.append((function, target, argument))
         if not self._woken:
             self._woken = True
             # RuntimeError: the loop was closed. A thread has outlived the server, and nobody is left to hear of it.
@@ -49,9 +55,9 @@ class Mailbox:
         clock.at_once = True
         try:
             for _ in range(len(calls)):
-                function, argument = calls.popleft()
+                function, target, argument = calls.popleft()
                 try:
-                    function(argument)
+                    function(target, argument)
                 except Exception:
                     app_log.exception("Uncaught exception in %r", function)
         finally:

@@ -81,7 +81,7 @@ class Outbox:
         self,
         exchange: Exchange,
         worker: Worker,
-        post: Callable[[Callable[[None], None]], None],
+        post: Callable[[Callable[[Outbox, None], None], Outbox], None],
         file_limit: int,
     ) -> None:
         self._exchange = exchange
@@ -147,7 +147,7 @@ class Outbox:
     def _notify(self) -> None:
         if not self._posted:
             self._posted = True
-            self._post(self.take)
+            self._post(Outbox.take, self)
 
     def _room(self, size: int) -> bool:
         waiting = self._put - self._taken

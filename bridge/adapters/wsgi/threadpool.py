@@ -53,7 +53,7 @@ class Job(Protocol):
     """What a thread of the pool does.
 
     Attributes:
-        queued: When it was added, by ``time.monotonic()``.
+        queued: When it was added, by ``time.monotonic()``; set by the pool, at most one turn of the loop early.
     """
 
     queued: float
@@ -77,6 +77,7 @@ class ThreadPool:
         idle_timeout: Seconds after which an idle thread beyond the minimum ends.
         queue_limit: Most jobs that wait for a thread.
         lost_limit: Most threads that are replaced while they are lost, see :meth:`lose`.
+        on_jobs: Called on the loop after every turn in which jobs were added.
         name: What the threads' names begin with.
 
     Attributes:
@@ -93,6 +94,7 @@ class ThreadPool:
         idle_timeout: float = 30.0,
         queue_limit: int = 1024,
         lost_limit: int | None = None,
+        on_jobs: Callable[[], None] | None = None,
         name: str = "bridge-wsgi",
     ) -> None:
         self.maximum = maximum
@@ -101,6 +103,7 @@ class ThreadPool:
         self.queue_limit = queue_limit
         self.lost_limit = maximum if lost_limit is None else lost_limit
         self.name = name
+        self._on_jobs = on_jobs
         self.queue: deque[Job] = deque()
         self.count = 0
         self.lost = 0
@@ -115,6 +118,7 @@ class ThreadPool:
         self._next_start = 0.0  # when the system is asked for another thread, after it had none
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing = False
+        self._turn = 0.0  # when the first job of this turn of the loop was queued
         self._guarded = False
         self._shrinking = False
         self._lock = threading.Lock()  # count, lost and the end of threads
@@ -149,11 +153,13 @@ class ThreadPool:
         queue = self.queue
         if len(queue) >= self.queue_limit:
             return False
-        queue.append(job)
         if not self._flushing:
             self._flushing = True
+            self._turn = time.monotonic()
             self._loop = loop
             loop.call_soon(self._flush)
+        job.queued = self._turn
+        queue.append(job)
         return True
 
     def withdraw(self, job: Job) -> bool:
@@ -198,6 +204,8 @@ class ThreadPool:
     def _flush(self) -> None:
         self._flushing = False
         waiting = len(self.queue)
+        if self._on_jobs is not None:
+            self._on_jobs()
         if waiting:
             if waiting > 1 and not self._guarded:
                 self._guard(False)
@@ -290,7 +298,6 @@ class ThreadPool:
                     start = now()  # the thread that was woken may have run first
                 worker.job = job
                 job.run(worker, start)
-                worker.job = None
                 end = now()
                 if end - start > _SLOW:
                     self._slow = True
@@ -302,6 +309,7 @@ class ThreadPool:
                 start = end
                 if worker.lost and not self._found(worker):
                     return
+            worker.job = None
             if not self._rest(worker):
                 return
 
