@@ -185,7 +185,7 @@ class KnownHeads(dict[object, ResponseHead]):
             if key in self._once:
                 if len(self) >= _HEADS_MAX:
                     self.clear()
-                del self._once[key]
+                self._once.pop(key, None)  # servers in several threads share the table
                 self[key] = head
             elif len(head.block) <= _HEAD_LENGTH_MAX and b"set-cookie" not in head.block.lower():
                 if len(self._once) >= _ONCE_MAX:

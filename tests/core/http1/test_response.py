@@ -373,6 +373,18 @@ def test_a_head_is_kept_when_it_comes_the_second_time() -> None:
         assert known.get((200, b"Other", (b"x", b"y"))) is None
 
 
+def test_a_head_that_two_threads_keep_at_once_is_kept() -> None:
+    class TakenByAnother(dict[object, None]):
+        def __contains__(self, key: object) -> bool:
+            return super().__contains__(key) and (super().pop(key), True)[1]
+
+    known = KnownHeads()
+    known._once = TakenByAnother()
+    for _ in range(2):
+        assert known.add(200, b"", (b"x", b"y")).block == b"x: y\r\n"
+    assert len(known) == 1
+
+
 def test_heads_that_are_secret_or_long_or_made_of_lists_are_not_kept() -> None:
     known = KnownHeads()
     for key in (
