@@ -191,7 +191,9 @@ NOT_NEEDED = {
     "gettext", "hashlib", "http.client", "http.cookies", "importlib.metadata", "ipaddress", "json", "logging.config",
     "multiprocessing", "pdb", "pkgutil", "random", "shutil", "tempfile", "tomllib", "unicodedata", "urllib.parse",
     "urllib.request", "watchfiles", "werkzeug",
-    "bridge.core.client", "bridge.core.observed", "bridge.core.proxies", "bridge.supervisor.accesslog",
+    "bridge.core.client", "bridge.core.forms", "bridge.core.httprequest", "bridge.core.httputil",
+    "bridge.core.iostream", "bridge.core.observed", "bridge.core.process", "bridge.core.proxies",
+    "bridge.core.translate", "bridge.supervisor.accesslog",
     "bridge.supervisor.master", "bridge.supervisor.reload", "bridge.supervisor.debugging",
 }  # fmt: skip
 

@@ -14,18 +14,17 @@ from bridge.core.context import ConnectionContext
 from bridge.core.http1interface import HTTP1Connection
 from bridge.core.http1parameters import HTTP1ConnectionParameters
 from bridge.core.ioloop import IOLoop
-from bridge.core.iostream import IOStream, SSLIOStream
 from bridge.core.served import ServedConnection
 from bridge.core.serverconnection import ServerConnection
 from bridge.core.startline import HTTPInputError, HTTPOutputError
 from bridge.core.states import DONE
 from bridge.core.streamerrors import StreamClosedError, closed_error
-from bridge.core.translate import DelegateAdapter, adapt, is_foreign_input_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.core.delegates import ConnectionDelegate
+    from bridge.core.iostream import IOStream
     from bridge.core.parameters import ConnectionParameters
 
 __all__ = ["HTTP1Connection", "HTTP1ConnectionParameters", "HTTP1ServerConnection", "context_of"]
@@ -54,6 +53,8 @@ class HTTP1ServerConnection(ServerConnection):
     _stream: IOStream | None
 
     def __init__(self, stream: IOStream, params: HTTP1ConnectionParameters | None = None, context: Any = None) -> None:
+        from bridge.core.translate import adapt
+
         loop = IOLoop.current().asyncio_loop
         params = params or HTTP1ConnectionParameters()
         limits = params.for_server()
@@ -88,6 +89,8 @@ class HTTP1ServerConnection(ServerConnection):
         try:
             return self._stream
         except AttributeError:
+            from bridge.core.iostream import IOStream
+
             self._stream = IOStream.of_connection(self)
             return self._stream
 
@@ -100,6 +103,8 @@ class HTTP1ServerConnection(ServerConnection):
         Raises:
             TypeError: It has not.
         """
+        from bridge.core.translate import DelegateAdapter
+
         if not hasattr(delegate, "start_request"):
             raise TypeError(f"delegate {delegate!r:.80} has no start_request")
         assert self._stream is not None, "start_serving() after detach()"
@@ -200,6 +205,8 @@ class HTTP1ServerConnection(ServerConnection):
             super().wake_writers(None if error is None else closed_error())
 
     def _delegate_failed(self, error: BaseException) -> None:
+        from bridge.core.translate import is_foreign_input_error
+
         if is_foreign_input_error(error):
             self._refuse(HTTPInputError(str(error)))
         else:
@@ -213,6 +220,8 @@ def context_of(stream: IOStream, address: Any = None) -> ConnectionContext:
         stream: The stream.
         address: The peer's; None to ask the socket.
     """
+    from bridge.core.iostream import SSLIOStream
+
     sock = stream.socket
     local = None
     with contextlib.suppress(OSError):  # not connected any more: the first read will tell

@@ -5,26 +5,39 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.clock import Clock
 from bridge.core.context import ConnectionContext
 from bridge.core.forwarded import ForwardedDelegate
 from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
 from bridge.core.http1parameters import head_limits
-from bridge.core.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
-from bridge.core.iostream import IOStream
-from bridge.core.legacyconnection import HTTPConnection
+from bridge.core.interfaces import HTTPServerConnectionDelegate
 from bridge.core.parameters import ConnectionParameters
 from bridge.core.serverconnection import ServerConnection, nothing
 from bridge.core.tcpserver import TCPServer, is_loop
 from bridge.core.tls import SSLOptions
-from bridge.core.translate import DelegateAdapter, adapt
 from bridge.core.util import Configurable
+
+if TYPE_CHECKING:
+    from bridge.core.httprequest import HTTPServerRequest as HTTPRequest
+    from bridge.core.iostream import IOStream
+    from bridge.core.legacyconnection import HTTPConnection
 
 __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 
-HTTPRequest = HTTPServerRequest
+
+def __getattr__(name: str) -> object:
+    """Import what a server of a native delegate, such as one for ASGI or WSGI, has no use for."""
+    if name == "HTTPRequest":
+        from bridge.core.httprequest import HTTPServerRequest
+
+        return HTTPServerRequest
+    if name == "HTTPConnection":
+        from bridge.core.legacyconnection import HTTPConnection
+
+        return HTTPConnection
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
@@ -119,11 +132,14 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self.conn_params = HTTP1ConnectionParameters.of(params, decompress=decompress_request)
         self._server_name = server_name
         self._date_header = date_header
-        self._requests = request_callback if native else adapt(request_callback, decompress=decompress_request)
-        self._delegate = self._requests
-        overridden = type(self).start_request is not HTTPServer.start_request
-        if not native and (overridden or type(self).on_close is not HTTPServer.on_close):
-            self._delegate = DelegateAdapter(self, decompress_request)
+        self._requests = self._delegate = request_callback
+        if not native:
+            from bridge.core.translate import DelegateAdapter, adapt
+
+            self._requests = self._delegate = adapt(request_callback, decompress=decompress_request)
+            overridden = type(self).start_request is not HTTPServer.start_request
+            if overridden or type(self).on_close is not HTTPServer.on_close:
+                self._delegate = DelegateAdapter(self, decompress_request)
         if xheaders:
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None

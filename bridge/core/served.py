@@ -13,7 +13,6 @@ from bridge.core.http1.response import KnownHeads, ResponseHead
 from bridge.core.http1interface import HTTP1Connection
 from bridge.core.http1parameters import HTTP1ConnectionParameters
 from bridge.core.httpheaders import HTTPHeaders
-from bridge.core.iostream import IOStream
 from bridge.core.startline import HTTPOutputError
 from bridge.core.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.streamerrors import closed_error
@@ -22,15 +21,16 @@ from bridge.errors import ConnectionGone, LocalProtocolError
 if TYPE_CHECKING:
     from bridge.core.delegates import ExchangeDelegate
     from bridge.core.http1connection import HTTP1ServerConnection
+    from bridge.core.iostream import IOStream
 
 __all__ = ["IllegalFieldError", "ServedConnection", "text_fields"]
 
 _UNTIL_CLOSE = -3
-_DIGITS = re.compile(r"[0-9]+")
+_DIGITS = r"[0-9]+"
 
 # What a response that the application frames itself says about its status and about the connection.
-_RAW_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
-_RAW_CLOSE = re.compile(rb"\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]", re.IGNORECASE)
+_RAW_STATUS = rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]"
+_RAW_CLOSE = rb"(?i)\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]"
 
 _known_heads = KnownHeads(text=True)
 
@@ -205,7 +205,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         try:
             return _known_heads.add(*key)
         except (TypeError, ValueError, LocalProtocolError) as exc:
-            if "Content-Length" in headers and not _DIGITS.fullmatch(headers["Content-Length"]):
+            if "Content-Length" in headers and not re.fullmatch(_DIGITS, headers["Content-Length"]):
                 self.close()  # as where content and length differ: what follows could not be framed
             raise IllegalFieldError(str(exc)) from exc
 
@@ -228,13 +228,12 @@ class ServedConnection(Exchange, HTTP1Connection):
         if self.writing is HEAD:
             self.writing = CONTENT
             self._length = _UNTIL_CLOSE
-            match = _RAW_STATUS.match(data)
+            match = re.match(_RAW_STATUS, data)
             if match is not None:
                 self.status = int(match[1])
-            if (b"lose" in data or b"LOSE" in data) and _RAW_CLOSE.search(
-                data, 0, data.find(b"\r\n\r\n") + 2
-            ) is not None:
-                self.close_after = True
+            if b"lose" in data or b"LOSE" in data:
+                head = data[: data.find(b"\r\n\r\n") + 2]
+                self.close_after = self.close_after or re.search(_RAW_CLOSE, head) is not None
         elif self.writing is not CONTENT:
             raise HTTPOutputError("content after the end of the response")
         self.server_connection.write(data)

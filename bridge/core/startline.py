@@ -20,8 +20,9 @@ __all__ = [
 ]
 
 # Control characters and white space are not allowed in a target; everything else is left to whoever reads it.
-_REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) (HTTP/[0-9]\.[0-9])")
-_STATUS_LINE = re.compile(r"(HTTP/[0-9]\.[0-9]) ([0-9]{3}) ([\t\x20-\x7e\x80-\xff]+)?")
+# Compiled when first used: a server needs neither.
+_REQUEST_LINE = r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) (HTTP/[0-9]\.[0-9])"
+_STATUS_LINE = r"(HTTP/[0-9]\.[0-9]) ([0-9]{3}) ([\t\x20-\x7e\x80-\xff]+)?"
 
 
 class HTTPInputError(RemoteProtocolError):
@@ -54,7 +55,7 @@ def parse_request_start_line(line: str) -> RequestStartLine:
     Raises:
         HTTPInputError: It is off the grammar, or not of HTTP/1.x.
     """
-    match = _REQUEST_LINE.fullmatch(line)
+    match = re.fullmatch(_REQUEST_LINE, line)
     if match is None:
         raise HTTPInputError(f"Malformed HTTP request line: {line[:80]!r}")
     method, target, version = match.groups()
@@ -68,7 +69,7 @@ def parse_response_start_line(line: str) -> ResponseStartLine:
     Raises:
         HTTPInputError: It is off the grammar, or not of HTTP/1.x.
     """
-    match = _STATUS_LINE.fullmatch(line)
+    match = re.fullmatch(_STATUS_LINE, line)
     if match is None:
         raise HTTPInputError(f"Malformed HTTP status line: {line[:80]!r}")
     version, code, reason = match.groups()

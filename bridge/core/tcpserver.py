@@ -16,7 +16,6 @@ from typing import Any
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
 from bridge.core.netutil import add_accept_handler, bind_sockets, check_ssl_options, ssl_options_to_context
-from bridge.core.process import fork_processes
 from bridge.core.tls import SSLOptions
 
 __all__ = ["TCPServer", "is_loop"]
@@ -127,6 +126,8 @@ class TCPServer:
         assert not self._started, "start() was called before"
         self._started = True
         if num_processes != 1:
+            from bridge.core.process import fork_processes
+
             fork_processes(num_processes, max_restarts)
         sockets, self._pending = self._pending, []
         self.add_sockets(sockets)

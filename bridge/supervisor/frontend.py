@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bridge.config import Config
-from bridge.core.translate import adapt
 from bridge.supervisor.limits import ConcurrencyLimit
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
         observers: Those that have to be told of exchanges are added here.
     """
     if not hasattr(delegate, "start_exchange"):
+        from bridge.core.translate import adapt
+
         delegate = adapt(delegate, decompress=False)
     if config.limit_concurrency is not None:
         delegate = limit = ConcurrencyLimit(delegate, config.limit_concurrency)
