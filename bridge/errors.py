@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "ConnectionGone",
     "FramingError",
+    "LifespanFailed",
     "LimitExceeded",
     "LocalProtocolError",
     "RemoteProtocolError",
@@ -25,6 +26,10 @@ class BridgeError(Exception):
 
 class ConfigError(BridgeError, ValueError):
     """A setting has a value that cannot be used; raised before any socket is opened."""
+
+
+class LifespanFailed(BridgeError):
+    """The application said, or showed, that it cannot start."""
 
 
 class RemoteProtocolError(BridgeError):

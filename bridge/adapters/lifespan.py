@@ -10,13 +10,9 @@ from typing import Any
 
 from bridge.adapters.messages import STUMBLES, judge
 from bridge.core.log import app_log
-from bridge.errors import BridgeError, LocalProtocolError
+from bridge.errors import LifespanFailed, LocalProtocolError
 
-__all__ = ["Lifespan", "LifespanFailed"]
-
-
-class LifespanFailed(BridgeError):
-    """The application said, or showed, that it cannot start."""
+__all__ = ["Lifespan"]
 
 
 class Lifespan:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bridge.adapters.lifespan import LifespanFailed
 from bridge.config import Config
 from bridge.core.log import gen_log
+from bridge.errors import LifespanFailed
 from bridge.supervisor.checks import check
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later

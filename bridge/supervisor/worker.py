@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge.adapters.hosting import Place
-from bridge.adapters.lifespan import LifespanFailed
 from bridge.adapters.loading import TargetError
 from bridge.config import Config
 from bridge.core.log import gen_log
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError, ConfigError, LifespanFailed
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bridge.adapters.hosting import HostedASGI
-from bridge.adapters.lifespan import Lifespan, LifespanFailed
+from bridge.adapters.lifespan import Lifespan
 from bridge.config import Config
-from bridge.errors import LocalProtocolError
+from bridge.errors import LifespanFailed, LocalProtocolError
 
 COMPLETE = {"type": "lifespan.startup.complete"}
 

@@ -9,12 +9,11 @@ from support.asgi import connect, served
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.hosting import host, load_places
-from bridge.adapters.lifespan import LifespanFailed
 from bridge.adapters.mount import Mount
 from bridge.config import Config
 from bridge.core.httputil import HTTPServerRequest, ResponseStartLine
 from bridge.core.parameters import ConnectionParameters
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, LifespanFailed
 from bridge.settings import MOUNTS
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 import bridge
-from bridge.adapters.lifespan import LifespanFailed
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, LifespanFailed
 from bridge.supervisor.sockets import BindError
 from tests.supervisor.apps import plain
 from tests.supervisor.running import APPS, REPOSITORY, Client, get
