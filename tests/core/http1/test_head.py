@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.cuts import CUTS, at_random, bytewise, cut_at, single_cuts, whole
 from support.hostile import (
@@ -593,6 +593,7 @@ SECTIONS = [
     *(b"Host: a\r\nConnection: keep-alive", b"host: a"),
     *(b"Host: a\r\nExpect: 100-continue\r\nContent-Length: 1", b"Host: a\r\nConnection: upgrade\r\nUpgrade: x"),
     *(b"\r\n".join(lines) for lines in FIVE),
+    *(b"Host: a b", b"Host:", b"Host: a b\r\nConnection: keep-alive"),
     *(b"", b"Host: a\r\nContent-Length: x", b"Host: a\r\nCookie: secret", b"Host: a\r\nX: " + b"z" * 3000),
 ]  # fmt: skip
 LINES = [
@@ -643,6 +644,63 @@ def test_a_head_says_the_same_whatever_was_read_before_it(requests: list[tuple[b
         assert outcomes[0] == outcomes[1]
         if isinstance(outcomes[0][0], bytes):  # type: ignore[index]
             previous = kept
+
+
+CHANGED_LINES = [
+    *(b"Host: a", b"Host: b", b"host: a", b"Host:a", b"Host : a", b"Host: a b", b"Host:"),
+    *(b"Content-Length: 5", b"content-length: 0"),
+    *(b"Transfer-Encoding: chunked", b"Connection: keep-alive", b"Connection: close", b"Connection: upgrade"),
+    *(b"Upgrade: x", b"Expect: 100-continue", b"Content_Length: 5", b"Cookie: s=1", b"Cookie: s=2", b"X: y", b"X:y "),
+]  # fmt: skip
+INSERTED = [
+    *(b"\r", b"\n", b"\x00", b"\x7f", b"\x0b", b" ", b"\t", b":", b"\r\n", b"\r\n ", b"\r\n\t", b"\x85", b"\xa0", b"x")
+]
+CHANGES = st.one_of(
+    st.tuples(st.just("line"), st.integers(0, 9), st.sampled_from(CHANGED_LINES)),
+    st.tuples(st.just("insert"), st.integers(0, 200), st.sampled_from(INSERTED)),
+    st.tuples(st.sampled_from(["drop", "double", "swap", "case"]), st.integers(0, 9), st.just(b"")),
+    st.tuples(st.just("request line"), st.just(0), st.sampled_from(LINES)),
+)
+
+
+def changed(wire: bytes, change: tuple[str, int, bytes]) -> bytes:
+    kind, at, value = change
+    if kind == "insert":
+        at %= len(wire)
+        return wire[:at] + value + wire[at:]
+    line, *lines = wire[:-4].split(b"\r\n")
+    if kind == "request line":
+        return b"\r\n".join([value, *lines]) + END
+    at %= len(lines) or 1
+    part = lines[at : at + 1]
+    other = {"line": [value], "drop": [], "double": part * 2, "swap": part, "case": [one.swapcase() for one in part]}
+    lines[at : at + 1] = other[kind]
+    if kind == "swap":
+        lines.append(lines.pop(at) if lines else value)
+    return b"\r\n".join([line, *lines]) + END
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(FIVE), st.lists(st.lists(CHANGES, max_size=3), min_size=1, max_size=6), st.booleans())
+def test_a_changed_head_says_what_it_would_say_alone(
+    first: tuple[bytes, ...], steps: list[list[tuple[str, int, bytes]]], known: bool
+) -> None:
+    # Most changes are made to what was accepted last, as by a client that goes on; the names are known, or are not.
+    last = LINES[0] + b"\r\n" + b"\r\n".join((*FIVE[0], *first[-2:])) + END
+    previous: RequestHead | None = None
+    for step in [[], *steps]:
+        wire = last
+        for change in step:
+            wire = changed(wire, change)
+        wire = wire.partition(END)[0] + END
+        after = head_after(wire, previous)
+        if not known:
+            module._names.clear()
+        alone = head_after(wire, None)
+        assert after == alone
+        if isinstance(alone, tuple) and isinstance(alone[0], bytes):
+            last = wire
+            previous = parse_head(wire, 0, Limits(), 0, previous)
 
 
 def test_limits_hold_for_a_section_that_was_accepted_under_larger_ones() -> None:
