@@ -48,7 +48,8 @@ class IdentifiedExchange(TimedExchange):
 
     __slots__ = ("own_lines",)
 
-    def __init__(self, connection: ServerConnection, head: RequestHead, context: ConnectionContext) -> None:
+    def begin(self, connection: ServerConnection, head: RequestHead, context: ConnectionContext) -> None:
+        """Begin, with an id."""
         ids = connection.params.request_ids
         assert ids is not None
         identity = ids.identity(head.fields, context)
@@ -56,7 +57,7 @@ class IdentifiedExchange(TimedExchange):
         head = with_fields(head, [*(pair for pair in head.fields if pair[0] != ids.name), field])
         context = context.copy()
         context.request_id = identity
-        super().__init__(connection, head, context)
+        super().begin(connection, head, context)
         self.own_lines = b"%b: %b\r\n" % field
 
     def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:

@@ -225,7 +225,8 @@ class ServerConnection(EndingConnection):
         params = self.params
         if self.requests == params.max_requests:
             self.closing = True
-        exchange = self.exchange = self.exchange_type(self, head, self.context)
+        exchange = self.exchange = self.exchange_type()
+        exchange.begin(self, head, self.context)
         if params.observer is not None:
             params.observer.exchange_started(exchange)
         if length == 0:

@@ -96,7 +96,7 @@ class ASGIDelegate:
         self._grace = grace
         self._last_websocket: asyncio.Event | None = None
         self._certificate = certificate
-        self._new_exchange = HTTPExchange if timeout is None else TimedHTTPExchange
+        self._exchange_type = HTTPExchange if timeout is None else TimedHTTPExchange
         self._extensions = dict(_HTTP_EXTENSIONS)
         if debug:
             self._extensions["http.response.debug"] = {}
@@ -132,7 +132,8 @@ class ASGIDelegate:
             if not cycle.open(scope):
                 return cycle
         else:
-            cycle = self._new_exchange(exchange, self)
+            cycle = self._exchange_type()
+            cycle.begin(exchange, self)
         coroutine = cycle.run(self.app, scope)
         if _EAGER:
             # Runs the application up to its first real wait, here and now: saves a turn of the loop.

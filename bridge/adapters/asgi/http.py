@@ -59,7 +59,8 @@ class HTTPExchange:
     _fields: Iterable[tuple[bytes, bytes]]
     _trailers: list[tuple[bytes, bytes]]
 
-    def __init__(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
+    def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
+        """Begin: the first call of all, in place of an ``__init__``, for the reason that the exchange has."""
         self._exchange = exchange
         self._delegate = delegate
         self._chunks: list[bytes] | None = None
@@ -314,8 +315,9 @@ class TimedHTTPExchange(HTTPExchange):
 
     __slots__ = ("deadline", "write_deadline")
 
-    def __init__(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
-        super().__init__(exchange, delegate)
+    def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
+        """Begin, and set the time."""
+        super().begin(exchange, delegate)
         clock = exchange.server_connection.clock
         self.deadline = clock.after(delegate.timeout)
         self.write_deadline = clock.after(None)

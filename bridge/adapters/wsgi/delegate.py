@@ -100,7 +100,8 @@ class WSGIDelegate:
             peer = self._meet(connection)
             if connection.requests > 1:
                 connection.memo = peer
-        request = WSGIExchange(self, exchange, peer)
+        request = WSGIExchange()
+        request.begin(self, exchange, peer)
         length = exchange.head.content_length
         if length != 0:
             if length is not None and self.max_body is not None and length > self.max_body:

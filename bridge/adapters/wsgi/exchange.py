@@ -66,7 +66,8 @@ class WSGIExchange:
         "queued",
     )
 
-    def __init__(self, delegate: WSGIDelegate, exchange: Exchange, peer: Peer) -> None:
+    def begin(self, delegate: WSGIDelegate, exchange: Exchange, peer: Peer) -> None:
+        """Begin: the first call of all, in place of an ``__init__``, for the reason that the exchange has."""
         self._delegate = delegate
         self._peer = peer
         self.exchange = exchange

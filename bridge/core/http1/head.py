@@ -87,26 +87,34 @@ class RequestLine:
         "version_text",
     )
 
-    def __init__(
-        self,
-        method: bytes,
-        method_text: str,
-        target: bytes,
-        version: bytes,
-        path: bytes,
-        query: bytes,
-        authority: bytes,
-    ) -> None:
-        self.method = method
-        self.method_text = method_text
-        self.target = target
-        self.version = version
-        self.version_text = "1.1" if version == b"1.1" else "1.0"
-        self.path = path
-        self.query = query
-        self.authority = authority
-        self.plain = version == b"1.1" and method != b"HEAD"
-        self.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
+    method: bytes
+    method_text: str
+    target: bytes
+    version: bytes
+    version_text: str
+    path: bytes
+    path_text: str
+    query: bytes
+    authority: bytes
+    plain: bool
+
+
+# In place of an __init__, whose call for a class with slots costs as much again as what it does (CPython 3.13).
+def _new_line(
+    method: bytes, method_text: str, target: bytes, version: bytes, path: bytes, query: bytes, authority: bytes
+) -> RequestLine:
+    line = RequestLine()
+    line.method = method
+    line.method_text = method_text
+    line.target = target
+    line.version = version
+    line.version_text = "1.1" if version == b"1.1" else "1.0"
+    line.path = path
+    line.query = query
+    line.authority = authority
+    line.plain = version == b"1.1" and method != b"HEAD"
+    line.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
+    return line
 
 
 class RequestHead:
@@ -192,6 +200,8 @@ class RequestHead:
         """The query without its question mark."""
         return self.line.query
 
+
+_new_head = RequestHead.__new__  # without __init__, as _new_line
 
 _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT")
@@ -287,19 +297,19 @@ def _parse_changes(
                 return None
             updated[at] = field
         fields = tuple(updated)
-    return RequestHead(
-        line,
-        fields,
-        previous.host,
-        len(wire),
-        wire,
-        section,
-        lines,
-        previous.content_length,
-        previous.keep_alive,
-        previous.expect_continue,
-        previous.upgrade,
-    )
+    head = _new_head(RequestHead)
+    head.line = line
+    head.fields = fields
+    head.host = previous.host
+    head.size = len(wire)
+    head.wire = wire
+    head.section = section
+    head.lines = lines
+    head.content_length = previous.content_length
+    head.keep_alive = previous.keep_alive
+    head.expect_continue = previous.expect_continue
+    head.upgrade = previous.upgrade
+    return head
 
 
 def _parse_section(
@@ -437,7 +447,7 @@ def _parse_request_line(raw: bytes) -> RequestLine:
         method_text = method.decode("ascii")
     elif method == b"CONNECT":
         return _parse_odd_request_line(raw)
-    return RequestLine(method, method_text, target, version, path, query, b"")
+    return _new_line(method, method_text, target, version, path, query, b"")
 
 
 def _parse_odd_request_line(raw: bytes) -> RequestLine:
@@ -459,7 +469,7 @@ def _parse_odd_request_line(raw: bytes) -> RequestLine:
         authority = b""
     else:
         path, query, authority = _split_target(method, target)
-    return RequestLine(method, method.decode("ascii"), target, version, path, query, authority)
+    return _new_line(method, method.decode("ascii"), target, version, path, query, authority)
 
 
 def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:
