@@ -291,6 +291,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                         await all_closed.wait()
                 except TimeoutError:
                     pass
+            else:
+                await asyncio.sleep(0)  # what was just closed has ended then: a reset could destroy its last response
             aborted = len(self._connections)
             for connection in tuple(self._connections):
                 connection.abort()

@@ -8,6 +8,9 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+from support.loops import both_loops
+
 from bridge.core.delegates import NOBODY, ExchangeDelegate
 from bridge.core.exchange import Exchange
 from bridge.core.httpserver import HTTPServer
@@ -71,6 +74,25 @@ async def test_idle_connections_are_closed_at_once_without_a_grace() -> None:
             assert await server.drain(30) == 0
             assert await reader.read() == b""
         writer.close()
+
+
+@both_loops
+async def test_closing_everything_aborts_only_what_is_in_progress() -> None:
+    delegate = Delegate()
+    loop = asyncio.get_running_loop()
+    with socket.socket() as idle, socket.socket() as busy:
+        async with serving(delegate) as (server, port):
+            for sock in (idle, busy):
+                sock.setblocking(False)
+                await loop.sock_connect(sock, ("127.0.0.1", port))
+                delegate.hold = sock is busy
+                await loop.sock_sendall(sock, GET)
+                await (delegate.arrived.wait() if sock is busy else loop.sock_recv(sock, 1000))
+            server.stop()
+            assert await server.drain(0) == 1
+        assert await loop.sock_recv(idle, 1) == b""
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(busy, 1)
 
 
 async def test_a_connection_without_any_request_is_given_a_moment() -> None:
