@@ -41,6 +41,7 @@ _CHUNKED = -2
 _UNTIL_CLOSE = -3
 
 _known_heads = KnownHeads()
+_known_head = _known_heads.get
 
 
 class Exchange:
@@ -179,7 +180,7 @@ class Exchange:
         """
         key = (status, reason, *fields)
         try:
-            head = _known_heads.get(key)
+            head = _known_head(key)
         except (TypeError, ValueError):  # a field is a list, or has a view of something that may change
             head = None
         if head is None:

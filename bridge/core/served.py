@@ -33,6 +33,7 @@ _RAW_STATUS = rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]"
 _RAW_CLOSE = rb"(?i)\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]"
 
 _known_heads = KnownHeads(text=True)
+_known_head = _known_heads.get
 
 
 class IllegalFieldError(HTTPOutputError, ValueError):
@@ -126,7 +127,7 @@ class ServedConnection(Exchange, HTTP1Connection):
         fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
         key = (status, reason, *fields)
         try:
-            response = _known_heads.get(key)
+            response = _known_head(key)
         except TypeError:  # a value is a list
             response = None
         if response is None:

@@ -108,11 +108,12 @@ def _new_line(
     line.method_text = method_text
     line.target = target
     line.version = version
-    line.version_text = "1.1" if version == b"1.1" else "1.0"
+    newer = version == b"1.1"
+    line.version_text = "1.1" if newer else "1.0"
     line.path = path
     line.query = query
     line.authority = authority
-    line.plain = version == b"1.1" and method != b"HEAD"
+    line.plain = newer and method_text != "HEAD"
     line.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
     return line
 
@@ -283,7 +284,7 @@ def _parse_changes(
         None if this is not the way: much has changed, or one of the lines that steer the connection.
     """
     before = previous.lines
-    if before is None or len(lines) != len(before) or line.version != previous.line.version or line.authority:
+    if before is None or len(lines) != len(before) or line.version_text != previous.line.version_text or line.authority:
         return None
     changed = [*compress(count(), map(ne, lines, before))]
     if 2 * len(changed) > len(lines) or len(wire) > _WIRE_MAX:
