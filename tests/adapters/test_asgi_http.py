@@ -880,6 +880,25 @@ async def test_what_a_proxy_has_reported() -> None:
     ]
 
 
+async def test_every_scope_has_its_own_request_line() -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(f"{scope['http_version']} {scope['method']} {scope['raw_path'].decode()} {scope['path']}")
+        seen[-1] += f" {scope['query_string'].decode()}"
+        scope.update(http_version="?", method="?", raw_path=b"?", path="?", query_string=b"?")
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    lines = ["GET / HTTP/1.1", "GET / HTTP/1.1", "GET /a%20b?c HTTP/1.1", "HEAD /a%20b?c HTTP/1.1", "GET / HTTP/1.1"]
+    async with served(app) as server, connect(server.port) as client:
+        for line in (*lines, *reversed(lines), "GET /?c HTTP/1.0"):
+            client.send(f"{line}\r\nHost: x\r\n\r\n".encode())
+            await client.response()
+    expected = ["1.1 GET / / ", "1.1 GET / / ", "1.1 GET /a%20b /a b c", "1.1 HEAD /a%20b /a b c", "1.1 GET / / "]
+    assert seen == [*expected, *reversed(expected), "1.0 GET / / c"]
+
+
 async def test_what_scopes_have_in_common_is_kept_from_the_second_request_on() -> None:
     scopes = []
 

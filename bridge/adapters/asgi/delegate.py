@@ -23,6 +23,7 @@ from bridge.core.websocketconnection import DEFAULT_OPTIONS, WebSocketConnection
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Scope
     from bridge.core.exchange import Exchange
+    from bridge.core.http1.head import RequestLine
     from bridge.core.serverconnection import ServerConnection
 
 __all__ = ["ASGIDelegate"]
@@ -40,6 +41,25 @@ _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.pathsend": {},
     "http.response.zerocopysend": {},
 }
+
+
+class _Shared:
+    """What the scopes of one connection have in common.
+
+    Attributes:
+        scope: A scope to be copied, for requests with the line *line*.
+        line: The last request's line; None before there was one.
+        extensions: The scope's extensions.
+        size: How many there are.
+    """
+
+    __slots__ = ("extensions", "line", "scope", "size")
+
+    def __init__(self, scope: dict[str, Any], extensions: dict[str, Any]) -> None:
+        self.scope = scope
+        self.line: RequestLine | None = None
+        self.extensions = extensions
+        self.size = len(extensions)
 
 
 class ASGIDelegate:
@@ -105,22 +125,24 @@ class ASGIDelegate:
     def start_exchange(self, exchange: Exchange) -> HTTPExchange | WebSocketExchange:
         """Start the application's task for a request."""
         connection = exchange.server_connection
-        shared = connection.memo
-        if shared is None or len(shared[1]) != shared[2]:
+        shared: _Shared | None = connection.memo
+        if shared is None or len(shared.extensions) != shared.size:
             # Copying the extensions for each request would cost 2 % of a plain one; an application that puts
             # something there, or takes something away, is noticed, and the next request has its own.
             shared = self._shared(exchange)
             if connection.requests > 1:
                 connection.memo = shared
-        template = shared[0]
         head = exchange.head
         line = head.line
-        scope = template.copy()
-        scope["http_version"] = line.version_text
-        scope["method"] = line.method_text
-        scope["path"] = self._full_path(line.path_text) if self.root_path else line.path_text
-        scope["raw_path"] = line.path
-        scope["query_string"] = line.query
+        scope = shared.scope
+        if line is not shared.line:
+            shared.line = line
+            scope["http_version"] = line.version_text
+            scope["method"] = line.method_text
+            scope["path"] = self._full_path(line.path_text) if self.root_path else line.path_text
+            scope["raw_path"] = line.path
+            scope["query_string"] = line.query
+        scope = scope.copy()
         scope["headers"] = [*head.fields]
         if exchange.context is not connection.context:
             self._set_forwarded(scope, exchange)
@@ -274,8 +296,8 @@ class ASGIDelegate:
             scope["root_path"] = prefix + self.root_path
             scope["path"] = prefix + scope["path"]  # whoever sends the field has taken the prefix off
 
-    def _shared(self, exchange: Exchange) -> tuple[dict[str, Any], dict[str, Any], int]:
-        """Return what all scopes of one connection have in common, their extensions, and how many these are."""
+    def _shared(self, exchange: Exchange) -> _Shared:
+        """Return what the scopes of one connection have in common."""
         context = exchange.server_connection.context
         extensions = self._extensions.copy()
         scope: dict[str, Any] = {
@@ -306,7 +328,7 @@ class ASGIDelegate:
         if tls is not None:
             certificate = None if self._certificate is None else self._certificate()
             extensions["tls"] = tls_extension(tls, certificate)
-        return scope, extensions, len(extensions)
+        return _Shared(scope, extensions)
 
 
 def _cancel(task: Task[None]) -> None:
