@@ -345,9 +345,11 @@ class Exchange:
             and not connection.closing
         ):
             # Most responses are of this kind, and all of it goes out at once.
-            ending = b"content-length: %d\r\n\r\n" % size if length < 0 else b"\r\n"
             clock = connection.clock
-            wire = b"".join((response.line, clock.common_lines, response.block, ending, data))
+            common, start = response.start
+            if common is not clock.common_lines:
+                start = response.start_with(clock.common_lines)
+            wire = start + data if length >= 0 else b"%bcontent-length: %d\r\n\r\n%b" % (start, size, data)
             self._length = self.content_sent = size
             self.writing = DONE if last else CONTENT
             if clock.at_once:

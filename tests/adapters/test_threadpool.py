@@ -119,6 +119,22 @@ async def test_quick_jobs_need_one_thread(gates, monkeypatch) -> None:
     await ends(pool)
 
 
+async def test_many_jobs_of_one_turn_wait_for_those_of_the_next(gates) -> None:
+    pool = ThreadPool(1)
+    works = [Work(pool) for _ in range(threadpool._MANY + 1)]
+    for work in works[:-1]:
+        assert work.add()
+    await asyncio.sleep(0)
+    assert pool.count == 0
+    assert works[-1].add()
+    for work in works:
+        work.release.set()
+        await within(work.done)
+    for work in works[1:]:
+        assert work.queued >= works[0].queued
+    await ends(pool)
+
+
 async def test_a_job_behind_one_that_was_thought_to_be_quick_is_not_kept_waiting(gates) -> None:
     pool = ThreadPool(2)
     slow, other = Work(pool), Work(pool, blocks=False)

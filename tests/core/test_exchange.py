@@ -275,6 +275,22 @@ def test_a_ready_made_head_may_be_sent_any_number_of_times() -> None:
             exchange.respond_with(head)
 
 
+def test_a_head_that_is_sent_again_has_the_date_of_the_time_and_the_server_it_is_sent_by() -> None:
+    head, sized = ResponseHead(200, [(b"x", b"y")]), ResponseHead(200, [(b"content-length", b"2"), (b"x", b"y")])
+
+    def answer(told: Told) -> None:
+        told.exchange.respond_with(sized if told.exchange.head.target == b"/sized" else head)
+        told.exchange.send(b"ok", True)
+
+    for common in (b"date: 1\r\n", b"date: 2\r\nserver: a\r\n", b"", b"date: 2\r\n"):
+        with linked(Recorder(on_finish=answer)) as link:
+            link.connection.clock.common_lines = common
+            link.send(GET, GET, GET.replace(b"/", b"/sized", 1), GET)
+            whole = b"HTTP/1.1 200 OK\r\n%bx: y\r\ncontent-length: 2\r\n\r\nok" % common
+            other = b"HTTP/1.1 200 OK\r\n%bcontent-length: 2\r\nx: y\r\n\r\nok" % common
+            assert link.received == whole + whole + other + whole
+
+
 # ---------------------------------------------------------------------- what the application must not do
 
 

@@ -25,6 +25,7 @@ __all__ = [
 
 # In place of a declared Content-Length.
 NO_LENGTH = -1
+_NOT_SENT = (None, b"")
 LAST_CHUNK = b"0\r\n\r\n"
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -95,7 +96,7 @@ class Special:
 
 
 class ResponseHead:
-    """A response head, checked and encoded; nothing in it changes, so it may be sent any number of times.
+    """A response head, checked and encoded; what it says does not change, so it may be sent any number of times.
 
     Attributes:
         status: The status code.
@@ -105,9 +106,10 @@ class ResponseHead:
         special: What the fields say beyond their lines, or None.
         block: The field lines as one.
         plain: It goes out as it is: nothing special, and the status is one of those with content.
+        start: The lines that all responses had in common when it was last sent, and what it was sent as.
     """
 
-    __slots__ = ("block", "length", "line", "lines", "plain", "special", "status")
+    __slots__ = ("block", "length", "line", "lines", "plain", "special", "start", "status")
 
     def __init__(self, status: int, fields: Fields | TextFields, reason: bytes = b"", text: bool = False) -> None:
         """Check and encode.
@@ -134,6 +136,16 @@ class ResponseHead:
         self.special = special
         self.block = b"".join(lines)
         self.plain = special is None and status not in NO_CONTENT
+        self.start: tuple[bytes | None, bytes] = _NOT_SENT
+
+    def start_with(self, common: bytes) -> bytes:
+        """Return the bytes that a response starts with whose common lines are *common*, and keep them as ``start``.
+
+        That is all of the head; without a declared length, all but the Content-Length and the blank line.
+        """
+        start = b"".join((self.line, common, self.block, b"\r\n" if self.length >= 0 else b""))
+        self.start = common, start  # at once: servers in several threads share heads
+        return start
 
     def with_length(self, length: int) -> ResponseHead:
         """Return the same head with a Content-Length (bytes)."""
