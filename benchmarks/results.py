@@ -13,7 +13,8 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.verdicts import is_disturbed
 
 DIRECTORY = ROOT / "docs" / "benchmarks"
-COMPILING = "compiling.md"
+# Pages that are written by hand, and what they tell.
+PAGES = {"time.md": "Where the time goes", "compiling.md": "What compiling the hot modules would bring"}
 # An absolute path of at least two parts, but not the rest of an address ("//127.0.0.1:80/").
 PATH = re.compile(r"(?<![\w./:])/(?:[\w.+@-]+/)+([\w.+@-]*)")
 
@@ -67,9 +68,7 @@ def publish(directory: Path = DIRECTORY) -> list[Path]:
             plots.append((file.name, title))
         else:
             file.unlink(missing_ok=True)
-    see_also = []
-    if (directory / COMPILING).exists():
-        see_also.append(f"What compiling the hot modules would bring: [{COMPILING}]({COMPILING}).")
+    see_also = [f"{title}: [{name}]({name})." for name, title in PAGES.items() if (directory / name).exists()]
     report = directory / "README.md"
     report.write_text(published(records, plots, commands(records), see_also))
     return [*written, report]
