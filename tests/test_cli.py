@@ -198,6 +198,16 @@ NOT_NEEDED = {
 }  # fmt: skip
 
 
+def imported_by(*words: str, cwd: Path) -> set[str]:
+    """Serve an application that answers with the modules' names; return those that uvloop has not imported."""
+    bare = "import sys, asyncio, uvloop; print(*sys.modules)"
+    known = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, timeout=30, check=True).stdout
+    with Running(*words, cwd=cwd) as server:
+        modules = set(get(server.address())[2].decode().split())
+        assert server.end() == 0
+    return modules - set(known.split())
+
+
 @pytest.mark.slow
 def test_a_plain_start_imports_what_it_needs_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "listing.py").write_text(
@@ -208,11 +218,7 @@ def test_a_plain_start_imports_what_it_needs_and_no_more(tmp_path: Path) -> None
         "                'headers': [(b'content-length', b'%d' % len(content))]})\n"
         "    await send({'type': 'http.response.body', 'body': content})\n"
     )
-    bare = "import sys, asyncio, uvloop; print(*sys.modules)"
-    known = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, timeout=30, check=True).stdout
-    with Running("listing:app", "--no-access-log", "--lifespan", "off", cwd=tmp_path) as server:
-        modules = set(get(server.address())[2].decode().split()) - set(known.split())
-        assert server.end() == 0
+    modules = imported_by("listing:app", "--no-access-log", "--lifespan", "off", cwd=tmp_path)
     assert {"bridge.cli", "bridge.config", "bridge.adapters.asgi.delegate"} <= modules
     assert NOT_NEEDED & modules == set()
 
@@ -226,11 +232,7 @@ def test_a_plain_start_of_a_wsgi_application_imports_no_more_either(tmp_path: Pa
         "    return [' '.join(sys.modules).encode()]\n"
     )
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'bridge-user'\n[tool.other]\nx = 1\n")
-    bare = "import sys, asyncio, uvloop; print(*sys.modules)"
-    known = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, timeout=30, check=True).stdout
-    with Running("listing:app", "--no-access-log", cwd=tmp_path) as server:
-        modules = set(get(server.address())[2].decode().split()) - set(known.split())
-        assert server.end() == 0
+    modules = imported_by("listing:app", "--no-access-log", cwd=tmp_path)
     assert "bridge.adapters.wsgi.delegate" in modules
     of_asgi = {"bridge.adapters.asgi", "bridge.adapters.lifespan", "bridge.core.websocketconnection"}
     assert (NOT_NEEDED | of_asgi) & modules == set()

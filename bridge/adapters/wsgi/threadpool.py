@@ -213,6 +213,7 @@ class ThreadPool:
             self._flush()
         else:
             assert self._loop is not None
+            self._turn = time.monotonic()  # what kept the loop is no fault of those that come now
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -307,10 +308,10 @@ class ThreadPool:
                     job = queue.popleft()
                 except IndexError:
                     break
+                worker.job = job  # at once, or the one before, which is done, could be taken for one that hangs
                 if self._slow and queue and not self._waking:
                     self._wake()
                     start = now()  # the thread that was woken may have run first
-                worker.job = job
                 job.run(worker, start)
                 end = now()
                 if end - start > _SLOW:
