@@ -662,6 +662,25 @@ async def test_queue_time_is_known() -> None:
 # ---------------------------------------------------------------------------------------------- clients that leave
 
 
+async def test_a_client_whose_content_nobody_wanted_has_not_left() -> None:
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["bridge.client_disconnected"])
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    async with serving(app, buffer_requests=None) as served:
+        reader, writer = await served.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nok")  # which is told to the exchange as the end of its connection
+        for request in (b"12345", b"", b""):
+            writer.write(request + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\nok")
+        assert [disconnected() for disconnected in seen] == [False] * 4
+        writer.close()
+
+
 async def test_the_application_can_see_that_the_client_has_left() -> None:
     app = Gate()
     async with serving(app) as served:
@@ -736,6 +755,7 @@ async def test_an_application_that_takes_too_long(caplog) -> None:
         answer = await served.get("/slow")
         assert answer.status == 504
         assert app.environ["bridge.deadline"] is not None
+        assert app.environ["bridge.client_disconnected"]()  # nobody waits any more
         pool = served.delegate.pool
         assert (pool.lost, pool.count) == (1, 1)
         second = asyncio.create_task(served.get("/again"))  # another thread in place of the lost one
