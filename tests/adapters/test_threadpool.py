@@ -144,13 +144,35 @@ async def test_many_jobs_of_one_turn_wait_for_those_of_the_next(gates) -> None:
     works = [Work(pool) for _ in range(threadpool._MANY + 1)]
     for work in works[:-1]:
         assert work.add()
-    before = time.monotonic()
     await asyncio.sleep(0)
     assert pool.count == 0
     assert works[-1].add()
-    assert works[0].queued <= before <= works[-1].queued  # a loop that was busy in between is not held against it
     for work in works:
         work.release.set()
+        await within(work.done)
+    await ends(pool)
+
+
+@pytest.mark.parametrize("number", [1, threadpool._MANY])
+async def test_a_loop_that_was_busy_is_not_held_against_jobs(gates, number: int) -> None:
+    pool = ThreadPool(1)
+    blocking = Work(pool)
+    assert blocking.add()
+    await within(blocking.started)
+    waiting = Work(pool, blocks=False)
+    assert waiting.add()
+    await asyncio.sleep(0.01)  # its turn is over: it waits for a thread
+    queued = waiting.queued
+    works = [Work(pool, blocks=False) for _ in range(number)]
+    for work in works:
+        assert work.add()
+    time.sleep(2 * threadpool._KEPT)
+    end = time.monotonic()
+    pool.excuse(end)  # by a timer, which may come before the rest
+    assert [work.queued for work in works] == [end] * number
+    assert waiting.queued == queued
+    blocking.release.set()
+    for work in works:
         await within(work.done)
     await ends(pool)
 

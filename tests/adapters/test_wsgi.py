@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from wsgiref.validate import validator
 
 import pytest
 from support.wsgi import serving
 
 from bridge.adapters.wsgi import WSGIDelegate
+from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 PLAIN = [("Content-Type", "text/plain")]
@@ -662,6 +664,17 @@ async def test_queue_time_is_known() -> None:
 # ---------------------------------------------------------------------------------------------- clients that leave
 
 
+async def test_no_request_waits_less_than_no_time() -> None:
+    exchange = SimpleNamespace(queue_time=None)
+    request = WSGIExchange()
+    request.begin(SimpleNamespace(queue_timeout=1.0), exchange, None)
+    request.gone = True
+    request.queued = 7.0
+    for now, waited in ((6.75, 0.0), (7.0, 0.0), (7.25, 0.25)):
+        request.run(None, now)
+        assert exchange.queue_time == waited
+
+
 async def test_a_client_whose_content_nobody_wanted_has_not_left() -> None:
     seen = []
 
@@ -866,6 +879,7 @@ def test_the_name_of_the_application() -> None:
 FORKS = """
 import asyncio, os, sys, threading, urllib.request
 from bridge.adapters.wsgi import WSGIDelegate
+from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
 

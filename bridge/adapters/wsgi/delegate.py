@@ -131,6 +131,7 @@ class WSGIDelegate:
     def _look(self) -> None:
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
+        pool.excuse(now)
         shortest = self.queue_timeout if timeout is None else min(self.queue_timeout, timeout)
         for job in pool.queue.copy():  # threads take from it meanwhile
             if not isinstance(job, WSGIExchange) or now - job.queued <= shortest:

@@ -256,7 +256,10 @@ class WSGIExchange:
         """Answer the request: the whole of the application's work is done here, in one thread."""
         delegate = self._delegate
         self._worker = worker
-        self.exchange.queue_time = waited = now - self.queued
+        waited = now - self.queued
+        if waited < 0.0:  # noqa: PLR1730 -- a call for each request; it came after the thread had looked at the clock
+            waited = 0.0
+        self.exchange.queue_time = waited
         if waited > delegate.queue_timeout:
             delegate.post(WSGIExchange._refuse, self)
         elif not self.gone:

@@ -33,6 +33,8 @@ _SLOW = 0.001
 _QUICK_ENOUGH = 50
 # From so many jobs on it is worth a turn of the loop to wait for more.
 _MANY = 4
+# Two turns of the loop that take longer (seconds) were kept by something.
+_KEPT = 0.05
 # How soon (seconds) the loop looks whether a job that was thought to be quick keeps others waiting.
 _GUARD = 0.002
 # How soon (seconds) another thread is tried after the system had none.
@@ -55,7 +57,7 @@ class Job(Protocol):
     """What a thread of the pool does.
 
     Attributes:
-        queued: When it was added, by ``time.monotonic()``; set by the pool, at most one turn of the loop early.
+        queued: When it was added, by ``time.monotonic()``; set by the pool, at most two turns of the loop early.
     """
 
     queued: float
@@ -213,10 +215,21 @@ class ThreadPool:
             self._flush()
         else:
             assert self._loop is not None
-            self._turn = time.monotonic()  # what kept the loop is no fault of those that come now
             self._loop.call_soon(self._flush)
 
+    def excuse(self, now: float) -> None:
+        """Count the waiting anew of jobs that no thread was woken for yet, if something has kept the loop.
+
+        It is *now* by ``time.monotonic()``. Time in which the loop was blocked is not waiting for a thread.
+        """
+        if self._flushing and now - self._turn > _KEPT:
+            for job in self.queue.copy():  # threads take from it meanwhile
+                if job.queued >= self._turn:
+                    job.queued = now
+            self._turn = now
+
     def _flush(self) -> None:
+        self.excuse(time.monotonic())
         self._flushing = False
         waiting = len(self.queue)
         if self._on_jobs is not None:
