@@ -49,7 +49,7 @@ profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
 	@exec $(PY) -m benchmarks.profile $(S) $(A)
 
 docs: $(DEV) ## write docs/options.md from the table of settings
-	@$(PY) -m bridge.settings_docs > docs/options.md
+	@$(PY) -m bridge.config.reference > docs/options.md
 
 setup: $(DEV) ## only make the virtual environment
 

@@ -64,10 +64,10 @@ class CountingTransport(asyncio.Transport):
 async def run(sends: str, number: int, idle: bool) -> None:
     """Serve *number* requests on one connection, each with a turn of the loop; or only make them."""
     from bridge.adapters.asgi.delegate import ASGIDelegate
-    from bridge.core.clock import Clock
-    from bridge.core.context import ConnectionContext
+    from bridge.core.connection.clock import Clock
+    from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.parameters import ConnectionParameters
     from bridge.core.http1connection import HTTP1ServerConnection
-    from bridge.core.parameters import ConnectionParameters
 
     loop = asyncio.get_running_loop()
     parameters = ConnectionParameters()

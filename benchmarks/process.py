@@ -18,8 +18,8 @@ from typing import IO, Self
 
 from benchmarks.machine import process_tree, tree_cpu, tree_memory
 from benchmarks.servers import HOST, Target, command_of
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT = 20.0  # seconds until a server must answer
 STOP_LIMIT = 3.0  # seconds between SIGTERM and SIGKILL
 PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -4,13 +4,13 @@
 event loop of its own. Both are imported when they are first asked for.
 """
 
+from bridge._version import __version__
+
 TYPE_CHECKING = False  # typing is heavy
 if TYPE_CHECKING:
     from bridge.config import Config as Config
-    from bridge.supervisor.embedding import Server as Server
-    from bridge.supervisor.embedding import run as run
-
-__version__ = "0.1.0.dev0"
+    from bridge.serving.embedding import Server as Server
+    from bridge.serving.embedding import run as run
 
 __all__ = ["Config", "Server", "__version__", "run"]
 
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> object:
 
         return Config
     if name in {"Server", "run"}:
-        from bridge.supervisor import embedding
+        from bridge.serving import embedding
 
         return getattr(embedding, name)
     raise AttributeError(f"module 'bridge' has no attribute {name!r}")

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from bridge import __version__
+from bridge._version import __version__
 from bridge.errors import ConfigError
 
 TYPE_CHECKING = False  # typing is heavy, and --version needs none of it
@@ -78,12 +78,12 @@ def _run(words: Sequence[str], *, own_process: bool) -> int:
     if collecting:
         gc.disable()
     try:
-        from bridge.settings_sources import load
+        from bridge.config.sources import load
 
         config = load(words, os.environ)
         _require_target(config)
 
-        from bridge.supervisor.start import run
+        from bridge.supervisor.run import run
     finally:
         if collecting:
             gc.freeze()
@@ -97,14 +97,14 @@ def _require_target(config: Config) -> None:
 
 
 def _check_config(words: Sequence[str]) -> int:
-    from bridge.settings_sources import load
-    from bridge.supervisor.checks import check
+    from bridge.config.sources import load
+    from bridge.serving.checks import check
 
     config = load(words, os.environ)
     _require_target(config)
     check(config)
 
-    from bridge.adapters.hosting import host, load_places
+    from bridge.apps.lifecycle import host, load_places
 
     host(config, load_places(config))
     print("bridge: the configuration is good, and the application can be imported")
@@ -112,8 +112,8 @@ def _check_config(words: Sequence[str]) -> int:
 
 
 def _print_config(words: Sequence[str]) -> int:
-    from bridge.settings_docs import resolved
-    from bridge.settings_sources import load_layer, resolve
+    from bridge.config.reference import resolved
+    from bridge.config.sources import load_layer, resolve
 
     layer = load_layer(words, os.environ)
     resolve(layer)
@@ -123,7 +123,7 @@ def _print_config(words: Sequence[str]) -> int:
 
 def _guarded(function: Callable[[], int]) -> int:
     """Call *function* and turn what it raises into a line and an exit status."""
-    from bridge.adapters.loading import TargetError
+    from bridge.apps.loading import TargetError
 
     try:
         return function()
@@ -139,7 +139,7 @@ def _guarded(function: Callable[[], int]) -> int:
 def _print_run_help() -> int:
     import shutil
 
-    from bridge.settings_docs import run_help
+    from bridge.config.reference import run_help
 
     print(run_help(shutil.get_terminal_size().columns), end="")
     return 0

@@ -6,6 +6,7 @@ This module knows nothing else of the package; every layer may import it.
 from __future__ import annotations
 
 __all__ = [
+    "BindError",
     "BridgeError",
     "ConfigError",
     "ConnectionGone",
@@ -26,6 +27,10 @@ class BridgeError(Exception):
 
 class ConfigError(BridgeError, ValueError):
     """A setting has a value that cannot be used; raised before any socket is opened."""
+
+
+class BindError(BridgeError, OSError):
+    """An address cannot be listened on; the message names it and the reason."""
 
 
 class LifespanFailed(BridgeError):

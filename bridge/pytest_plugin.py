@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.supervisor.embedding import Server
+from bridge.serving.embedding import Server
 
 __all__ = ["bridge_server"]
 

@@ -16,8 +16,7 @@ from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.floor import FixedAnswer, UploadAnswer
 from benchmarks.scenarios import SCENARIOS, select
 from benchmarks.servers import SERVERS, Target, command_of
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
 
 
 def test_a_summary_is_the_median_with_its_extremes():

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from bridge import __version__, cli
-from bridge.adapters.loading import TargetError, load_target
+from bridge.apps.loading import TargetError, load_target
 from bridge.config import Config
 from bridge.errors import ConfigError
-from tests.supervisor.running import Running, get
+from tests.support.running import Running, get
 
 
 class FakeServer:
@@ -37,9 +37,9 @@ class FakeServer:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     fake = FakeServer()
-    module = types.ModuleType("bridge.supervisor.start")
+    module = types.ModuleType("bridge.supervisor.run")
     module.run = fake.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "bridge.supervisor.start", module)
+    monkeypatch.setitem(sys.modules, "bridge.supervisor.run", module)
     for name in ("BRIDGE_TARGET", "BRIDGE_PORT", "PORT"):
         monkeypatch.delenv(name, raising=False)
     return fake
@@ -191,10 +191,10 @@ NOT_NEEDED = {
     "gettext", "hashlib", "http.client", "http.cookies", "importlib.metadata", "ipaddress", "json", "logging.config",
     "multiprocessing", "pdb", "pkgutil", "random", "shutil", "tempfile", "tomllib", "unicodedata", "urllib.parse",
     "urllib.request", "watchfiles", "werkzeug",
-    "bridge.core.client", "bridge.core.forms", "bridge.core.httprequest", "bridge.core.httputil",
-    "bridge.core.iostream", "bridge.core.observed", "bridge.core.process", "bridge.core.proxies",
-    "bridge.core.translate", "bridge.supervisor.accesslog",
-    "bridge.supervisor.master", "bridge.supervisor.reload", "bridge.supervisor.debugging",
+    "bridge.core.tornado.client", "bridge.core.tornado.forms", "bridge.core.tornado.request", "bridge.core.httputil",
+    "bridge.core.iostream", "bridge.core.tornado.observed", "bridge.core.process", "bridge.core.middleware.proxy",
+    "bridge.core.tornado.dispatch", "bridge.telemetry.accesslog",
+    "bridge.supervisor.master", "bridge.supervisor.reload", "bridge.serving.debugging",
 }  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def test_a_plain_start_of_a_wsgi_application_imports_no_more_either(tmp_path: Pa
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'bridge-user'\n[tool.other]\nx = 1\n")
     modules = imported_by("listing:app", "--no-access-log", cwd=tmp_path)
     assert "bridge.adapters.wsgi.delegate" in modules
-    of_asgi = {"bridge.adapters.asgi", "bridge.adapters.lifespan", "bridge.core.websocketconnection"}
+    of_asgi = {"bridge.adapters.asgi", "bridge.adapters.asgi.lifespan", "bridge.core.connection.websocket"}
     assert (NOT_NEEDED | of_asgi) & modules == set()
 
 

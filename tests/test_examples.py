@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 EXAMPLES = ROOT / "examples"
 
 STARTED = 30.0  # seconds: an import of Django or FastAPI on a busy machine

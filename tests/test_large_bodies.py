@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 SIZE = 200 * 1000 * 1000
 MOST_GROWTH = 20 * 1000 * 1000
 
@@ -37,7 +38,7 @@ def reset_peak(pid: int) -> None:
 @pytest.fixture(params=["asgi", "wsgi"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """Run the application of one interface; give the process's number and its port."""
-    command = [sys.executable, "-m", "bridge", "run", f"large_bodies_app:{request.param}", "--app-dir", "tests"]
+    command = [sys.executable, "-m", "bridge", "run", f"large_bodies_app:{request.param}", "--app-dir", "tests/support"]
     process = subprocess.Popen(
         [*command, "--port", "0", "--no-access-log"],
         cwd=ROOT,

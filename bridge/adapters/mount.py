@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bridge.core.delegates import NOBODY
-from bridge.core.translate import adapt
+from bridge.core.connection.interfaces import NOBODY
+from bridge.core.tornado.dispatch import adapt
 from bridge.errors import LimitExceeded
 
 if TYPE_CHECKING:
-    from bridge.core.delegates import ConnectionDelegate, ExchangeDelegate
-    from bridge.core.exchange import Exchange
-    from bridge.core.serverconnection import ServerConnection
+    from bridge.core.connection.http1 import ServerConnection
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import ConnectionDelegate, ExchangeDelegate
 
 __all__ = ["Mount"]
 

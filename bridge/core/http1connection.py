@@ -9,23 +9,23 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from bridge.core.clock import NEVER, Clock
-from bridge.core.context import ConnectionContext
-from bridge.core.http1interface import HTTP1Connection
-from bridge.core.http1parameters import HTTP1ConnectionParameters
+from bridge.core.connection.clock import NEVER, Clock
+from bridge.core.connection.context import ConnectionContext
+from bridge.core.connection.http1 import ServerConnection
+from bridge.core.connection.states import DONE
 from bridge.core.ioloop import IOLoop
-from bridge.core.served import ServedConnection
-from bridge.core.serverconnection import ServerConnection
-from bridge.core.startline import HTTPInputError, HTTPOutputError
-from bridge.core.states import DONE
-from bridge.core.streamerrors import StreamClosedError, closed_error
+from bridge.core.stream.errors import StreamClosedError, closed_error
+from bridge.core.tornado.exchange import ServedConnection
+from bridge.core.tornado.http1interface import HTTP1Connection
+from bridge.core.tornado.parameters import HTTP1ConnectionParameters
+from bridge.core.tornado.startline import HTTPInputError, HTTPOutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bridge.core.delegates import ConnectionDelegate
+    from bridge.core.connection.interfaces import ConnectionDelegate
+    from bridge.core.connection.parameters import ConnectionParameters
     from bridge.core.iostream import IOStream
-    from bridge.core.parameters import ConnectionParameters
 
 __all__ = ["HTTP1Connection", "HTTP1ConnectionParameters", "HTTP1ServerConnection", "context_of"]
 
@@ -53,7 +53,7 @@ class HTTP1ServerConnection(ServerConnection):
     _stream: IOStream | None
 
     def __init__(self, stream: IOStream, params: HTTP1ConnectionParameters | None = None, context: Any = None) -> None:
-        from bridge.core.translate import adapt
+        from bridge.core.tornado.dispatch import adapt
 
         loop = IOLoop.current().asyncio_loop
         params = params or HTTP1ConnectionParameters()
@@ -103,7 +103,7 @@ class HTTP1ServerConnection(ServerConnection):
         Raises:
             TypeError: It has not.
         """
-        from bridge.core.translate import DelegateAdapter
+        from bridge.core.tornado.dispatch import DelegateAdapter
 
         if not hasattr(delegate, "start_request"):
             raise TypeError(f"delegate {delegate!r:.80} has no start_request")
@@ -205,7 +205,7 @@ class HTTP1ServerConnection(ServerConnection):
             super().wake_writers(None if error is None else closed_error())
 
     def _delegate_failed(self, error: BaseException) -> None:
-        from bridge.core.translate import is_foreign_input_error
+        from bridge.core.tornado.dispatch import is_foreign_input_error
 
         if is_foreign_input_error(error):
             self._refuse(HTTPInputError(str(error)))

@@ -7,22 +7,22 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from bridge.core.clock import Clock
-from bridge.core.context import ConnectionContext
-from bridge.core.forwarded import ForwardedDelegate
+from bridge.core.connection.clock import Clock
+from bridge.core.connection.context import ConnectionContext
+from bridge.core.connection.http1 import ServerConnection, nothing
+from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
-from bridge.core.http1parameters import head_limits
-from bridge.core.interfaces import HTTPServerConnectionDelegate
-from bridge.core.parameters import ConnectionParameters
-from bridge.core.serverconnection import ServerConnection, nothing
+from bridge.core.middleware.xheaders import ForwardedDelegate
+from bridge.core.net.tls import SSLOptions
 from bridge.core.tcpserver import TCPServer, is_loop
-from bridge.core.tls import SSLOptions
+from bridge.core.tornado.interfaces import HTTPServerConnectionDelegate
+from bridge.core.tornado.parameters import head_limits
 from bridge.core.util import Configurable
 
 if TYPE_CHECKING:
-    from bridge.core.httprequest import HTTPServerRequest as HTTPRequest
     from bridge.core.iostream import IOStream
-    from bridge.core.legacyconnection import HTTPConnection
+    from bridge.core.tornado.legacy import HTTPConnection
+    from bridge.core.tornado.request import HTTPServerRequest as HTTPRequest
 
 __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 
@@ -30,11 +30,11 @@ __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 def __getattr__(name: str) -> object:
     """Import what a server of a native delegate, such as one for ASGI or WSGI, has no use for."""
     if name == "HTTPRequest":
-        from bridge.core.httprequest import HTTPServerRequest
+        from bridge.core.tornado.request import HTTPServerRequest
 
         return HTTPServerRequest
     if name == "HTTPConnection":
-        from bridge.core.legacyconnection import HTTPConnection
+        from bridge.core.tornado.legacy import HTTPConnection
 
         return HTTPConnection
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -126,7 +126,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self.params = params
         self._connection_type = HTTP1ServerConnection
         if params.timed or params.request_ids is not None:
-            from bridge.core.observed import connection_type
+            from bridge.core.tornado.observed import connection_type
 
             self._connection_type = connection_type(params)
         self.conn_params = HTTP1ConnectionParameters.of(params, decompress=decompress_request)
@@ -134,7 +134,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self._date_header = date_header
         self._requests = self._delegate = request_callback
         if not native:
-            from bridge.core.translate import DelegateAdapter, adapt
+            from bridge.core.tornado.dispatch import DelegateAdapter, adapt
 
             self._requests = self._delegate = adapt(request_callback, decompress=decompress_request)
             overridden = type(self).start_request is not HTTPServer.start_request

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, AnyStr
 
-from bridge.core.cookies import parse_cookie
-from bridge.core.forms import (
+from bridge.core.tornado.cookies import parse_cookie
+from bridge.core.tornado.forms import (
     HTTPFile,
     ParseBodyConfig,
     ParseMultipartConfig,
@@ -19,10 +19,10 @@ from bridge.core.forms import (
     parse_multipart_form_data,
     set_parse_body_config,
 )
-from bridge.core.httpheaders import HTTPHeaders
-from bridge.core.httprequest import HTTPServerRequest, split_host_and_port
-from bridge.core.interfaces import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
-from bridge.core.startline import (
+from bridge.core.tornado.headers import HTTPHeaders
+from bridge.core.tornado.interfaces import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from bridge.core.tornado.request import HTTPServerRequest, split_host_and_port
+from bridge.core.tornado.startline import (
     HTTPInputError,
     HTTPOutputError,
     RequestStartLine,

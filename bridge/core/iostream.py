@@ -10,9 +10,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.ioloop import IOLoop
-from bridge.core.plainstream import IOStream
-from bridge.core.streamerrors import StreamBufferFullError, StreamClosedError, UnsatisfiableReadError
-from bridge.core.tlsstream import SSLIOStream
+from bridge.core.stream.errors import StreamBufferFullError, StreamClosedError, UnsatisfiableReadError
+from bridge.core.stream.stream import IOStream
+from bridge.core.stream.tls import SSLIOStream
 
 if TYPE_CHECKING:
     from bridge.core.tcpserver import TCPServer

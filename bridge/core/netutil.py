@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import gen_log
-from bridge.core.tls import check_ssl_options, ssl_options_to_context, ssl_wrap_socket
+from bridge.core.net.tls import check_ssl_options, ssl_options_to_context, ssl_wrap_socket
 
 __all__ = [
     "add_accept_handler",

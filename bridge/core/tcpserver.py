@@ -15,8 +15,8 @@ from typing import Any
 
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
+from bridge.core.net.tls import SSLOptions
 from bridge.core.netutil import add_accept_handler, bind_sockets, check_ssl_options, ssl_options_to_context
-from bridge.core.tls import SSLOptions
 
 __all__ = ["TCPServer", "is_loop"]
 

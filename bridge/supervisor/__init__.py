@@ -1,1 +1,1 @@
-"""Everything that knows processes, signals, sockets to bind and command lines."""
+"""Many processes: the master, its workers and what they tell each other."""

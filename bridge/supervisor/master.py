@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
+from bridge.serving.exits import OK, TARGET_FAILED
+from bridge.serving.server import FAST, announce, serving_line
+from bridge.serving.sockets import bind_all
+from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
-from bridge.supervisor.crew import LEAVING, READY, STARTING, Crew, NoProcess, Worker
-from bridge.supervisor.exits import OK, TARGET_FAILED
 from bridge.supervisor.plan import Plan
-from bridge.supervisor.server import FAST, announce, serving_line
-from bridge.supervisor.signalpipe import SignalPipe
-from bridge.supervisor.sockets import bind_all
+from bridge.supervisor.signals import SignalPipe
 from bridge.supervisor.successor import Handover, Successor
-from bridge.supervisor.systemd import Notifier
 from bridge.supervisor.worker import failure, run_worker
+from bridge.supervisor.workers import LEAVING, READY, STARTING, Crew, NoProcess, Worker
 
 if TYPE_CHECKING:
-    from bridge.adapters.hosting import Place
+    from bridge.apps.lifecycle import Place
 
 __all__ = ["Master"]
 
@@ -130,7 +130,7 @@ class Master:
             handover.close_rest(self._plan.listeners)
         try:
             if config.preload:
-                from bridge.adapters.hosting import load_places
+                from bridge.apps.lifecycle import load_places
 
                 self._places = load_places(config, self._app)
             return self._loop()
@@ -351,7 +351,7 @@ class Master:
         self._reload_asked = True
 
     def _on_sigusr1(self) -> None:
-        from bridge.supervisor.logs import reopen
+        from bridge.telemetry.logs import reopen
 
         reopen()
         self._crew.tell("reopen")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bridge.config import Config
 from bridge.errors import ConfigError
-from bridge.supervisor.sockets import Listener, bind_all
+from bridge.serving.sockets import Listener, bind_all
 
 __all__ = ["Plan"]
 
@@ -34,8 +34,8 @@ class Plan:
         Raises:
             BridgeError: The settings cannot be used; nothing has changed then.
         """
-        from bridge.supervisor.checks import check
-        from bridge.supervisor.logs import configure
+        from bridge.serving.checks import check
+        from bridge.telemetry.logs import configure
 
         config = self.config if read_config is None else read_config()
         check(config)

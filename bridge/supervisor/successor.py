@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import Self
 
-from bridge.supervisor.sockets import Listener
+from bridge.serving.sockets import Listener
 
 __all__ = ["Handover", "Successor"]
 

@@ -8,19 +8,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.adapters.hosting import Place
-from bridge.adapters.loading import TargetError
+from bridge.apps.lifecycle import Place
+from bridge.apps.loading import TargetError
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError, ConfigError, LifespanFailed
+from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
+from bridge.serving.loops import Signals, process_runner
+from bridge.serving.privileges import drop_privileges
+from bridge.serving.server import Server, run_prepared
+from bridge.serving.sockets import Listener
 from bridge.supervisor.channel import Channel
-from bridge.supervisor.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
-from bridge.supervisor.logs import error_descriptor
-from bridge.supervisor.loops import Signals, process_runner
-from bridge.supervisor.privileges import drop_privileges
-from bridge.supervisor.server import Server, run_prepared
-from bridge.supervisor.sockets import Listener
+from bridge.telemetry.logs import error_descriptor
 
 __all__ = ["IDLE_GRACE", "run_worker"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.asgi import connect, served
 
 from bridge.adapters.asgi import ASGIDelegate
-from bridge.adapters.hosting import host, load_places
 from bridge.adapters.mount import Mount
+from bridge.apps.lifecycle import host, load_places
 from bridge.config import Config
+from bridge.config.kinds import MOUNTS
+from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httputil import HTTPServerRequest, ResponseStartLine
-from bridge.core.parameters import ConnectionParameters
 from bridge.errors import ConfigError, LifespanFailed
-from bridge.settings import MOUNTS
+from tests.support.asgi import connect, served
 
 
 def asgi(name: str) -> Any:

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import trustme
-from support.asgi import LIMIT, connect
-from support.tornadostyle import Application, Message, answer, echo, port_of, serving
 
 from bridge.core.http1connection import HTTP1ConnectionParameters
 from bridge.core.httpserver import HTTPConnection, HTTPRequest, HTTPServer
 from bridge.core.httputil import HTTPServerRequest
 from bridge.core.iostream import IOStream, SSLIOStream
 from bridge.core.tcpserver import TCPServer
+from tests.support.asgi import LIMIT, connect
+from tests.support.tornadostyle import Application, Message, answer, echo, port_of, serving
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -353,13 +353,14 @@ async def test_delegates_of_either_module_get_their_start_line() -> None:
             client.get("/a?b")
             assert (await client.response())[0] == 200
     assert type(lines[0]) is httputil.RequestStartLine
-    assert type(lines[1]).__module__ == "bridge.core.startline"
+    assert type(lines[1]).__module__ == "bridge.core.tornado.startline"
     assert [tuple(line) for line in lines] == [("GET", "/a?b", "HTTP/1.1")] * 2
 
 
 def test_core_does_not_import_tornado() -> None:
     code = (
-        "import sys, bridge.core.httpserver, bridge.core.client, bridge.core.iostream, bridge.adapters.tornado\n"
+        "import sys, bridge.core.httpserver, bridge.core.tornado.client, bridge.core.iostream\n"
+        "import bridge.adapters.tornado\n"
         "sys.exit(any(name.partition('.')[0] == 'tornado' for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

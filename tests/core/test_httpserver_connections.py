@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import trustme
-from support.echo import Echo
-from support.loops import both_loops
-from support.responses import read_responses
-from support.serving import TIMEOUT, Client, address_of, serving, until
 
-from bridge.core.delegates import NOBODY
-from bridge.core.exchange import Exchange
+from bridge.core.connection.http1 import ServerConnection
+from bridge.core.connection.http1exchange import Exchange
+from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
-from bridge.core.parameters import ConnectionParameters
-from bridge.core.serverconnection import ServerConnection
+from tests.support.echo import Echo
+from tests.support.loops import both_loops
+from tests.support.responses import read_responses
+from tests.support.serving import TIMEOUT, Client, address_of, serving, until
 
 _HANDSHAKE = (SSLProtocol, ServerConnection)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

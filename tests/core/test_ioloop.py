@@ -12,15 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.core import ioloop
 from bridge.core.ioloop import IOLoop, new_event_loop
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from bridge.core import process
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
 
 
 @pytest.fixture(autouse=True)

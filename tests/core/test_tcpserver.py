@@ -8,11 +8,11 @@ import socket
 from typing import Any
 
 import pytest
-from support.loops import both_loops
-from support.serving import until
 
 from bridge.core import tcpserver
 from bridge.core.tcpserver import TCPServer
+from tests.support.loops import both_loops
+from tests.support.serving import until
 
 
 class Protocol(asyncio.Protocol):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.running import APPS, Client, Running, get
+from tests.support import ROOT
+from tests.support.running import APPS, Client, Running, get
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +120,7 @@ def test_a_new_master_that_fails_is_no_harm(tmp_path: Path) -> None:
 
 def path_of(directory: Path) -> dict[str, str]:
     """Return an environment in which modules are found there, and never as they were compiled a moment ago."""
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     return {"PYTHONPATH": f"{root}:{directory}:{APPS}", "PYTHONDONTWRITEBYTECODE": "1"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.supervisor.running import Client, Running
+from tests.support.running import Client, Running
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 

@@ -13,8 +13,8 @@ pytest.importorskip("watchfiles", reason="the extra `reload` is not installed")
 
 from bridge.config import Config
 from bridge.supervisor.reload import watched
-from tests.supervisor.running import Client, Running, get
 from tests.supervisor.test_master import path_of
+from tests.support.running import Client, Running, get
 
 slow = pytest.mark.slow
 CODE = "async def app(scope, receive, send):\n    from plain import _answer\n    await _answer(send, b'{}')\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.running import Client, Running, get, gone
 from tests.supervisor.test_master import path_of
+from tests.support.running import Client, Running, get, gone
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from bridge.core.exchange import Exchange
-from bridge.core.serverconnection import ServerConnection
+from bridge.core.connection.http1 import ServerConnection
+from bridge.core.connection.http1exchange import Exchange
 from bridge.errors import LocalProtocolError
 
 __all__ = ["Echo"]

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bridge.core.clock import Clock
-from bridge.core.context import ConnectionContext
-from bridge.core.exchange import Exchange
-from bridge.core.parameters import ConnectionParameters
-from bridge.core.serverconnection import ServerConnection
-from support.faketransport import FakeTransport
-from support.manualloop import ManualLoop
-from support.responses import Response, read_responses
+from bridge.core.connection.clock import Clock
+from bridge.core.connection.context import ConnectionContext
+from bridge.core.connection.http1 import ServerConnection
+from bridge.core.connection.http1exchange import Exchange
+from bridge.core.connection.parameters import ConnectionParameters
+from tests.support.faketransport import FakeTransport
+from tests.support.manualloop import ManualLoop
+from tests.support.responses import Response, read_responses
 
 __all__ = ["GET", "POST", "Link", "Recorder", "Told", "linked", "ok"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.core.http1.content import ChunkedContent, FixedContent
-from bridge.core.http1.head import Limits, RequestHead, parse_head
+from bridge.core.http1.decoder import ChunkedContent, FixedContent
+from bridge.core.http1.request import Limits, RequestHead, parse_head
 from bridge.errors import RemoteProtocolError
 
 __all__ = ["Content", "Message", "Refused", "head_values", "read_content", "read_head", "read_message"]

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
-from bridge.core.parameters import ConnectionParameters
 
 __all__ = ["TIMEOUT", "Client", "TLSClient", "address_of", "serving", "until"]
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from support.faketransport import FakeTransport
+from tests.support.faketransport import FakeTransport
 
 BIG = 8 << 20
 

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bridge.adapters.wsgi import WSGIDelegate
+from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
-from bridge.core.parameters import ConnectionParameters
 
 TIMEOUT = 10.0
 

@@ -39,8 +39,8 @@ import bridge.core.netutil
 import bridge.core.process
 import bridge.core.tcpserver
 from bridge.adapters.tornado import install
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS_A_TEST = 60
 
 # Test modules whose AsyncHTTPTestCases start a server, and single test cases beside those that do.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from support.hostile import MALFORMED_CODINGS, NO_CHUNK_SIZE, NO_HOST, NO_LENGTH, NO_VERSION
+from tests.support.hostile import MALFORMED_CODINGS, NO_CHUNK_SIZE, NO_HOST, NO_LENGTH, NO_VERSION
 
 __all__ = ["CASES", "Case"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from cases import CASES, Case
-from support.cuts import CUTS, at_random, cut_at, single_cuts, whole
-from support.echo import Echo
-from support.link import linked
-from support.loops import FACTORIES, run_on
-from support.responses import read_responses
-from support.serving import Client, serving
+
+from tests.support.cuts import CUTS, at_random, cut_at, single_cuts, whole
+from tests.support.echo import Echo
+from tests.support.link import linked
+from tests.support.loops import FACTORIES, run_on
+from tests.support.responses import read_responses
+from tests.support.serving import Client, serving
+from tests.wire.cases import CASES, Case
 
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 

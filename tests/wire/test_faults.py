@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 import trustme
-from support.echo import Echo
-from support.loops import both_loops
-from support.responses import Response, read_responses
-from support.serving import Client, TLSClient, address_of, serving, until
 
 from bridge.core import netutil
-from bridge.core.delegates import NOBODY
-from bridge.core.exchange import Exchange
+from bridge.core.connection.http1exchange import Exchange
+from bridge.core.connection.interfaces import NOBODY
 from bridge.core.httpserver import HTTPServer
+from tests.support.echo import Echo
+from tests.support.loops import both_loops
+from tests.support.responses import Response, read_responses
+from tests.support.serving import Client, TLSClient, address_of, serving, until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.loops import run_on
-from support.serving import address_of, serving
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
+from tests.support.loops import run_on
+from tests.support.serving import address_of, serving
 
 WIRE = Path(__file__).resolve().parents[3] / "shared" / "wire"
 

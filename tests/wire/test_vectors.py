@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cuts import around_each_crlf, at_random, bytewise, cut_at
-from support.echo import Echo
-from support.link import GET, linked
-from support.responses import read_responses
+
+from tests.support.cuts import around_each_crlf, at_random, bytewise, cut_at
+from tests.support.echo import Echo
+from tests.support.link import GET, linked
+from tests.support.responses import read_responses
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "wire" / "vectors.json"
 TOKEN = re.compile(r"\{\{(rep|hdrs|pause|fin|rst)(?::(.*?))?\}\}", re.DOTALL)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket
+from bridge.core.connection.websocket import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
 from bridge.core.http1.grammar import percent_decoded
 from bridge.core.log import app_log
-from bridge.core.websocketconnection import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Scope
-    from bridge.core.exchange import Exchange
-    from bridge.core.http1.head import RequestLine
-    from bridge.core.serverconnection import ServerConnection
+    from bridge.core.connection.http1 import ServerConnection
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.http1.request import RequestLine
 
 __all__ = ["ASGIDelegate"]
 

@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
-from bridge.adapters.messages import STUMBLES, judge, octets
+from bridge.adapters.asgi.messages import STUMBLES, judge, octets
+from bridge.core.connection.states import CLOSED, DONE, HEAD
 from bridge.core.log import app_log
-from bridge.core.states import CLOSED, DONE, HEAD
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.delegate import ASGIDelegate
     from bridge.adapters.asgi.types import Application, Message, Scope
-    from bridge.core.exchange import Exchange
+    from bridge.core.connection.http1exchange import Exchange
 
 __all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "client_left", "describe"]
 

@@ -6,19 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe, was_not_asked_for
-from bridge.adapters.messages import STUMBLES, judge, octets
+from bridge.adapters.asgi.messages import STUMBLES, judge, octets
+from bridge.core.connection.states import CLOSED
+from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.core.log import app_log, gen_log
-from bridge.core.states import CLOSED
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
-from bridge.core.websocketconnection import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.delegate import ASGIDelegate
     from bridge.adapters.asgi.types import Application, Message, Scope
-    from bridge.core.exchange import Exchange
-    from bridge.core.http1.head import RequestHead
-    from bridge.core.websocketconnection import WebSocketOptions
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.websocket import WebSocketOptions
+    from bridge.core.http1.request import RequestHead
 
 __all__ = ["WebSocketExchange", "asks_for_websocket"]
 

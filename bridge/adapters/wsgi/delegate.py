@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.adapters.wsgi.filewrapper import FileWrapper
-from bridge.adapters.wsgi.mailbox import Mailbox
+from bridge.adapters.wsgi.loopcalls import Mailbox
 from bridge.adapters.wsgi.threadpool import ThreadPool
 from bridge.core.log import app_log
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from wsgiref.types import WSGIApplication
 
-    from bridge.core.exchange import Exchange
-    from bridge.core.serverconnection import ServerConnection
+    from bridge.core.connection.http1 import ServerConnection
+    from bridge.core.connection.http1exchange import Exchange
 
 __all__ = ["WSGIDelegate"]
 

@@ -10,15 +10,15 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bridge import __version__
+from bridge._version import __version__
 from bridge.core.http1.grammar import percent_decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridge.core.context import ConnectionContext
-    from bridge.core.exchange import Exchange
-    from bridge.core.http1.head import RequestHead, RequestLine
+    from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.http1.request import RequestHead, RequestLine
 
 __all__ = ["Peer", "environ_key", "set_fields", "ssl_variables", "template"]
 

@@ -11,14 +11,14 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from bridge.adapters.wsgi.content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.filewrapper import FileRange, FileWrapper, file_range
-from bridge.adapters.wsgi.outbox import MEMORY, PIECE, Outbox, SpoolError
-from bridge.adapters.wsgi.response import check_headers, response_head
-from bridge.adapters.wsgi.sockets import LazySocket, detach
-from bridge.core.http1.response import NO_LENGTH
+from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
+from bridge.adapters.wsgi.response_buffer import MEMORY, PIECE, Outbox, SpoolError
+from bridge.adapters.wsgi.start_response import check_headers, response_head
+from bridge.adapters.wsgi.werkzeug_socket import LazySocket, detach
+from bridge.core.connection.states import CLOSED
+from bridge.core.http1.encoder import NO_LENGTH
 from bridge.core.log import app_log
-from bridge.core.states import CLOSED
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.delegate import WSGIDelegate
     from bridge.adapters.wsgi.environ import Peer
     from bridge.adapters.wsgi.threadpool import Worker
-    from bridge.core.exchange import Exchange
-    from bridge.core.http1.response import ResponseHead
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.http1.encoder import ResponseHead
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 

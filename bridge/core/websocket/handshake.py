@@ -16,7 +16,7 @@ except ImportError:
     from hashlib import sha1
 
 if TYPE_CHECKING:
-    from bridge.core.http1.head import RequestHead
+    from bridge.core.http1.request import RequestHead
     from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
 
 __all__ = ["Fields", "Handshake", "Refusal", "accept_fields", "accept_token", "check_handshake"]

@@ -11,8 +11,9 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.peers import PeerMessage, read_with_h11, read_with_httptools
-from support.reader import Message, read_message
+
+from tests.support.peers import PeerMessage, read_with_h11, read_with_httptools
+from tests.support.reader import Message, read_message
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST /p?q HTTP/1.1\r\nHost: a.test:80\r\n"

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.hostile import MALFORMED_CODINGS, NO_LENGTH, WIDER_THAN_DIGITS
 
 from bridge.core.http1.framing import CONTENT_LENGTH_DIGITS, request_content_length
 from bridge.errors import FramingError, LimitExceeded, RemoteProtocolError
+from tests.support.hostile import MALFORMED_CODINGS, NO_LENGTH, WIDER_THAN_DIGITS
 
 
 @pytest.mark.parametrize("value", [*NO_LENGTH, *WIDER_THAN_DIGITS])

@@ -7,10 +7,20 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.hostile import CONTROLS, HOSTS, NO_CHUNK_SIZE, NO_HOST, NO_VERSION, TCHAR, TEXT, VCHAR, WIDER_THAN_DIGITS
 
 from bridge.core.http1 import grammar
 from bridge.core.http1.grammar import percent_decoded
+from tests.support.hostile import (
+    CONTROLS,
+    HOSTS,
+    NO_CHUNK_SIZE,
+    NO_HOST,
+    NO_VERSION,
+    TCHAR,
+    TEXT,
+    VCHAR,
+    WIDER_THAN_DIGITS,
+)
 
 DIGIT = b"0123456789"
 

@@ -13,7 +13,6 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websocket_peer import at_random, frame, read
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Opcode
 from websockets.protocol import State
@@ -21,6 +20,7 @@ from websockets.server import ServerProtocol
 
 from bridge.core.websocket.extensions import DeflateParameters
 from bridge.core.websocket.receiver import Close, Ping, Pong, Receiver
+from tests.support.websocket_peer import at_random, frame, read
 
 MAX_SIZE = 2000
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websocket_peer import at_random, read, whole
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
@@ -18,12 +17,13 @@ from wsproto import ConnectionType, WSConnection
 from wsproto import events as wsproto_events
 from wsproto.extensions import PerMessageDeflate
 
-from bridge.core.http1.head import Limits, parse_head
+from bridge.core.http1.request import Limits, parse_head
 from bridge.core.websocket import frames
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.handshake import Handshake, accept_fields, check_handshake
 from bridge.core.websocket.receiver import Close, Ping, Pong, Receiver
 from bridge.core.websocket.sender import Sender
+from tests.support.websocket_peer import at_random, read, whole
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,11 +4,11 @@ import tracemalloc
 import zlib
 
 import pytest
-from websocket_peer import CUTS, bytewise, frame, read, whole
 
 from bridge.core.websocket.extensions import DeflateParameters
 from bridge.core.websocket.frames import WebSocketError, encode_close, is_close_code
 from bridge.core.websocket.receiver import NO_STATUS, Close, Ping, Pong, Receiver
+from tests.support.websocket_peer import CUTS, bytewise, frame, read, whole
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x81, 0x82, 0x80, 0x88, 0x89, 0x8A
 FIRST_TEXT, FIRST_BINARY, MORE = 0x01, 0x02, 0x00

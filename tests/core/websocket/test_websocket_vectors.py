@@ -8,13 +8,13 @@ import zlib
 from pathlib import Path
 
 import pytest
-from websocket_peer import CUTS, frame, read
 
-from bridge.core.http1.head import Limits, parse_head
+from bridge.core.http1.request import Limits, parse_head
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.handshake import Handshake, check_handshake
 from bridge.core.websocket.receiver import NO_STATUS, Close, Receiver
 from bridge.errors import RemoteProtocolError
+from tests.support.websocket_peer import CUTS, frame, read
 
 VECTORS = Path(__file__).parents[4] / "shared" / "wire" / "vectors.json"
 

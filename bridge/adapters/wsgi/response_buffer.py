@@ -1,0 +1,284 @@
+"""Response content between the thread that makes it and the loop that sends it.
+
+The thread puts, the loop takes. A little is kept in memory. When the client reads slower than the application writes,
+the rest goes to a temporary file, so that the thread is free for somebody else; when that file is full, the thread
+waits. Nothing here knows WSGI.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
+
+from bridge.errors import ConnectionGone
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from bridge.adapters.wsgi.threadpool import Worker
+    from bridge.core.connection.http1exchange import Exchange
+
+__all__ = ["MEMORY", "PIECE", "Outbox", "SpoolError"]
+
+MEMORY = 65536
+"""Content that is kept in memory for the loop to take, in bytes."""
+
+PIECE = 24576
+"""What is given to the transport at once, in bytes: so much may wait there for a client that does not read."""
+# How long (seconds) a thread that nobody else waits for stays with a client that does not read at the moment.
+_PATIENCE = 0.005
+
+
+def _temporary_file() -> IO[bytes]:
+    import tempfile  # 5 ms of every start, and few responses need it
+
+    # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
+    return tempfile.TemporaryFile(prefix="bridge-", buffering=0)
+
+
+class SpoolError(OSError):
+    """The temporary file for a response cannot be written."""
+
+
+class Outbox:
+    """The content of one response on its way to the client.
+
+    Args:
+        exchange: Where it goes; its head has been set.
+        worker: The thread that puts.
+        post: Has a function called on the loop.
+        file_limit: Most bytes in the temporary file.
+
+    Attributes:
+        complete: Nothing more will be put.
+        lost: Nobody takes any more.
+    """
+
+    __slots__ = (
+        "_exchange",
+        "_file",
+        "_file_end",
+        "_file_limit",
+        "_file_start",
+        "_lock",
+        "_parts",
+        "_post",
+        "_posted",
+        "_put",
+        "_resuming",
+        "_slow",
+        "_taken",
+        "_waiting",
+        "_worker",
+        "complete",
+        "lost",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        worker: Worker,
+        post: Callable[[Callable[[Outbox, None], None], Outbox], None],
+        file_limit: int,
+    ) -> None:
+        self._exchange = exchange
+        self._worker = worker
+        self._post = post
+        self._file_limit = file_limit
+        self.complete = False
+        self.lost = False
+        # Counters have one writer each, or are written under the lock: _put and _file_end are the thread's, _taken and
+        # _file_start the loop's.
+        self._parts: deque[bytes] = deque()
+        self._put = 0
+        self._taken = 0
+        self._file: IO[bytes] | None = None
+        self._file_start = 0
+        self._file_end = 0
+        # Held by the loop while it takes and by the thread while it moves parts to the file; the loop never waits for
+        # it.
+        self._lock = threading.Lock()
+        self._posted = False  # take() is on its way
+        self._resuming = False  # ... and will be called when the client has read
+        self._slow = False  # the client does not read as fast as it is sent to
+        self._waiting = False  # the thread waits for room
+
+    # ------------------------------------------------------------------ called by the thread
+
+    def put(self, data: bytes) -> None:
+        """Send *data*, sooner or later.
+
+        Raises:
+            ConnectionGone: The client left.
+            SpoolError: The temporary file cannot be written.
+        """
+        if len(data) <= PIECE:
+            self._put_piece(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), PIECE):
+            # A copy: a slice would keep the whole alive for as long as its last byte waits for the client.
+            self._put_piece(bytes(view[start : start + PIECE]))
+
+    def finish(self) -> None:
+        """End the response with what was put.
+
+        Raises:
+            SpoolError: The temporary file cannot be written.
+        """
+        if self._slow and self._parts and not self.lost:
+            self._spill(b"")
+        self.complete = True
+        self._notify()
+
+    def _put_piece(self, data: bytes) -> None:
+        if self.lost:
+            raise ConnectionGone("the client left")
+        if self._file_end > self._file_start or not self._wait_for_room(len(data)):
+            self._spill(data)
+        else:
+            self._parts.append(data)
+            self._put += len(data)
+        self._notify()
+
+    def _notify(self) -> None:
+        if not self._posted:
+            self._posted = True
+            self._post(Outbox.take, self)
+
+    def _room(self, size: int) -> bool:
+        waiting = self._put - self._taken
+        return waiting == 0 or waiting + size <= MEMORY
+
+    def _wait_for_room(self, size: int) -> bool:
+        """Wait until the loop has taken enough; False if the client is slow."""
+        patient = True
+        while not self._room(size):
+            if self._slow and not (patient and not self._worker.pool.queue):
+                return False
+            self._waiting = True
+            if not self._room(size) and not self.lost:
+                self._worker.wait(_PATIENCE if self._slow else 1.0)
+                patient = not self._slow
+            self._waiting = False
+            if self.lost:
+                raise ConnectionGone("the client left")
+        return True
+
+    def _spill(self, data: bytes) -> None:
+        """Move what is in memory, and *data*, to the temporary file."""
+        size = len(data) + self._put - self._taken
+        while self._file_end + size > self._file_limit and self._file_end > self._file_start:
+            self._waiting = True
+            if self._file_end > self._file_start and not self.lost:
+                self._worker.wait(1.0)
+            self._waiting = False
+            if self.lost:
+                raise ConnectionGone("the client left")
+            size = len(data) + self._put - self._taken
+        try:
+            with self._lock:
+                if self.lost:
+                    raise ConnectionGone("the client left")
+                if self._file is None:
+                    self._file = _temporary_file()
+                if self._file_end == self._file_start:  # everything was taken: begin again
+                    self._file_end = self._file_start = 0
+                parts, self._parts = self._parts, deque()
+                self._taken = self._put
+                for part in (*parts, data):
+                    self._append(part)
+        except ConnectionGone:
+            raise
+        except OSError as exc:
+            raise SpoolError(exc.errno, exc.strerror) from exc
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
+        view = memoryview(data)
+        end = self._file_end
+        while view:
+            written = os.pwrite(self._file.fileno(), view, end)
+            view = view[written:]
+            end += written
+        self._file_end = end
+
+    # ------------------------------------------------------------------ called by the loop
+
+    def take(self, _: None = None) -> None:
+        """Send as much as the client reads."""
+        self._posted = False
+        if self.lost or self._resuming:
+            return
+        # The thread is about to move everything to the file, and calls again after it.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            done = self._send()
+        except ConnectionGone:
+            done = True
+        finally:
+            self._lock.release()
+        if done:
+            self.close()
+        elif self._waiting:
+            self._worker.ring()
+
+    def _send(self) -> bool:
+        """Send what the transport takes; tell whether that was all."""
+        exchange = self._exchange
+        transport = exchange.server_connection.transport
+        while not exchange.write_paused:
+            if transport is None or transport.is_closing():
+                return False  # the connection was lost; we are told in a moment
+            complete = self.complete  # before the parts are looked at: what was put before it is among them
+            data = self._next()
+            last = complete and not self._parts and self._file_end == self._file_start
+            if data or last:
+                exchange.send(data, last)
+            if last or not data:
+                return last
+        self._slow = True
+        self._resuming = True
+        exchange.server_connection.writable().add_done_callback(self._resume)
+        return False
+
+    def _next(self) -> bytes:
+        parts = self._parts
+        if parts:
+            data = parts.popleft()
+            if parts and len(data) + len(parts[0]) <= PIECE:
+                joined = [data]
+                size = len(data)
+                while parts and size + len(parts[0]) <= PIECE:
+                    size += len(parts[0])
+                    joined.append(parts.popleft())
+                data = b"".join(joined)
+            self._taken += len(data)
+            return data
+        if self._file is not None and self._file_end > self._file_start:
+            data = os.pread(self._file.fileno(), min(PIECE, self._file_end - self._file_start), self._file_start)
+            self._file_start += len(data)
+            return data
+        return b""
+
+    def _resume(self, future: asyncio.Future[None]) -> None:
+        self._resuming = False
+        if future.cancelled() or future.exception() is not None:
+            return  # the exchange's delegate is told of the end
+        self._slow = False
+        self.take()
+
+    def close(self) -> None:
+        """Throw away what is left; called by the thread once more if it was writing the file."""
+        self.lost = True
+        if self._lock.acquire(blocking=False):
+            self._parts.clear()
+            if self._file is not None:
+                self._file.close()
+            self._lock.release()
+        if self._waiting:
+            self._worker.ring()

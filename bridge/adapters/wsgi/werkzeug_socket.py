@@ -1,0 +1,192 @@
+"""``werkzeug.socket``: the connection itself, for applications that speak WebSocket in their thread.
+
+Nothing happens until the application uses it. Then the event loop lets go of the connection, and the application has a
+blocking socket: the connection's own, or, where bytes have to pass through the loop's TLS, one end of a pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from bridge.core.connection.http1 import nothing
+from bridge.errors import ConnectionGone
+
+if TYPE_CHECKING:
+    from bridge.core.connection.http1 import ServerConnection
+
+__all__ = ["LazySocket", "detach"]
+
+# Seconds for the loop to let go; it takes that long only if something blocks it.
+_TIMEOUT = 30.0
+
+
+class LazySocket:
+    """Becomes a blocking socket when an attribute is asked for.
+
+    Args:
+        request: Has the loop call ``detach``, and then the function given to it with a socket or an exception.
+    """
+
+    def __init__(self, request: Callable[[Callable[[socket.socket | Exception], None]], None]) -> None:
+        self._request = request
+        self._socket: socket.socket | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Copying and pickling look for names that no socket has; they are no reason to leave HTTP.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._take(), name)
+
+    def _take(self) -> socket.socket:
+        if self._socket is None:
+            answered = threading.Event()
+            answers: list[socket.socket | Exception] = []
+
+            def answer(result: socket.socket | Exception) -> None:
+                answers.append(result)
+                answered.set()
+
+            self._request(answer)
+            if not answered.wait(_TIMEOUT):
+                raise TimeoutError("the event loop does not let go of the connection")
+            if isinstance(answers[0], Exception):
+                raise answers[0]
+            self._socket = answers[0]
+        return self._socket
+
+    def _finish(self) -> None:
+        """Close the socket, if there is one; the application has returned."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def detach(connection: ServerConnection) -> socket.socket:
+    """Take a connection from the loop and return a blocking socket for it; for the loop's thread.
+
+    Raises:
+        ConnectionGone: The connection has ended.
+        OSError: Too many files are open; the connection is gone then.
+    """
+    connection.flush()
+    transport = connection.transport
+    if transport is None:
+        raise ConnectionGone("the connection is closed")
+    busy = transport.get_write_buffer_size() > 0 or transport.get_extra_info("sslcontext") is not None
+    # Only asyncio's own loop has surely unwatched a descriptor when it closes it. libuv may do that later, and a
+    # watched connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's are relayed.
+    busy = busy or not isinstance(connection.loop, asyncio.SelectorEventLoop)
+    outer = _Relay()
+    transport, rest, outer.gone = connection.take_transport(outer)
+    try:
+        if busy or rest:
+            near, far = socket.socketpair()
+            outer.start(transport, far, rest, connection.loop)
+            return near
+        own = transport.get_extra_info("socket")
+        sock = _OwnSocket(fileno=os.dup(own.fileno()))
+    except OSError:  # no descriptor is left
+        transport.abort()
+        raise
+    sock.on_close = partial(_call_soon, connection.loop, outer.gone)
+    outer.gone = nothing
+    transport.abort()  # closes the loop's descriptor; the connection lives on in ours
+    sock.setblocking(True)
+    return sock
+
+
+class _OwnSocket(socket.socket):
+    """The connection itself in the application's hands; it tells when it is closed."""
+
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Close, in whatever thread."""
+        super().close()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop was closed: nobody counts any more
+        loop.call_soon_threadsafe(function)
+
+
+class _Relay(asyncio.Protocol):
+    """One of two protocols that pass on to each other what their transports receive."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._other: _Relay | None = None
+        self.gone: Callable[[], None] = nothing  # called when the transport is gone
+        self._ended = False  # nothing more will be received
+        self._task: asyncio.Task[None] | None = None
+
+    def start(
+        self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Connect a transport with a socket, to which *rest* is sent first."""
+        transport.pause_reading()
+        self._transport = transport
+        self._task = loop.create_task(self._connect(transport, far, rest, loop))
+
+    async def _connect(
+        self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        other = _Relay()
+        other._other = self  # known before the first data, which the application may have sent already
+        try:
+            made, _ = await loop.create_unix_connection(lambda: other, sock=far)
+        except OSError:
+            far.close()
+            transport.abort()
+            return
+        self._other = other
+        if transport.is_closing():
+            made.close()
+            return
+        if rest:
+            made.write(rest)
+        transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport of the application's side; the client's is known from the start."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on data."""
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Pass on that nothing more comes; when that holds for both directions, both end."""
+        self._ended = True
+        other = self._other
+        if other is None or other._transport is None or other._ended or not other._transport.can_write_eof():
+            return False  # the transport closes, and connection_lost() follows
+        other._transport.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other side when what was passed on is sent."""
+        self._transport = None
+        self.gone()
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.close()
+
+    def pause_writing(self) -> None:
+        """Let the other side wait."""
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the other side go on."""
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.resume_reading()

@@ -1,0 +1,1 @@
+"""Applications: import one, tell which interface it speaks, start and stop it."""

@@ -1,0 +1,187 @@
+"""Tells which interface an application object speaks, by looking at it and never by calling it.
+
+What decides, in this order: the methods that make a delegate; the mark that says an ASGI application is of the old or
+the new form; then how many positional arguments the callable takes, whether it is a coroutine function, and what its
+first parameter is called. Where these leave a doubt, nothing is guessed: the user is asked for ``--interface``.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bridge.apps.loading import TargetError
+
+__all__ = ["Interface", "detect", "interface_of"]
+
+
+class Interface(enum.Enum):
+    """What an application is; the values are those of ``--interface``."""
+
+    ASGI3 = "asgi3"
+    """``await app(scope, receive, send)``."""
+
+    ASGI2 = "asgi2"
+    """``await app(scope)(receive, send)``."""
+
+    WSGI = "wsgi"
+    """``app(environ, start_response)``, PEP 3333."""
+
+    TORNADO = "tornado"
+    """An object with ``start_request(server_connection, request_connection)``."""
+
+    DELEGATE = "delegate"
+    """An object with ``start_exchange(connection)``."""
+
+    CALLABLE = "callable"
+    """``app(request)`` with an `HTTPServerRequest`, plain or a coroutine function."""
+
+
+def interface_of(app: object, wanted: str) -> Interface:
+    """Return the interface of *app*: what ``--interface`` says, or what `detect` finds for "auto".
+
+    Raises:
+        TargetError: *app* cannot be what *wanted* says, or it cannot be told.
+    """
+    if wanted == "auto":
+        return detect(app)
+    interface = Interface(wanted)
+    method = {Interface.TORNADO: "start_request", Interface.DELEGATE: "start_exchange"}.get(interface, "__call__")
+    if not callable(getattr(app, method, None)):
+        raise TargetError(f"--interface {wanted}: {_described(app)} has no method {method}")
+    return interface
+
+
+def detect(app: object) -> Interface:
+    """Return the interface that *app* speaks.
+
+    Raises:
+        TargetError: It speaks none, or its signature fits more than one.
+    """
+    for interface, method in ((Interface.DELEGATE, "start_exchange"), (Interface.TORNADO, "start_request")):
+        if _has(app, method):
+            if isinstance(app, type):
+                raise TargetError(f"{_described(app)} is a class of delegates; an instance of it is needed")
+            return interface
+    if not callable(app):
+        raise TargetError(f"{_described(app)} is not an application: it can neither be called nor take requests")
+    if _has(app, "_asgi_single_callable"):
+        return Interface.ASGI3
+    if _has(app, "_asgi_double_callable"):
+        return Interface.ASGI2
+    parameters = _parameters(app)
+    if parameters is None:
+        raise _unclear(app, "its signature cannot be read")
+    found = _of_class(app, parameters) if isinstance(app, type) else _of_callable(app, parameters)
+    if found is not None:
+        return found
+    if parameters.takes(0) and not parameters.unbounded:
+        what = "a class" if isinstance(app, type) else "a function"
+        raise TargetError(f"{_described(app)} is {what} that takes no arguments; is it a factory? Then say --factory")
+    raise _unclear(app, f"it takes {parameters}")
+
+
+class _Parameters(NamedTuple):
+    """The positional parameters of a callable."""
+
+    names: tuple[str, ...]
+    required: int
+    unbounded: bool  # takes *args
+    needs_keywords: bool  # has keyword-only parameters without a default
+
+    def takes(self, count: int) -> bool:
+        """Tell whether it can be called with *count* positional arguments and nothing else."""
+        return not self.needs_keywords and self.required <= count and (self.unbounded or count <= len(self.names))
+
+    @property
+    def first(self) -> str:
+        return self.names[0].strip("_").lower() if self.names else ""
+
+    def __str__(self) -> str:
+        names = [*self.names, *(["*args"] if self.unbounded else []), *(["keywords"] if self.needs_keywords else [])]
+        return f"({', '.join(names)})"
+
+
+def _of_callable(app: Callable[..., object], parameters: _Parameters) -> Interface | None:
+    """Return the interface of a function, a method, a partial or an instance; None when it cannot be told."""
+    # A coroutine function is no WSGI application, whatever its parameters are called.
+    if _is_async(app):
+        return _of_coroutine_function(parameters)
+    if parameters.first == "scope":
+        if parameters.takes(3):  # a plain function that returns an awaitable, often a decorator's
+            return Interface.ASGI3
+        return Interface.ASGI2 if parameters.takes(1) else None
+    if parameters.first in {"environ", "env"} and parameters.takes(2):
+        return Interface.WSGI
+    if parameters.unbounded or not parameters.takes(parameters.required):
+        return None
+    return {1: Interface.CALLABLE, 2: Interface.WSGI, 3: Interface.ASGI3}.get(parameters.required)
+
+
+def _of_coroutine_function(parameters: _Parameters) -> Interface | None:
+    """Return ASGI 3 for three arguments, a request's callable for one; the first name tells when both fit."""
+    three, one = parameters.takes(3), parameters.takes(1)
+    if three and (not one or parameters.first in {"", "scope"}):  # *args alone: what a plain decorator leaves
+        return Interface.ASGI3
+    if one and (not three or parameters.first in {"request", "req"}):
+        return Interface.CALLABLE
+    return None
+
+
+def _of_class(app: type, parameters: _Parameters) -> Interface | None:
+    """Return the interface of a class whose instances are made per request; None when it is none of these.
+
+    Such classes are ASGI 3 endpoints that are awaited, PEP 3333's ``AppClass`` that is iterated, and ASGI 2 consumers.
+    """
+    if parameters.takes(3) and hasattr(app, "__await__"):
+        return Interface.ASGI3
+    if parameters.takes(2) and (hasattr(app, "__iter__") or hasattr(app, "__next__")):
+        return Interface.WSGI
+    if parameters.takes(1) and inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004 - the method of its instances
+        return Interface.ASGI2
+    return None
+
+
+def _parameters(app: Callable[..., object]) -> _Parameters | None:
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):  # a builtin or an extension's callable without a text signature
+        return None
+    names, required, unbounded, needs_keywords = [], 0, False, False
+    for parameter in signature.parameters.values():
+        has_default = parameter.default is not parameter.empty
+        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}:
+            names.append(parameter.name)
+            required += not has_default
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            unbounded = True
+        elif parameter.kind is parameter.KEYWORD_ONLY and not has_default:
+            needs_keywords = True
+    return _Parameters(tuple(names), required, unbounded, needs_keywords)
+
+
+def _is_async(app: object) -> bool:
+    while isinstance(app, functools.partial):
+        app = app.func
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - the method itself is looked at
+
+
+def _has(app: object, name: str) -> bool:
+    """Tell whether *app* really has the attribute; mocks and proxies claim any name when asked in the usual way."""
+    found = inspect.getattr_static(app, name, None)
+    return found is not None and found is not False
+
+
+def _unclear(app: object, why: str) -> TargetError:
+    return TargetError(
+        f"{_described(app)}: it cannot be told whether it is ASGI, WSGI or a delegate, as {why}; say --interface"
+    )
+
+
+def _described(app: object) -> str:
+    """Return the name of *app* or of its type, with its module."""
+    named = app if isinstance(getattr(app, "__qualname__", None), str) else type(app)
+    return f"{getattr(named, '__module__', None) or '?'}.{getattr(named, '__qualname__', '?')}"

@@ -1,0 +1,65 @@
+"""The part of the table of settings that is about logs and what each response says; see `bridge.config`."""
+
+from __future__ import annotations
+
+from bridge.config.kinds import (
+    FIELD_NAME,
+    FILE,
+    SWITCH,
+    TEXT,
+    choice,
+    words,
+)
+from bridge.config.process import ProcessConfig
+from bridge.config.table import setting
+
+__all__ = ["OUTPUT", "OutputConfig"]
+
+OUTPUT = "Logs and responses"
+
+
+class OutputConfig(ProcessConfig):
+    """What is written down, where, and in which form."""
+
+    access_log: bool = setting(OUTPUT, SWITCH, True, "write one line per request")
+    access_logfile: str = setting(
+        OUTPUT, FILE, "-", "where these lines go; - is standard output", aliases=("access-log-file", "accesslog")
+    )
+    access_logformat: str = setting(
+        OUTPUT,
+        TEXT,
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s %(L)s',
+        "what a line says: see the page on logs",
+        aliases=("access-log-format", "access-log-fmt"),
+    )
+    access_log_exclude: tuple[str, ...] = setting(
+        OUTPUT, words("PATHS", "a list of paths"), (), "paths without a line, such as /health; /static/* is a beginning"
+    )
+    request_id: str = setting(
+        OUTPUT,
+        choice("SOURCE", "off", "new", "proxy", "any", synonyms={"on": "proxy"}),
+        "off",
+        "give each request an id, which the application, the response and the log have: CHOICES; proxy takes one that"
+        " comes from --forwarded-allow-ips, any takes anybody's",
+    )
+    request_id_header: str = setting(OUTPUT, FIELD_NAME, "x-request-id", "the field with the id")
+    log_format: str = setting(
+        OUTPUT, choice("FORMAT", "text", "json"), "text", "how messages and requests are written: CHOICES"
+    )
+    error_logfile: str = setting(
+        OUTPUT, FILE, "-", "where messages go; - is standard error", aliases=("log-file", "errorlog")
+    )
+    log_config: str | None = setting(
+        OUTPUT, FILE, None, "a configuration of Python's logging (.ini, .json or .toml) in place of our own handlers"
+    )
+    use_colors: bool | None = setting(
+        OUTPUT, SWITCH, None, "colour messages", aliases=("use-colours",), shown="on a terminal, unless NO_COLOR is set"
+    )
+    log_level: str = setting(
+        OUTPUT,
+        choice("LEVEL", "debug", "info", "warning", "error", "critical", synonyms={"warn": "warning"}),
+        "info",
+        "the least severe messages to write: CHOICES",
+    )
+    server_header: bool = setting(OUTPUT, SWITCH, True, "send a Server field")
+    date_header: bool = setting(OUTPUT, SWITCH, True, "send a Date field")

@@ -1,0 +1,176 @@
+"""The table of settings in words: the help of the command line, and ``docs/options.md``.
+
+``python -m bridge.config.reference > docs/options.md`` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+
+from bridge.config.layers import Layer
+from bridge.config.settings import GROUPS, SETTINGS
+from bridge.config.table import Setting, show
+
+__all__ = ["options_page", "resolved", "run_help"]
+
+_HELP_COLUMN = 36
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+_RUN_HELP = """\
+usage: bridge run TARGET [options]
+
+Serve an ASGI, WSGI or Tornado-style application.
+
+{groups}
+
+Configuration:
+{configuration}
+
+Every option is an environment variable as well: --port 8000 is BRIDGE_PORT=8000, --factory is BRIDGE_FACTORY=on.
+The command line wins over the environment, which wins over the file. Each --option without a value has its --no-option.
+Sizes are bytes or 64k, 10M, 1GiB; times are seconds or 500ms, 30s, 5m.
+"""
+
+_PAGE = """\
+# Options
+
+Generated from the table in `bridge/config/settings.py` by `python -m bridge.config.reference`; do not edit.
+
+`bridge run TARGET [options]` takes every value below from the command line, from the environment, or from a file: `-c
+FILE`, `--config FILE`, `BRIDGE_CONFIG`, or else `bridge.toml` or the table `[tool.bridge]` of `pyproject.toml` in the
+current directory. In a file the names are written as `limit_request_body` or `limit-request-body`; a name that does not
+exist is an error. The command line wins over the environment, the environment over the file, and the file over the
+default. `--print-config` prints every setting with its value and where it comes from; `--check-config` checks the
+settings, the files that they name, and that the application can be imported. An empty variable counts as absent; a
+variable `BRIDGE_...` that is not listed here is ignored. (In Kubernetes, a service called `bridge` puts a `BRIDGE_PORT`
+of its own into the environment of every pod in its namespace; `enableServiceLinks: false` keeps it out.)
+
+* **Sizes** are bytes, or take a suffix in powers of 1024: `8190`, `64k`, `10M`, `1GiB`.
+* **Times** are seconds, or take a suffix: `30`, `0.5`, `500ms`, `30s`, `5m`, `2h`.
+* **Switches** are `--name` and `--no-name` on the command line, `on` and `off` in the environment.
+* **Lists** are separated by commas; the option may be repeated instead.
+* `off` switches a limit or a timeout off, where the table names it.
+
+A value that is not allowed ends the start with status 2 and one line that says what is.
+
+`--host` and `--port` go together. `--bind`, `--uds` and `--fd` take their place, and all of them are listened on. They
+do not mix across sources: `--port 9000` on the command line sets `BRIDGE_BIND` aside. `PORT`, as hosting platforms set
+it, is a port on every interface unless a host is given.
+{groups}
+## Other spellings
+
+Options as other servers spell them. They mean the same, in the environment too (`BRIDGE_KEYFILE`), and an underscore
+is as good as a dash. The values are read as above.
+
+| accepted | is |
+|---|---|
+{aliases}
+"""
+
+
+_META = (
+    ("-c, --config FILE", "take settings from this file [bridge.toml, or [tool.bridge] in pyproject.toml]"),
+    ("--check-config", "check the settings and import the application, but serve nothing"),
+    ("--print-config", "print every setting with its value and where it comes from"),
+)
+
+
+def run_help(width: int) -> str:
+    """Return the help of ``bridge run``, wrapped to *width* columns."""
+    width = max(60, min(width, 110))
+    groups = []
+    for group in GROUPS:
+        lines = [f"{group}:"]
+        for row in SETTINGS:
+            if row.group == group:
+                lines += _entry(row, width)
+        groups.append("\n".join(lines))
+    lines = ["Configuration:"]
+    for name, meaning in _META:
+        lines += _lines(name, meaning, width)
+    return _RUN_HELP.format(groups="\n\n".join(groups), configuration="\n".join(lines))
+
+
+def options_page() -> str:
+    """Return the text of ``docs/options.md``."""
+    groups = []
+    for group in GROUPS:
+        groups.append(f"\n## {group}\n\n| option | environment | default | meaning |\n|---|---|---|---|")
+        groups += [_table_row(row) for row in SETTINGS if row.group == group]
+    aliases = [
+        f"| {', '.join(f'`--{alias}`' for alias in row.aliases)} | `{row.option}` |" for row in SETTINGS if row.aliases
+    ]
+    return _PAGE.format(groups="\n".join(groups) + "\n", aliases="\n".join(aliases))
+
+
+def resolved(layer: Layer) -> str:
+    """Return every setting with its value and its origin, as a file of settings."""
+    lines = []
+    for row in SETTINGS:
+        given = layer.get(row.name)
+        if given is not None:
+            secret = row.secret
+            value = '"..."' if secret else json.dumps(given.text, ensure_ascii=False)
+            lines.append(f"{row.name} = {value}  # {given.origin}")
+        elif row.default in (None, (), "") or (row.default == "auto" and not row.kind.choices):
+            is_off = row.default is None and row.kind.can_be_off
+            off = f'{row.name} = "off"' if is_off else f"# {row.name} is not given"
+            lines.append(f"{off}  # default")
+        else:
+            lines.append(f"{row.name} = {_toml(row)}  # default")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(row: Setting) -> str:
+    value = row.default
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if row.kind.metavar == "OCTAL":
+        return f'"{value:o}"'
+    if isinstance(value, tuple):
+        return json.dumps([str(item) for item in value])
+    return json.dumps(value)
+
+
+def _entry(row: Setting, width: int) -> list[str]:
+    """Return the lines of one option: its name on the left, its meaning and default on the right."""
+    default = show(row)
+    # A switch that is off, or a thing that is absent, goes without saying. A default is not broken between lines.
+    ending = f" [{default}]".replace(" ", _NO_BREAK) if default and row.default is not False else ""
+    return _lines(_invocation(row), f"{_meaning(row)} {ending[1:]}", width)
+
+
+def _lines(name: str, meaning: str, width: int) -> list[str]:
+    lines = textwrap.wrap(meaning, width - _HELP_COLUMN, break_on_hyphens=False)
+    lines[0] = f"{'  ' + name:{_HELP_COLUMN}}{lines[0]}"
+    lines[1:] = [" " * _HELP_COLUMN + line for line in lines[1:]]
+    return [line.replace(_NO_BREAK, " ") for line in lines]
+
+
+def _invocation(row: Setting) -> str:
+    if row.positional:
+        return row.name.upper()
+    if row.is_switch:
+        return f"--[no-]{row.option[2:]}" if row.default else row.option
+    return f"{row.short + ', ' if row.short else ''}{row.option} {row.kind.metavar}"
+
+
+def _meaning(row: Setting) -> str:
+    return row.help.replace("CHOICES", ", ".join(row.kind.choices))
+
+
+def _table_row(row: Setting) -> str:
+    name = row.name.upper() if row.positional else f"{row.option} {row.kind.metavar}".strip()
+    if row.short:
+        name = f"{row.short}, {name}"
+    variables = ", ".join(f"`{name}`" for name in (row.environment[0], *row.foreign))
+    default = f"`{show(row)}`" if show(row) and not row.shown else row.shown
+    if row.kind.can_be_off and row.default is not None:
+        default += ", may be `off`"
+    return f"| `{name}` | {variables} | {default} | {_meaning(row)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(options_page())

@@ -1,0 +1,460 @@
+"""The table of settings: what can be set, to what, and what it means.
+
+The fields of `Config` are the table. Options, environment variables and ``docs/options.md`` are generated from it, and
+nothing else in bridge knows a default. Sizes are bytes and times are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, Literal
+
+from bridge.config.kinds import (
+    ADDRESSES,
+    CERTIFICATES,
+    DIRECTORY,
+    FILE,
+    FUNCTION,
+    HOST,
+    MODE,
+    MOUNTS,
+    NETWORKS,
+    PORT,
+    ROOT_PATH,
+    SIZE,
+    SWITCH,
+    TEXT,
+    Address,
+    FileDescriptor,
+    TCPAddress,
+    UnixAddress,
+    choice,
+    off_or,
+    seconds,
+    whole,
+    words,
+)
+from bridge.config.output import OUTPUT, OutputConfig
+from bridge.config.process import DEVELOPMENT, WORKERS
+from bridge.config.table import setting
+from bridge.errors import ConfigError
+
+__all__ = ["GROUPS", "SETTINGS", "Config"]
+
+APPLICATION = "Application"
+BINDING = "Where to listen"
+WSGI = "WSGI"
+WEBSOCKET = "WebSocket"
+TLS = "TLS"
+LIMITS = "Limits"
+TIMEOUTS = "Timeouts"
+PROXIES = "Behind a proxy"
+GROUPS: Final = (APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT, DEVELOPMENT)
+
+#: The fields by which proxies report the client, most telling first.
+FORWARDED_FIELDS: Final = (
+    "x-forwarded-for",
+    "x-real-ip",
+    "x-forwarded-proto",
+    "x-scheme",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "forwarded",
+)
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+LINE = 8190
+
+
+def _is_loopback(address: Address) -> bool:
+    """Tell whether only this machine reaches *address*, as far as its text says."""
+    if isinstance(address, TCPAddress):
+        return address.host in {"localhost", "::1"} or address.host.startswith("127.")
+    return isinstance(address, UnixAddress)
+
+
+class Config(OutputConfig):
+    """Every setting with its value; immutable, one per process.
+
+    `bridge.config.sources.load` makes one from the command line and the environment. Made directly, the values must
+    have the types below; they are not converted.
+
+    Raises:
+        ConfigError: Two settings contradict each other.
+    """
+
+    target: str = setting(
+        APPLICATION,
+        TEXT,
+        "",
+        "module:attribute, module:factory(), path/to/file.py:attribute, or a module"
+        " (then its application, app, asgi or wsgi)",
+        positional=True,
+    )
+    interface: str = setting(
+        APPLICATION,
+        choice("KIND", "auto", "asgi3", "asgi2", "wsgi", "tornado", "delegate", "callable", synonyms={"asgi": "asgi3"}),
+        "auto",
+        "what TARGET is: CHOICES; auto looks at the object",
+    )
+    factory: bool = setting(
+        APPLICATION, SWITCH, False, "call TARGET without arguments and serve what it returns", aliases=("call",)
+    )
+    app_dir: str | None = setting(
+        APPLICATION, DIRECTORY, None, "put this directory first on the import path", shown="the current one"
+    )
+    lifespan: str = setting(
+        APPLICATION,
+        choice("WHEN", "auto", "on", "off"),
+        "auto",
+        "ASGI lifespan events: CHOICES; auto goes without when the application refuses them",
+        aliases=("asgi-lifespan",),
+    )
+    root_path: str = setting(
+        APPLICATION,
+        ROOT_PATH,
+        "",
+        "the path the application is mounted at: root_path in ASGI, SCRIPT_NAME in WSGI",
+        aliases=("url-path-prefix", "url-prefix"),
+    )
+    loop: str = setting(
+        APPLICATION,
+        choice("NAME", "auto", "asyncio", "uvloop"),
+        "auto",
+        "the event loop: CHOICES; auto takes uvloop when it is installed",
+        aliases=("asgi-loop",),
+    )
+    mount: tuple[tuple[str, str, str], ...] = setting(
+        APPLICATION,
+        MOUNTS,
+        (),
+        "PATH=TARGET or HOST/PATH=TARGET: serve another application there; may be repeated;"
+        " TARGET alone is mounted at /",
+    )
+
+    host: str = setting(BINDING, HOST, "127.0.0.1", "listen on this host; * means every interface")
+    port: int = setting(BINDING, PORT, 8000, "listen on this port; 0 takes any free one", foreign=("PORT",))
+    bind: tuple[Address, ...] = setting(
+        BINDING,
+        ADDRESSES,
+        (),
+        "listen on HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or systemd[:NAME] instead of --host and --port;"
+        " may be repeated",
+        short="-b",
+        aliases=("listen",),
+    )
+    uds: str | None = setting(BINDING, FILE, None, "listen on this Unix domain socket", aliases=("unix-socket",))
+    uds_permissions: int = setting(
+        BINDING, MODE, 0o660, "the file mode of Unix domain sockets", aliases=("unix-socket-perms",), shown="660"
+    )
+    uds_owner: str | None = setting(
+        BINDING, TEXT, None, "give Unix domain sockets to this USER, USER:GROUP or :GROUP", shown="the process's user"
+    )
+    fd: int | None = setting(BINDING, whole(0), None, "listen on this inherited socket")
+    backlog: int = setting(BINDING, whole(1, 65535), 2048, "connections that the kernel queues until they are accepted")
+    reuse_port: bool = setting(BINDING, SWITCH, False, "let other servers listen on the same port (SO_REUSEPORT)")
+    proxy_protocol: str = setting(
+        BINDING,
+        choice("VERSION", "off", "v1", "v2", "auto", synonyms={"1": "v1", "2": "v2", "on": "auto"}),
+        "off",
+        "connections begin with a PROXY protocol header: CHOICES; auto takes both versions",
+    )
+    proxy_allow_from: tuple[str, ...] = setting(
+        BINDING,
+        NETWORKS,
+        ("127.0.0.1", "::1", "unix"),
+        "the peers that may send a PROXY protocol header; the others' connections are closed",
+        aliases=("proxy-allow-ips",),
+    )
+
+    threads: int = setting(
+        WSGI,
+        whole(1, 10_000),
+        64,
+        "the most threads that run WSGI requests at once; they start when requests wait, not before",
+        aliases=("wsgi-threads", "blocking-threads"),
+    )
+    threads_min: int = setting(WSGI, whole(0, 10_000), 1, "threads that stay when there is nothing to do")
+    threads_idle: float = setting(WSGI, seconds(), 30.0, "end a thread beyond --threads-min after this idle time")
+    wsgi_queue: int = setting(WSGI, whole(1), 1024, "requests that wait for a thread; one more is answered 503")
+    wsgi_queue_timeout: float = setting(
+        WSGI, seconds(), 30.0, "how long a request may wait for a thread; then it is answered 503"
+    )
+    wsgi_buffer_requests: int | None = setting(
+        WSGI,
+        off_or(SIZE),
+        64 * KIB,
+        "receive the content before a thread is taken, beyond this size in a temporary file; off streams it",
+        aliases=("inbuf-overflow",),
+    )
+    wsgi_buffer_responses: int = setting(
+        WSGI,
+        SIZE,
+        64 * MIB,
+        "what is kept of one response for a slow client, in a temporary file; beyond it the thread waits",
+        aliases=("outbuf-high-watermark",),
+    )
+
+    ws: bool = setting(WEBSOCKET, SWITCH, True, "serve WebSockets to ASGI applications", aliases=("websockets",))
+    ws_max_size: int = setting(
+        WEBSOCKET,
+        SIZE,
+        16 * MIB,
+        "one message, after decompression; beyond it close code 1009",
+        aliases=("websocket-max-message-size",),
+    )
+    ws_max_queue: int = setting(WEBSOCKET, whole(1), 32, "messages that wait for the application; then none is read")
+    ws_ping_interval: float | None = setting(
+        WEBSOCKET,
+        off_or(seconds()),
+        20.0,
+        "the time between pings",
+        aliases=("ping-interval", "websocket-ping-interval"),
+    )
+    ws_ping_timeout: float | None = setting(
+        WEBSOCKET,
+        off_or(seconds()),
+        20.0,
+        "how long a client may be silent after a ping; then it is closed",
+        aliases=("ping-timeout",),
+    )
+    ws_per_message_deflate: bool = setting(
+        WEBSOCKET, SWITCH, True, "compress messages when the client offers it", aliases=("websockets-compression",)
+    )
+
+    ssl_certfile: str | None = setting(
+        TLS,
+        FILE,
+        None,
+        "the certificate with its chain (PEM); switches TLS on",
+        aliases=("certfile", "ssl-certificate"),
+    )
+    ssl_keyfile: str | None = setting(
+        TLS, FILE, None, "the private key (PEM), when it is not in the certificate's file", aliases=("keyfile",)
+    )
+    ssl_keyfile_password: str | None = setting(
+        TLS,
+        TEXT,
+        None,
+        "the password of the private key; better set in the environment, where other users cannot see it",
+        aliases=("keyfile-password",),
+        secret=True,
+    )
+    ssl_ca_certs: str | None = setting(
+        TLS, FILE, None, "the authorities that sign client certificates (PEM)", aliases=("ca-certs", "ssl-ca")
+    )
+    ssl_cert_reqs: str = setting(
+        TLS,
+        choice("WHEN", "none", "optional", "required", synonyms={"0": "none", "1": "optional", "2": "required"}),
+        "none",
+        "whether clients must show a certificate: CHOICES",
+        aliases=("cert-reqs",),
+    )
+    ssl_ciphers: str | None = setting(
+        TLS, TEXT, None, "TLS 1.2 cipher suites, in OpenSSL's notation", aliases=("ciphers",), shown="OpenSSL's choice"
+    )
+    ssl_minimum_version: str = setting(
+        TLS,
+        choice(
+            "VERSION", "1.2", "1.3", synonyms={"tls1.2": "1.2", "tls1.3": "1.3", "tlsv1.2": "1.2", "tlsv1.3": "1.3"}
+        ),
+        "1.2",
+        "the oldest version of TLS: CHOICES",
+        aliases=("ssl-protocol-min",),
+    )
+    ssl_sni: tuple[tuple[str, str, str], ...] = setting(
+        TLS,
+        CERTIFICATES,
+        (),
+        "HOST=CERTIFICATE[,KEY]: another certificate for this name, or *.NAME; may be repeated",
+    )
+    ssl_reload: bool = setting(TLS, SWITCH, True, "use certificates anew when their files change")
+    ssl_context_factory: str | None = setting(
+        TLS,
+        FUNCTION,
+        None,
+        "a function module:name that makes the ssl.SSLContext; called with the Config and the default maker",
+    )
+
+    limit_request_line: int = setting(LIMITS, SIZE, LINE, "the request line; beyond it 414")
+    limit_request_fields: int = setting(LIMITS, whole(1), 100, "header fields in a request; beyond it 431")
+    limit_request_field_size: int = setting(LIMITS, SIZE, LINE, "one header field; beyond it 431")
+    limit_request_head: int = setting(
+        LIMITS,
+        SIZE,
+        64 * KIB,
+        "the whole head of a request; beyond it 431",
+        aliases=("max-request-header-size", "h11-max-incomplete-event-size"),
+    )
+    limit_request_body: int | Literal["auto"] | None = setting(
+        LIMITS,
+        off_or(SIZE),
+        "auto",
+        "the content of a request; beyond it 413",
+        aliases=("max-request-body-size",),
+        shown="off for ASGI, 1 GiB for WSGI, 100 MiB for Tornado's interface",
+    )
+    limit_concurrency: int | None = setting(
+        LIMITS,
+        off_or(whole(1)),
+        None,
+        "requests in progress; beyond it 503",
+        aliases=("backpressure",),
+    )
+    limit_connections: int | None = setting(
+        LIMITS,
+        off_or(whole(1)),
+        None,
+        "open connections; beyond it none is accepted",
+        aliases=("worker-connections", "connection-limit"),
+    )
+    limit_keep_alive_requests: int | None = setting(
+        LIMITS,
+        off_or(whole(1)),
+        None,
+        "requests on one connection; then it is closed",
+        aliases=("max-requests-per-connection",),
+    )
+
+    timeout_keep_alive: float = setting(
+        TIMEOUTS,
+        seconds(zero=True),
+        5.0,
+        "how long an idle connection stays open; 0 closes it after each response",
+        aliases=("keep-alive", "channel-timeout"),
+    )
+    timeout_request_head: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds()),
+        10.0,
+        "the whole head of a request, for the first one from the start of the connection; then 408",
+        aliases=("header-timeout",),
+    )
+    timeout_request_body: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds()),
+        30.0,
+        "content of a request without progress; then 408",
+        aliases=("body-timeout", "read-timeout"),
+    )
+    timeout_write: float | None = setting(
+        TIMEOUTS, off_or(seconds()), 60.0, "a response that the client does not read; then the connection is reset"
+    )
+    timeout_tls_handshake: float = setting(
+        TIMEOUTS, seconds(), 10.0, "the TLS handshake", aliases=("ssl-handshake-timeout",)
+    )
+    timeout_request: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds()),
+        None,
+        "an application's whole answer; then 504, or a cut when it has begun",
+        aliases=("http-timeout",),
+    )
+    timeout_disconnect_grace: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds()),
+        3.0,
+        "how long an ASGI application may go on after its client has left; then it is cancelled",
+        aliases=("asgi-disconnect-grace-period", "application-close-timeout"),
+    )
+    timeout_drain_websockets: float | None = setting(
+        TIMEOUTS, off_or(seconds(zero=True)), 5.0, "when WebSockets are closed after a stop was asked for"
+    )
+    timeout_drain_streams: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds(zero=True)),
+        5.0,
+        "when endless responses, such as server-sent events, are ended after a stop was asked for",
+    )
+    timeout_graceful_shutdown: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds(zero=True)),
+        30.0,
+        "how long requests in progress may take when the server stops",
+        aliases=("graceful-timeout", "shutdown-timeout", "workers-kill-timeout"),
+    )
+
+    proxy_headers: bool = setting(
+        PROXIES,
+        SWITCH,
+        False,
+        "take client address and scheme from X-Forwarded-...; on by itself when --forwarded-allow-ips is given",
+    )
+    forwarded_allow_ips: tuple[str, ...] = setting(
+        PROXIES,
+        NETWORKS,
+        ("127.0.0.1", "::1", "unix"),
+        "the peers whose forwarded fields are believed: addresses, networks, unix, or * for anybody",
+        foreign=("FORWARDED_ALLOW_IPS",),
+    )
+    forwarded_hops: int | None = setting(
+        PROXIES,
+        off_or(whole(1, 100)),
+        None,
+        "the number of proxies in front, when their addresses are not known: any peer is believed unless"
+        " --forwarded-allow-ips is given too",
+        aliases=("trusted-proxy-count", "trusted-hops"),
+    )
+    forwarded_fields: tuple[str, ...] = setting(
+        PROXIES,
+        words("NAMES", f"a list of {', '.join(FORWARDED_FIELDS)}", *FORWARDED_FIELDS),
+        FORWARDED_FIELDS,
+        "the fields that the proxies in front set; the others are removed",
+        aliases=("trusted-proxy-headers",),
+    )
+
+    def _check(self) -> None:
+        if self.threads_min > self.threads:
+            raise ConfigError(f"--threads-min: {self.threads_min} is more than --threads, {self.threads}")
+        head = self.limit_request_head
+        for option, size in (
+            ("--limit-request-line", self.limit_request_line),
+            ("--limit-request-field-size", self.limit_request_field_size),
+        ):
+            if size > max(head, LINE):  # who lowers the limit of the head need not lower these too
+                raise ConfigError(f"{option}: {size} bytes are more than --limit-request-head, {head}")
+        if self.ssl_cert_reqs != "none" and self.ssl_ca_certs is None:
+            raise ConfigError(
+                f"--ssl-cert-reqs: {self.ssl_cert_reqs!r} needs --ssl-ca-certs, which says whom to believe"
+            )
+        if self.ssl_certfile is None:
+            for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"--{name.replace('_', '-')}: needs --ssl-certfile, which switches TLS on")
+            if self.ssl_sni:
+                raise ConfigError("--ssl-sni: needs --ssl-certfile, for clients that name none of these hosts")
+        if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
+            raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
+        if self.debug and not self.debug_anywhere:
+            for address in self.addresses:
+                if not _is_loopback(address):
+                    raise ConfigError(f"--debug: {address} is not on the loopback interface; see --debug-anywhere")
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where to listen: all of ``bind``, ``uds`` and ``fd``, or else ``host`` and ``port``."""
+        found = list(self.bind)
+        if self.uds is not None:
+            found.append(UnixAddress(self.uds))
+        if self.fd is not None:
+            found.append(FileDescriptor(self.fd))
+        return tuple(found) or (TCPAddress(self.host, self.port),)
+
+    def body_limit(self, *, wsgi: bool, whole: bool = False) -> int | None:
+        """Return the most bytes of content a request may have, None for no limit.
+
+        Args:
+            wsgi: For a WSGI application, whose content is kept in a file.
+            whole: For Tornado's interface, where most applications are given the content as one object in memory.
+        """
+        if self.limit_request_body == "auto":
+            if whole:
+                return 100 * MIB  # as HTTPServer's max_buffer_size
+            return GIB if wsgi else None
+        return self.limit_request_body
+
+
+SETTINGS: Final = tuple(sorted(Config.rows.values(), key=lambda row: GROUPS.index(row.group)))

@@ -1,0 +1,116 @@
+"""The limits and times of a server's connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from bridge.core.http1.request import Limits
+
+if TYPE_CHECKING:
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.middleware.requestid import RequestIds
+
+__all__ = ["ConnectionParameters", "Observer"]
+
+
+class Observer(Protocol):
+    """Is told of every exchange: for access logs, counters, limits."""
+
+    def exchange_started(self, exchange: Exchange) -> None:
+        """The head is complete; the delegate is asked next."""
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """The response is complete, or nobody waits for it any more; called once.
+
+        ``exchange.status`` is 0 if there was none, and ``exchange.finished`` is true in either case.
+        """
+
+
+class ConnectionParameters:
+    """Limits and times of a server's connections: sizes in bytes, times in seconds, None for no limit.
+
+    Attributes:
+        limits: Of heads and chunk lines.
+        no_keep_alive: Close after every response.
+        chunk_size: Most content handed to a delegate at once.
+        max_body_size: Content of one request: 413.
+        max_buffer_size: Most bytes that a stream keeps for its reader once HTTP has given up the connection.
+        head_timeout: A whole head, from its first byte, or from the connection's start: 408.
+        keep_alive_timeout: Idle time between requests: closed without an answer.
+        body_timeout: Content without progress: 408.
+        body_total_timeout: One request's whole content: closed (Tornado's ``body_timeout``).
+        write_timeout: The peer reads nothing: the connection is reset.
+        max_requests: Exchanges on one connection; 0 for no limit.
+        high_water: Bytes waiting to be sent from which on writers are paused.
+        late_limit: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
+        observer: Is told when exchanges start and end; None for nobody.
+        timed: Exchanges note when their response begins, for the observer; see ``bridge.core.tornado.observed``.
+        request_ids: Gives each request an id; None for no ids.
+    """
+
+    __slots__ = (
+        "body_timeout",
+        "body_total_timeout",
+        "chunk_size",
+        "head_timeout",
+        "high_water",
+        "keep_alive_timeout",
+        "late_limit",
+        "limits",
+        "max_body_size",
+        "max_buffer_size",
+        "max_requests",
+        "no_keep_alive",
+        "observer",
+        "request_ids",
+        "timed",
+        "write_timeout",
+    )
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        no_keep_alive: bool = False,
+        chunk_size: int = 65536,
+        max_body_size: int | None = None,
+        max_buffer_size: int = 104857600,
+        head_timeout: float | None = 10.0,
+        keep_alive_timeout: float | None = 5.0,
+        body_timeout: float | None = 30.0,
+        body_total_timeout: float | None = None,
+        write_timeout: float | None = 60.0,
+        max_requests: int = 0,
+        high_water: int = 65536,
+        late_limit: bool = False,
+        observer: Observer | None = None,
+        timed: bool = False,
+        request_ids: RequestIds | None = None,
+    ) -> None:
+        self.limits = Limits() if limits is None else limits
+        self.no_keep_alive = no_keep_alive
+        self.chunk_size = chunk_size
+        self.max_body_size = max_body_size
+        self.max_buffer_size = max_buffer_size
+        self.head_timeout = head_timeout
+        self.keep_alive_timeout = keep_alive_timeout
+        self.body_timeout = body_timeout
+        self.body_total_timeout = body_total_timeout
+        self.write_timeout = write_timeout
+        self.max_requests = max_requests
+        self.high_water = high_water
+        self.late_limit = late_limit
+        self.observer = observer
+        self.timed = timed
+        self.request_ids = request_ids
+
+    def shortest(self) -> float:
+        """Return the shortest timeout in seconds."""
+        times = (
+            self.head_timeout,
+            self.keep_alive_timeout,
+            self.body_timeout,
+            self.body_total_timeout,
+            self.write_timeout,
+        )
+        return min((seconds for seconds in times if seconds), default=60.0)

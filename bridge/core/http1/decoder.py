@@ -1,0 +1,198 @@
+"""Message content: reading it off a buffer by length or by chunks (RFC 9112 sections 6 and 7).
+
+A reader is fed nothing: the connection hands it the buffer and a position and gets content and a new position back,
+so a pause is simply not asking.
+"""
+
+from __future__ import annotations
+
+from bridge.core.http1.grammar import BAD_LINE_END, CHUNK_LINE, CHUNK_LINE_START
+from bridge.core.http1.request import Limits, parse_fields
+from bridge.errors import FramingError, LimitExceeded
+
+__all__ = ["ChunkedContent", "FixedContent"]
+
+# A chunk line: sixteen digits, white space and extensions; longer ones are refused before they end.
+_CHUNK_LINE_MAX = 4096
+# Chunks decoded in one call, so that one-octet chunks cannot keep the event loop.
+_CHUNKS_A_CALL = 128
+
+# Trailer fields that would change how the message is framed, routed or trusted (RFC 9110 section 6.5.1).
+_NOT_IN_TRAILERS = frozenset(
+    {
+        b"authorization",
+        b"cache-control",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"keep-alive",
+        b"max-forwards",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"range",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
+
+
+class FixedContent:
+    """Content of a known length.
+
+    Attributes:
+        remaining: Bytes still expected.
+        done: All content was taken.
+        trailers: Always empty; chunked content can have some.
+    """
+
+    __slots__ = ("remaining",)
+
+    trailers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __init__(self, length: int) -> None:
+        self.remaining = length
+
+    @property
+    def done(self) -> bool:
+        """All content was taken."""
+        return self.remaining == 0
+
+    def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
+        """Return up to *most* bytes of content from *start* on, and the position behind them."""
+        size = min(self.remaining, most, len(buffer) - start)
+        self.remaining -= size
+        if size == len(buffer) and buffer.__class__ is bytes:
+            return buffer, size  # nothing but content, as it came: not copied
+        return bytes(buffer[start : start + size]), start + size
+
+
+class ChunkedContent:
+    """Content in chunks.
+
+    Attributes:
+        remaining: None: unknown until the last chunk.
+        done: The last chunk and the trailer section were taken.
+        trailers: The trailer section's fields, lower-case names; kept apart from the header section
+            (RFC 9110 section 6.5), without those that must not stand there.
+        limit: Most bytes that all chunks may have together; more is refused from the chunk's size on.
+    """
+
+    __slots__ = ("_chunk", "_extensions", "_limits", "_searched", "_state", "_total", "limit", "trailers")
+
+    remaining = None
+
+    def __init__(self, limits: Limits, limit: int) -> None:
+        self.limit = limit
+        self.trailers: tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]] = ()
+        self._limits = limits
+        self._chunk = 0  # bytes of the current chunk still expected
+        self._total = 0
+        self._extensions = 0
+        self._searched = 0  # bytes of an incomplete trailer section
+        self._state = _SIZE
+
+    @property
+    def done(self) -> bool:
+        """The last chunk and the trailer section were taken."""
+        return self._state is _DONE
+
+    def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
+        """Return up to *most* bytes of content from *start* on, and the position behind what was read.
+
+        Small chunks are joined. ``b""`` with the same position means that more bytes are needed.
+
+        Raises:
+            FramingError: 400, RFC 9112 section 7.1.
+            LimitExceeded: 413 for the content or the extensions, 431 for the trailer section.
+        """
+        parts: list[bytes] = []
+        room = most
+        position = start
+        for _ in range(_CHUNKS_A_CALL):
+            if self._state is _DATA:
+                size = min(self._chunk, room, len(buffer) - position)
+                if not size:
+                    break
+                parts.append(bytes(buffer[position : position + size]))
+                position += size
+                room -= size
+                self._chunk -= size
+                if self._chunk:
+                    break
+                self._state = _DATA_END
+            moved = self._step(buffer, position)
+            if moved == position:
+                break
+            position = moved
+            if self._state is _DONE:
+                break
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), position
+
+    def _step(self, buffer: bytes | bytearray, position: int) -> int:
+        """Read one line that is not content; return the position behind it, or the same if it is incomplete."""
+        if self._state is _DATA_END:
+            end = bytes(buffer[position : position + 2])
+            if end == b"\r\n":
+                self._state = _SIZE
+                return position + 2
+            # Exactly CRLF: any other two octets would let two readers see two messages.
+            if end not in {b"", b"\r"}:
+                raise FramingError(f"improperly terminated chunk: {end!r}")
+            return position
+        if self._state is _SIZE:
+            return self._read_size(buffer, position)
+        return self._read_trailers(buffer, position)
+
+    def _read_size(self, buffer: bytes | bytearray, position: int) -> int:
+        match = CHUNK_LINE.match(buffer, position, position + _CHUNK_LINE_MAX)
+        if match is None:
+            if len(buffer) - position >= _CHUNK_LINE_MAX or CHUNK_LINE_START.fullmatch(buffer, position) is None:
+                raise FramingError(f"invalid chunk size: {bytes(buffer[position : position + 40])!r}")
+            return position
+        size = int(match[1], 16)
+        self._extensions += len(match[2])
+        if self._extensions > self._limits.chunk_extensions:
+            raise LimitExceeded(413, f"chunk extensions longer than {self._limits.chunk_extensions} bytes")
+        self._total += size
+        if self._total > self.limit:
+            raise LimitExceeded(413, f"chunked body too large: {self._total} bytes, limit {self.limit}")
+        self._chunk = size
+        self._state = _DATA if size else _TRAILERS
+        return match.end()
+
+    def _read_trailers(self, buffer: bytes | bytearray, position: int) -> int:
+        if buffer[position : position + 2] == b"\r\n":
+            self._state = _DONE
+            return position + 2
+        # What was searched in vain is not searched again: a section in small pieces would cost quadratic time.
+        searched = self._searched
+        most = self._limits.head
+        end = buffer.find(b"\r\n\r\n", position + searched - 3 if searched > 3 else position)
+        size = (len(buffer) - 3 if end < 0 else end) - position  # the last CRLFCRLF may lack one octet
+        if size > most:
+            raise LimitExceeded(431, f"trailer section longer than {most} bytes")
+        if end < 0:
+            if BAD_LINE_END.search(buffer, position + searched - 1 if searched else position) is not None:
+                raise FramingError("line not ended by CRLF, or NUL, in the trailer section")
+            self._searched = len(buffer) - position
+            return position
+        fields = parse_fields(bytes(buffer[position:end]), self._limits)
+        self.trailers = [field for field in fields if field[0] not in _NOT_IN_TRAILERS]
+        self._state = _DONE
+        return end + 4
+
+
+_SIZE, _DATA, _DATA_END, _TRAILERS, _DONE = (object() for _ in range(5))

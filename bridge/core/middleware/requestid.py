@@ -1,0 +1,51 @@
+"""Ids of requests: whom to believe, what one may look like, how one is made."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bridge.core.connection.context import ConnectionContext
+
+__all__ = ["RequestIds"]
+
+# What other servers and load balancers make: hexadecimal, UUIDs, base64, "Root=1-67891233-abcdef". Nothing that could
+# end a quotation or a line in a log, a page or a field; and no more than a log line bears.
+_SAFE = re.compile(rb"[A-Za-z0-9._~:;/+=@-]{1,200}")
+
+
+class RequestIds:
+    """Gives each request an id.
+
+    Args:
+        name: The field that carries it, in lower case.
+        trusts: Tells of the two ends of a connection whether an id that comes from there is taken.
+
+    Attributes:
+        name: See above.
+    """
+
+    __slots__ = ("_trusts", "name")
+
+    def __init__(self, name: bytes, trusts: Callable[[ConnectionContext], bool]) -> None:
+        self.name = name
+        self._trusts = trusts
+
+    def identity(self, fields: Iterable[tuple[bytes, bytes]], context: ConnectionContext) -> str:
+        """Return the id that a request has brought, if it is one and its peer is believed; else a new one.
+
+        A new one has 32 hexadecimal digits, of which the system has chosen all.
+
+        Args:
+            fields: The request's.
+            context: The two ends of its connection.
+        """
+        if self._trusts(context):
+            found = [value for name, value in fields if name == self.name]
+            if len(found) == 1 and _SAFE.fullmatch(found[0]) is not None:  # two: nobody knows which one is meant
+                return found[0].decode("ascii")
+        return os.urandom(16).hex()

@@ -1,0 +1,1 @@
+"""Sockets to listen on, accepting, TLS contexts."""

@@ -1,0 +1,1 @@
+"""Streams: Tornado's IOStream and its TLS form, over asyncio."""

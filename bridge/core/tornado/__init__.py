@@ -1,0 +1,1 @@
+"""Tornado's documented interface, over connections and streams."""

@@ -1,0 +1,86 @@
+"""HTTPConnection as Tornado 3 had it: constructing it serves a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection, context_of
+from bridge.core.middleware.xheaders import ForwardedDelegate
+from bridge.core.tornado.dispatch import adapt
+
+if TYPE_CHECKING:
+    from bridge.core.iostream import IOStream
+    from bridge.core.tornado.exchange import ServedConnection
+
+__all__ = ["HTTPConnection"]
+
+
+class HTTPConnection:
+    """Serves HTTP on a stream, from its construction to the stream's end; :meth:`write` answers the current request.
+
+    Args:
+        stream: An IOStream.
+        address: The peer's address.
+        request_callback: Gets an HTTPRequest for every request; or a delegate.
+        no_keep_alive: Close after every response.
+        xheaders: Believe what a proxy says of client and scheme; see HTTPServer.
+        protocol: ``https`` behind a proxy that ends TLS.
+
+    Attributes:
+        address_family: The stream's socket's; the other attributes are the arguments.
+    """
+
+    def __init__(
+        self,
+        stream: IOStream,
+        address: Any,
+        request_callback: Any,
+        no_keep_alive: bool = False,
+        xheaders: bool = False,
+        protocol: str | None = None,
+    ) -> None:
+        self.stream = stream
+        self.address = address
+        self.address_family = stream.socket.family
+        self.request_callback = request_callback
+        self.no_keep_alive = no_keep_alive
+        self.xheaders = xheaders
+        self.protocol = protocol
+        params = HTTP1ConnectionParameters(no_keep_alive, header_timeout=3600)
+        context = context_of(stream, address)
+        if protocol:
+            context.protocol = protocol
+        self._connection = HTTP1ServerConnection(stream, params, context)
+        delegate = adapt(request_callback)
+        self._connection.delegate = ForwardedDelegate(delegate, frozenset()) if xheaders else delegate
+        self._connection.serve(stream)
+
+    def set_close_callback(self, callback: Callable[[], object] | None) -> None:
+        """Call *callback* once when the connection is closed; None for nothing."""
+        self.stream.set_close_callback(callback)
+
+    def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> None:
+        """Send a part of the response exactly as it is; after the connection's end, drop it.
+
+        Args:
+            chunk: Text is sent in UTF-8.
+            callback: Called when it has left this process.
+        """
+        exchange = self._exchange()
+        if exchange is not None:
+            exchange.write(chunk, callback)
+
+    def finish(self) -> None:
+        """End the response; the connection waits for the next request, or closes."""
+        exchange = self._exchange()
+        if exchange is not None:
+            exchange.finish()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.stream.close()
+
+    def _exchange(self) -> ServedConnection | None:
+        exchange: Any = self._connection.exchange
+        return exchange  # type: ignore[no-any-return]  # of HTTP1ServerConnection.exchange_type

@@ -1,0 +1,1 @@
+"""One serving process: sockets, certificates, the event loop, the server in it."""

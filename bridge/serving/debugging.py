@@ -1,0 +1,74 @@
+"""Exceptions in the browser, for ``--debug``: werkzeug's debugger for WSGI, a page for ASGI."""
+
+from __future__ import annotations
+
+import html
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from bridge.apps.detection import Interface
+from bridge.apps.lifecycle import Place
+
+__all__ = ["debugged"]
+
+Message = MutableMapping[str, Any]
+
+_PAGE = """\
+<!doctype html><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}}
+pre{{background:#f4f4f4;padding:1em;overflow:auto}}h1{{font-size:1.3em}}</style>
+<h1>{title}</h1><p>{where}</p><pre>{traceback}</pre>
+<p>Shown because the server runs with --debug.</p>
+"""
+
+
+def debugged(place: Place) -> Place:
+    """Return an application so that it shows its exceptions; other interfaces than ASGI 3 and WSGI stay as they are."""
+    if place.interface is Interface.WSGI:
+        from werkzeug.debug import DebuggedApplication
+
+        return place._replace(app=DebuggedApplication(place.app, evalex=True))
+    return place._replace(app=_ASGIPage(place.app)) if place.interface is Interface.ASGI3 else place
+
+
+class _ASGIPage:
+    """Answers with the traceback if an application fails before it has answered."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Serve one request (ASGI 3.0)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception as exc:
+            if not started and not isinstance(exc, OSError):
+                page = _page(exc, f"{scope['method']} {scope['path']}")
+                fields = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(page))]
+                await send({"type": "http.response.start", "status": 500, "headers": fields})
+                await send({"type": "http.response.body", "body": page})
+            raise  # the log has it as well
+
+
+def _page(exc: BaseException, where: str) -> bytes:
+    title = html.escape(traceback.format_exception_only(type(exc), exc)[-1].strip())
+    text = html.escape("".join(traceback.format_exception(exc)))
+    version = ".".join(map(str, sys.version_info[:3]))
+    return _PAGE.format(title=title, where=html.escape(f"{where}, Python {version}"), traceback=text).encode()

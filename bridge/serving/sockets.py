@@ -1,0 +1,179 @@
+"""Listening sockets for the addresses that the settings name: bound here, or inherited."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+
+from bridge.config import Config
+from bridge.config.kinds import Address, SystemdSockets, TCPAddress, UnixAddress
+from bridge.core.netutil import bind_sockets, bind_unix_socket
+from bridge.errors import BindError
+
+__all__ = ["Listener", "bind", "bind_all", "url"]
+
+
+# What connecting to a unix socket says when somebody listens: taken, no room in the queue, or it is no stream socket.
+_LISTENED_ON = frozenset({0, errno.EAGAIN, errno.EINPROGRESS, errno.EPROTOTYPE})
+
+
+class Listener:
+    """An address with its listening sockets: several when a host name has several addresses.
+
+    Attributes:
+        address: As the settings name it.
+        sockets: What listens.
+        inode: Device and number of a unix socket's file, when it was made here.
+    """
+
+    __slots__ = ("address", "inode", "sockets")
+
+    def __init__(self, address: Address, sockets: list[socket.socket], inode: tuple[int, int] | None = None) -> None:
+        self.address = address
+        self.sockets = sockets
+        self.inode = inode
+
+    def close(self, *, remove: bool = True) -> None:
+        """Close the sockets; with *remove*, delete the file of a unix socket, unless it is somebody else's by now."""
+        for sock in self.sockets:
+            sock.close()
+        if remove and self.inode is not None and isinstance(self.address, UnixAddress):
+            with contextlib.suppress(OSError):
+                if _inode(self.address.path) == self.inode:
+                    os.unlink(self.address.path)
+
+
+def bind_all(
+    config: Config, inherited: Mapping[str, Sequence[int]] | None = None, keep: Sequence[Listener] = ()
+) -> list[Listener]:
+    """Return listeners for every address of *config*.
+
+    Args:
+        config: Names the addresses.
+        inherited: Descriptors of sockets that listen already, by the text of their address.
+        keep: Listeners to take over where an address is one of theirs.
+
+    Raises:
+        BindError: As :func:`bind`; what had been bound is closed again.
+    """
+    held = {str(listener.address): listener for listener in keep}
+    found: list[Listener] = []
+    fresh: list[Listener] = []
+    try:
+        for address in config.addresses:
+            name = str(address)
+            if name in held:
+                found.append(held[name])
+                continue
+            if inherited is not None and name in inherited:
+                listener = Listener(address, [_inherited(number, name) for number in inherited[name]])
+                if isinstance(address, UnixAddress):
+                    listener.inode = _inode(address.path)
+            else:
+                listener = bind(address, config)
+                fresh.append(listener)
+            found.append(listener)
+    except BaseException:
+        for listener in fresh:
+            listener.close()
+        raise
+    return found
+
+
+def bind(address: Address, config: Config) -> Listener:
+    """Return the listener for *address*.
+
+    Raises:
+        BindError: The address is in use, not ours, not allowed, or the descriptor is no listening stream socket.
+    """
+    try:
+        if isinstance(address, TCPAddress):
+            sockets = bind_sockets(
+                address.port, address.host or None, backlog=config.backlog, reuse_port=config.reuse_port
+            )
+            return Listener(address, sockets)
+        if isinstance(address, UnixAddress):
+            sock = _bind_unix(address.path, config)
+            return Listener(address, [sock], None if address.path.startswith("\0") else _inode(address.path))
+        if isinstance(address, SystemdSockets):
+            from bridge.serving.systemd import passed_sockets
+
+            return Listener(address, [_inherited(number, str(address)) for number in passed_sockets(address.name)])
+        return Listener(address, [_inherited(address.number, str(address))])
+    except BindError:
+        raise
+    except (OSError, ValueError) as exc:
+        reason = _reason(exc)
+        hint = ""
+        if isinstance(exc, OSError):
+            if exc.errno == errno.EADDRINUSE:
+                hint = "; stop what listens there, or choose another address"
+            elif exc.errno == errno.EACCES and isinstance(address, TCPAddress) and address.port < 1024:
+                hint = "; ports below 1024 need a privilege"
+        raise BindError(f"cannot listen on {address}: {reason}{hint}") from exc
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or str(exc)
+    if isinstance(exc, OSError) and exc.errno is not None:
+        return os.strerror(exc.errno)  # the exception's own text names the address once more
+    return str(exc)
+
+
+def _bind_unix(path: str, config: Config) -> socket.socket:
+    """Bind a unix socket; a file that somebody still listens on is left alone."""
+    if not path.startswith("\0"):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.setblocking(False)
+                    code = probe.connect_ex(path)
+                if code in _LISTENED_ON:
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                if code not in {errno.ECONNREFUSED, errno.ENOENT}:
+                    raise OSError(code, os.strerror(code))  # nobody can tell: it is left alone
+    sock = bind_unix_socket(path, config.uds_permissions, config.backlog)
+    if config.uds_owner is not None and not path.startswith("\0"):
+        from bridge.serving.privileges import owner_ids
+
+        try:
+            os.chown(path, *owner_ids("--uds-owner", config.uds_owner))
+        except OSError as exc:
+            sock.close()
+            raise BindError(f"cannot give unix:{path} to {config.uds_owner}: {_reason(exc)}") from exc
+        except BaseException:
+            sock.close()
+            raise
+    return sock
+
+
+def _inherited(number: int, name: str) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError as exc:
+        raise BindError(f"cannot listen on {name}: descriptor {number}: {_reason(exc)}") from exc
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.detach()
+        raise BindError(f"cannot listen on {name}: descriptor {number} is not a listening stream socket")
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock
+
+
+def _inode(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def url(sock: socket.socket, scheme: str) -> str:
+    """Return where *sock* can be reached, for people to read and to click."""
+    if sock.family == socket.AF_UNIX:
+        name = sock.getsockname()
+        return f"unix:{name if isinstance(name, str) else name.decode('utf-8', 'replace')}"
+    host, port = sock.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

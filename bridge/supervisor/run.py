@@ -1,0 +1,200 @@
+"""From settings to a running server: in this process, or under a master with workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bridge.config import Config
+from bridge.core.log import gen_log
+from bridge.errors import BindError, LifespanFailed
+from bridge.serving.checks import check
+from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
+from bridge.serving.loops import Interrupted, Signals, process_runner
+from bridge.serving.server import FAST, Server, announce, run_prepared, serving_line
+from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
+
+__all__ = ["run"]
+
+
+def run(config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> int:
+    """Serve until a signal says stop; return the process's exit status.
+
+    0 after a stop that was asked for, 1 when an address cannot be listened on, 4 when the application's lifespan fails.
+    SIGINT during the start of a process without workers raises KeyboardInterrupt.
+
+    Args:
+        config: The settings.
+        app: The application; without it, what ``config.target`` names is imported.
+        read_config: Reads the settings anew when a reload is asked for; raises ConfigError.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+        TargetError: The target cannot be imported, or it cannot be told what it is.
+        SystemExit: In worker processes.
+    """
+    from bridge.telemetry.logs import configure
+
+    _fill_descriptors()
+    configure(config)
+    check(config)
+    if config.debug:
+        gen_log.warning(
+            "--debug: exceptions are shown to clients%s",
+            ", on any interface: who reaches the console can run code here" if config.debug_anywhere else "",
+        )
+    if config.umask is not None:
+        os.umask(config.umask)
+    try:
+        if config.workers is None and not config.reload:
+            return _run_alone(config, app)
+        return _run_master(config, app, read_config)
+    except BindError as exc:
+        print(f"bridge: {exc}", file=sys.stderr)
+        return BIND_FAILED
+    except LifespanFailed as exc:
+        print(f"bridge: {config.target}: lifespan startup failed: {exc}", file=sys.stderr)
+        return LIFESPAN_FAILED
+
+
+def _fill_descriptors() -> None:
+    """Open what is missing of the standard streams: the next socket would take the number, and get what is written."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
+    from bridge.supervisor.master import Master
+    from bridge.supervisor.pidfile import PidFile
+
+    master = Master(config, app, read_config)
+    pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
+    if pid_file is not None:
+        master.on_ready = pid_file.write
+    if config.reload:
+        from bridge.supervisor.reload import Watcher
+
+        master.watch = Watcher(config)
+    try:
+        return master.run()
+    finally:
+        if pid_file is not None:
+            pid_file.remove()  # only if it names this process
+
+
+def _run_alone(config: Config, app: Any) -> int:
+    from bridge.supervisor.pidfile import PidFile
+
+    pid_file = PidFile(config.pid) if config.pid is not None else None
+
+    def remove_pid_file() -> None:
+        if pid_file is not None:
+            pid_file.remove()
+
+    numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
+    signals = Signals(numbers, ending=_ENDING)
+    try:
+        with signals, process_runner(config.loop, remove_pid_file) as runner:
+            alone = _Alone(config, app, signals)
+            run_prepared(runner, alone.server, alone.run)
+    except (Interrupted, asyncio.CancelledError):
+        if signals.ended is None:
+            raise
+        gen_log.info("Stopping on %s, before the start was complete", signals.ended.name)
+        if signals.ended == signal.SIGINT:
+            raise KeyboardInterrupt from None
+    finally:
+        remove_pid_file()
+    return OK
+
+
+class _Alone:
+    """One process without a master: the server, signals, systemd."""
+
+    def __init__(self, config: Config, app: Any, signals: Signals) -> None:
+        from bridge.serving.systemd import Notifier
+        from bridge.telemetry.logs import error_descriptor
+
+        self._config = config
+        self.server = Server(config, app)
+        self._signals = signals
+        self._app = app
+        self._notifier = Notifier()
+        self._log = error_descriptor(config)
+
+    async def run(self) -> None:
+        """Serve until a signal."""
+        loop = asyncio.get_running_loop()
+        server = self.server
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            self._signals.cancel(task)
+            await server.startup()
+            self._signals.deliver(self._signalled)
+            announce(serving_line(self._config, self._app, server.kind, server.sockets))
+            self._notifier.ready("serving")
+            if self._notifier.watchdog is not None:
+                self._alive(loop, self._notifier.watchdog)
+            if self._config.timeout_worker is not None and not self._config.debug:
+                self._heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
+            await server.stopped()
+            write_no_stacks()
+            self._notifier.stopping("stopping")
+            await server.shutdown()
+        finally:
+            if self._heart is not None:
+                self._heart.stop()
+                write_no_stacks()
+            await server.shutdown()
+            self._signals.restore()
+
+    _heart: Heartbeat | None = None
+
+    def _beat(self) -> None:
+        assert self._config.timeout_worker is not None
+        write_stacks_later(self._log, self._config.timeout_worker)
+
+    def _stuck(self) -> None:
+        gen_log.error("No thread is left to serve with; with --workers, this process would be replaced")
+
+    def _alive(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._notifier.alive()
+        loop.call_later(seconds, self._alive, loop, seconds)
+
+    def _signalled(self, number: int) -> None:
+        """Stop gracefully at the first signal, at once at the second."""
+        server = self.server
+        name = signal.Signals(number).name
+        if name in _NEED_MASTER:
+            gen_log.warning("%s needs a master process: start with --workers", name)
+        elif name == "SIGHUP":
+            gen_log.info("SIGHUP: log files and certificates are read anew; new code needs --workers")
+            server.reopen_logs()
+            server.reload_certificates()
+        elif name == "SIGUSR1":
+            server.reopen_logs()
+        elif server.should_exit:
+            gen_log.warning("Stopping at once on %s", name)
+            server.force()
+        else:
+            gen_log.info("Stopping on %s", name)
+            graceful = self._config.timeout_graceful_shutdown
+            if name == "SIGQUIT":
+                server.force()
+            elif name == "SIGINT":
+                server.stop(FAST if graceful is None else min(FAST, graceful))
+            else:
+                server.stop()
+
+
+_HANDLED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
+_ENDING = [getattr(signal, name) for name in _HANDLED[:3] if hasattr(signal, name)]
+_NEED_MASTER = frozenset({"SIGUSR2", "SIGTTIN", "SIGTTOU"})

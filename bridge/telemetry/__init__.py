@@ -1,0 +1,1 @@
+"""What watches requests and writes about them: access log, log files, times, counts."""

@@ -1,0 +1,164 @@
+"""The access log: one line for each exchange, written off the loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bridge.telemetry.linewriter import LineWriter, to_descriptor, to_logger
+from bridge.telemetry.logformat import Format, compile_format, json_format
+from bridge.telemetry.logs import LogFile, log_file
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from bridge.config import Config
+    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.tornado.observed import TimedExchange
+
+__all__ = ["AccessLog", "format_of"]
+
+# How soon, in seconds, lines are handed to the thread that writes them.
+_INTERVAL = 0.1
+# How long, in nanoseconds, pieces of lines are collected before they are joined: not so many that this holds the loop.
+_COLLECT = 20_000_000
+
+
+def format_of(config: Config) -> Format:
+    """Return the format of lines that *config* asks for.
+
+    Raises:
+        ConfigError: It names an unknown atom.
+    """
+    if config.log_format == "json":
+        return json_format(config.request_id != "off")
+    return compile_format(config.access_logformat)
+
+
+class AccessLog:
+    """Observes exchanges and writes a line for each.
+
+    Args:
+        config: The settings.
+        loop: The event loop.
+
+    Attributes:
+        exchange_started: Notes the time.
+        exchange_ended: Takes the pieces of an exchange's line.
+        file: Where the lines go, if that is a file.
+        timed: The exchanges have to note when their response began.
+        pieces: Of the lines that are not joined yet.
+        stamp: The time of day, as the format has it.
+        until: When, by ``time.monotonic_ns()``, they have to be joined, or the time of day is another one.
+
+    Raises:
+        ConfigError: The format names an unknown atom, or the file cannot be written.
+    """
+
+    # Functions, not methods, of which there are several: a call less for each request.
+    exchange_started: Callable[[Exchange], None]
+    exchange_ended: Callable[[Exchange], None]
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.file: LogFile | None = None
+        logger = logging.getLogger("bridge.access")
+        if config.log_config is not None and logger.hasHandlers():
+            write = to_logger(logger)
+        elif config.access_logfile == "-":
+            write = to_descriptor(1)
+        else:
+            self.file = log_file("--access-logfile", config.access_logfile)
+            write = to_descriptor(self.file.descriptor)
+        self._format = format_of(config)
+        self._writer = LineWriter(write)
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._text: list[str] = []
+        self._second = 0
+        self._waiting: set[Exchange] = set()
+        self.pieces: list[str] = []
+        self.stamp = ""
+        self.until = 0
+        self.timed = self._format.timed
+        names = [name.encode() for name in config.access_log_exclude]
+        self.exchange_ended = self._format.observer(
+            self,
+            frozenset(name for name in names if not name.endswith(b"*")),
+            tuple(name[:-1] for name in names if name.endswith(b"*")),
+        )
+        self.exchange_started = _start_timed if self.timed else _start
+
+    def turn(self, now: int) -> None:
+        """Join the pieces so far, and look at the clock."""
+        self._join()
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self.stamp = self._format.stamp(second)
+        self.until = now + min(_COLLECT, 1_000_000_000 - rest)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_INTERVAL, self.flush)
+
+    def waits(self, exchange: Exchange) -> bool:
+        """Tell, once for each exchange, that its line has to wait until the peer has read most of the response."""
+        if exchange in self._waiting:
+            return False
+        self._waiting.add(exchange)
+
+        def was_read(future: asyncio.Future[None]) -> None:
+            if not future.cancelled():
+                future.exception()  # the peer has left: its line says how much was sent
+            self._end_wait(exchange)
+
+        exchange.server_connection.writable().add_done_callback(was_read)
+        return True
+
+    def _end_wait(self, exchange: Exchange) -> None:
+        if exchange in self._waiting:
+            self.exchange_ended(exchange)
+            self._waiting.discard(exchange)
+
+    def _join(self) -> None:
+        if self.pieces:
+            self._text.append("".join(self.pieces))
+            self.pieces.clear()
+
+    def flush(self) -> None:
+        """Hand the lines over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.until = 0
+        self._join()
+        if self._text:
+            text, self._text = self._text, []
+            self._writer.write("".join(text).encode("utf-8", "backslashreplace"))
+
+    def reopen(self) -> None:
+        """Open the file anew, for what is logged from now on."""
+        self.flush()
+        if self.file is not None and not self._writer.call(self.file.try_to_reopen):
+            logging.getLogger("bridge").error(
+                "%s: lines wait to be written, so the file stays the old one", self.file.path
+            )
+
+    def close(self) -> None:
+        """Write what waits."""
+        for exchange in tuple(self._waiting):
+            self._end_wait(exchange)
+        self.flush()
+        self._writer.close()
+
+
+def _start(exchange: Exchange) -> None:
+    exchange.started = time.monotonic_ns()
+
+
+def _start_timed(exchange: Exchange) -> None:
+    exchange.started = time.monotonic_ns()
+    if TYPE_CHECKING:
+        assert isinstance(exchange, TimedExchange)  # by ConnectionParameters.timed
+    exchange.began = 0
+    exchange.queue_time = 0.0

@@ -1,0 +1,212 @@
+"""Where the server's messages go: standard error, a file, or what a configuration of Python's logging says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+import time
+from typing import Any, TextIO
+
+from bridge.config import Config
+from bridge.errors import ConfigError
+
+__all__ = ["LogFile", "configure", "error_descriptor", "log_file", "reopen"]
+
+_COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+
+
+class LogFile:
+    """A file that lines are appended to; its descriptor stays the same when it is opened anew.
+
+    Args:
+        option: Names the setting in error messages.
+        path: The file.
+        owner: User and group, as numbers, to whom root gives the file, whenever it is opened: they have to be able to
+            open it anew later. None for whoever opens it.
+
+    Attributes:
+        descriptor: For ``os.write``.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+
+    def __init__(self, option: str, path: str, owner: tuple[int, int] | None = None) -> None:
+        self._option = option
+        self._owner = owner
+        self.path = os.path.abspath(path)
+        self.descriptor = self._open()
+
+    def reopen(self) -> None:
+        """Open the file of this name, which may be another one by now."""
+        new = self._open()
+        os.dup2(new, self.descriptor, inheritable=False)
+        os.close(new)
+
+    def try_to_reopen(self) -> None:
+        """Open the file of this name, or say why that cannot be."""
+        try:
+            self.reopen()
+        except ConfigError as exc:
+            logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
+
+    def _open(self) -> int:
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
+        if self._owner is not None and os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):  # no device
+            os.fchown(descriptor, *self._owner)
+        return descriptor
+
+
+# By absolute path: both kinds of log may go to one file. Opened before a fork, and shared by the children.
+_files: dict[str, LogFile] = {}
+
+
+def log_file(option: str, path: str, owner: tuple[int, int] | None = None) -> LogFile:
+    """Return the open log file *path*.
+
+    Args:
+        option: As for LogFile.
+        path: As for LogFile.
+        owner: As for LogFile; only who asks first says it.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    key = os.path.abspath(path)
+    if key not in _files:
+        _files[key] = LogFile(option, path, owner)
+    return _files[key]
+
+
+def error_descriptor(config: Config) -> int:
+    """Return the descriptor that messages are written to."""
+    return 2 if config.error_logfile == "-" else log_file("--error-logfile", config.error_logfile).descriptor
+
+
+def reopen(but: LogFile | None = None) -> None:
+    """Open all log files but one anew, after somebody has renamed them; what cannot be opened stays the old one."""
+    for file in _files.values():
+        if file is not but:
+            file.try_to_reopen()
+
+
+def configure(config: Config, *, embedded: bool = False) -> None:
+    """Send the server's messages where the settings say.
+
+    Args:
+        config: The settings.
+        embedded: The server runs in somebody's program: a logger that has handlers is left alone.
+
+    Raises:
+        ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
+    """
+    if config.log_config is not None:
+        _load(config.log_config)
+        return
+    logger = logging.getLogger("bridge")
+    logger.setLevel(config.log_level.upper())
+    if embedded and (logger.handlers or logging.getLogger().handlers):
+        return
+    owner = _owner(config)
+    if config.access_log and config.access_logfile != "-":
+        log_file("--access-logfile", config.access_logfile, owner)
+    stream: TextIO | None
+    if config.error_logfile == "-":
+        stream = sys.stderr
+    else:
+        file = log_file("--error-logfile", config.error_logfile, owner)
+        stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    handler = logging.StreamHandler(stream)
+    if config.log_format == "json":
+        handler.setFormatter(_JSON())
+    else:
+        handler.setFormatter(_Text(_wants_colours(config, stream)))
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def _owner(config: Config) -> tuple[int, int] | None:
+    """Return who writes to the logs when root has given up its rights."""
+    if config.user is None and config.group is None:
+        return None
+    from bridge.serving.privileges import future_ids
+
+    return future_ids(config)
+
+
+def _wants_colours(config: Config, stream: TextIO | None) -> bool:
+    if config.use_colors is not None:
+        return config.use_colors
+    return not os.environ.get("NO_COLOR") and stream is not None and stream.isatty()
+
+
+class _Text(logging.Formatter):
+    """``2026-01-31 12:00:00 [PID] LEVEL message``."""
+
+    def __init__(self, colours: bool) -> None:
+        super().__init__("%(asctime)s [%(process)d] %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        colour = _COLOURS.get(record.levelno) if self._colours else None
+        return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+
+
+class _JSON(logging.Formatter):
+    """One object a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import json
+
+        self._dumps = json.dumps
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry: dict[str, Any] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return self._dumps(entry)
+
+
+def _load(path: str) -> None:
+    """Configure Python's logging from a file."""
+    import logging.config
+
+    try:
+        if path.endswith((".json", ".toml")):
+            with open(path, "rb") as file:
+                if path.endswith(".json"):
+                    import json
+
+                    settings = json.load(file)
+                else:
+                    import tomllib
+
+                    settings = tomllib.load(file)
+            logging.config.dictConfig(settings)
+        elif os.path.isfile(path):
+            logging.config.fileConfig(path, disable_existing_loggers=False)
+        else:
+            with open(path, "rb"):
+                pass
+    except OSError as exc:
+        raise ConfigError(f"--log-config {path}: {exc.strerror}") from exc
+    except Exception as exc:
+        cause = exc.__cause__
+        reason = f"{exc}: {cause}" if cause is not None else str(exc)
+        raise ConfigError(f"--log-config {path}: {reason}") from exc

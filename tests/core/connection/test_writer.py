@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bridge.core.connection.clock import NEVER, Clock
+from bridge.core.connection.context import ConnectionContext
+from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.writer import WriteSide
+from bridge.errors import ConnectionGone
+from tests.support.faketransport import FakeTransport
+from tests.support.link import GET, Recorder, Told, linked, ok
+from tests.support.loops import both_loops
+from tests.support.manualloop import ManualLoop
+from tests.support.serving import until
+
+
+class Side(WriteSide):
+    """A connection that only writes."""
+
+    deadline = NEVER
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.set_write_buffer_limits(high=self.params.high_water)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.wake_writers(ConnectionGone("gone"))
+        self.transport = None
+
+
+@pytest.fixture
+def loop() -> Iterator[ManualLoop]:
+    loop = ManualLoop()
+    yield loop
+    loop.close()
+    assert loop.errors == []
+
+
+@pytest.fixture
+def side(loop: ManualLoop) -> Side:
+    context = ConnectionContext(("192.0.2.1", 1), socket.AF_INET, "http")
+    side = Side(ConnectionParameters(high_water=1000, write_timeout=10.0), context, Clock(loop), loop)
+    transport = FakeTransport(loop, side)
+    transport.window = 0
+    loop.settle()
+    return side
+
+
+def fake(side: Side) -> FakeTransport:
+    assert isinstance(side.transport, FakeTransport)
+    return side.transport
+
+
+def test_before_and_after_the_connection_nothing_is_written(loop: ManualLoop) -> None:
+    context = ConnectionContext(None, None, "http")
+    side = Side(ConnectionParameters(), context, Clock(loop), loop)
+    side.write(b"x")
+    side.write_parts([b"x", b"y"])
+    side.watch_writing()
+    assert side.write_deadline == NEVER
+    assert not side.write_paused
+
+
+def test_parts_are_handed_over_in_order(side: Side) -> None:
+    transport = fake(side)
+    transport.peer_reads()
+    side.write(b"a")
+    side.write_parts([b"b", bytearray(b"c"), memoryview(b"d")])  # type: ignore[list-item]
+    assert transport.received == b"abcd"
+
+
+def test_uvloop_s_transports_get_the_parts_as_they_are(side: Side) -> None:
+    class Foreign:
+        """As uvloop's: a transport that is nothing of asyncio's."""
+
+        def __init__(self) -> None:
+            self.parts: list[Any] = []
+
+        def writelines(self, parts: list[bytes]) -> None:
+            self.parts.append(parts)
+
+    foreign = Foreign()
+    side.transport = foreign  # type: ignore[assignment]
+    parts = [b"x" * 100000, b"y"]
+    side.write_parts(parts)
+    assert foreign.parts == [parts]
+    assert foreign.parts[0][0] is parts[0]
+
+
+def test_the_high_water_mark_pauses_and_the_low_one_resumes(side: Side) -> None:
+    transport = fake(side)
+    side.write(b"x" * 1000)
+    assert not side.write_paused
+    assert side.write_deadline == NEVER
+    side.write(b"x")
+    assert side.write_paused
+    assert side.write_deadline < NEVER
+    transport.peer_reads(700)
+    assert side.write_paused
+    transport.peer_reads(100)
+    assert not side.write_paused
+    assert side.write_deadline == NEVER
+
+
+def test_all_who_wait_go_on_or_fail(side: Side, loop: ManualLoop) -> None:
+    transport = fake(side)
+    side.write(b"x" * 2000)
+    waiting = [side.writable() for _ in range(3)]
+    waiting[1].cancel()
+    transport.peer_reads()
+    loop.settle()
+    assert [future.cancelled() for future in waiting] == [False, True, False]
+    assert waiting[0].result() is None
+    side.wake_writers(None)  # nobody waits any more
+    transport.window = 0
+    side.write(b"x" * 2000)
+    waiting = [side.writable() for _ in range(3)]
+    waiting[1].cancel()
+    transport.peer_resets()
+    loop.settle()
+    for future in (waiting[0], waiting[2]):
+        with pytest.raises(ConnectionGone):
+            future.result()
+
+
+def test_a_mark_can_be_set_for_one_connection(side: Side, loop: ManualLoop) -> None:
+    unconnected = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+    unconnected.set_high_water(10)
+    side.set_high_water(10)
+    side.write(b"x" * 11)
+    assert side.write_paused
+    assert fake(side).get_write_buffer_limits() == (2, 10)
+
+
+def test_emptied_waits_until_nothing_is_left_to_be_sent(side: Side, loop: ManualLoop) -> None:
+    transport = fake(side)
+    loop.run_until_complete(side.emptied())
+    side.write(b"x" * 500)
+    task = loop.create_task(side.emptied())
+    loop.settle()
+    transport.peer_reads(499)
+    loop.settle()
+    assert not task.done()
+    transport.peer_reads(1)
+    loop.settle()
+    assert task.done()
+    # ... and the marks are what they were
+    assert transport.get_write_buffer_limits() == (250, 1000)
+    side.write(b"x" * 500)
+    assert not side.write_paused
+
+
+def test_emptied_fails_when_the_peer_leaves(side: Side, loop: ManualLoop) -> None:
+    side.write(b"x" * 500)
+    task = loop.create_task(side.emptied())
+    loop.settle()
+    fake(side).peer_resets()
+    loop.settle()
+    with pytest.raises(ConnectionGone):
+        task.result()
+    with pytest.raises(ConnectionGone):
+        loop.run_until_complete(side.emptied())
+
+
+def test_progress_is_what_left_for_the_peer_not_how_much_is_waiting(
+    side: Side, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    transport = fake(side)
+    side.write(b"x" * 2000)
+    # Nothing was read.
+    assert not side.peer_reads(transport)
+    assert side.write_deadline == NEVER
+    assert len(caplog.records) == 1
+    assert "2000 bytes unsent" in caplog.text
+    # Nothing was read, and more was written.
+    side.watch_writing()
+    side.write(b"y" * 100)
+    side.write_parts([b"z" * 50, b"z" * 50])
+    assert not side.peer_reads(transport)
+    # A byte was read, and more was written than that.
+    side.watch_writing()
+    transport.peer_reads(1)
+    side.write(b"y" * 100)
+    assert side.peer_reads(transport)
+    assert side.write_deadline < NEVER
+    transport.peer_reads(1)
+    side.write_parts([b"y" * 100])
+    assert side.peer_reads(transport)
+    # All was read.
+    transport.peer_reads()
+    side.watch_writing()
+    assert side.peer_reads(transport)
+
+
+def test_a_client_that_asks_and_never_reads_costs_one_response() -> None:
+    def large(told: Told) -> None:
+        ok(told, b"x" * 70000)
+
+    with linked(Recorder(on_finish=large)) as link:
+        link.stop_reading()
+        for _ in range(100):
+            link.send(GET * 50)
+        assert len(link.told) == 1
+        assert link.transport.peak < 71000
+        assert len(link.connection._buffer) <= 65536 + len(GET) * 50
+        assert not link.transport.is_reading()
+        link.read(10 * 71000)
+        assert 10 <= len(link.told) <= 13
+        assert link.transport.peak < 2 * 71000
+
+
+def test_small_responses_that_nobody_reads_are_bounded_too() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.stop_reading()
+        for _ in range(100):
+            link.send(GET * 100)
+        assert link.transport.peak < 65536 + 16384 + 500
+        count = len(link.told)
+        assert count < 1000
+        link.read()
+        assert len(link.told) == 10000
+
+
+@both_loops
+async def test_what_the_system_holds_is_counted_too() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+    await loop.connect_accepted_socket(lambda: side, ours)
+    transport = side.transport
+    assert transport is not None
+    side.write(b"x" * 200000)
+    side.watch_writing()
+    assert transport.get_write_buffer_size() < 200000  # the system took some, or all
+    assert not side.peer_reads(transport)
+    side.watch_writing()
+    await asyncio.to_thread(peer.recv, 100000, socket.MSG_WAITALL)
+    assert side.peer_reads(transport)
+    assert side._outgoing(transport) <= 100000
+    transport.abort()
+    await until(lambda: side.transport is None)
+    assert side._outgoing(transport) == 0  # which nobody asks any more
+    peer.close()
+
+
+async def test_waiting_on_a_real_loop_can_be_cancelled() -> None:
+    loop = asyncio.get_running_loop()
+    side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+    task = asyncio.ensure_future(side.writable())
+    await asyncio.sleep(0)
+    task.cancel()
+    side.wake_writers(ConnectionGone("x"))
+    with pytest.raises(asyncio.CancelledError):
+        await task

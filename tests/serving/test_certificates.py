@@ -1,0 +1,232 @@
+"""Certificates: chosen by name, asked of clients, replaced while serving."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+import trustme
+
+from bridge.config import Config
+from bridge.errors import ConfigError
+from bridge.serving.certificates import Certificates, tls_context
+from tests.support.running import Running
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def write(authority: trustme.CA, directory: Path, *names: str, base: str = "cert") -> tuple[str, str]:
+    """Write a new certificate for *names* and its key over the old ones, each at once."""
+    issued = authority.issue_cert(*names)
+    for suffix, content in (
+        ("pem", b"".join(blob.bytes() for blob in issued.cert_chain_pems)),
+        ("key", issued.private_key_pem.bytes()),
+    ):
+        (directory / f"{base}.new").write_bytes(content)
+        os.replace(directory / f"{base}.new", directory / f"{base}.{suffix}")
+    return str(directory / f"{base}.pem"), str(directory / f"{base}.key")
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def names(address: tuple[str, int], context: ssl.SSLContext, host: str) -> set[str]:
+    """Connect, ask, and return the names in the server's certificate."""
+    with socket.create_connection(address, 10) as sock, context.wrap_socket(sock, server_hostname=host) as tls:
+        tls.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := tls.recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        certificate = tls.getpeercert()
+        assert certificate is not None
+        return {value for _, value in certificate["subjectAltName"]}
+
+
+@slow
+@pytest.mark.parametrize("how", ["files", "HUP"])
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_certificates_are_replaced_under_load(
+    authority: trustme.CA, tmp_path: Path, how: str, workers: list[str]
+) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    context = trusting(authority)
+    argv = ["plain:asgi", "--ssl-certfile", certificate, "--ssl-keyfile", key, "--no-access-log", *workers]
+    if how == "HUP":
+        argv.append("--no-ssl-reload")
+    with Running(*argv) as server:
+        address = server.address()
+        faults: list[str] = []
+        stop, enough = threading.Event(), threading.Event()
+        count = 0
+
+        def load() -> None:
+            nonlocal count
+            while not stop.is_set():
+                try:
+                    names(address, context, "a.example")
+                    count += 1
+                    if count == 4:
+                        enough.set()
+                except (OSError, AssertionError) as exc:
+                    faults.append(repr(exc))
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            write(authority, tmp_path, "a.example", "new.example")
+            if how == "HUP":
+                server.signal("SIGHUP")
+                server.messages.wait("Reloaded: 2 workers" if workers else "new connections get")
+            else:
+                server.messages.wait("new connections get", 2 if workers else 1)
+            assert names(address, context, "new.example") == {"a.example", "new.example"}
+            enough.wait(10)
+        finally:
+            stop.set()
+            thread.join()
+        assert faults == []
+        assert enough.is_set()
+        assert server.end() == 0
+
+
+def test_files_that_do_not_fit_change_nothing(
+    authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    certificates = Certificates(Config(ssl_certfile=certificate, ssl_keyfile=key))
+    before = certificates.context
+    authority.issue_cert("b.example").private_key_pem.write_to_path(key)
+    assert not certificates.reload()
+    assert certificates.context is before
+    assert "the key does not belong to the certificate" in caplog.text
+
+
+@slow
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_files_that_do_not_fit_keep_the_old_ones_serving(
+    authority: trustme.CA, tmp_path: Path, workers: list[str]
+) -> None:
+    """With names of their own and client certificates, while others ask all the time."""
+    first, first_key = write(authority, tmp_path, "a.example")
+    other, other_key = write(authority, tmp_path, "b.example", base="other")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    argv = ["plain:asgi", "--ssl-certfile", first, "--ssl-keyfile", first_key, "--no-access-log", *workers]
+    argv += ["--ssl-sni", f"b.example={other},{other_key}"]
+    argv += ["--ssl-cert-reqs", "required", "--ssl-ca-certs", str(tmp_path / "ca.pem")]
+    context = trusting(authority)
+    authority.issue_cert("client@example.org").configure_cert(context)
+    processes = len(workers) or 1
+    with Running(*argv) as server:
+        address = server.address()
+        faults: list[str] = []
+        stop = threading.Event()
+
+        def load() -> None:
+            while not stop.is_set():
+                for host in ("a.example", "b.example"):
+                    try:
+                        names(address, context, host)
+                    except (OSError, AssertionError) as exc:
+                        faults.append(f"{host}: {exc!r}")
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            authority.issue_cert("wrong.example").private_key_pem.write_to_path(other_key)
+            message = server.messages.wait("The TLS files cannot be used, the old certificate stays", processes)
+            assert f"--ssl-sni b.example {other} and key {other_key}: the key does not belong" in message
+            assert names(address, context, "b.example") == {"b.example"}
+            write(authority, tmp_path, "b.example", "new.example", base="other")
+            server.messages.wait("new connections get", processes)
+            assert names(address, context, "b.example") == {"b.example", "new.example"}
+            assert names(address, context, "a.example") == {"a.example"}
+            with pytest.raises((OSError, AssertionError)):
+                names(address, trusting(authority), "b.example")
+        finally:
+            stop.set()
+            thread.join()
+        assert faults == []
+        assert server.messages.text.count("cannot be used") == processes
+        assert server.end() == 0
+
+
+@slow
+def test_names_and_client_certificates(authority: trustme.CA, tmp_path: Path) -> None:
+    first, first_key = write(authority, tmp_path, "a.example")
+    other, other_key = write(authority, tmp_path, "b.example", base="other")
+    wild, wild_key = write(authority, tmp_path, "*.c.example", base="wild")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    argv = ["plain:asgi", "--ssl-certfile", first, "--ssl-keyfile", first_key]
+    argv += ["--ssl-sni", f"b.example={other},{other_key}", "--ssl-sni", f"*.c.example={wild},{wild_key}"]
+    argv += ["--ssl-cert-reqs", "required", "--ssl-ca-certs", str(tmp_path / "ca.pem")]
+    with Running(*argv, "--ssl-minimum-version", "1.3") as server:
+        address = server.address()
+        context = trusting(authority)
+        authority.issue_cert("client@example.org").configure_cert(context)
+        assert names(address, context, "a.example") == {"a.example"}
+        assert names(address, context, "B.Example") == {"b.example"}
+        assert names(address, context, "x.c.example") == {"*.c.example"}
+        with pytest.raises((OSError, AssertionError)):
+            names(address, trusting(authority), "a.example")  # without a certificate: an alert, or no answer
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(ssl.SSLError):
+            names(address, context, "a.example")
+        assert server.end() == 0
+
+
+def test_a_factory(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    (tmp_path / "tls_factory.py").write_text(
+        "def good(config, usual):\n    context = usual()\n    context.num_tickets = 0\n    return context\n"
+        "def bad(config, usual):\n    return 1\n"
+        "def broken(config, usual):\n    raise KeyError('x')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def made(name: str) -> Certificates:
+        return Certificates(
+            Config(ssl_certfile=certificate, ssl_keyfile=key, ssl_context_factory=f"tls_factory:{name}")
+        )
+
+    assert made("good").context.num_tickets == 0
+    with pytest.raises(ConfigError, match=r"returned no ssl.SSLContext"):
+        made("bad")
+    with pytest.raises(ConfigError, match=r"tls_factory:broken: KeyError: 'x'"):
+        made("broken")
+    with pytest.raises(ConfigError, match=r"tls_factory:none: AttributeError"):
+        made("none")
+
+
+def test_faults_name_the_file(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    (tmp_path / "text").write_text("no certificate")
+    text = str(tmp_path / "text")
+    none = str(tmp_path / "none")
+    other = str(tmp_path / "other.key")
+    authority.issue_cert("b.example").private_key_pem.write_to_path(other)
+    for values, message in (
+        ({"ssl_certfile": none}, f"--ssl-certfile {none}: No such file or directory"),
+        ({"ssl_certfile": certificate, "ssl_keyfile": none}, f"--ssl-keyfile {none}: No such file or directory"),
+        ({"ssl_certfile": text}, f"--ssl-certfile {text}: no certificate or key in PEM form"),
+        ({"ssl_certfile": certificate, "ssl_keyfile": other}, "the key does not belong to the certificate"),
+        ({"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": text}, f"--ssl-ca-certs {text}: "),
+        ({"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ciphers": "none"}, "--ssl-ciphers: "),
+        ({"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_sni": (("b", none, ""),)}, f"--ssl-sni b {none}: "),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            tls_context(Config(**values))  # type: ignore[arg-type]
+        assert message in str(caught.value)
+    assert tls_context(Config()) is None

@@ -1,0 +1,189 @@
+"""What is listened on: files of unix sockets, inherited descriptors, too many open files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.config import Config
+from bridge.config.kinds import UnixAddress
+from bridge.errors import BindError
+from bridge.serving.sockets import bind
+from tests.support.running import Client, Running, get
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "a.sock")
+
+
+@pytest.fixture
+def taken(path: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        yield sock
+
+
+def listen_at(path: str, **settings: object) -> None:
+    bind(UnixAddress(path), Config(**settings)).close()  # type: ignore[arg-type]
+
+
+def test_a_file_that_nobody_listens_on_is_replaced(path: str, taken: socket.socket) -> None:
+    before = os.stat(path).st_ino
+    listener = bind(UnixAddress(path), Config(uds_permissions=0o620))
+    assert os.stat(path).st_ino != before
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o620
+    listener.close()
+    assert not os.path.exists(path)
+
+
+def test_a_file_that_somebody_listens_on_is_left_alone(path: str, taken: socket.socket) -> None:
+    taken.listen()
+    with pytest.raises(BindError, match="Address already in use"):
+        listen_at(path)
+    assert os.path.exists(path)
+
+
+def test_somebody_busy_is_still_somebody(path: str, taken: socket.socket) -> None:
+    taken.listen(0)
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for client in (first, second):
+            client.setblocking(False)
+            client.connect_ex(path)
+        with socket.socket(socket.AF_UNIX) as third:
+            third.setblocking(False)
+            assert third.connect_ex(path) == errno.EAGAIN  # the queue is full
+        with pytest.raises(BindError, match="Address already in use"):
+            listen_at(path)
+    assert os.path.exists(path)
+
+
+def test_a_datagram_socket_is_somebody_else_s(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        with pytest.raises(BindError, match="Address already in use"):
+            listen_at(path)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(path: str) -> None:
+    Path(path).write_text("precious")
+    with pytest.raises(BindError, match="exists and is not a socket"):
+        listen_at(path)
+    assert Path(path).read_text() == "precious"
+
+
+def test_a_file_that_was_replaced_by_somebody_is_not_removed(path: str) -> None:
+    listener = bind(UnixAddress(path), Config())
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        listener.close()
+        assert os.path.exists(path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_mode_and_owner(path: str) -> None:
+    listener = bind(UnixAddress(path), Config(uds_owner="nobody:daemon", uds_permissions=0o640))
+    status = os.stat(path)
+    listener.close()
+    import grp
+    import pwd
+
+    assert (status.st_uid, status.st_gid) == (pwd.getpwnam("nobody").pw_uid, grp.getgrnam("daemon").gr_gid)
+    assert stat.S_IMODE(status.st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none/a.sock", "No such file or directory"), ("x" * 120, "AF_UNIX path too long")],
+)
+def test_a_path_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(BindError, match=message):
+        listen_at(str(tmp_path / name))
+
+
+@slow
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_an_inherited_socket_is_shared(workers: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        argv = ["plain:asgi", "--bind", f"fd://{sock.fileno()}", *workers]
+        with Running(*argv, pass_fds=(sock.fileno(),)) as server:
+            server.address()
+            assert get(sock.getsockname())[0] == 200
+            assert server.end() == 0
+        with Client(sock.getsockname()) as waiting:  # it is still open here: nobody is refused
+            waiting.send()
+            with Running(*argv, pass_fds=(sock.fileno(),)) as server:
+                assert waiting.read()[0] == 200
+
+
+@slow
+def test_ports_for_several() -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        argv = ["plain:asgi", "--port", str(port), "--reuse-port"]
+        with Running(*argv) as first, Running(*argv) as second:
+            first.address()
+            second.address()
+            seen: set[bytes] = set()
+            for _ in range(200):
+                seen.add(get(("127.0.0.1", port))[2])
+                if len(seen) == 2:
+                    break
+            assert seen == {str(first.pid).encode(), str(second.pid).encode()}
+
+
+@slow
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_too_many_open_files(loop: str) -> None:
+    pytest.importorskip(loop)
+    limit = (
+        "import resource, sys, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "sys.argv = ['bridge', *sys.argv[1:]]\n"
+        "runpy.run_module('bridge', run_name='__main__')\n"
+    )
+    words = ["run", "plain:asgi", "--port", "0", "--loop", loop]
+    with Running(command=[sys.executable, "-c", limit, *words]) as server:
+        address = server.address()
+        clients = [Client(address) for _ in range(60)]
+        for client in clients[:10]:
+            assert client.get()[0] == 200  # those that have been accepted are served
+        server.messages.wait("cannot accept connections, next try every 1 s: .*Too many open files")
+        for client in clients:
+            client.sock.close()
+        assert get(address)[0] == 200
+        assert server.messages.text.count("cannot accept") == 1
+        assert server.end() == 0
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 60
+
+
+@slow
+def test_nothing_is_left_open_for_programs_that_the_application_starts(tmp_path: Path) -> None:
+    (tmp_path / "starts.py").write_text(
+        "import subprocess\n"
+        "def app(environ, start_response):\n"
+        "    text = subprocess.run(['ls', '-l', '/proc/self/fd'], capture_output=True, close_fds=False).stdout\n"
+        "    start_response('200 OK', [('Content-Length', str(len(text)))])\n"
+        "    return [text]\n"
+    )
+    for workers in ([], ["--workers", "1"]):
+        with Running("starts:app", "--app-dir", str(tmp_path), *workers) as server:
+            listing = get(server.address())[2].decode()
+            assert re.findall(r" (\d+) -> socket", listing) == []
+            assert server.end() == 0
+    assert subprocess.run(["true"], check=True).returncode == 0
