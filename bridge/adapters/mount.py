@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.tornado.dispatch import adapt
 from bridge.errors import LimitExceeded
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.http1exchange import Exchange
-    from bridge.core.connection.interfaces import ConnectionDelegate, ExchangeDelegate
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
 __all__ = ["Mount"]
 
@@ -50,8 +48,7 @@ class Mount:
     def __init__(self, outer_path: str = "") -> None:
         self._outer = outer_path
         self._places: list[_Place] = []
-        # What the delegates keep for a connection: it has one place for that, and each believes it to be its own.
-        self._data: dict[ServerConnection, dict[int, Any]] = {}
+        self._users: dict[Connection, set[int]] = {}  # whose delegates are to be told of a connection's end
 
     def add(
         self,
@@ -109,32 +106,18 @@ class Mount:
             ) or (not place.path and not place.host):
                 break
         else:
-            exchange.respond(404, [(b"content-type", b"text/plain; charset=utf-8")])
-            exchange.send(b"Not Found\r\n", True)
-            return NOBODY
+            exchange.answer(404)
+            return NULL_DELEGATE
         if place.limit is not None:
             exchange.max_body_size = place.limit
             if head.content_length is not None and head.content_length > place.limit:
                 raise LimitExceeded(413, f"Content-Length {head.content_length} bytes, limit {place.limit}")
-        connection = exchange.server_connection
-        data = self._data.get(connection)
-        if data is None:
-            data = self._data[connection] = {}
-        connection.delegate_data = data.get(index)
-        memos = connection.memo or {}
-        connection.memo = memos.get(index)
-        try:
-            return place.delegate.start_exchange(exchange)
-        finally:
-            data[index] = connection.delegate_data
-            if connection.memo is not None:
-                memos[index] = connection.memo
-            connection.memo = memos or None
+        self._users.setdefault(exchange.connection, set()).add(index)
+        return place.delegate.start_exchange(exchange)
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """Tell those that had exchanges on the connection."""
-        for index, data in self._data.pop(connection, {}).items():
-            connection.delegate_data = data
+        for index in sorted(self._users.pop(connection, ())):
             self._places[index].delegate.on_close(connection)
 
 

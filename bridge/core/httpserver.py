@@ -125,7 +125,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             )
         self.params = params
         self._connection_type = HTTP1ServerConnection
-        if params.timed or params.request_ids is not None:
+        if params.request_ids is not None:
             from bridge.core.tornado.observed import connection_type
 
             self._connection_type = connection_type(params)

@@ -8,7 +8,7 @@ from bridge.config import Config
 from bridge.core.middleware.concurrency import ConcurrencyLimit
 
 if TYPE_CHECKING:
-    from bridge.core.connection.parameters import Observer
+    from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.requestid import RequestIds
 
 __all__ = ["front", "request_ids"]

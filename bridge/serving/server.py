@@ -25,7 +25,7 @@ from bridge.serving.sockets import Listener, bind_all, url
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from bridge.core.connection.parameters import Observer
+    from bridge.core.connection.interfaces import Observer
     from bridge.serving.proxyprotocol import HeaderReader, ProxyHeader
     from bridge.telemetry.accesslog import AccessLog
 

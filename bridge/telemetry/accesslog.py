@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from bridge.config import Config
-    from bridge.core.connection.http1exchange import Exchange
-    from bridge.core.tornado.observed import TimedExchange
+    from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["AccessLog", "format_of"]
 
@@ -45,10 +44,9 @@ class AccessLog:
         loop: The event loop.
 
     Attributes:
-        exchange_started: Notes the time.
         exchange_ended: Takes the pieces of an exchange's line.
         file: Where the lines go, if that is a file.
-        timed: The exchanges have to note when their response began.
+        timed: The exchanges have to have ``times``.
         pieces: Of the lines that are not joined yet.
         stamp: The time of day, as the format has it.
         until: When, by ``time.monotonic_ns()``, they have to be joined, or the time of day is another one.
@@ -57,8 +55,7 @@ class AccessLog:
         ConfigError: The format names an unknown atom, or the file cannot be written.
     """
 
-    # Functions, not methods, of which there are several: a call less for each request.
-    exchange_started: Callable[[Exchange], None]
+    # A function that is made for the format, not a method: a call less for each request.
     exchange_ended: Callable[[Exchange], None]
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
@@ -88,7 +85,9 @@ class AccessLog:
             frozenset(name for name in names if not name.endswith(b"*")),
             tuple(name[:-1] for name in names if name.endswith(b"*")),
         )
-        self.exchange_started = _start_timed if self.timed else _start
+
+    def exchange_started(self, exchange: Exchange) -> None:
+        """Nothing is written of a beginning."""
 
     def turn(self, now: int) -> None:
         """Join the pieces so far, and look at the clock."""
@@ -112,7 +111,7 @@ class AccessLog:
                 future.exception()  # the peer has left: its line says how much was sent
             self._end_wait(exchange)
 
-        exchange.server_connection.writable().add_done_callback(was_read)
+        exchange.writable().add_done_callback(was_read)
         return True
 
     def _end_wait(self, exchange: Exchange) -> None:
@@ -150,15 +149,3 @@ class AccessLog:
             self._end_wait(exchange)
         self.flush()
         self._writer.close()
-
-
-def _start(exchange: Exchange) -> None:
-    exchange.started = time.monotonic_ns()
-
-
-def _start_timed(exchange: Exchange) -> None:
-    exchange.started = time.monotonic_ns()
-    if TYPE_CHECKING:
-        assert isinstance(exchange, TimedExchange)  # by ConnectionParameters.timed
-    exchange.began = 0
-    exchange.queue_time = 0.0

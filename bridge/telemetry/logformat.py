@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
     from bridge.core.http1.request import RequestHead, RequestLine
 
 __all__ = ["Format", "Lines", "compile_format", "json_format"]
@@ -131,14 +131,14 @@ class Format:
         time_format: For ``time.strftime``, in UTC.
 
     Attributes:
-        timed: The exchanges have to note when their response began.
+        timed: The exchanges have to have ``times``.
     """
 
     def __init__(self, pieces: list[Piece], time_format: str) -> None:
         self._pieces = _merged(pieces)
         self._time_format = time_format
         self._stamp = next((piece for piece in self._pieces if piece.kind == _STAMP), Piece(_STAMP))
-        self.timed = self._uses("queue") or self._uses("written")
+        self.timed = any(self._uses(name) for name in ("total", "queue", "written"))
 
     def _uses(self, name: str) -> bool:
         return any(name in piece.number for piece in self._pieces)
@@ -167,14 +167,16 @@ class Format:
         if excluded or beginnings:
             source += ["if line.path in excluded or line.path.startswith(beginnings): return"]
         if self._uses("total") or self._uses("written"):
-            source += ["if exchange.server_connection.write_paused and lines.waits(exchange): return"]
+            source += ["if exchange.write_paused and lines.waits(exchange): return"]
         source += ["now = monotonic_ns()", "if now >= lines.until: lines.turn(now)"]
+        if self.timed:
+            source += ["times = exchange.times"]
         if self._uses("total"):
-            source += ["total = (now - exchange.started) // 1000"]
+            source += ["total = (now - times.opened) // 1000"]
         if self._uses("queue"):
-            source += ["queue = int(exchange.queue_time * 1000000) if exchange.queue_time else 0"]
+            source += ["queue = int(times.queued * 1000000) if times.queued else 0"]
         if self._uses("written"):
-            source += ["written = (now - exchange.began) // 1000 if exchange.began else 0"]
+            source += ["written = (now - times.began) // 1000 if times.began else 0"]
         names = [f"piece{index}" for index in range(len(self._pieces))]
         for name, piece in zip(names, self._pieces, strict=True):
             source += piece.source(name, known)

@@ -150,19 +150,15 @@ async def test_delegates_are_told_of_the_end_of_connections() -> None:
     closed: list[str] = []
 
     class Told(ASGIDelegate):
-        def start_exchange(self, exchange: Any) -> Any:
-            exchange.server_connection.delegate_data = self.root_path
-            return super().start_exchange(exchange)
-
         def on_close(self, connection: Any) -> None:
-            closed.append(connection.delegate_data)
+            closed.append(self.root_path)
 
     mount = Mount()
     for path in ("/a", "/b", "/c"):
         mount.add(path, Told(asgi(path), root_path=path))
     await answers(mount, "/a", "/b", "/a")
     assert closed == ["/a", "/b"]
-    assert not mount._data
+    assert not mount._users
 
 
 # ------------------------------------------------------------------ the setting

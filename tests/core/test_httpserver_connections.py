@@ -17,7 +17,7 @@ import trustme
 
 from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from tests.support.echo import Echo
@@ -39,7 +39,7 @@ class Slow(Echo):
     def start_exchange(self, exchange: Exchange) -> Any:
         self.started += 1
         self.waiting.append(exchange)
-        return NOBODY
+        return NULL_DELEGATE
 
     def answer_all(self) -> None:
         for exchange in self.waiting:
@@ -189,7 +189,7 @@ class Detaching(Echo):
             return super().start_exchange(exchange)
         self.started += 1
         self.streams.append(exchange.detach())
-        return NOBODY
+        return NULL_DELEGATE
 
 
 @both_loops

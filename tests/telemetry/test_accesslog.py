@@ -44,7 +44,7 @@ async def test_a_line_for_each_exchange_and_none_lost_at_the_end(tmp_path: Path)
 async def test_a_renamed_file_has_the_lines_before_and_the_new_one_those_after(tmp_path: Path) -> None:
     observer, path = log(tmp_path, access_logformat="%(U)s")
     async with (
-        serving(Recorder(on_finish=ok), observer=observer) as server,
+        serving(Recorder(on_finish=ok), observer=observer, timed=observer.timed) as server,
         await Client.connect(server) as client,
     ):
         await client.send(REQUEST * 20)
@@ -66,7 +66,10 @@ def _receive(client: Client) -> bool:
 
 async def test_lines_are_written_without_waiting_for_more(tmp_path: Path) -> None:
     observer, path = log(tmp_path, access_logformat="%(U)s")
-    async with serving(Recorder(on_finish=ok), observer=observer) as server, await Client.connect(server) as client:
+    async with (
+        serving(Recorder(on_finish=ok), observer=observer, timed=observer.timed) as server,
+        await Client.connect(server) as client,
+    ):
         await client.send(REQUEST)
         await until(lambda: path.read_text() == "/a\n")
         await client.send(REQUEST)
@@ -98,7 +101,7 @@ async def test_the_time_of_day_is_that_of_the_line(tmp_path: Path, monkeypatch: 
         ok(told)
 
     async with (
-        serving(Recorder(on_finish=answer), observer=observer) as server,
+        serving(Recorder(on_finish=answer), observer=observer, timed=observer.timed) as server,
         await Client.connect(server) as client,
     ):
         await client.send(REQUEST * 3 + CLOSING)
@@ -135,7 +138,7 @@ async def test_a_client_that_leaves_while_its_line_waits(tmp_path: Path, closed_
     observer, path = log(tmp_path, access_logformat="%(s)s %(b)s %(L)s")
     delegate = Recorder(on_finish=lambda told: ok(told, b"x" * 8_000_000))
     async with (
-        serving(delegate, observer=observer) as server,
+        serving(delegate, observer=observer, timed=observer.timed) as server,
         await Client.connect(server, receive_buffer=4096) as client,
     ):
         await client.send(REQUEST)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 
 from bridge.core.connection.context import ConnectionContext
+from bridge.core.connection.times import Times
 from bridge.core.http1.request import Limits, parse_head
 from bridge.errors import ConfigError
 from bridge.telemetry import logformat
@@ -45,10 +45,10 @@ class FakeExchange:
         self.context = ConnectionContext(("192.0.2.1", 5), 2, "http", ("192.0.2.9", 80))
         self.status = status
         self.content_sent = sent
-        self.server_connection = SimpleNamespace(write_paused=False)
-        self.started = NOW - microseconds * 1000
-        self.began = NOW - 50_000_000
-        self.queue_time = 0.2
+        self.write_paused = False
+        self.times = Times(NOW - microseconds * 1000)
+        self.times.began = NOW - 50_000_000
+        self.times.queued = 0.2
 
     def response_field(self, name: bytes) -> bytes | None:
         return {b"content-type": b"text/html", b"x-bad": b'"\x1b'}.get(name)
@@ -157,14 +157,14 @@ def test_what_clients_choose_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatc
 
 def test_an_exchange_that_was_not_queued_or_has_no_response_of_its_own() -> None:
     exchange = FakeExchange(microseconds=1000)
-    exchange.began, exchange.queue_time = 0, 0.0
+    exchange.times.began, exchange.times.queued = 0, 0.0
     assert line_of(compile_format("%(queue)s %(app)s %(write)s"), exchange) == "0.000000 0.001000 0.000000\n"
 
 
 @pytest.mark.parametrize(
-    ("form", "timed"), [("%(L)s", False), ("%(h)s", False), ("%(queue)s", True), ("%(app)s", True), ("%(write)s", True)]
+    ("form", "timed"), [("%(L)s", True), ("%(h)s", False), ("%(queue)s", True), ("%(app)s", True), ("%(write)s", True)]
 )
-def test_only_formats_that_need_it_want_the_beginning_of_responses(form: str, timed: bool) -> None:
+def test_only_formats_that_need_it_want_times(form: str, timed: bool) -> None:
     assert compile_format(form).timed is timed
 
 
@@ -173,7 +173,7 @@ def test_a_line_with_a_duration_waits_for_a_peer_that_reads_slowly(form: str, wa
     compiled = compile_format(form)
     lines = Lines(compiled)
     exchange = FakeExchange()
-    exchange.server_connection.write_paused = True
+    exchange.write_paused = True
     compiled.observer(lines, frozenset(), ())(exchange)  # type: ignore[arg-type]
     assert bool(lines.pieces) is not waits
     assert bool(lines.waited) is waits

@@ -20,7 +20,7 @@ import trustme
 
 from bridge.core import netutil
 from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.httpserver import HTTPServer
 from tests.support.echo import Echo
 from tests.support.loops import both_loops
@@ -195,7 +195,7 @@ class Endless:
 
     def start_exchange(self, exchange: Exchange) -> Any:
         self.task = asyncio.ensure_future(self.stream(exchange))
-        return NOBODY
+        return NULL_DELEGATE
 
     async def stream(self, exchange: Exchange) -> None:
         data = b"x" * self.piece

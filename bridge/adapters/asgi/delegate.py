@@ -22,8 +22,7 @@ from bridge.core.log import app_log
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Scope
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Connection, Exchange
     from bridge.core.http1.request import RequestLine
 
 __all__ = ["ASGIDelegate"]
@@ -124,14 +123,12 @@ class ASGIDelegate:
 
     def start_exchange(self, exchange: Exchange) -> HTTPExchange | WebSocketExchange:
         """Start the application's task for a request."""
-        connection = exchange.server_connection
-        shared: _Shared | None = connection.memo
+        shared: _Shared | None = exchange.templates.get(self)
         if shared is None or len(shared.extensions) != shared.size:
             # Copying the extensions for each request would cost 2 % of a plain one; an application that puts
             # something there, or takes something away, is noticed, and the next request has its own.
             shared = self._shared(exchange)
-            if connection.requests > 1:
-                connection.memo = shared
+            exchange.keep_template(self, shared)
         head = exchange.head
         line = head.line
         scope = shared.scope
@@ -144,7 +141,7 @@ class ASGIDelegate:
             scope["query_string"] = line.query
         scope = scope.copy()
         scope["headers"] = [*head.fields]
-        if exchange.context is not connection.context:
+        if exchange.context is not exchange.connection_context:
             self._set_forwarded(scope, exchange)
         if self.state is not None:
             scope["state"] = self.state.copy()
@@ -160,12 +157,12 @@ class ASGIDelegate:
         if _EAGER:
             # Runs the application up to its first real wait, here and now: saves a turn of the loop.
             task = Task(  # type: ignore[call-arg]  # what Python 3.12 has
-                coroutine, loop=connection.loop, context=self.context.copy(), eager_start=True
+                coroutine, loop=exchange.loop, context=self.context.copy(), eager_start=True
             )
             if task.done():
                 return cycle
         else:
-            task = connection.loop.create_task(coroutine, context=self.context.copy())
+            task = exchange.loop.create_task(coroutine, context=self.context.copy())
         cycle.task = task
         self.tasks[task] = cycle
         task.add_done_callback(self._forget, context=self._own_context)  # else each has a copy of the current one
@@ -181,7 +178,7 @@ class ASGIDelegate:
         if self._last_websocket is not None and not self.websockets:
             self._last_websocket.set()
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
 
     # ------------------------------------------------------------------ clients that leave
@@ -298,7 +295,7 @@ class ASGIDelegate:
 
     def _shared(self, exchange: Exchange) -> _Shared:
         """Return what the scopes of one connection have in common."""
-        context = exchange.server_connection.context
+        context = exchange.connection_context
         extensions = self._extensions.copy()
         scope: dict[str, Any] = {
             "type": "http",
@@ -323,8 +320,7 @@ class ASGIDelegate:
             scope["server"] = local[:2]  # for IPv4 that is the very same, which all connections share
         elif local:
             scope["server"] = (local if isinstance(local, str) else local.decode("utf-8", "replace"), None)
-        transport = exchange.server_connection.transport
-        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        tls = exchange.tls
         if tls is not None:
             certificate = None if self._certificate is None else self._certificate()
             extensions["tls"] = tls_extension(tls, certificate)

@@ -16,7 +16,7 @@ from bridge.errors import ConnectionGone, LocalProtocolError
 if TYPE_CHECKING:
     from bridge.adapters.asgi.delegate import ASGIDelegate
     from bridge.adapters.asgi.types import Application, Message, Scope
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "client_left", "describe"]
 
@@ -182,7 +182,7 @@ class HTTPExchange:
             if not self._complete:
                 exchange.send_continue()
             first = self._waiter
-            waiter = exchange.server_connection.loop.create_future()
+            waiter = exchange.loop.create_future()
             if first is None or first.done():
                 self._waiter = waiter
                 await waiter
@@ -212,8 +212,8 @@ class HTTPExchange:
                     self._send_before_trailers(body, message)
                 else:
                     exchange.send(body, not message.get("more_body", False))
-                if exchange.server_connection.write_paused:
-                    await exchange.server_connection.writable()  # drained() would be one more coroutine for its while
+                if exchange.write_paused:
+                    await exchange.writable()  # drained() would be one more coroutine for its while
                 if self._waiter is not None and exchange.finished:
                     self._wake()
             elif kind == "http.response.start":
@@ -318,13 +318,13 @@ class TimedHTTPExchange(HTTPExchange):
     def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
         """Begin, and set the time."""
         super().begin(exchange, delegate)
-        clock = exchange.server_connection.clock
+        clock = exchange.clock
         self.deadline = clock.after(delegate.timeout)
         self.write_deadline = clock.after(None)
 
     async def run(self, app: Application, scope: Scope) -> None:
         """Run the application under the clock."""
-        clock = self._exchange.server_connection.clock
+        clock = self._exchange.clock
         clock.watch(self)
         try:
             await super().run(app, scope)
@@ -337,7 +337,7 @@ class TimedHTTPExchange(HTTPExchange):
     def deadline_passed(self, now: float) -> None:
         """Answer 504 if nothing was sent, else reset the connection; cancel the application in either case."""
         exchange = self._exchange
-        exchange.server_connection.clock.forget(self)
+        exchange.clock.forget(self)
         if exchange.finished:  # what the application still does is nobody's response
             return
         app_log.warning("No complete response within %g s, %s", self._delegate.timeout, describe(exchange))
@@ -361,7 +361,7 @@ def describe(exchange: Exchange) -> str:
 
 def client_left(exchange: Exchange) -> bool:
     """Tell whether the client left before it could have the response, which may be complete and wait to be sent."""
-    return exchange.writing is CLOSED or (exchange.writing is DONE and exchange.server_connection.transport is None)
+    return exchange.writing is CLOSED or (exchange.writing is DONE and exchange.peer_gone)
 
 
 def was_not_asked_for(exc: BaseException) -> bool:

@@ -16,7 +16,7 @@ from bridge.errors import ConnectionGone, LocalProtocolError
 if TYPE_CHECKING:
     from bridge.adapters.asgi.delegate import ASGIDelegate
     from bridge.adapters.asgi.types import Application, Message, Scope
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketOptions
     from bridge.core.http1.request import RequestHead
 
@@ -97,7 +97,7 @@ class WebSocketExchange:
         }
         del scope["method"]
         if self._delegate.timeout is not None:
-            loop = exchange.server_connection.loop
+            loop = exchange.loop
             self._timer = loop.call_later(self._delegate.timeout, self._time_out)
         return True
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from wsgiref.types import WSGIApplication
 
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Connection, Exchange
 
 __all__ = ["WSGIDelegate"]
 
@@ -94,12 +93,10 @@ class WSGIDelegate:
 
     def start_exchange(self, exchange: Exchange) -> WSGIExchange:
         """Take a request; a thread answers it when its content is complete."""
-        connection = exchange.server_connection
-        peer = connection.memo
+        peer = exchange.templates.get(self)
         if peer is None:
-            peer = self._meet(connection)
-            if connection.requests > 1:
-                connection.memo = peer
+            peer = self._meet(exchange)
+            exchange.keep_template(self, peer)
         request = WSGIExchange()
         request.begin(self, exchange, peer)
         length = exchange.head.content_length
@@ -110,7 +107,7 @@ class WSGIDelegate:
                 request.expect_content()
         return request
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
 
     def refuse(self, request: WSGIExchange) -> None:
@@ -193,9 +190,9 @@ class WSGIDelegate:
         """As :meth:`close`: the name that the adapters have in common."""
         return await self.close(timeout)
 
-    def _meet(self, connection: ServerConnection) -> Peer:
+    def _meet(self, exchange: Exchange) -> Peer:
         """Prepare what the requests of a connection have in common."""
-        context = connection.context
+        context = exchange.connection_context
         local = context.local_address
         key = (context.protocol, local)
         base = self._templates.get(key)
@@ -207,15 +204,13 @@ class WSGIDelegate:
                 multiprocess=self.multiprocess,
                 extra={"wsgi.file_wrapper": FileWrapper, "wsgi.early_hints": None, "bridge.deadline": None},
             )
-        transport = connection.transport
-        if transport is not None:
-            connection.set_high_water(min(_HIGH_WATER, connection.params.high_water))
-            tls = transport.get_extra_info("ssl_object")
-            if tls is not None:
-                base = base | ssl_variables(tls)
+        exchange.lower_high_water(_HIGH_WATER)
+        tls = exchange.tls
+        if tls is not None:
+            base = base | ssl_variables(tls)
         if not hasattr(self, "loop"):
-            self.loop = connection.loop
-            self.post = Mailbox(connection.loop, connection.clock).post
+            self.loop = exchange.loop
+            self.post = Mailbox(exchange.loop, exchange.clock).post
         return Peer(base, context, self.outer_path)
 
 

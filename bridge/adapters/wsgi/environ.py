@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
     from bridge.core.http1.request import RequestHead, RequestLine
 
 __all__ = ["Peer", "environ_key", "set_fields", "ssl_variables", "template"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.delegate import WSGIDelegate
     from bridge.adapters.wsgi.environ import Peer
     from bridge.adapters.wsgi.threadpool import Worker
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
     from bridge.core.http1.encoder import ResponseHead
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -205,7 +205,7 @@ class WSGIExchange:
         try:
             if self.gone or self.exchange.response_started:
                 raise ConnectionGone("the connection is closed, or a response was sent")
-            sock = detach(self.exchange.server_connection)
+            sock = detach(self.exchange)
         except Exception as exc:  # the thread waits for an answer
             answer(exc)
             return
@@ -259,7 +259,8 @@ class WSGIExchange:
         waited = now - self.queued
         if waited < 0.0:  # noqa: PLR1730 -- a call for each request; it came after the thread had looked at the clock
             waited = 0.0
-        self.exchange.queue_time = waited
+        if self.exchange.times is not None:
+            self.exchange.times.queued = waited
         if waited > delegate.queue_timeout:
             delegate.post(WSGIExchange._refuse, self)
         elif not self.gone:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from bridge.adapters.wsgi.threadpool import Worker
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["MEMORY", "PIECE", "Outbox", "SpoolError"]
 
@@ -230,9 +230,8 @@ class Outbox:
     def _send(self) -> bool:
         """Send what the transport takes; tell whether that was all."""
         exchange = self._exchange
-        transport = exchange.server_connection.transport
         while not exchange.write_paused:
-            if transport is None or transport.is_closing():
+            if exchange.peer_gone:
                 return False  # the connection was lost; we are told in a moment
             complete = self.complete  # before the parts are looked at: what was put before it is among them
             data = self._next()
@@ -243,7 +242,7 @@ class Outbox:
                 return last
         self._slow = True
         self._resuming = True
-        exchange.server_connection.writable().add_done_callback(self._resume)
+        exchange.writable().add_done_callback(self._resume)
         return False
 
     def _next(self) -> bytes:

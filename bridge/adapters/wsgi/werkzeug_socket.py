@@ -16,10 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.http1 import nothing
-from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1 import ServerConnection
+    from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["LazySocket", "detach"]
 
@@ -67,34 +66,31 @@ class LazySocket:
             self._socket.close()
 
 
-def detach(connection: ServerConnection) -> socket.socket:
-    """Take a connection from the loop and return a blocking socket for it; for the loop's thread.
+def detach(exchange: Exchange) -> socket.socket:
+    """Take an exchange's connection from the loop and return a blocking socket for it; for the loop's thread.
 
     Raises:
         ConnectionGone: The connection has ended.
         OSError: Too many files are open; the connection is gone then.
     """
-    connection.flush()
-    transport = connection.transport
-    if transport is None:
-        raise ConnectionGone("the connection is closed")
+    outer = _Relay()
+    transport, rest, outer.gone = exchange.take_stream(outer)
+    loop = exchange.loop
     busy = transport.get_write_buffer_size() > 0 or transport.get_extra_info("sslcontext") is not None
     # Only asyncio's own loop has surely unwatched a descriptor when it closes it. libuv may do that later, and a
     # watched connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's are relayed.
-    busy = busy or not isinstance(connection.loop, asyncio.SelectorEventLoop)
-    outer = _Relay()
-    transport, rest, outer.gone = connection.take_transport(outer)
+    busy = busy or not isinstance(loop, asyncio.SelectorEventLoop)
     try:
         if busy or rest:
             near, far = socket.socketpair()
-            outer.start(transport, far, rest, connection.loop)
+            outer.start(transport, far, rest, loop)
             return near
         own = transport.get_extra_info("socket")
         sock = _OwnSocket(fileno=os.dup(own.fileno()))
     except OSError:  # no descriptor is left
         transport.abort()
         raise
-    sock.on_close = partial(_call_soon, connection.loop, outer.gone)
+    sock.on_close = partial(_call_soon, loop, outer.gone)
     outer.gone = nothing
     transport.abort()  # closes the loop's descriptor; the connection lives on in ours
     sock.setblocking(True)

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import CLOSED, CONTENT, DISCARD, DONE, HEAD, UPGRADED
 from bridge.core.connection.writer import WriteSide
 from bridge.core.http1.encoder import status_line
@@ -60,6 +60,8 @@ class EndingConnection(WriteSide):
         "exchange",
         "requests",
     )
+
+    params: ConnectionParameters
 
     def __init__(
         self,
@@ -262,7 +264,7 @@ class EndingConnection(WriteSide):
             self.exchange = None
             self._end_unfinished(exchange)
             delegate = getattr(exchange, "delegate", None)  # None: start_exchange has not returned
-            exchange.delegate = NOBODY
+            exchange.delegate = NULL_DELEGATE
             if delegate is not None:
                 self._tell_closed(exchange, delegate)
 

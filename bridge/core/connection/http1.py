@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.ending import EndingConnection
 from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.states import CLOSED, CONTENT, DISCARD, DONE, HEAD, UPGRADED
+from bridge.core.connection.times import Times
 from bridge.core.http1.decoder import ChunkedContent, FixedContent
 from bridge.core.http1.request import RequestHead, parse_head
 from bridge.core.log import app_log
@@ -35,6 +37,8 @@ _AHEAD_MAX = 65536
 _A_TURN = range(32)
 # Empty lines in front of one request.
 _BLANK_LINES_MAX = 4
+# What a connection keeps for delegates that have kept nothing: never changed, so that it can be everybody's.
+NO_TEMPLATES: dict[object, Any] = {}
 # Who wants no content now; both may, and one's consent is not the other's.
 _BY_DELEGATE, _BY_AWAITABLE = 1, 2
 
@@ -44,9 +48,7 @@ class ServerConnection(EndingConnection):
 
     Attributes:
         delegate: Starts the exchanges.
-        delegate_data: Whatever the delegate wants to keep for this connection.
-        memo: What the delegate has prepared for the next request and can make again: it is forgotten while the
-            connection is idle. For one request alone nothing should be kept, many connections have no second one.
+        templates: What delegates keep for the next requests, by owner; dropped after about a second without one.
 
     Its ``on_end`` is called once, when HTTP has ended, and told whether another protocol goes on. It returns what is to
     be called when that one's transport is gone.
@@ -62,8 +64,7 @@ class ServerConnection(EndingConnection):
         "_paused",
         "_scanned",
         "delegate",
-        "delegate_data",
-        "memo",
+        "templates",
     )
 
     exchange_type: type[Exchange] = Exchange
@@ -79,8 +80,7 @@ class ServerConnection(EndingConnection):
     ) -> None:
         super().__init__(params, context, clock, loop)
         self.delegate = delegate
-        self.delegate_data: Any = None
-        self.memo: Any = None
+        self.templates: dict[object, Any] = NO_TEMPLATES
         self._on_end = on_end
         self._scanned = 0
         self._head: RequestHead | None = None  # the last one, for the next to be compared with
@@ -169,7 +169,8 @@ class ServerConnection(EndingConnection):
     def rest(self) -> None:
         """Forget, between two requests, what is only kept to be faster with the next one."""
         if self._reading is HEAD and not self._buffer:
-            self._head = self.memo = None
+            self._head = None
+            self.templates = NO_TEMPLATES
 
     # ------------------------------------------------------------------ reading
 
@@ -227,6 +228,8 @@ class ServerConnection(EndingConnection):
             self.closing = True
         exchange = self.exchange = self.exchange_type()
         exchange.begin(self, head, self.context)
+        if params.timed:
+            exchange.times = Times(monotonic_ns())
         if params.observer is not None:
             params.observer.exchange_started(exchange)
         if length == 0:
@@ -482,7 +485,7 @@ class ServerConnection(EndingConnection):
 
     def _next(self, exchange: Exchange) -> None:
         self.exchange = None
-        exchange.delegate = NOBODY  # ends a cycle of references: most delegates know their exchange
+        exchange.delegate = NULL_DELEGATE  # ends a cycle of references: most delegates know their exchange
         if exchange.close_after or (self.closing and not self._grace) or (self._eof and not self._buffer):
             self._close(linger=bool(self._buffer))
             return
@@ -500,7 +503,7 @@ class ServerConnection(EndingConnection):
         """The response is complete, the request is not: read the little that is left, or close."""
         delegate = getattr(exchange, "delegate", None)
         close = exchange.close_after or self.closing or self.must_close_after(exchange)
-        exchange.delegate = NOBODY
+        exchange.delegate = NULL_DELEGATE
         self._paused = 0
         if close:
             self.exchange = None

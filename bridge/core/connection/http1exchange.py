@@ -7,7 +7,8 @@ connection's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.connection.sendfile import read_piece, send_range
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
@@ -24,10 +25,16 @@ from bridge.core.http1.encoder import (
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from bridge.core.connection.clock import Clock
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.http1 import ServerConnection
     from bridge.core.connection.interfaces import ExchangeDelegate
+    from bridge.core.connection.parameters import ConnectionParameters
     from bridge.core.connection.states import State
+    from bridge.core.connection.times import Times
     from bridge.core.http1.encoder import ResponseHead, Special
     from bridge.core.http1.request import RequestHead
 
@@ -59,9 +66,8 @@ class Exchange:
         trailers: The request's trailer fields once it is complete (RFC 9110 section 6.5).
         close_after: The connection ends with this exchange.
         max_body_size: Most bytes of request content, or None for the connection's own limit.
-        started: ``time.monotonic_ns()`` at the start, for an observer who has set it; else without a value.
-        queue_time: Seconds that the request has waited for a thread; without a value where there is no such queue and
-            no observer has set it.
+        times: When it began, waited and answered; None where no observer asks for it.
+        templates: What delegates keep for the connection's next requests, by owner.
         own_lines: Field lines of the server's that belong to this response, whoever makes it.
     """
 
@@ -74,19 +80,18 @@ class Exchange:
         "delegate",
         "head",
         "max_body_size",
-        "queue_time",
         "response",
         "server_connection",
-        "started",
         "status",
+        "templates",
+        "times",
         "trailers",
         "writing",
     )
 
     delegate: ExchangeDelegate
-    started: int
-    queue_time: float
     own_lines: bytes = b""
+    server_fields: tuple[tuple[bytes, bytes], ...] = ()
 
     def begin(self, connection: ServerConnection, head: RequestHead, context: ConnectionContext) -> None:
         """Begin: the first call of all. An ``__init__`` in a class with slots costs twice as much (CPython 3.13)."""
@@ -101,6 +106,47 @@ class Exchange:
         self.trailers: Iterable[tuple[bytes, bytes]] = ()
         self.max_body_size: int | None = None
         self.response: ResponseHead | None = None
+        self.times: Times | None = None
+        self.templates: Mapping[object, Any] = connection.templates
+
+    @property
+    def connection(self) -> ServerConnection:
+        """The connection."""
+        return self.server_connection
+
+    @property
+    def connection_context(self) -> ConnectionContext:
+        """The two ends of the connection."""
+        return self.server_connection.context
+
+    @property
+    def parameters(self) -> ConnectionParameters:
+        """The limits and times of the connection."""
+        return self.server_connection.params
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return self.server_connection.loop
+
+    @property
+    def clock(self) -> Clock:
+        """The server's clock."""
+        return self.server_connection.clock
+
+    @property
+    def tls(self) -> Any:
+        """The connection's TLS object; None without TLS."""
+        transport = self.server_connection.transport
+        return None if transport is None else transport.get_extra_info("ssl_object")
+
+    def keep_template(self, owner: object, value: object) -> None:
+        """Keep *value* for the connection's next requests, under *owner*; from its second request on."""
+        connection = self.server_connection
+        if connection.requests > 1:
+            if not connection.templates:
+                connection.templates = {}
+            connection.templates[owner] = value
 
     # ------------------------------------------------------------------ the request's content
 
@@ -113,6 +159,15 @@ class Exchange:
         """Let content reach the delegate again, at once if some has been received."""
         if self.server_connection.exchange is self:
             self.server_connection.resume_content()
+
+    def pause_until(self, waiting: Awaitable[None]) -> None:
+        """Let no content reach the delegate until *waiting* is done."""
+        self.server_connection.hold_for(waiting)
+
+    def set_body_timeout(self, seconds: float | None) -> None:
+        """Let the whole content be due in *seconds*; None for no limit."""
+        if self.server_connection.exchange is self:
+            self.server_connection.set_body_timeout(seconds)
 
     def send_continue(self) -> None:
         """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); else do nothing."""
@@ -131,6 +186,21 @@ class Exchange:
     def finished(self) -> bool:
         """The response is complete, or nobody waits for it any more."""
         return self.writing is DONE or self.writing is CLOSED
+
+    @property
+    def peer_gone(self) -> bool:
+        """The connection has failed; the delegate has been told, or will be in a moment."""
+        transport = self.server_connection.transport
+        return transport is None or transport.is_closing()
+
+    def writable(self) -> asyncio.Future[None]:
+        """Return a future that is done when enough of what waits has been sent."""
+        return self.server_connection.writable()
+
+    def lower_high_water(self, size: int) -> None:
+        """Pause writers when more than *size* bytes wait to be sent, if the connection's own mark is higher."""
+        connection = self.server_connection
+        connection.set_high_water(min(size, connection.params.high_water))
 
     @property
     def write_paused(self) -> bool:
@@ -293,6 +363,36 @@ class Exchange:
         else:
             self.send(b"", True)
 
+    def answer(self, status: int, text: bytes = b"", fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Send a whole plain-text response of the server's own.
+
+        Args:
+            status: 200 to 599.
+            text: The content; empty for the status and its phrase.
+            fields: More fields.
+
+        Raises:
+            LocalProtocolError: The response has begun.
+            ConnectionGone: The peer left.
+        """
+        self.respond(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
+        self.send(text or status_line(status)[9:], True)
+
+    def report_failure(self, error: BaseException) -> None:
+        """Act on *error*, which a delegate's code raised outside of a call from the exchange."""
+        self.server_connection.delegate_failed(self, error)
+
+    def take_stream(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]:
+        """Give the connection's transport to another protocol.
+
+        Returns:
+            The transport; what was received and not read; what to call, once, when the transport is gone.
+
+        Raises:
+            ConnectionGone: The connection has ended.
+        """
+        return self.server_connection.take_transport(protocol)
+
     def fail(self, status: int = 500) -> None:
         """Answer *status* if nothing was sent yet; else end the connection so that the client notices."""
         if self.writing is HEAD:
@@ -331,6 +431,8 @@ class Exchange:
 
     def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:
         connection = self.server_connection
+        if self.times is not None:
+            self.times.began = monotonic_ns()
         head = self.head
         size = len(data)
         length = response.length

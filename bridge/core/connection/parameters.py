@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bridge.core.http1.request import Limits
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.requestid import RequestIds
 
-__all__ = ["ConnectionParameters", "Observer"]
-
-
-class Observer(Protocol):
-    """Is told of every exchange: for access logs, counters, limits."""
-
-    def exchange_started(self, exchange: Exchange) -> None:
-        """The head is complete; the delegate is asked next."""
-
-    def exchange_ended(self, exchange: Exchange) -> None:
-        """The response is complete, or nobody waits for it any more; called once.
-
-        ``exchange.status`` is 0 if there was none, and ``exchange.finished`` is true in either case.
-        """
+__all__ = ["ConnectionParameters"]
 
 
 class ConnectionParameters:
@@ -44,7 +31,7 @@ class ConnectionParameters:
         high_water: Bytes waiting to be sent from which on writers are paused.
         late_limit: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
         observer: Is told when exchanges start and end; None for nobody.
-        timed: Exchanges note when their response begins, for the observer; see ``bridge.core.tornado.observed``.
+        timed: Exchanges have ``times``, for the observer.
         request_ids: Gives each request an id; None for no ids.
     """
 

@@ -30,7 +30,7 @@ from bridge.core.websocket.sender import Sender
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1exchange import Exchange
+    from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["ABNORMAL", "DEFAULT_OPTIONS", "WebSocketConnection", "WebSocketOptions"]
 
@@ -135,8 +135,7 @@ class WebSocketConnection(WriteSide):
     _gone: Callable[[], None]
 
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
-        connection = exchange.server_connection
-        super().__init__(connection.params, exchange.context, connection.clock, connection.loop)
+        super().__init__(exchange.parameters, exchange.context, exchange.clock, exchange.loop)
         self.open = True
         self.close_code = 0
         self.close_reason = ""
@@ -190,12 +189,11 @@ class WebSocketConnection(WriteSide):
             LocalProtocolError: The subprotocol was not offered, or a field is illegal; nothing was sent.
             ConnectionGone: The peer left.
         """
-        connection = exchange.server_connection
         exchange.respond(101, [*accept_fields(handshake, subprotocol), *fields])
         exchange.send(b"", True)
         self = cls(exchange, handshake, options)
-        self.write_paused = connection.write_paused
-        self.transport, rest, self._gone = connection.take_transport(self)
+        self.write_paused = exchange.write_paused
+        self.transport, rest, self._gone = exchange.take_stream(self)
         self.write_frame = self.transport.write
         self.clock.shorten(options.ping_interval)
         self.clock.shorten(options.ping_timeout)

@@ -22,7 +22,7 @@ else:
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.parameters import ConnectionParameters
+    from bridge.core.connection.interfaces import WriteLimits
 
 __all__ = ["WriteSide"]
 
@@ -62,7 +62,7 @@ class WriteSide(asyncio.Protocol):
 
     def __init__(
         self,
-        params: ConnectionParameters,
+        params: WriteLimits,
         context: ConnectionContext,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,

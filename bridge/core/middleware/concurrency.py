@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.http1exchange import Exchange
-    from bridge.core.connection.interfaces import ConnectionDelegate, ExchangeDelegate
-    from bridge.core.connection.parameters import Observer
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate, Observer
 
 __all__ = ["ConcurrencyLimit", "Observers", "RequestCount"]
 
@@ -37,9 +34,9 @@ class ConcurrencyLimit:
         text = b"" if exchange.head.method == b"HEAD" else b"Service Unavailable\r\n"
         exchange.respond(503, [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"1")])
         exchange.send(text, True)
-        return NOBODY
+        return NULL_DELEGATE
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """Pass on the end of a connection."""
         self._delegate.on_close(connection)
 

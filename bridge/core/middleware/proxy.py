@@ -17,9 +17,7 @@ from bridge.core.http1.request import RequestHead
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.http1exchange import Exchange
-    from bridge.core.connection.interfaces import ConnectionDelegate, ExchangeDelegate
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
 __all__ = ["ALL_FIELDS", "ProxyDelegate", "ProxyPolicy", "with_fields"]
 
@@ -168,7 +166,7 @@ class ProxyDelegate:
                 exchange.head = _without_reports(head, keep, report.host if report is not None else "")
         return self._delegate.start_exchange(exchange)
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """Pass on the end of a connection."""
         self._delegate.on_close(connection)
 

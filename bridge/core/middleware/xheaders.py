@@ -9,9 +9,7 @@ from bridge.core.netutil import is_valid_ip
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.http1exchange import Exchange
-    from bridge.core.connection.interfaces import ConnectionDelegate, ExchangeDelegate
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
 __all__ = ["ForwardedDelegate", "forwarded_context"]
 
@@ -32,7 +30,7 @@ class ForwardedDelegate:
         exchange.context = forwarded_context(exchange.context, exchange.head.fields, self._trusted)
         return self._delegate.start_exchange(exchange)
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """Pass on the end of a connection."""
         self._delegate.on_close(connection)
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import DONE
 from bridge.core.tornado import gzip as gzipcontent
 from bridge.core.tornado.headers import HTTPHeaders
@@ -22,8 +22,7 @@ from bridge.core.tornado.startline import RequestStartLine
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
-    from bridge.core.connection.http1 import ServerConnection
-    from bridge.core.connection.interfaces import ExchangeDelegate
+    from bridge.core.connection.interfaces import Connection, ExchangeDelegate
     from bridge.core.tornado.exchange import ServedConnection
 
 __all__ = ["CallableAdapter", "DelegateAdapter", "adapt", "is_foreign_input_error"]
@@ -78,7 +77,7 @@ class DelegateAdapter:
             self._decompress,
         )
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """Pass on the end of a connection."""
         on_close = getattr(self._delegate, "on_close", None)
         if on_close is not None:
@@ -106,7 +105,7 @@ def start_message(
     elif head.expect_continue:
         _continue(exchange)
     if exchange.delegate is not message and (exchange.writing is not DONE or head.content_length or exchange.detached):
-        return NOBODY  # the message was told of its end, or is to hear nothing more
+        return NULL_DELEGATE  # the message was told of its end, or is to hear nothing more
     adapted: ExchangeDelegate = message
     return adapted
 
@@ -133,15 +132,15 @@ class CallableAdapter:
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
         """Call the callable if there is no content to wait for."""
         if exchange.head.content_length == 0:
-            exchange.delegate = NOBODY
+            exchange.delegate = NULL_DELEGATE
             exchange._tornado = True  # as speak_for() and call() do, which would cost two calls
             result = self._callback(HTTPServerRequest.from_connection(exchange))
             if result is not None and inspect.isawaitable(result):
                 self._run(exchange, result)
-            return NOBODY
+            return NULL_DELEGATE
         return start_message(exchange, _Collector(self, exchange), RequestStartLine, self._decompress)
 
-    def on_close(self, connection: ServerConnection) -> None:
+    def on_close(self, connection: Connection) -> None:
         """A connection has ended; callables are not told."""
 
     def call(self, exchange: ServedConnection, request: HTTPServerRequest) -> None:

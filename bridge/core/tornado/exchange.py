@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.http1.encoder import KnownHeads, ResponseHead
 from bridge.core.stream.errors import closed_error
@@ -282,7 +282,7 @@ class ServedConnection(Exchange, HTTP1Connection):
             StreamClosedError: The peer left.
         """
         self._close_callback = None
-        self.delegate = NOBODY
+        self.delegate = NULL_DELEGATE
         self._detached = True
         stream: IOStream = self.server_connection.detach()
         return stream

@@ -10,6 +10,7 @@ from bridge.core.middleware.xheaders import ForwardedDelegate
 from bridge.core.tornado.dispatch import adapt
 
 if TYPE_CHECKING:
+    from bridge.core.connection.interfaces import ConnectionDelegate
     from bridge.core.iostream import IOStream
     from bridge.core.tornado.exchange import ServedConnection
 
@@ -52,7 +53,7 @@ class HTTPConnection:
         if protocol:
             context.protocol = protocol
         self._connection = HTTP1ServerConnection(stream, params, context)
-        delegate = adapt(request_callback)
+        delegate: ConnectionDelegate = adapt(request_callback)
         self._connection.delegate = ForwardedDelegate(delegate, frozenset()) if xheaders else delegate
         self._connection.serve(stream)
 

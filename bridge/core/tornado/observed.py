@@ -1,11 +1,7 @@
-"""Exchanges that note more than a plain one: when the response began, and an id for the request.
-
-They cost nothing where nobody asks for them: a server that needs neither makes plain exchanges.
-"""
+"""Exchanges with an id; a server that needs none makes plain exchanges."""
 
 from __future__ import annotations
 
-from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from bridge.core.http1connection import HTTP1ServerConnection
@@ -19,27 +15,10 @@ if TYPE_CHECKING:
     from bridge.core.http1.encoder import ResponseHead
     from bridge.core.http1.request import RequestHead
 
-__all__ = ["IdentifiedExchange", "TimedExchange", "connection_type"]
+__all__ = ["IdentifiedExchange", "connection_type"]
 
 
-class TimedExchange(ServedConnection):
-    """Notes when its response began.
-
-    Attributes:
-        began: ``time.monotonic_ns()`` when the response's first byte was handed over; set by the observer before that,
-            and left alone by responses that the server makes itself.
-    """
-
-    __slots__ = ("began",)
-
-    began: int
-
-    def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:
-        self.began = monotonic_ns()
-        ServedConnection._send_first(self, response, data, last)
-
-
-class IdentifiedExchange(TimedExchange):
+class IdentifiedExchange(ServedConnection):
     """Has an id, which the request's field tells the application, and the response's the client.
 
     The id stands in ``context.request_id``. The request's field is replaced, so that whatever looks for it there finds
@@ -67,11 +46,6 @@ class IdentifiedExchange(TimedExchange):
         super()._send_first(self.response, data, last)
 
 
-class _TimedConnection(HTTP1ServerConnection):
-    __slots__ = ()
-    exchange_type = TimedExchange
-
-
 class _IdentifyingConnection(HTTP1ServerConnection):
     __slots__ = ()
     exchange_type = IdentifiedExchange
@@ -81,4 +55,4 @@ def connection_type(params: ConnectionParameters) -> type[HTTP1ServerConnection]
     """Return the class of connections whose exchanges note what *params* ask for."""
     if params.request_ids is not None:
         return _IdentifyingConnection
-    return _TimedConnection if params.timed else HTTP1ServerConnection
+    return HTTP1ServerConnection

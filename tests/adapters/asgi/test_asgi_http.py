@@ -908,16 +908,16 @@ async def test_what_scopes_have_in_common_is_kept_from_the_second_request_on() -
         await send({"type": "http.response.body"})
 
     async with served(app) as server, connect(server.port) as client:
-        memos = []
+        kept = []
         for number in range(6):
             client.get("/")
             await client.response()
             (connection,) = server.http.connections
-            memos.append(connection.memo)
+            kept.append(connection.templates.get(server.delegate))
             if number == 3:
                 connection.rest()
-                assert connection.memo is None
-        assert memos[0] is None
-        assert memos[1] is memos[2] is memos[3] is not None
-        assert memos[4] is memos[5] is not memos[3]
+                assert not connection.templates
+        assert kept[0] is None
+        assert kept[1] is kept[2] is kept[3] is not None
+        assert kept[4] is kept[5] is not kept[3]
     assert all(scope == scopes[0] for scope in scopes)

@@ -18,6 +18,8 @@ import pytest
 
 from bridge.adapters.wsgi import WSGIDelegate
 from bridge.adapters.wsgi.exchange import WSGIExchange
+from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.times import Times
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support import ROOT
 from tests.support.wsgi import serving
@@ -638,7 +640,7 @@ async def test_a_client_that_leaves_while_its_request_waits_is_forgotten() -> No
 
 async def test_queue_time_is_known() -> None:
     app = Gate()
-    async with serving(app, threads=1) as served:
+    async with serving(app, threads=1, params=ConnectionParameters(timed=True)) as served:
         requests = []
         start = served.delegate.start_exchange
 
@@ -657,21 +659,21 @@ async def test_queue_time_is_known() -> None:
         app.open.set()
         await asyncio.gather(first, second)
     assert served.delegate.pool.queue_time == 0.0
-    assert requests[1].exchange.queue_time >= 0.04 > requests[0].exchange.queue_time
+    assert requests[1].exchange.times.queued >= 0.04 > requests[0].exchange.times.queued
 
 
 # ---------------------------------------------------------------------------------------------- clients that leave
 
 
 async def test_no_request_waits_less_than_no_time() -> None:
-    exchange = SimpleNamespace(queue_time=None)
+    exchange = SimpleNamespace(times=Times(0))
     request = WSGIExchange()
     request.begin(SimpleNamespace(queue_timeout=1.0), exchange, None)
     request.gone = True
     request.queued = 7.0
     for now, waited in ((6.75, 0.0), (7.0, 0.0), (7.25, 0.25)):
         request.run(None, now)
-        assert exchange.queue_time == waited
+        assert exchange.times.queued == waited
 
 
 async def test_a_client_whose_content_nobody_wanted_has_not_left() -> None:
@@ -878,6 +880,8 @@ def test_the_name_of_the_application() -> None:
 FORKS = """
 import asyncio, os, sys, threading, urllib.request
 from bridge.adapters.wsgi import WSGIDelegate
+from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.times import Times
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets

@@ -348,18 +348,18 @@ async def test_what_environs_have_in_common_is_kept_from_the_second_request_on()
 
     async with serving(app) as server:
         reader, writer = await server.connect()
-        memos = []
+        kept = []
         for number in range(6):
             writer.write(b"GET /a?b HTTP/1.1\r\nHost: a\r\nX-Y: z\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200 ")
             (connection,) = server.server.connections
-            memos.append(connection.memo)
+            kept.append(connection.templates.get(server.delegate))
             if number == 3:
                 connection.rest()
-                assert connection.memo is None
+                assert not connection.templates
         writer.close()
-    assert memos[0] is None
-    assert memos[1] is memos[2] is memos[3] is not None
-    assert memos[4] is memos[5] is not memos[3]
+    assert kept[0] is None
+    assert kept[1] is kept[2] is kept[3] is not None
+    assert kept[4] is kept[5] is not kept[3]
     assert environs[0]["REMOTE_PORT"] != ""
     assert environs == [environs[0]] * 6

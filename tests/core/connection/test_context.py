@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bridge.core.connection.context import ConnectionContext
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.parameters import ConnectionParameters
 
 
@@ -46,7 +46,7 @@ def test_the_shortest_timeout() -> None:
 
 
 def test_nobody_takes_everything() -> None:
-    assert NOBODY.data_received(b"x") is None
-    NOBODY.finish()
-    NOBODY.on_connection_close()
-    NOBODY.on_peer_eof()
+    assert NULL_DELEGATE.data_received(b"x") is None
+    NULL_DELEGATE.finish()
+    NULL_DELEGATE.on_connection_close()
+    NULL_DELEGATE.on_peer_eof()

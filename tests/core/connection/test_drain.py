@@ -12,7 +12,7 @@ import pytest
 
 from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NOBODY, ExchangeDelegate
+from bridge.core.connection.interfaces import NULL_DELEGATE, ExchangeDelegate
 from bridge.core.httpserver import HTTPServer
 from tests.support.loops import both_loops
 
@@ -32,12 +32,12 @@ class Delegate:
         exchange.respond(200, [(b"content-length", b"2")])
         if not self.hold:
             exchange.send(b"ok", True)
-            return NOBODY
+            return NULL_DELEGATE
         if self.head_first:
             exchange.send(b"o")
         self.held.append(exchange)
         self.arrived.set()
-        return NOBODY
+        return NULL_DELEGATE
 
     def release(self) -> None:
         for exchange in self.held:

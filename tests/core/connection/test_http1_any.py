@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.errors import ConnectionGone, FramingError, LocalProtocolError
 from tests.support.link import Link, Recorder, Told, linked
@@ -88,7 +88,7 @@ class World:
     # ------------------------------------------------------------------ the delegate
 
     def on_start(self, told: Told) -> None:
-        told.exchange.delegate = NOBODY  # as ServerConnection's users may: it is set when start_exchange returns
+        told.exchange.delegate = NULL_DELEGATE  # as ServerConnection's users may: it is set when start_exchange returns
         if self.sync and told.exchange.head.content_length == 0:
             self.answer(told, 5)
 

@@ -140,15 +140,15 @@ def test_an_idle_connection_forgets_what_it_can_make_again() -> None:
         heads = []
         for _ in range(3):
             for _ in range(3):
-                connection.memo = connection.memo or object()
+                connection.templates = connection.templates or {"owner": object()}
                 link.send(GET)
                 heads.append(link.told[-1].exchange.head)
             first, second, third = heads[-3:]
             assert first is second is third is connection._head
-            assert connection.memo is not None
+            assert connection.templates
             link.loop.advance(LATE, 0.1)
             assert connection._head is None
-            assert connection.memo is None
+            assert not connection.templates
             assert not link.transport.eof
         assert len({id(head) for head in heads}) == 3
         link.send(GET[:10])  # after which it is not idle ...
@@ -165,15 +165,15 @@ def test_a_connection_in_use_forgets_nothing() -> None:
             ok(link.told[-1])
             link.loop.settle()
             link.send(GET)
-            link.connection.memo = memo = object()
+            link.connection.templates = kept = {"owner": object()}
             link.loop.advance(3 * LATE, 0.1)
-            assert link.connection.memo is memo
+            assert link.connection.templates is kept
             assert link.connection._head is link.told[-1].exchange.head
             ok(link.told[-1])
             link.loop.settle()
             link.send(GET[:-2])
             link.loop.advance(3 * LATE, 0.1)
-            assert link.connection.memo is memo
+            assert link.connection.templates is kept
             assert link.connection._head is not None
 
 

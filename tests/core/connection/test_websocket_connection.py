@@ -12,7 +12,7 @@ import pytest
 from bridge.core.connection.clock import Clock
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.http1 import ServerConnection
-from bridge.core.connection.interfaces import NOBODY
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.websocket import WebSocketConnection, WebSocketOptions
 from bridge.core.websocket.handshake import Handshake, check_handshake
@@ -47,7 +47,7 @@ class Accepting:
         self.connection = WebSocketConnection.accept(exchange, handshake, self.options)
         self.connection.on_end = self._end
         self.connection.on_lost = self.lost.append
-        return NOBODY
+        return NULL_DELEGATE
 
     def _end(self) -> None:
         self.ended += 1
