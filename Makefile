@@ -48,8 +48,8 @@ bench: $(BENCH) ## measure bridge beside other servers, about 30 minutes, into d
 profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
 	@exec $(PY) -m benchmarks.profile $(S) $(A)
 
-docs: $(DEV) ## write docs/options.md from the table of settings
-	@$(PY) -m bridge.config.reference > docs/options.md
+docs: $(DEV) ## write the generated parts of docs/: options, tables of states
+	@$(PY) docs/generate.py
 
 setup: $(DEV) ## only make the virtual environment
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.core.connection.clock import Clock
 from bridge.core.connection.context import ConnectionContext
-from bridge.core.connection.http1 import ServerConnection, nothing
+from bridge.core.connection.http1 import ServerConnection, noop
 from bridge.core.connection.parameters import ConnectionParameters
-from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
 from bridge.core.middleware.xheaders import ForwardedDelegate
 from bridge.core.net.tls import SSLOptions
 from bridge.core.tcpserver import TCPServer, is_loop
 from bridge.core.tornado.interfaces import HTTPServerConnectionDelegate
-from bridge.core.tornado.parameters import head_limits
+from bridge.core.tornado.parameters import HTTP1ConnectionParameters, head_limits
 from bridge.core.util import Configurable
 
 if TYPE_CHECKING:
@@ -121,14 +120,9 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 head_timeout=idle_connection_timeout or 10.0,
                 keep_alive_timeout=idle_connection_timeout or 5.0,
                 body_total_timeout=body_timeout or None,
-                late_limit=not native,
+                limit_after_start=not native,
             )
         self.params = params
-        self._connection_type = HTTP1ServerConnection
-        if params.request_ids is not None:
-            from bridge.core.tornado.observed import connection_type
-
-            self._connection_type = connection_type(params)
         self.conn_params = HTTP1ConnectionParameters.of(params, decompress=decompress_request)
         self._server_name = server_name
         self._date_header = date_header
@@ -166,7 +160,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
 
     def on_close(self, server_conn: Any) -> None:
         """A connection has ended; a subclass may override this."""
-        self._requests.on_close(server_conn)
+        self._requests.end_connection(server_conn)
 
     # ------------------------------------------------------------------ connections
 
@@ -182,7 +176,10 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
 
         A server without a subclass that overrides this makes no stream. It may be called with any stream.
         """
-        self._connection(stream.io_loop.asyncio_loop, stream.socket, address).serve(stream)
+        from bridge.core.tornado.connection import TornadoConnection
+
+        connection = self._connection(stream.io_loop.asyncio_loop, stream.socket, address)
+        TornadoConnection(connection, stream).serve(stream)
 
     async def _cancel_starting(self) -> None:
         """Give up the connections that have no transport yet, or are in their TLS handshake."""
@@ -198,7 +195,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             return super()._protocol(loop, sock, address)
         return self._connection(loop, sock, address)
 
-    def _connection(self, loop: asyncio.AbstractEventLoop, sock: Any, address: Any) -> HTTP1ServerConnection:
+    def _connection(self, loop: asyncio.AbstractEventLoop, sock: Any, address: Any) -> ServerConnection:
         clock = self._clock
         if clock is None:
             clock = self._clock = Clock(
@@ -218,7 +215,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         else:
             self._local = local
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
-        connection = self._connection_type.accepted(self._delegate, self.params, context, clock, loop, self._on_end)
+        connection = ServerConnection(self._delegate, self.params, context, clock, loop, self._on_end)
         if self._draining:
             connection.closing = True
         self._connections.add(connection)
@@ -233,7 +230,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             return self._taken_ended
         if self._full:
             self._connection_ended()
-        return nothing
+        return noop
 
     def _taken_ended(self) -> None:
         """The transport of a connection that is no longer HTTP's is gone."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.requestid import RequestIds
 
-__all__ = ["front", "request_ids"]
+__all__ = ["front"]
 
 
 def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
@@ -35,13 +35,15 @@ def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
         delegate = ProxyDelegate(
             delegate, ProxyPolicy(config.forwarded_allow_ips, config.forwarded_hops, config.forwarded_fields)
         )
+    if config.request_id != "off":
+        from bridge.core.middleware.requestid import RequestIdDelegate
+
+        delegate = RequestIdDelegate(delegate, _request_ids(config))
     return delegate
 
 
-def request_ids(config: Config) -> RequestIds | None:
-    """Return what gives requests their ids, None where nobody wants them."""
-    if config.request_id == "off":
-        return None
+def _request_ids(config: Config) -> RequestIds:
+    """Return what makes the ids of requests."""
     from bridge.core.middleware.proxy import ProxyPolicy
     from bridge.core.middleware.requestid import RequestIds
 

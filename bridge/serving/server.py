@@ -14,12 +14,12 @@ from bridge.apps.lifecycle import Hosted, Place, host, load_places
 from bridge.config import Config
 from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.parameters import ConnectionParameters
-from bridge.core.http1.request import Limits
+from bridge.core.http.limits import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.middleware.concurrency import Observers, RequestCount
 from bridge.serving.certificates import Certificates
-from bridge.serving.middleware import front, request_ids
+from bridge.serving.middleware import front
 from bridge.serving.sockets import Listener, bind_all, url
 
 if TYPE_CHECKING:
@@ -218,7 +218,6 @@ class Server:
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
         params = _parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit)
         params.timed = self._access_log is not None and self._access_log.timed
-        params.request_ids = request_ids(config)
         http = _HTTPServer(
             delegate,
             params=params,
@@ -451,6 +450,6 @@ def _parameters(config: Config, observers: list[Observer], *, wsgi: bool, late: 
         body_timeout=config.timeout_request_body,
         write_timeout=config.timeout_write,
         max_requests=config.limit_keep_alive_requests or 0,
-        late_limit=late,
+        limit_after_start=late,
         observer=Observers.of(observers),
     )

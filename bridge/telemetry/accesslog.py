@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bridge.core.connection.interfaces import Observer
 from bridge.telemetry.linewriter import LineWriter, to_descriptor, to_logger
 from bridge.telemetry.logformat import Format, compile_format, json_format
 from bridge.telemetry.logs import LogFile, log_file
@@ -36,7 +37,7 @@ def format_of(config: Config) -> Format:
     return compile_format(config.access_logformat)
 
 
-class AccessLog:
+class AccessLog(Observer):
     """Observes exchanges and writes a line for each.
 
     Args:
@@ -56,7 +57,7 @@ class AccessLog:
     """
 
     # A function that is made for the format, not a method: a call less for each request.
-    exchange_ended: Callable[[Exchange], None]
+    exchange_ended: Callable[[Exchange], None]  # type: ignore[assignment]  # see the line above
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.file: LogFile | None = None
@@ -85,9 +86,6 @@ class AccessLog:
             frozenset(name for name in names if not name.endswith(b"*")),
             tuple(name[:-1] for name in names if name.endswith(b"*")),
         )
-
-    def exchange_started(self, exchange: Exchange) -> None:
-        """Nothing is written of a beginning."""
 
     def turn(self, now: int) -> None:
         """Join the pieces so far, and look at the clock."""

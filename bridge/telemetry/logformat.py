@@ -18,7 +18,7 @@ from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
-    from bridge.core.http1.request import RequestHead, RequestLine
+    from bridge.core.http.message import RequestHead, RequestLine
 
 __all__ = ["Format", "Lines", "compile_format", "json_format"]
 

@@ -134,7 +134,7 @@ async def test_limits_of_content() -> None:
     mount.add("/small", ASGIDelegate(asgi("small")), limit=10, limited=True)
     mount.add("/any", ASGIDelegate(asgi("any")), limit=None, limited=True)
     mount.add("/", ASGIDelegate(asgi("root")))
-    params = ConnectionParameters(max_body_size=100, late_limit=True)
+    params = ConnectionParameters(max_body_size=100, limit_after_start=True)
     for target, size, status in (
         ("/small", 10, 200),
         ("/small", 11, 413),

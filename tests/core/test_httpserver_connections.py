@@ -16,10 +16,10 @@ import pytest
 import trustme
 
 from bridge.core.connection.http1 import ServerConnection
-from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
+from bridge.core.tornado.connection import TornadoConnection
 from tests.support.echo import Echo
 from tests.support.loops import both_loops
 from tests.support.responses import read_responses
@@ -52,7 +52,7 @@ def test_arguments_become_limits_and_times() -> None:
     params = HTTPServer(delegate).params
     assert (params.limits.head, params.chunk_size, params.max_body_size) == (65536, 65536, None)
     assert (params.head_timeout, params.keep_alive_timeout, params.body_total_timeout) == (10.0, 5.0, None)
-    assert not params.late_limit
+    assert not params.limit_after_start
     params = HTTPServer(
         delegate,
         no_keep_alive=True,
@@ -72,7 +72,7 @@ def test_arguments_become_limits_and_times() -> None:
 def test_others_than_native_delegates_have_tornado_s_limit() -> None:
     params = HTTPServer(lambda request: None, max_buffer_size=1000).params
     assert params.max_body_size == 1000
-    assert params.late_limit
+    assert params.limit_after_start
 
 
 def test_unknown_arguments() -> None:
@@ -188,7 +188,7 @@ class Detaching(Echo):
         if exchange.head.target == b"/":
             return super().start_exchange(exchange)
         self.started += 1
-        self.streams.append(exchange.detach())
+        self.streams.append(TornadoConnection.of(exchange.connection).detach())
         return NULL_DELEGATE
 
 

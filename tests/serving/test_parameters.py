@@ -13,4 +13,4 @@ from bridge.serving.server import _parameters
 )
 def test_content_that_is_kept_in_memory_is_limited(wsgi: bool, late: bool, most: int | None) -> None:
     params = _parameters(load([], {}), [], wsgi=wsgi, late=late)
-    assert (params.max_body_size, params.late_limit) == (most, late)
+    assert (params.max_body_size, params.limit_after_start) == (most, late)

@@ -73,7 +73,7 @@ class Client:
         async with asyncio.timeout(LIMIT):
             return status, fields, await self.reader.readexactly(int(fields.get("content-length", "0")))
 
-    async def rest(self) -> bytes:
+    async def on_idle(self) -> bytes:
         """Return everything up to the end of the connection, which may be a reset."""
         data = b""
         async with asyncio.timeout(LIMIT):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.core.connection.http1 import ServerConnection
-from bridge.core.connection.http1exchange import Exchange
+from bridge.core.connection.interfaces import Exchange
 from bridge.errors import LocalProtocolError
 
 __all__ = ["Echo"]

@@ -10,8 +10,9 @@ from typing import Any
 from bridge.core.connection.clock import Clock
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.http1 import ServerConnection
-from bridge.core.connection.http1exchange import Exchange
+from bridge.core.connection.interfaces import Exchange
 from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.states import DONE
 from tests.support.faketransport import FakeTransport
 from tests.support.manualloop import ManualLoop
 from tests.support.responses import Response, read_responses
@@ -191,7 +192,7 @@ class Link:
         for told in getattr(self.delegate, "told", ()):
             assert told.calls.count("closed") <= 1
             assert told.calls.count("finish") <= 1
-            if told.exchange.writing.name != "DONE":
+            if told.exchange.writing is not DONE:
                 assert told.calls.count("closed") == 1, "nobody told the delegate that the exchange has ended"
         self.clock.stop()
         errors = self.loop.errors

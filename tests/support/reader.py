@@ -1,16 +1,17 @@
-"""Reads one message with the pure layer alone, from pieces, as a connection does."""
+"""Reads one message with the pure layer alone, from pieces: by its functions, and by the RequestReader."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.core.http1.decoder import ChunkedContent, FixedContent
-from bridge.core.http1.request import Limits, RequestHead, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import RequestHead
+from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
+from bridge.core.http1.reader import RequestReader
+from bridge.core.http1.request import parse_head
 from bridge.errors import RemoteProtocolError
 
 __all__ = ["Content", "Message", "Refused", "head_values", "read_content", "read_head", "read_message"]
-
-UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def read_head(
 
 
 def read_content(
-    reader: FixedContent | ChunkedContent, pieces: list[bytes], most: int = 65536
+    reader: FixedDecoder | ChunkedDecoder, pieces: list[bytes], most: int = 65536
 ) -> Content | Refused | None:
     """Return content and what follows it; None if it is incomplete."""
     buffer = bytearray()
@@ -114,28 +115,29 @@ def read_content(
 
 
 def read_message(pieces: list[bytes], limits: Limits | None = None, most: int = 65536) -> Message | Refused | None:
-    """Return a whole request and what follows it; None if it is incomplete."""
-    limits = limits or Limits()
-    found = read_head(pieces, limits)
-    if found is None or isinstance(found, Refused):
-        return found
-    head, rest = found
-    if head.content_length == 0:
-        return Message(head_values(head), b"", (), rest)
-    reader = ChunkedContent(limits, UNLIMITED) if head.content_length is None else FixedContent(head.content_length)
-    # What followed the head arrives in the pieces that were left.
-    content = read_content(reader, _tail(pieces, len(rest)) or [b""], most)
-    if content is None or isinstance(content, Refused):
-        return content
-    return Message(head_values(head), content.data, content.trailers, content.rest)
-
-
-def _tail(pieces: list[bytes], size: int) -> list[bytes]:
-    tail: list[bytes] = []
-    for piece in reversed(pieces):
-        if not size:
-            break
-        part = piece[-size:]
-        tail.append(part)
-        size -= len(part)
-    return tail[::-1]
+    """Return a whole request and what follows it, as a RequestReader gives them; None if it is incomplete."""
+    reader = RequestReader(limits or Limits())
+    head: RequestHead | None = None
+    found: list[bytes] = []
+    trailers: tuple[tuple[bytes, bytes], ...] = ()
+    for index, piece in enumerate(pieces):
+        reader.feed(piece)
+        try:
+            if head is None:
+                head = reader.next_head()
+                if head is None:
+                    continue
+                if head.content_length != 0:
+                    reader.expect_content(head.content_length)
+            decoder = reader.decoder
+            while decoder is not None and not decoder.done and (data := reader.next_content(most)) is not None:
+                assert len(data) <= most
+                found.append(data)
+        except RemoteProtocolError as exc:
+            return Refused(type(exc), exc.status)
+        if decoder is None or decoder.done:
+            if decoder is not None:
+                trailers = tuple(decoder.trailers)
+            rest = reader.take_rest() + b"".join(pieces[index + 1 :])
+            return Message(head_values(head), b"".join(found), trailers, rest)
+    return None

@@ -9,7 +9,8 @@ import pytest
 
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.times import Times
-from bridge.core.http1.request import Limits, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http1.request import parse_head
 from bridge.errors import ConfigError
 from bridge.telemetry import logformat
 from bridge.telemetry.logformat import Format, compile_format, json_format

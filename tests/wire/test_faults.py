@@ -19,8 +19,7 @@ import pytest
 import trustme
 
 from bridge.core import netutil
-from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
 from bridge.core.httpserver import HTTPServer
 from tests.support.echo import Echo
 from tests.support.loops import both_loops
@@ -200,7 +199,7 @@ class Endless:
     async def stream(self, exchange: Exchange) -> None:
         data = b"x" * self.piece
         exchange.respond(200, [])
-        transport = exchange.server_connection.transport
+        transport = exchange.connection.transport
         assert transport is not None
         with contextlib.suppress(OSError):
             while True:

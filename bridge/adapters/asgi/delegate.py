@@ -17,13 +17,13 @@ from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket
 from bridge.core.connection.websocket import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
-from bridge.core.http1.grammar import percent_decoded
+from bridge.core.http.uri import percent_decoded
 from bridge.core.log import app_log
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Scope
     from bridge.core.connection.interfaces import Connection, Exchange
-    from bridge.core.http1.request import RequestLine
+    from bridge.core.http.message import RequestLine
 
 __all__ = ["ASGIDelegate"]
 

@@ -331,7 +331,7 @@ class TimedHTTPExchange(HTTPExchange):
         finally:
             clock.forget(self)
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         """Keep everything: the application is at work."""
 
     def deadline_passed(self, now: float) -> None:

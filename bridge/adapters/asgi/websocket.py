@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Message, Scope
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketOptions
-    from bridge.core.http1.request import RequestHead
+    from bridge.core.http.message import RequestHead
 
 __all__ = ["WebSocketExchange", "asks_for_websocket"]
 
@@ -243,8 +243,8 @@ class WebSocketExchange:
                     connection.write_frame(connection.encode_binary(data))
                 else:
                     raise LocalProtocolError("websocket.send with both bytes and text")
-                if connection.write_paused:
-                    await connection.writable()
+                if connection.writer.paused:
+                    await connection.writer.writable()
             elif kind == "websocket.close":
                 if not connection.open:
                     raise ConnectionGone("the WebSocket is closed")

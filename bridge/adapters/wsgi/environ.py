@@ -11,14 +11,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bridge._version import __version__
-from bridge.core.http1.grammar import percent_decoded
+from bridge.core.http.uri import percent_decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
-    from bridge.core.http1.request import RequestHead, RequestLine
+    from bridge.core.http.message import RequestHead, RequestLine
 
 __all__ = ["Peer", "environ_key", "set_fields", "ssl_variables", "template"]
 

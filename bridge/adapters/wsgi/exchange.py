@@ -17,7 +17,7 @@ from bridge.adapters.wsgi.response_buffer import MEMORY, PIECE, Outbox, SpoolErr
 from bridge.adapters.wsgi.start_response import check_headers, response_head
 from bridge.adapters.wsgi.werkzeug_socket import LazySocket, detach
 from bridge.core.connection.states import CLOSED
-from bridge.core.http1.encoder import NO_LENGTH
+from bridge.core.http.fields import NO_LENGTH
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.environ import Peer
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.connection.interfaces import Exchange
-    from bridge.core.http1.encoder import ResponseHead
+    from bridge.core.http.message import ResponseHead
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 

@@ -52,7 +52,7 @@ class Mailbox:
         self._woken = False  # first: what is posted from here on may come too late for this round
         calls = self._calls
         clock = self._clock
-        clock.at_once = True
+        clock.write_through = True
         try:
             for _ in range(len(calls)):
                 function, target, argument = calls.popleft()
@@ -61,4 +61,4 @@ class Mailbox:
                 except Exception:
                     app_log.exception("Uncaught exception in %r", function)
         finally:
-            clock.at_once = False
+            clock.write_through = False

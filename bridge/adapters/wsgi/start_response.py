@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from bridge.core.http1.encoder import ResponseHead
-from bridge.core.http1.grammar import FIELD_VALUE, TOKEN
+from bridge.core.http.fields import FIELD_VALUE, TOKEN
+from bridge.core.http.message import ResponseHead
 from bridge.errors import LocalProtocolError
 
 __all__ = ["check_headers", "check_status", "response_head"]

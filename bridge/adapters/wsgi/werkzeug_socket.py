@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from bridge.core.connection.http1 import nothing
+from bridge.core.connection.http1 import noop
 
 if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
@@ -91,7 +91,7 @@ def detach(exchange: Exchange) -> socket.socket:
         transport.abort()
         raise
     sock.on_close = partial(_call_soon, loop, outer.gone)
-    outer.gone = nothing
+    outer.gone = noop
     transport.abort()  # closes the loop's descriptor; the connection lives on in ours
     sock.setblocking(True)
     return sock
@@ -121,7 +121,7 @@ class _Relay(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._other: _Relay | None = None
-        self.gone: Callable[[], None] = nothing  # called when the transport is gone
+        self.gone: Callable[[], None] = noop  # called when the transport is gone
         self._ended = False  # nothing more will be received
         self._task: asyncio.Task[None] | None = None
 

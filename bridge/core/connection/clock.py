@@ -10,40 +10,24 @@ import asyncio
 import time
 from typing import Protocol
 
+from bridge.core.http.date import http_date
 from bridge.core.log import app_log
 
-__all__ = ["NEVER", "Clock", "http_date"]
+__all__ = ["NEVER", "Clock", "Watched"]
 
 NEVER = float("inf")
 
-_DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
-
-
-def http_date(seconds: float) -> bytes:
-    """Return an IMF-fixdate (RFC 9110 section 5.6.7), whatever the locale says.
-
-    Args:
-        seconds: Since the epoch.
-    """
-    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
-    return b"%s, %02d %s %d %02d:%02d:%02d GMT" % (_DAYS[weekday], day, _MONTHS[month - 1], year, hour, minute, second)
-
 
 class Watched(Protocol):
-    """What has deadlines: two loop times in seconds."""
+    """What has a deadline: a loop time in seconds."""
 
     deadline: float
-    write_deadline: float
 
     def deadline_passed(self, now: float) -> None:
-        """The earlier one has passed."""
+        """The deadline has passed."""
 
-    def rest(self) -> None:
-        """The deadline is what ``Clock.idle_deadline`` was between one and two intervals ago, or by chance the same.
-
-        What is idle for that long does not need what it keeps to be fast.
-        """
+    def on_idle(self) -> None:
+        """Drop what is kept only for speed: called once for what has been idle for one to two intervals."""
 
 
 class Sender(Protocol):
@@ -62,11 +46,11 @@ class Clock:
     Attributes:
         now: The loop's time in seconds, at most one interval old while anything is watched.
         date_line: ``date: ...`` with its CRLF.
-        common_lines: The lines that every response starts with: the date, and the server if it is named.
+        default_fields: The lines that every response starts with: the date, and the server if it is named.
         server_line: ``server: ...`` with its CRLF, or empty.
         watched: The connections.
         unsent: Those that have something to send when this turn of the loop is over.
-        at_once: Nothing is kept for the end of the turn: whoever ends many exchanges in a row sets it for the while.
+        write_through: Nothing is kept for the end of the turn. Who ends many exchanges in a row sets it meanwhile.
         idle_deadline: :meth:`after` for the keep-alive timeout, ready-made: every exchange ends with it.
     """
 
@@ -77,14 +61,14 @@ class Clock:
         "_loop",
         "_second",
         "_timer",
-        "at_once",
-        "common_lines",
         "date_line",
+        "default_fields",
         "idle_deadline",
         "now",
         "server_line",
         "unsent",
         "watched",
+        "write_through",
     )
 
     def __init__(
@@ -104,10 +88,10 @@ class Clock:
         self._second = -1 if date else -2
         self.date_line = b""
         self.server_line = b"server: %b\r\n" % server_name if server_name else b""
-        self.common_lines = self.server_line
+        self.default_fields = self.server_line
         self.watched: set[Watched] = set()
         self.unsent: list[Sender] = []
-        self.at_once = False
+        self.write_through = False
         self.now = loop.time()
         self.shorten(shortest)
 
@@ -128,7 +112,7 @@ class Clock:
                 self._timer.cancel()
                 self._timer = self._loop.call_later(self._interval, self._tick)
 
-    def send_soon(self, item: Sender) -> None:
+    def flush_at_turn_end(self, item: Sender) -> None:
         """Let *item* flush when this turn of the loop is over, with all others.
 
         A write may wake the peer, and where the peer is on the same machine, to wake it time and again costs as much
@@ -169,7 +153,6 @@ class Clock:
             lost = now - self.now - self._interval
             for item in self.watched:
                 item.deadline += lost
-                item.write_deadline += lost
             self.idle_deadline += lost  # to the bit what became of the deadlines that were set to it
             self._idle_before += lost
         self.now = now
@@ -180,14 +163,14 @@ class Clock:
             if second != self._second:
                 self._second = second
                 self.date_line = b"date: %b\r\n" % http_date(second)
-                self.common_lines = self.date_line + self.server_line
+                self.default_fields = self.date_line + self.server_line
         for item in tuple(self.watched):
             deadline = item.deadline
-            if deadline < now or item.write_deadline < now:
+            if deadline < now:
                 try:
                     item.deadline_passed(now)
                 except Exception:  # or nobody's deadlines would be kept any more
                     app_log.exception("Uncaught exception while ending %r", item)
             elif deadline == resting:
-                item.rest()
+                item.on_idle()
         self._timer = self._loop.call_later(self._interval, self._tick) if self.watched else None

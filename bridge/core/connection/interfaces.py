@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from bridge.core.connection.clock import Clock
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.states import State
+    from bridge.core.connection.states import Writing
     from bridge.core.connection.times import Times
-    from bridge.core.http1.encoder import ResponseHead
-    from bridge.core.http1.request import RequestHead
+    from bridge.core.http.message import RequestHead, ResponseHead
 
 __all__ = [
     "NULL_DELEGATE",
@@ -48,8 +47,11 @@ class Connection(Protocol):
 
     context: ConnectionContext
     """The two ends."""
-    requests: int
-    """How many exchanges have been started on it."""
+
+    @property
+    def requests(self) -> int:
+        """How many exchanges have been started on it."""
+        ...
 
 
 class ExchangeDelegate(Protocol):
@@ -85,11 +87,20 @@ class ConnectionDelegate(Protocol):
         ...
 
     def on_close(self, connection: Connection) -> None:
-        """The connection has ended."""
+        """HTTP has ended on a connection: it is closed, or another protocol has it."""
 
 
-class Observer(Protocol):
-    """Is told of every connection and every exchange: for logs, counts and times."""
+class Observer:
+    """Is told of every connection and every exchange: for logs, counts and times. A subclass overrides what it needs.
+
+    An observer changes nothing and raises nothing.
+    """
+
+    def connection_opened(self, connection: Connection) -> None:
+        """A connection speaks HTTP from now on."""
+
+    def connection_closed(self, connection: Connection) -> None:
+        """HTTP has ended on a connection: it is closed, or another protocol has it."""
 
     def exchange_started(self, exchange: Exchange) -> None:
         """The head is complete; the delegate is asked next."""
@@ -138,7 +149,7 @@ class Exchange(Protocol):
     status: int
     times: Times | None
     trailers: Iterable[tuple[bytes, bytes]]
-    writing: State
+    writing: Writing
 
     @property
     def connection(self) -> Connection:
@@ -262,8 +273,12 @@ class Exchange(Protocol):
             ConnectionGone: The peer left.
         """
 
-    def respond_with(self, head: ResponseHead) -> None:
+    def respond_with(self, head: ResponseHead, data: bytes | None = None) -> None:
         """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
+
+        Args:
+            head: The head.
+            data: The first content; the head is sent with it at once. None to send neither yet.
 
         Raises:
             LocalProtocolError: The response has begun, or 101 is out of place.
@@ -331,6 +346,28 @@ class Exchange(Protocol):
 
     def fail(self, status: int = 500) -> None:
         """Answer *status* if nothing was sent yet; else end the response so that the client notices."""
+
+    def finish_within(self, seconds: float | None) -> None:
+        """Give the response up unless it is complete in *seconds*; None for no limit.
+
+        The request has to be complete.
+        """
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes of a response that the application frames itself, head included; HTTP/1 only.
+
+        :meth:`end_raw` ends it.
+
+        Raises:
+            LocalProtocolError: The response has begun otherwise, or has ended; or this is not HTTP/1.
+            ConnectionGone: The peer left.
+        """
+
+    def end_raw(self) -> None:
+        """End a response that the application has framed itself."""
+
+    def close_connection(self) -> None:
+        """Close the connection, whatever goes on; what was written is still sent."""
 
     def report_failure(self, error: BaseException) -> None:
         """Act on *error*, which a delegate's code raised outside of a call from the exchange: log it and fail."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.core.http1.request import Limits
+from bridge.core.http.limits import Limits
 
 if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Observer
-    from bridge.core.middleware.requestid import RequestIds
 
 __all__ = ["ConnectionParameters"]
 
@@ -29,10 +28,9 @@ class ConnectionParameters:
         write_timeout: The peer reads nothing: the connection is reset.
         max_requests: Exchanges on one connection; 0 for no limit.
         high_water: Bytes waiting to be sent from which on writers are paused.
-        late_limit: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
+        limit_after_start: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
         observer: Is told when exchanges start and end; None for nobody.
         timed: Exchanges have ``times``, for the observer.
-        request_ids: Gives each request an id; None for no ids.
     """
 
     __slots__ = (
@@ -42,14 +40,13 @@ class ConnectionParameters:
         "head_timeout",
         "high_water",
         "keep_alive_timeout",
-        "late_limit",
+        "limit_after_start",
         "limits",
         "max_body_size",
         "max_buffer_size",
         "max_requests",
         "no_keep_alive",
         "observer",
-        "request_ids",
         "timed",
         "write_timeout",
     )
@@ -69,10 +66,9 @@ class ConnectionParameters:
         write_timeout: float | None = 60.0,
         max_requests: int = 0,
         high_water: int = 65536,
-        late_limit: bool = False,
+        limit_after_start: bool = False,
         observer: Observer | None = None,
         timed: bool = False,
-        request_ids: RequestIds | None = None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.no_keep_alive = no_keep_alive
@@ -86,10 +82,9 @@ class ConnectionParameters:
         self.write_timeout = write_timeout
         self.max_requests = max_requests
         self.high_water = high_water
-        self.late_limit = late_limit
+        self.limit_after_start = limit_after_start
         self.observer = observer
         self.timed = timed
-        self.request_ids = request_ids
 
     def shortest(self) -> float:
         """Return the shortest timeout in seconds."""

@@ -16,7 +16,7 @@ from bridge.core.connection.clock import NEVER
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    from bridge.core.connection.writer import WriteSide
+    from bridge.core.connection.writer import Writer
 
 __all__ = ["read_piece", "send_range"]
 
@@ -38,7 +38,7 @@ def read_piece(file: int, offset: int, count: int) -> bytes:
     return data
 
 
-async def send_range(connection: WriteSide, file: int, offset: int, count: int) -> int:
+async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
     """Send *count* bytes of a file as they are; nothing else may be written meanwhile.
 
     Returns:
@@ -48,13 +48,13 @@ async def send_range(connection: WriteSide, file: int, offset: int, count: int) 
         ConnectionGone: The connection ended first.
         LocalProtocolError: The file is shorter.
     """
-    transport = connection.transport
+    transport = writer.transport
     if transport is None:
         raise ConnectionGone("the peer closed the connection")
     sock = transport.get_extra_info("socket")
     if sock is None or transport.get_extra_info("sslcontext") is not None or not hasattr(os, "sendfile"):
         return 0
-    await connection.emptied()
+    await writer.emptied()
     target = os.dup(sock.fileno())
     sent = 0
     try:
@@ -62,16 +62,16 @@ async def send_range(connection: WriteSide, file: int, offset: int, count: int) 
             try:
                 size = os.sendfile(target, file, offset + sent, min(count - sent, _PIECE))
             except BlockingIOError:
-                connection.file_left = count - sent
-                await _writable(connection, target)
+                writer.file_left = count - sent
+                await _writable(writer, target)
                 continue
             except OSError as exc:
                 if not sent and exc.errno in _UNFIT:
                     return 0
-                if connection.transport is not None:
+                if writer.transport is not None:
                     # It has not seen the error, and will not if the peer had closed its side before. By the time the
                     # caller is told, everybody is: what comes of a client that left is no error.
-                    lost = connection.writable()
+                    lost = writer.writable()
                     transport.abort()
                     with contextlib.suppress(ConnectionGone):
                         await lost
@@ -82,25 +82,25 @@ async def send_range(connection: WriteSide, file: int, offset: int, count: int) 
             if sent < count:
                 await asyncio.sleep(0)
     finally:
-        connection.file_left = 0
-        if not connection.write_paused:
-            connection.write_deadline = NEVER
+        writer.file_left = 0
+        if not writer.paused:
+            writer.unwatch()
         os.close(target)
     return sent
 
 
-async def _writable(connection: WriteSide, target: int) -> None:
+async def _writable(writer: Writer, target: int) -> None:
     """Wait until the socket takes more."""
-    if connection.write_deadline == NEVER:
-        connection.watch_writing()
-    future = connection.writable()  # fails when the connection ends
+    if writer.deadline == NEVER:
+        writer.watch()
+    future = writer.writable()  # fails when the connection ends
 
     def ready() -> None:
         if not future.done():
             future.set_result(None)
 
-    connection.loop.add_writer(target, ready)
+    writer.loop.add_writer(target, ready)
     try:
         await future
     finally:
-        connection.loop.remove_writer(target)
+        writer.loop.remove_writer(target)

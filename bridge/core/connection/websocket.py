@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
-from bridge.core.connection.writer import WriteSide
+from bridge.core.connection.writer import Writer
 from bridge.core.log import gen_log
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.frames import (
@@ -82,7 +82,7 @@ class WebSocketOptions:
 DEFAULT_OPTIONS = WebSocketOptions()
 
 
-class WebSocketConnection(WriteSide):
+class WebSocketConnection(asyncio.Protocol):
     """The server's side of one WebSocket.
 
     Attributes:
@@ -94,6 +94,10 @@ class WebSocketConnection(WriteSide):
         encode_text: Makes a frame of a str.
         encode_binary: Makes a frame of bytes.
         write_frame: Writes a frame; only while ``open``.
+        clock: The server's clock.
+        context: The two ends.
+        loop: The event loop.
+        writer: The sending half.
         deadline: Loop time in seconds of the next ping, or by which something must have arrived.
         on_end: Called once, when ``open`` has become False through the peer.
         on_lost: Called once, when the transport is gone.
@@ -117,16 +121,20 @@ class WebSocketConnection(WriteSide):
         "_resuming",
         "_size",
         "_waiter",
+        "clock",
         "close_code",
         "close_reason",
+        "context",
         "deadline",
         "encode_binary",
         "encode_text",
+        "loop",
         "messages",
         "on_end",
         "on_lost",
         "open",
         "write_frame",
+        "writer",
     )
 
     encode_text: Callable[[str], bytes]
@@ -135,7 +143,10 @@ class WebSocketConnection(WriteSide):
     _gone: Callable[[], None]
 
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
-        super().__init__(exchange.parameters, exchange.context, exchange.clock, exchange.loop)
+        self.context = exchange.context
+        self.clock = exchange.clock
+        self.loop = exchange.loop
+        self.writer = Writer(self, exchange.parameters, exchange.context, exchange.clock, exchange.loop)
         self.open = True
         self.close_code = 0
         self.close_reason = ""
@@ -192,15 +203,16 @@ class WebSocketConnection(WriteSide):
         exchange.respond(101, [*accept_fields(handshake, subprotocol), *fields])
         exchange.send(b"", True)
         self = cls(exchange, handshake, options)
-        self.write_paused = exchange.write_paused
-        self.transport, rest, self._gone = exchange.take_stream(self)
-        self.write_frame = self.transport.write
+        paused = exchange.write_paused
+        transport, rest, self._gone = exchange.take_stream(self)
+        self.writer.open(transport)
+        self.write_frame = transport.write
         self.clock.shorten(options.ping_interval)
         self.clock.shorten(options.ping_timeout)
         self.clock.watch(self)
         self.deadline = self.clock.after(options.ping_interval)
-        if self.write_paused:
-            self.watch_writing()
+        if paused:
+            self.writer.pause()
         if rest:
             self.data_received(rest)
         return self
@@ -252,6 +264,23 @@ class WebSocketConnection(WriteSide):
 
     # ------------------------------------------------------------------ the writer's side
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None after the connection."""
+        return self.writer.transport
+
+    @property
+    def write_paused(self) -> bool:
+        """More is waiting to be sent than the high-water mark."""
+        return self.writer.paused
+
+    def writable(self) -> asyncio.Future[None]:
+        """Return a future that is done when enough of what waits has been sent.
+
+        It fails with ConnectionGone when the connection ends first.
+        """
+        return self.writer.writable()
+
     def send_text(self, text: str) -> None:
         """Send a text message; when ``write_paused`` is set then, wait for `writable` before the next one.
 
@@ -294,8 +323,8 @@ class WebSocketConnection(WriteSide):
 
     def abort(self) -> None:
         """End the connection at once, without a close frame."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self.writer.transport is not None:
+            self.writer.transport.abort()
 
     # ------------------------------------------------------------------ called by the transport
 
@@ -319,17 +348,16 @@ class WebSocketConnection(WriteSide):
 
         The transport would close only when all is sent, which the peer may never read: nobody would be told.
         """
-        if self.open and self.transport is not None and self.transport.get_write_buffer_size():
-            self.transport.abort()
+        transport = self.writer.transport
+        if self.open and transport is not None and transport.get_write_buffer_size():
+            transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: nobody is there any more."""
         self.clock.forget(self)
-        self.deadline = self.write_deadline = NEVER
-        self.write_paused = False
-        self.transport = None
-        self.wake_writers(ConnectionGone("the peer closed the connection"))
+        self.deadline = NEVER
+        self.writer.close()
         if self.open and self._blocked:
             self._lost = True  # what was fed may hold messages and a close frame: the reader comes to them
             self._tell_end()
@@ -340,9 +368,13 @@ class WebSocketConnection(WriteSide):
             self.on_lost(self)
             self.on_lost = None
 
+    def pause_writing(self) -> None:
+        """Let writers wait: the transport's buffer is above its high-water mark."""
+        self.writer.pause()
+
     def resume_writing(self) -> None:
         """Let writers go on, and answer the last ping (RFC 6455 section 5.5.3 allows to skip those before)."""
-        super().resume_writing()
+        self.writer.resume()
         if self._pong is not None:
             pong, self._pong = self._pong, None
             self.write_frame(encode_pong(pong))
@@ -385,19 +417,21 @@ class WebSocketConnection(WriteSide):
         if self._held and not self._blocked:
             self._held = False
             self._heard = True
-            if self.transport is not None and not self.transport.is_closing():
-                self.transport.resume_reading()
+            transport = self.writer.transport
+            if transport is not None and not transport.is_closing():
+                transport.resume_reading()
 
     def _hold(self) -> None:
         """Slow the peer down: what waits is enough."""
-        if not self._held and self.transport is not None:
+        transport = self.writer.transport
+        if not self._held and transport is not None:
             self._held = True
-            self.transport.pause_reading()
+            transport.pause_reading()
 
     def _answer_ping(self, payload: bytes) -> None:
         if not self.open:
             return
-        if self.write_paused:
+        if self.writer.paused:
             self._pong = payload
         else:
             self.write_frame(encode_pong(payload))
@@ -414,7 +448,7 @@ class WebSocketConnection(WriteSide):
     def _fail(self, error: WebSocketError) -> None:
         """Name the peer's fault in a close frame, and end the connection (RFC 6455 section 7.1.7)."""
         gen_log.info("WebSocket from %s: %s", self.context, error)
-        transport = self.transport
+        transport = self.writer.transport
         if transport is None:
             self._end(error.code, str(error))
             return
@@ -440,7 +474,7 @@ class WebSocketConnection(WriteSide):
         """Note an end that is not our doing."""
         if self.open:
             self._end(code, reason)
-            self.wake_writers(ConnectionGone("the WebSocket is closed"))
+            self.writer.wake(ConnectionGone("the WebSocket is closed"))
             self._tell_end()
         self.on_end = None
 
@@ -452,28 +486,25 @@ class WebSocketConnection(WriteSide):
 
     def _close_transport(self) -> None:
         """Close when all is sent, but not later than the peer's time for answers."""
-        if self.transport is not None:
+        transport = self.writer.transport
+        if transport is not None:
             self.deadline = self.clock.after(_CLOSE_TIME)
-            self.transport.close()
+            transport.close()
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         """Keep everything: messages may come at any time."""
 
     def deadline_passed(self, now: float) -> None:
         """Ping a silent peer, or give it up."""
-        transport = self.transport
+        transport = self.writer.transport
         if transport is None:
-            return
-        if self.write_deadline < now:
-            if not self.peer_reads(transport):
-                transport.abort()
             return
         if not self.open:
             self.deadline = NEVER
             transport.abort()
         elif not self._pinged:
             self._ping()
-        elif self._heard or self._held or self.write_paused:  # held: we do not read; paused: our ping is on its way
+        elif self._heard or self._held or self.writer.paused:  # held: we do not read; paused: our ping is on its way
             self._pinged = False
             interval, timeout = self._options.ping_interval, self._options.ping_timeout
             self.deadline = self.clock.after(max((interval or 0) - (timeout or 0), 0))
@@ -484,9 +515,14 @@ class WebSocketConnection(WriteSide):
             self._close_transport()
             self.deadline = self.clock.after(_LINGER_TIME)
 
+    def write_stalled(self) -> None:
+        """Give up a peer that reads nothing."""
+        if self.writer.transport is not None:
+            self.writer.transport.abort()
+
     def _ping(self) -> None:
         options = self._options
-        if self.write_paused:  # the write timeout watches the peer
+        if self.writer.paused:  # the write timeout watches the peer
             self.deadline = self.clock.after(options.ping_interval)
             return
         self.write_frame(encode_ping())

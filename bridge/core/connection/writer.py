@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import struct
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.log import gen_log
@@ -24,63 +24,93 @@ if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import WriteLimits
 
-__all__ = ["WriteSide"]
+__all__ = ["Writer", "WriterOwner"]
 
 _INT = struct.Struct("i")
 # What responses to pipelined requests may gather to, in bytes.
 _PENDING_MAX = 16384
 
 
-class WriteSide(asyncio.Protocol):
-    """Writes to the transport and knows whether the peer reads.
+class WriterOwner(Protocol):
+    """The connection whose sending half a Writer is."""
 
-    Attributes:
-        params: Limits and times.
-        context: The two ends.
+    def write_stalled(self) -> None:
+        """The peer has read nothing for the whole of the write timeout."""
+
+
+class Writer:
+    """Writes to a transport and knows whether the peer reads.
+
+    Args:
+        owner: The connection.
+        limits: The high-water mark and the write timeout.
+        context: The two ends, for logs.
         clock: The server's clock.
         loop: The event loop.
-        transport: The transport; None before and after the connection.
-        write_paused: More is waiting to be sent than the high-water mark.
-        write_deadline: Loop time in seconds at which the peer must have read something.
+
+    Attributes:
+        deadline: Loop time in seconds at which the peer must have read something.
         file_left: Bytes that a file sent past the transport still has; see ``bridge.core.connection.sendfile``.
+        loop: The event loop.
+        paused: More is waiting to be sent than the high-water mark.
+        transport: The transport; None before and after the connection.
     """
 
     __slots__ = (
+        "_clock",
+        "_context",
         "_high_water",
+        "_limits",
+        "_owner",
         "_pending",
         "_unsent",
         "_waiters",
-        "clock",
-        "context",
+        "deadline",
         "file_left",
         "loop",
-        "params",
+        "paused",
         "transport",
-        "write_deadline",
-        "write_paused",
     )
 
     def __init__(
         self,
-        params: WriteLimits,
+        owner: WriterOwner,
+        limits: WriteLimits,
         context: ConnectionContext,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.params = params
-        self.context = context
-        self.clock = clock
+        self._owner: WriterOwner | None = owner
+        self._limits = limits
+        self._context = context
+        self._clock = clock
         self.loop = loop
         self.transport: asyncio.Transport | None = None
-        self.write_paused = False
-        self.write_deadline = NEVER
+        self.paused = False
+        self.deadline = NEVER
         self.file_left = 0
-        self._high_water = params.high_water
+        self._high_water = limits.high_water
         self._pending = b""  # for the end of this turn of the loop
         self._unsent = 0
         self._waiters: list[asyncio.Future[None]] | None = None
 
-    def write_soon(self, data: bytes) -> None:
+    def open(self, transport: asyncio.Transport) -> None:
+        """Write to *transport* from now on."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=self._high_water)
+
+    def close(self) -> None:
+        """The transport is gone, or somebody else's: wake who waits, forget what was not handed over."""
+        self.unwatch()
+        self._pending = b""
+        self.wake(ConnectionGone("the peer closed the connection"))
+        self.paused = False
+        self.transport = None
+        self._owner = None  # ends a cycle of references
+
+    # ------------------------------------------------------------------ writes
+
+    def write_at_turn_end(self, data: bytes) -> None:
         """Hand bytes to the transport when this turn of the loop is over, or before anything else is done with it.
 
         The responses to pipelined requests go out as one so.
@@ -91,17 +121,17 @@ class WriteSide(asyncio.Protocol):
                 self.flush()
         else:
             self._pending = data
-            self.clock.send_soon(self)
+            self._clock.flush_at_turn_end(self)
 
     def flush(self) -> None:
-        """Hand over what :meth:`write_soon` has kept."""
+        """Hand over what :meth:`write_at_turn_end` has kept."""
         data = self._pending
         if data:
             self._pending = b""
             transport = self.transport
             # One that failed in this turn says so in the next one; uvloop's raises until then.
             if transport is not None and not transport.is_closing():
-                if self.write_paused:
+                if self.paused:
                     self._unsent += len(data)
                 transport.write(data)
 
@@ -110,7 +140,7 @@ class WriteSide(asyncio.Protocol):
         if self._pending:
             self.flush()
         if self.transport is not None:
-            if self.write_paused:
+            if self.paused:
                 self._unsent += len(data)
             self.transport.write(data)
 
@@ -119,7 +149,7 @@ class WriteSide(asyncio.Protocol):
         if self._pending:
             self.flush()
         transport = self.transport
-        if self.write_paused:
+        if self.paused:
             self._unsent += sum(map(len, parts))
         if isinstance(transport, asyncio.WriteTransport):
             # asyncio's writelines() never pauses the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the loop's
@@ -128,16 +158,18 @@ class WriteSide(asyncio.Protocol):
         elif transport is not None:
             transport.writelines(parts)
 
-    def pause_writing(self) -> None:
-        """Let writers wait: the transport's buffer is above its high-water mark."""
-        self.write_paused = True
-        self.watch_writing()
+    # ------------------------------------------------------------------ room
 
-    def resume_writing(self) -> None:
+    def pause(self) -> None:
+        """Let writers wait: the transport's buffer is above its high-water mark."""
+        self.paused = True
+        self.watch()
+
+    def resume(self) -> None:
         """Let writers go on."""
-        self.write_paused = False
-        self.write_deadline = NEVER
-        self.wake_writers(None)
+        self.paused = False
+        self.unwatch()
+        self.wake(None)
 
     def set_high_water(self, size: int) -> None:
         """Pause writers when more than *size* bytes wait to be sent."""
@@ -159,7 +191,7 @@ class WriteSide(asyncio.Protocol):
             return
         transport.set_write_buffer_limits(high=0)
         try:
-            while self.write_paused:
+            while self.paused:
                 await self.writable()
         finally:
             if self.transport is not None:
@@ -171,12 +203,15 @@ class WriteSide(asyncio.Protocol):
         It fails with ConnectionGone when the connection ends first.
         """
         future = self.loop.create_future()
+        if self._owner is None:
+            future.set_exception(ConnectionGone("the peer closed the connection"))
+            return future
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(future)
         return future
 
-    def wake_writers(self, error: Exception | None) -> None:
+    def wake(self, error: Exception | None) -> None:
         """Let what waits in :meth:`writable` go on, or fail with *error*."""
         waiters = self._waiters
         if waiters is not None:
@@ -188,21 +223,37 @@ class WriteSide(asyncio.Protocol):
                     else:
                         future.set_exception(error)
 
-    def watch_writing(self) -> None:
-        """From now on the peer has to read something within every write timeout."""
-        if self.transport is not None:
-            self._unsent = self._outgoing(self.transport)
-            self.write_deadline = self.clock.after(self.params.write_timeout)
+    # ------------------------------------------------------------------ the peer that does not read
 
-    def peer_reads(self, transport: asyncio.Transport) -> bool:
-        """Tell, when the write deadline has passed, whether the peer has read something; if so, watch on."""
+    def watch(self) -> None:
+        """From now on the peer has to read something within every write timeout."""
+        if self.transport is not None and self._owner is not None:
+            self._unsent = self._outgoing(self.transport)
+            self.deadline = self._clock.after(self._limits.write_timeout)
+            if self.deadline != NEVER:
+                self._clock.watch(self)
+
+    def unwatch(self) -> None:
+        """The peer has to read nothing."""
+        if self.deadline != NEVER:
+            self.deadline = NEVER
+            self._clock.forget(self)
+
+    def deadline_passed(self, now: float) -> None:
+        """Watch on if the peer has read something, else tell the owner."""
+        transport, owner = self.transport, self._owner
+        self.unwatch()
+        if transport is None or owner is None:
+            return
         unsent = self._outgoing(transport)
         if unsent and unsent >= self._unsent:
-            gen_log.info("Timeout writing to %s: %d bytes unsent", self.context, unsent)
-            self.write_deadline = NEVER
-            return False
-        self.watch_writing()
-        return True
+            gen_log.info("Timeout writing to %s: %d bytes unsent", self._context, unsent)
+            owner.write_stalled()
+        else:
+            self.watch()
+
+    def on_idle(self) -> None:
+        """Nothing is kept here."""
 
     def _outgoing(self, transport: asyncio.Transport) -> int:
         """Return how many bytes the peer has still to take: the transport's, a file's and the system's.

@@ -1,16 +1,17 @@
 """Message content: reading it off a buffer by length or by chunks (RFC 9112 sections 6 and 7).
 
-A reader is fed nothing: the connection hands it the buffer and a position and gets content and a new position back,
+A decoder is fed nothing: the reader hands it the buffer and a position and gets content and a new position back,
 so a pause is simply not asking.
 """
 
 from __future__ import annotations
 
+from bridge.core.http.limits import Limits
 from bridge.core.http1.grammar import BAD_LINE_END, CHUNK_LINE, CHUNK_LINE_START
-from bridge.core.http1.request import Limits, parse_fields
+from bridge.core.http1.request import parse_fields
 from bridge.errors import FramingError, LimitExceeded
 
-__all__ = ["ChunkedContent", "FixedContent"]
+__all__ = ["ChunkedDecoder", "FixedDecoder"]
 
 # A chunk line: sixteen digits, white space and extensions; longer ones are refused before they end.
 _CHUNK_LINE_MAX = 4096
@@ -49,7 +50,7 @@ _NOT_IN_TRAILERS = frozenset(
 )
 
 
-class FixedContent:
+class FixedDecoder:
     """Content of a known length.
 
     Attributes:
@@ -79,7 +80,7 @@ class FixedContent:
         return bytes(buffer[start : start + size]), start + size
 
 
-class ChunkedContent:
+class ChunkedDecoder:
     """Content in chunks.
 
     Attributes:

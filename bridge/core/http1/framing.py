@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.core.http1.grammar import DIGITS
+from bridge.core.http.fields import DIGITS
 from bridge.errors import FramingError, LimitExceeded
 
 __all__ = ["CONTENT_LENGTH_DIGITS", "request_content_length"]

@@ -9,200 +9,18 @@ from __future__ import annotations
 from itertools import compress, count
 from operator import ne
 
+from bridge.core.http.cache import remember
+from bridge.core.http.fields import FIELD_VALUE, TOKEN, VALUE_OCTETS, Field, list_members
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import RequestHead, RequestLine, request_line
+from bridge.core.http.uri import HOST, TARGET
 from bridge.core.http1.framing import request_content_length
-from bridge.core.http1.grammar import (
-    BAD_LINE_END,
-    FIELD_VALUE,
-    HOST,
-    REQUEST_LINE,
-    TARGET,
-    TOKEN,
-    VALUE_OCTETS,
-    VERSION,
-    list_members,
-    percent_decoded,
-)
+from bridge.core.http1.grammar import BAD_LINE_END, REQUEST_LINE, VERSION
 from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
 
-__all__ = ["Limits", "RequestHead", "RequestLine", "parse_fields", "parse_head"]
+__all__ = ["parse_fields", "parse_head"]
 
-Field = tuple[bytes, bytes]
-
-
-class Limits:
-    """Sizes in bytes, and a count, that a message's head and chunk lines may have.
-
-    Attributes:
-        request_line: The request line without its CRLF: 414.
-        field_line: One field line without its CRLF: 431.
-        fields: Number of field lines in a header or trailer section: 431.
-        head: The whole head, and likewise a trailer section: 431.
-        chunk_extensions: All chunk extensions of one message together: 413.
-    """
-
-    __slots__ = ("chunk_extensions", "field_line", "fields", "head", "request_line")
-
-    def __init__(
-        self,
-        request_line: int = 8190,
-        field_line: int = 8190,
-        fields: int = 100,
-        head: int = 65536,
-        chunk_extensions: int = 4096,
-    ) -> None:
-        self.request_line = request_line
-        self.field_line = field_line
-        self.fields = fields
-        self.head = head
-        self.chunk_extensions = chunk_extensions
-
-
-class RequestLine:
-    """A request line, parsed. The next request may have the very same, so nothing here changes.
-
-    Attributes:
-        method: As received.
-        target: As received.
-        version: ``b"1.0"`` or ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5).
-        path: The target's path, percent-encoded as received; ``b"*"`` for the asterisk-form.
-        query: What follows the first ``?``; empty if there is none.
-        authority: The authority of an absolute-form target, else empty.
-        version_text: The version as str.
-        method_text: The method as str.
-        path_text: The path, percent-decoded once and read as UTF-8 (ASGI's ``path``); octets that are not UTF-8
-            become U+FFFD.
-        plain: Neither HTTP/1.0 nor HEAD: the response is framed in the usual way.
-    """
-
-    __slots__ = (
-        "authority",
-        "method",
-        "method_text",
-        "path",
-        "path_text",
-        "plain",
-        "query",
-        "target",
-        "version",
-        "version_text",
-    )
-
-    method: bytes
-    method_text: str
-    target: bytes
-    version: bytes
-    version_text: str
-    path: bytes
-    path_text: str
-    query: bytes
-    authority: bytes
-    plain: bool
-
-
-# In place of an __init__, whose call for a class with slots costs as much again as what it does (CPython 3.13).
-def _new_line(
-    method: bytes, method_text: str, target: bytes, version: bytes, path: bytes, query: bytes, authority: bytes
-) -> RequestLine:
-    line = RequestLine()
-    line.method = method
-    line.method_text = method_text
-    line.target = target
-    line.version = version
-    newer = version == b"1.1"
-    line.version_text = "1.1" if newer else "1.0"
-    line.path = path
-    line.query = query
-    line.authority = authority
-    line.plain = newer and method_text != "HEAD"
-    line.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
-    return line
-
-
-class RequestHead:
-    """A request's head. The next request may have the very same, so nothing here changes.
-
-    Attributes:
-        line: The request line.
-        fields: (name, value) of every field line in wire order; names in lower case, values without surrounding
-            white space. An absolute-form target's authority stands in place of the Host field (RFC 9112 section 3.2.2).
-        host: The Host field's value; empty only in HTTP/1.0.
-        content_length: Bytes of content; 0 for none; None while chunked.
-        keep_alive: The client wants the connection to persist (RFC 9112 section 9.3).
-        expect_continue: The client waits for 100 (Continue) before it sends content.
-        upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
-        size: Bytes of the whole head, blank line included.
-        wire: The head as received; None when it is too long to be worth comparing with the next one.
-        section: The field lines as received, without the last line end; likewise.
-        lines: The same, one by one; likewise.
-    """
-
-    __slots__ = (
-        "content_length",
-        "expect_continue",
-        "fields",
-        "host",
-        "keep_alive",
-        "line",
-        "lines",
-        "section",
-        "size",
-        "upgrade",
-        "wire",
-    )
-
-    def __init__(
-        self,
-        line: RequestLine,
-        fields: tuple[Field, ...],
-        host: bytes,
-        size: int,
-        wire: bytes | None = None,
-        section: bytes | None = None,
-        lines: list[bytes] | None = None,
-        content_length: int | None = 0,
-        keep_alive: bool = True,
-        expect_continue: bool = False,
-        upgrade: bytes = b"",
-    ) -> None:
-        self.line = line
-        self.fields = fields
-        self.host = host
-        self.size = size
-        self.wire = wire
-        self.section = section
-        self.lines = lines
-        self.content_length = content_length
-        self.keep_alive = keep_alive
-        self.expect_continue = expect_continue
-        self.upgrade = upgrade
-
-    @property
-    def method(self) -> bytes:
-        """The method as received."""
-        return self.line.method
-
-    @property
-    def target(self) -> bytes:
-        """The request target as received."""
-        return self.line.target
-
-    @property
-    def version(self) -> bytes:
-        """``b"1.0"`` or ``b"1.1"``."""
-        return self.line.version
-
-    @property
-    def path(self) -> bytes:
-        """The path, percent-encoded as received."""
-        return self.line.path
-
-    @property
-    def query(self) -> bytes:
-        """The query without its question mark."""
-        return self.line.query
-
-
-_new_head = RequestHead.__new__  # without __init__, as _new_line
+_new_head = RequestHead.__new__  # without __init__, as request_line()
 
 _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT")
@@ -381,9 +199,8 @@ def _lower_name(name: bytes, colon: bytes, raw: bytes) -> bytes:
         raise RequestSyntaxError(f"{reason}: {raw[:80]!r}")
     lower = name.lower()
     if len(name) <= _NAME_LENGTH_MAX:
-        if len(_names) >= _NAMES_MAX:
-            _names.clear()
-        _names[name] = lower = _names.setdefault(lower, lower)
+        lower = _names.setdefault(lower, lower)
+        remember(_names, name, lower, _NAMES_MAX)
     return lower
 
 
@@ -448,7 +265,7 @@ def _parse_request_line(raw: bytes) -> RequestLine:
         method_text = method.decode("ascii")
     elif method == b"CONNECT":
         return _parse_odd_request_line(raw)
-    return _new_line(method, method_text, target, version, path, query, b"")
+    return request_line(method, method_text, target, version, path, query, b"")
 
 
 def _parse_odd_request_line(raw: bytes) -> RequestLine:
@@ -470,7 +287,7 @@ def _parse_odd_request_line(raw: bytes) -> RequestLine:
         authority = b""
     else:
         path, query, authority = _split_target(method, target)
-    return _new_line(method, method.decode("ascii"), target, version, path, query, authority)
+    return request_line(method, method.decode("ascii"), target, version, path, query, authority)
 
 
 def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.interfaces import NULL_DELEGATE, Observer
 
 if TYPE_CHECKING:
-    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate, Observer
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
 __all__ = ["ConcurrencyLimit", "Observers", "RequestCount"]
 
 
-class ConcurrencyLimit:
+class ConcurrencyLimit(Observer):
     """Answers 503 to requests beyond a number in progress; the application never sees them.
 
     It is a delegate around the application's, and an observer, which is how it learns that exchanges end.
@@ -49,7 +49,7 @@ class ConcurrencyLimit:
         self.count -= 1
 
 
-class RequestCount:
+class RequestCount(Observer):
     """Observes exchanges and calls a function when there were as many as it may serve.
 
     Args:
@@ -70,11 +70,8 @@ class RequestCount:
         if self._left == 0:
             self._reached()
 
-    def exchange_ended(self, exchange: Exchange) -> None:
-        """Do nothing."""
 
-
-class Observers:
+class Observers(Observer):
     """Several observers as one."""
 
     def __init__(self, observers: list[Observer]) -> None:
@@ -96,3 +93,13 @@ class Observers:
         """Tell all."""
         for observer in self._observers:
             observer.exchange_ended(exchange)
+
+    def connection_opened(self, connection: Connection) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.connection_opened(connection)
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.connection_closed(connection)

@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from bridge.core.http1.request import RequestHead
+from bridge.core.http.message import RequestHead
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
-__all__ = ["ALL_FIELDS", "ProxyDelegate", "ProxyPolicy", "with_fields"]
+__all__ = ["ALL_FIELDS", "ProxyDelegate", "ProxyPolicy"]
 
 #: Every field that a proxy may report with, in lower case.
 ALL_FIELDS = frozenset(
@@ -171,33 +171,13 @@ class ProxyDelegate:
         self._delegate.on_close(connection)
 
 
-def with_fields(head: RequestHead, fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
-    """Return a copy of *head* with other fields.
-
-    Heads share their fields with the next request's, so nothing in them is changed.
-    """
-    return RequestHead(
-        head.line,
-        tuple(fields),
-        head.host,
-        head.size,
-        None,  # it is not as it was received
-        None,
-        None,
-        head.content_length,
-        head.keep_alive,
-        head.expect_continue,
-        head.upgrade,
-    )
-
-
 def _without_reports(head: RequestHead, keep: frozenset[bytes], host: str) -> RequestHead:
     """Return a copy of *head* without the forwarding fields that are not in *keep*, and with another host."""
     fields = [field for field in head.fields if field[0] not in ALL_FIELDS or field[0] in keep]
     if not host:
-        return with_fields(head, fields)
+        return head.with_fields(tuple(fields))
     value = host.encode("ascii")
-    other = with_fields(head, [(b"host", value), *(field for field in fields if field[0] != b"host")])
+    other = head.with_fields(((b"host", value), *(field for field in fields if field[0] != b"host")))
     other.host = value
     return other
 

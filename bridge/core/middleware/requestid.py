@@ -1,4 +1,4 @@
-"""Ids of requests: whom to believe, what one may look like, how one is made."""
+"""Ids of requests: whom to believe, what one may look like, how one is made; and the delegate that gives them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
-__all__ = ["RequestIds"]
+__all__ = ["RequestIdDelegate", "RequestIds"]
 
 # What other servers and load balancers make: hexadecimal, UUIDs, base64, "Root=1-67891233-abcdef". Nothing that could
 # end a quotation or a line in a log, a page or a field; and no more than a log line bears.
@@ -49,3 +50,37 @@ class RequestIds:
             if len(found) == 1 and _SAFE.fullmatch(found[0]) is not None:  # two: nobody knows which one is meant
                 return found[0].decode("ascii")
         return os.urandom(16).hex()
+
+
+class RequestIdDelegate:
+    """Gives each exchange an id, which the request's field tells the application, and the response's the client.
+
+    The id stands in ``context.request_id``. The request's field is replaced, so that whatever looks for it there finds
+    what is logged; so is the response's, should the application send one.
+
+    Args:
+        delegate: Gets the exchanges.
+        ids: Makes the ids.
+    """
+
+    __slots__ = ("_delegate", "_ids")
+
+    def __init__(self, delegate: ConnectionDelegate, ids: RequestIds) -> None:
+        self._delegate = delegate
+        self._ids = ids
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        """Pass the exchange on with an id."""
+        ids = self._ids
+        head = exchange.head
+        context = exchange.context.copy()
+        context.request_id = identity = ids.identity(head.fields, context)
+        field = (ids.name, identity.encode("ascii"))
+        exchange.head = head.with_fields((*(pair for pair in head.fields if pair[0] != ids.name), field))
+        exchange.context = context
+        exchange.server_fields = (field,)
+        return self._delegate.start_exchange(exchange)
+
+    def on_close(self, connection: Connection) -> None:
+        """Pass on the end of a connection."""
+        self._delegate.on_close(connection)

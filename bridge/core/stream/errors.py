@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 from typing import Any
 
 from bridge.errors import ConnectionGone
 
-__all__ = ["StreamBufferFullError", "StreamClosedError", "UnsatisfiableReadError", "closed_error"]
+__all__ = ["StreamBufferFullError", "StreamClosedError", "UnsatisfiableReadError", "closed_error", "stream_future"]
 
 
 class StreamClosedError(ConnectionGone):
@@ -41,3 +42,24 @@ def closed_error(real_error: BaseException | None = None) -> StreamClosedError:
 @functools.cache
 def _error_of_both(other: type[Any]) -> type[StreamClosedError]:
     return type("StreamClosedError", (StreamClosedError, other), {"__module__": __name__})
+
+
+def stream_future(future: asyncio.Future[None]) -> asyncio.Future[None]:
+    """Return a future that ends as *future* does, but fails with :func:`closed_error`.
+
+    Whoever does not look at it is told of the close otherwise.
+    """
+    result: asyncio.Future[None] = future.get_loop().create_future()
+
+    def ended(done: asyncio.Future[None]) -> None:
+        failed = done.cancelled() or done.exception() is not None
+        if result.done():
+            return
+        if failed:
+            result.set_exception(closed_error())
+            result.exception()
+        else:
+            result.set_result(None)
+
+    future.add_done_callback(ended)
+    return result

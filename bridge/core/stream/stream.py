@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.tls import SSLOptions, ssl_options_to_context
-from bridge.core.stream.errors import StreamBufferFullError, UnsatisfiableReadError, closed_error
+from bridge.core.stream.errors import StreamBufferFullError, UnsatisfiableReadError, closed_error, stream_future
 from bridge.core.stream.reads import BytesRead, CloseRead, IntoRead, Read, RegexRead, UntilRead
 
 if TYPE_CHECKING:
@@ -214,10 +214,9 @@ class IOStream(asyncio.Protocol):
         future = self._loop.create_future()
         lender = self._lender
         if lender is not None:
-            lender.write(data)
-            if lender.write_paused:
-                future = lender.writable()
-                future.add_done_callback(_forget_error)
+            lender.writer.write(data)
+            if lender.writer.paused:
+                future = stream_future(lender.writer.writable())
             else:
                 future.set_result(None)
             return future
@@ -261,7 +260,7 @@ class IOStream(asyncio.Protocol):
             self.error = sys.exc_info()[1]
         lender = self._lender
         if lender is not None:
-            lender.cut(clean=True)
+            lender.cut(reset=False)
             return
         if self._transport is not None:
             self._close_transport(self._transport)
@@ -465,15 +464,15 @@ class IOStream(asyncio.Protocol):
     # ------------------------------------------------------------------ lending to HTTP
 
     @classmethod
-    def of_connection(cls, connection: ServerConnection) -> IOStream:
-        """Return a stream that stands for *connection*'s transport while HTTP reads it."""
+    def of_connection(cls, connection: ServerConnection, max_buffer_size: int, chunk_size: int) -> IOStream:
+        """Return a stream that stands for *connection*'s transport while HTTP reads it; the sizes are bytes."""
         from bridge.core.stream.tls import SSLIOStream, TLSSocket
 
         transport = connection.transport
         tls = transport is not None and transport.get_extra_info("ssl_object") is not None
         stream = (SSLIOStream if tls else IOStream).__new__(SSLIOStream if tls else IOStream)
         sock = None if transport is None else transport.get_extra_info("socket")
-        IOStream.__init__(stream, sock, connection.params.max_buffer_size, connection.params.chunk_size)
+        IOStream.__init__(stream, sock, max_buffer_size, chunk_size)
         if tls:
             stream.socket = TLSSocket(sock, transport)
         stream._lender = connection

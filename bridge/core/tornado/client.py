@@ -5,30 +5,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from abc import ABC
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from bridge.core.http1.decoder import ChunkedContent
-from bridge.core.http1.grammar import DIGITS, FIELD_VALUE, TOKEN
-from bridge.core.http1.request import Limits
-from bridge.core.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+from bridge.core.http.fields import DIGITS, FIELD_VALUE, TOKEN
+from bridge.core.http.limits import Limits
+from bridge.core.http1.decoder import ChunkedDecoder
 from bridge.core.log import app_log, gen_log
-from bridge.core.stream.errors import closed_error
+from bridge.core.stream.errors import StreamClosedError, UnsatisfiableReadError, closed_error
+from bridge.core.stream.stream import IOStream
 from bridge.core.tornado import gzip as gzipcontent
-from bridge.core.tornado.dispatch import is_foreign_input_error
-from bridge.core.tornado.exchange import IllegalFieldError, text_fields
+from bridge.core.tornado.exchange import TornadoExchange
+from bridge.core.tornado.fields import IllegalFieldError, text_fields
 from bridge.core.tornado.headers import HTTPHeaders
-from bridge.core.tornado.http1interface import HTTP1Connection
+from bridge.core.tornado.interfaces import HTTPConnection
 from bridge.core.tornado.parameters import HTTP1ConnectionParameters
 from bridge.core.tornado.startline import (
     HTTPInputError,
     HTTPOutputError,
     ResponseStartLine,
+    input_error,
     parse_response_start_line,
 )
 from bridge.errors import LimitExceeded, RemoteProtocolError
 
-__all__ = ["ClientConnection"]
+__all__ = ["HTTP1Connection"]
 
 # A response head ends with an empty line; like every careful client this one also takes LF for CRLF there.
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -38,14 +40,26 @@ _NO_CONTENT_LENGTH = -1
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
-class ClientConnection(HTTP1Connection):
-    """Writes requests to a stream and reads the responses, one after the other.
+class HTTP1Connection(HTTPConnection, ABC):
+    """An HTTP/1.x connection of a client: writes requests to a stream and reads the responses, one after the other.
+
+    What a server's delegates write their responses to, one exchange on a connection, is an instance of it, too, as
+    ``isinstance`` sees it; those are made by the server.
 
     Args:
-        stream: An IOStream.
-        is_client: True.
+        stream: An IOStream, connected or connecting.
+        is_client: True. HTTP1ServerConnection makes a server's side.
         params: Limits and times; None for the defaults.
-        context: Kept in ``context``; named in log records.
+        context: Whatever the application wants to find in ``context``; named in log records.
+
+    Raises:
+        ValueError: *is_client* is false.
+
+    Attributes:
+        is_client: True; False on a server's exchange.
+        params: The argument.
+        context: The argument; in a server, the two ends (ConnectionContext).
+        no_keep_alive: The connection is closed after one message.
     """
 
     is_client = True
@@ -57,6 +71,8 @@ class ClientConnection(HTTP1Connection):
         params: HTTP1ConnectionParameters | None = None,
         context: object | None = None,
     ) -> None:
+        if not is_client:
+            raise ValueError("is_client=False: HTTP1ServerConnection(stream, params, context) makes a server's side")
         self.params = params or HTTP1ConnectionParameters()
         self.context = context
         self.no_keep_alive = self.params.no_keep_alive
@@ -65,7 +81,8 @@ class ClientConnection(HTTP1Connection):
         self._chunked = False  # the request's content goes out in chunks
         self._to_send = _NO_CONTENT_LENGTH  # bytes of it that Content-Length still announces
         self._body_timeout = self.params.body_timeout
-        self._max_body_size = stream.max_buffer_size if self.params.max_body_size is None else self.params.max_body_size
+        limit = self.params.max_body_size
+        self._max_body_size: int | None = stream.max_buffer_size if limit is None else limit
 
     @property
     def stream(self) -> IOStream | None:
@@ -204,7 +221,7 @@ class ClientConnection(HTTP1Connection):
         except TimeoutError:
             gen_log.info("Timeout reading %s from %s", reader.phase, self.context)
         except Exception as exc:
-            if is_foreign_input_error(exc):
+            if input_error(exc) is not exc:
                 gen_log.info("Malformed HTTP message from %s: %s", self.context, exc)
             else:
                 app_log.exception("Uncaught exception while reading a response from %s", self.context)
@@ -226,7 +243,7 @@ class _ResponseReader:
         close: The response is the last one on this connection.
     """
 
-    def __init__(self, connection: ClientConnection, delegate: Any) -> None:
+    def __init__(self, connection: HTTP1Connection, delegate: Any) -> None:
         self.phase = "headers"
         self.close = False
         self._connection = connection
@@ -323,7 +340,7 @@ class _ResponseReader:
     async def _read_chunked(self, limit: int | None) -> None:
         stream = self._stream()
         size = self._connection.params.chunk_size
-        content = ChunkedContent(Limits(), 1 << 62 if limit is None else limit)
+        content = ChunkedDecoder(Limits(), 1 << 62 if limit is None else limit)
         wire = b""
         decoded: list[bytes] = []
         room = size
@@ -355,6 +372,9 @@ class _ResponseReader:
         if stream is None:
             raise closed_error()
         return stream
+
+
+HTTP1Connection.register(TornadoExchange)
 
 
 def _encode_fields(fields: Iterable[tuple[str, str]]) -> tuple[bytes, int]:

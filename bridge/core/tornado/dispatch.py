@@ -13,19 +13,20 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.interfaces import NULL_DELEGATE
-from bridge.core.connection.states import DONE
 from bridge.core.tornado import gzip as gzipcontent
+from bridge.core.tornado.connection import TornadoConnection
+from bridge.core.tornado.exchange import MessageAdapter, TornadoExchange, with_input_errors
 from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.tornado.request import HTTPServerRequest
-from bridge.core.tornado.startline import RequestStartLine
+from bridge.core.tornado.startline import RequestStartLine, input_error
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
+    from bridge.core.connection.http1exchange import HTTP1Exchange
     from bridge.core.connection.interfaces import Connection, ExchangeDelegate
-    from bridge.core.tornado.exchange import ServedConnection
 
-__all__ = ["CallableAdapter", "DelegateAdapter", "adapt", "is_foreign_input_error"]
+__all__ = ["CallableAdapter", "DelegateAdapter", "adapt"]
 
 _VERSIONS = {b"1.1": "HTTP/1.1", b"1.0": "HTTP/1.0"}
 
@@ -49,7 +50,22 @@ def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter
     raise TypeError(f"request_callback {request_callback!r:.80} has no start_request and cannot be called")
 
 
-class DelegateAdapter:
+class _Adapter:
+    """What both adapters need: a future that is done, for all writes that need not wait."""
+
+    __slots__ = ("_decompress", "_ready")
+
+    def __init__(self, decompress: bool) -> None:
+        self._decompress = decompress
+        self._ready: asyncio.Future[None] | None = None
+
+    def _make_ready(self, exchange: HTTP1Exchange) -> asyncio.Future[None]:
+        self._ready = exchange.loop.create_future()
+        self._ready.set_result(None)
+        return self._ready
+
+
+class DelegateAdapter(_Adapter):
     """Drives an ``HTTPServerConnectionDelegate``, whoever's.
 
     Args:
@@ -57,11 +73,11 @@ class DelegateAdapter:
         decompress: Decode gzip content.
     """
 
-    __slots__ = ("_decompress", "_delegate", "_start_line")
+    __slots__ = ("_delegate", "_start_line")
 
     def __init__(self, delegate: Any, decompress: bool = False) -> None:
+        super().__init__(decompress)
         self._delegate = delegate
-        self._decompress = decompress
         self._start_line: Callable[[str, str, str], Any] = _start_line_of(delegate)
 
     def start_request(self, server_conn: object, request_conn: Any) -> Any:
@@ -70,47 +86,54 @@ class DelegateAdapter:
 
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
         """Start the message delegate and give it the header section."""
-        return start_message(
-            exchange,
-            self._delegate.start_request(exchange.server_connection, exchange),
-            self._start_line,
-            self._decompress,
-        )
+        connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
+        try:
+            message = self._delegate.start_request(connection.server_connection, connection)
+            return start_message(connection, message, self._start_line, self._decompress)
+        except Exception as exc:
+            raise input_error(exc) from exc
 
-    def on_close(self, connection: Connection) -> None:
+    def on_close(self, connection: Any) -> None:
         """Pass on the end of a connection."""
+        self.end_connection(TornadoConnection.of(connection))
+
+    def end_connection(self, server_conn: object) -> None:
+        """Tell the delegate of the end of a connection, as it knows it."""
         on_close = getattr(self._delegate, "on_close", None)
         if on_close is not None:
-            on_close(connection)
+            on_close(server_conn)
 
 
 def start_message(
-    exchange: ServedConnection, message: Any, start_line: Callable[[str, str, str], Any], decompress: bool
+    connection: TornadoExchange, message: Any, start_line: Callable[[str, str, str], Any], decompress: bool
 ) -> ExchangeDelegate:
-    """Give *message*, the delegate of a new exchange, its header section."""
+    """Give *message*, the delegate of a new exchange, its header section; return the native delegate."""
+    exchange = connection.exchange
     head = exchange.head
     line = head.line
     headers = HTTPHeaders.from_raw([*head.fields])
     if decompress and head.content_length != 0 and gzipcontent.is_gzip(headers):
-        message = gzipcontent.for_exchange(message, exchange)
+        message = gzipcontent.for_exchange(message, connection)
         headers = gzipcontent.decoded_headers(headers)
-    exchange.speak_for(message)
-    waiting = message.headers_received(
-        start_line(line.method_text, line.target.decode("latin-1"), _VERSIONS[line.version]), headers
-    )
-    if waiting is not None:
-        if head.expect_continue:
-            waiting = _continue_after(waiting, exchange)
-        exchange.server_connection.hold_for(waiting)
+    try:
+        waiting = message.headers_received(
+            start_line(line.method_text, line.target.decode("latin-1"), _VERSIONS[line.version]), headers
+        )
+    except Exception:
+        message.on_connection_close()
+        raise
+    if waiting is not None and head.expect_continue:
+        waiting = _continue_after(waiting, exchange)
     elif head.expect_continue:
         _continue(exchange)
-    if exchange.delegate is not message and (exchange.writing is not DONE or head.content_length or exchange.detached):
-        return NULL_DELEGATE  # the message was told of its end, or is to hear nothing more
-    adapted: ExchangeDelegate = message
-    return adapted
+    if waiting is not None:
+        waiting = with_input_errors(waiting)
+    if waiting is not None:
+        exchange.pause_until(waiting)
+    return MessageAdapter(connection, message)
 
 
-class CallableAdapter:
+class CallableAdapter(_Adapter):
     """Drives a callable, plain or async, that takes an HTTPServerRequest with its whole content.
 
     Args:
@@ -118,11 +141,11 @@ class CallableAdapter:
         decompress: Decode gzip content.
     """
 
-    __slots__ = ("_callback", "_decompress", "_running")
+    __slots__ = ("_callback", "_running")
 
     def __init__(self, callback: Callable[[HTTPServerRequest], object], decompress: bool = False) -> None:
+        super().__init__(decompress)
         self._callback = callback
-        self._decompress = decompress
         self._running: set[asyncio.Future[Any]] = set()
 
     def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
@@ -131,34 +154,39 @@ class CallableAdapter:
 
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
         """Call the callable if there is no content to wait for."""
+        connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
         if exchange.head.content_length == 0:
-            exchange.delegate = NULL_DELEGATE
-            exchange._tornado = True  # as speak_for() and call() do, which would cost two calls
-            result = self._callback(HTTPServerRequest.from_connection(exchange))
-            if result is not None and inspect.isawaitable(result):
-                self._run(exchange, result)
-            return NULL_DELEGATE
-        return start_message(exchange, _Collector(self, exchange), RequestStartLine, self._decompress)
+            self.call(connection, HTTPServerRequest.from_connection(connection))
+            return MessageAdapter(connection, NULL_DELEGATE)
+        return start_message(connection, _Collector(self, connection), RequestStartLine, self._decompress)
 
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; callables are not told."""
 
-    def call(self, exchange: ServedConnection, request: HTTPServerRequest) -> None:
-        """Call the callable, and run what it returns if that is awaitable."""
-        result = self._callback(request)
-        if result is not None and inspect.isawaitable(result):
-            self._run(exchange, result)
+    def end_connection(self, server_conn: object) -> None:
+        """A connection has ended; callables are not told."""
 
-    def _run(self, exchange: ServedConnection, result: Awaitable[object]) -> None:
+    def call(self, connection: TornadoExchange, request: HTTPServerRequest) -> None:
+        """Call the callable, and run what it returns if that is awaitable."""
+        try:
+            result = self._callback(request)
+        except Exception as exc:
+            raise input_error(exc) from exc
+        if result is not None and inspect.isawaitable(result):
+            self._run(connection, result)
+
+    def _run(self, connection: TornadoExchange, result: Awaitable[object]) -> None:
         future = asyncio.ensure_future(result)
         self._running.add(future)
 
         def ended(done: asyncio.Future[Any]) -> None:
             self._running.discard(done)
             if done.cancelled():
-                exchange.fail()
+                connection.exchange.fail()
             elif (error := done.exception()) is not None and not isinstance(error, ConnectionGone):
-                exchange.server_connection.delegate_failed(exchange, error)
+                if isinstance(error, Exception):
+                    error = input_error(error)
+                connection.exchange.report_failure(error)
 
         future.add_done_callback(ended)
 
@@ -168,7 +196,7 @@ class _Collector(HTTPMessageDelegate):
 
     __slots__ = ("_adapter", "_chunks", "_connection", "_headers")
 
-    def __init__(self, adapter: CallableAdapter, connection: ServedConnection) -> None:
+    def __init__(self, adapter: CallableAdapter, connection: TornadoExchange) -> None:
         self._adapter = adapter
         self._connection = connection
         self._chunks: list[bytes] = []
@@ -191,14 +219,6 @@ class _Collector(HTTPMessageDelegate):
         self._chunks.clear()
 
 
-def is_foreign_input_error(error: BaseException) -> bool:
-    """Tell whether *error* is an HTTPInputError of a module that has delegate interfaces of its own."""
-    for cls in type(error).__mro__:
-        if cls.__name__ == "HTTPInputError":
-            return hasattr(sys.modules.get(cls.__module__), "HTTPServerConnectionDelegate")
-    return False
-
-
 def _start_line_of(delegate: Any) -> Callable[[str, str, str], Any]:
     """Return the class of start lines that *delegate* expects: that of the module which its interface comes from."""
     for cls in type(delegate).__mro__:
@@ -209,16 +229,16 @@ def _start_line_of(delegate: Any) -> Callable[[str, str, str], Any]:
     return RequestStartLine
 
 
-async def _continue_after(waiting: Awaitable[None], exchange: ServedConnection) -> None:
+async def _continue_after(waiting: Awaitable[None], exchange: HTTP1Exchange) -> None:
     await waiting
     _continue(exchange)
 
 
-def _continue(exchange: ServedConnection) -> None:
+def _continue(exchange: HTTP1Exchange) -> None:
     """Send 100 (Continue), unless the content will be refused."""
     length = exchange.head.content_length
     limit = exchange.max_body_size
     if limit is None:
-        limit = exchange.server_connection.params.max_body_size
+        limit = exchange.parameters.max_body_size
     if length is None or limit is None or length <= limit:
         exchange.send_continue()

@@ -4,77 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NULL_DELEGATE
-from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
-from bridge.core.http1.encoder import KnownHeads, ResponseHead
-from bridge.core.stream.errors import closed_error
+from bridge.core.connection.states import CLOSED, CONTENT, HEAD
+from bridge.core.http.message import KnownHeads, ResponseHead
+from bridge.core.http.status import is_bodiless
+from bridge.core.stream.errors import closed_error, stream_future
+from bridge.core.tornado.connection import TornadoConnection
+from bridge.core.tornado.fields import IllegalFieldError, text_fields
 from bridge.core.tornado.headers import HTTPHeaders
-from bridge.core.tornado.http1interface import HTTP1Connection
+from bridge.core.tornado.interfaces import HTTPConnection
 from bridge.core.tornado.parameters import HTTP1ConnectionParameters
-from bridge.core.tornado.startline import HTTPOutputError
+from bridge.core.tornado.startline import HTTPOutputError, input_error
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    from bridge.core.connection.interfaces import ExchangeDelegate
-    from bridge.core.http1connection import HTTP1ServerConnection
-    from bridge.core.iostream import IOStream
+    from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.http1exchange import HTTP1Exchange
+    from bridge.core.stream.stream import IOStream
 
-__all__ = ["IllegalFieldError", "ServedConnection", "text_fields"]
+__all__ = ["MessageAdapter", "TornadoExchange", "with_input_errors"]
 
-_UNTIL_CLOSE = -3
 _DIGITS = r"[0-9]+"
-
-# What a response that the application frames itself says about its status and about the connection.
-_RAW_STATUS = rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]"
-_RAW_CLOSE = rb"(?i)\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]"
 
 _known_heads = KnownHeads(text=True)
 _known_head = _known_heads.get
 
 
-class IllegalFieldError(HTTPOutputError, ValueError):
-    """A response's status, reason or field cannot be sent; nothing was."""
+class TornadoExchange(HTTPConnection):
+    """Writes one response, and tells of its peer; also an HTTP1Connection, as ``isinstance`` sees it.
 
-
-def text_fields(headers: Any) -> Iterable[tuple[str, str]]:
-    """Return the field lines of *headers*, which is an HTTPHeaders of ours, has ``get_all``, or is a mapping."""
-    if headers.__class__ is HTTPHeaders:
-        return headers.pairs()
-    get_all = getattr(headers, "get_all", None)
-    fields: Iterable[tuple[str, str]] = headers.items() if get_all is None else get_all()
-    return fields
-
-
-class ServedConnection(Exchange, HTTP1Connection):
-    """Writes one response, and tells of its peer.
+    Made by :meth:`open`, for the reason that HTTP1Exchange has.
 
     Attributes:
+        exchange: The exchange under it.
         is_client: False.
     """
 
-    __slots__ = ("_close_callback", "_detached", "_tornado")
+    __slots__ = ("_close_callback", "_head_refused", "_ready", "detached", "exchange")
 
-    __new__ = object.__new__  # type: ignore[assignment]  # HTTP1Connection's is for users, and costs a call
     is_client = False
-    server_connection: HTTP1ServerConnection
     _close_callback: Callable[[], object] | None
-    _detached: bool
+    _head_refused: bool
+    _ready: asyncio.Future[None]
+    detached: bool
+    exchange: HTTP1Exchange
+
+    @staticmethod
+    def open(exchange: HTTP1Exchange, ready: asyncio.Future[None]) -> TornadoExchange:
+        """Return the one that stands for *exchange*.
+
+        Args:
+            exchange: The exchange.
+            ready: A future that is done, which all writes share that need not wait.
+        """
+        self = TornadoExchange()
+        self.exchange = exchange
+        self._ready = ready
+        self._close_callback = None
+        self._head_refused = False
+        self.detached = False
+        return self
 
     # ------------------------------------------------------------------ what it is
+
+    @property
+    def server_connection(self) -> TornadoConnection:
+        """Stands for the TCP connection."""
+        return TornadoConnection.of(self.exchange.connection)  # type: ignore[arg-type]  # a server's is HTTP/1's
+
+    @property
+    def context(self) -> ConnectionContext:
+        """The two ends."""
+        return self.exchange.context
 
     @property
     def stream(self) -> IOStream | None:
         """A stream that stands for the TCP connection: write to it, close it; None after :meth:`detach`."""
         return self.server_connection.stream
-
-    @property
-    def detached(self) -> bool:
-        """The connection was given up by :meth:`detach`."""
-        return getattr(self, "_detached", False)
 
     @property
     def params(self) -> HTTP1ConnectionParameters:
@@ -85,6 +93,14 @@ class ServedConnection(Exchange, HTTP1Connection):
     def no_keep_alive(self) -> bool:
         """The connection is closed after every response."""
         return self.server_connection.params.no_keep_alive
+
+    def read_response(self, delegate: Any) -> Awaitable[bool]:
+        """Raise: a server's connection reads no response.
+
+        Raises:
+            AssertionError: Always.
+        """
+        raise AssertionError("a server's connection reads no response")
 
     # ------------------------------------------------------------------ the response
 
@@ -109,21 +125,16 @@ class ServedConnection(Exchange, HTTP1Connection):
 
         Raises:
             HTTPOutputError: The head was sent before, or there is more content than Content-Length says.
-            ValueError: The status, the reason or a field is illegal.
+            ValueError: The status, the reason or a field is illegal. Another head may be written.
         """
         _, status, reason = start_line
-        if self.writing is not HEAD:
-            if self.writing is CLOSED:
+        exchange = self.exchange
+        if exchange.writing is not HEAD:
+            if exchange.writing is CLOSED:
                 return self._closed()
             raise HTTPOutputError("the response head was sent already")
-        if status < 200:
-            if status != 101:
-                return self._write_interim(status, headers, callback)
-            try:
-                self._check_upgrade()
-            except LocalProtocolError as exc:
-                raise HTTPOutputError(str(exc)) from exc
-        # From here on as respond() and send(), which would cost three calls more.
+        if status.__class__ is int and status < 200 and status != 101:
+            return self._write_interim(status, headers, callback)
         fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
         key = (status, reason, *fields)
         try:
@@ -132,17 +143,18 @@ class ServedConnection(Exchange, HTTP1Connection):
             response = None
         if response is None:
             response = self._check_head(key, headers)
-        self.response = response
-        self.status = status
         if chunk is None:
             chunk = b""
-        elif 0 <= response.length < len(chunk) and self._has_content():
+        elif 0 <= response.length < len(chunk) and not is_bodiless(exchange.head.line.method, response.status):
+            self._head_refused = True
             self.close()
             raise HTTPOutputError("Tried to write more data than Content-Length")
-        self._send_first(response, chunk, False)
-        connection = self.server_connection
-        if callback is None and not connection.write_paused:
-            return connection.flushed_now
+        try:
+            exchange.respond_with(response, chunk)
+        except LocalProtocolError as exc:  # a 101 that cannot be given
+            raise HTTPOutputError(str(exc)) from exc
+        if callback is None and not exchange.write_paused:
+            return self._ready
         return self._flushed(callback)
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> Awaitable[None]:
@@ -156,20 +168,24 @@ class ServedConnection(Exchange, HTTP1Connection):
             As :meth:`write_headers`.
 
         Raises:
-            HTTPOutputError: There is more content than Content-Length says, or the response had ended.
+            HTTPOutputError: There is more content than Content-Length says, the response had ended, or its head was
+                refused.
         """
         data = chunk.encode() if isinstance(chunk, str) else chunk
-        if self.response is None:
-            if self.writing is CLOSED:
-                return self._closed()
-            self._write_raw(data)
-            return self._flushed(callback)
+        exchange = self.exchange
+        response = exchange.response
         try:
-            self.send(data)
+            if response is not None:
+                exchange.send(data)
+            elif self._head_refused:
+                # Sent as they are, these bytes would be a response that the application did not mean, or a forged one.
+                raise HTTPOutputError("content behind a response head that was refused")
+            else:
+                exchange.send_raw(data)
         except ConnectionGone:
             return self._closed()
         except LocalProtocolError as exc:
-            if self.response.length >= 0:
+            if response is not None and response.length >= 0:
                 raise HTTPOutputError("Tried to write more data than Content-Length") from exc
             raise HTTPOutputError(str(exc)) from exc
         return self._flushed(callback)
@@ -181,73 +197,54 @@ class ServedConnection(Exchange, HTTP1Connection):
             HTTPOutputError: Nothing was written, or less than Content-Length says.
         """
         self._close_callback = None
-        writing = self.writing
-        if writing is CONTENT:
-            length = self._length
-            if self.response is None or length == self.content_sent:
-                self.writing = DONE
-                self.server_connection.response_done(self)
+        exchange = self.exchange
+        if exchange.writing is CONTENT:
+            if exchange.response is None:
+                exchange.end_raw()
                 return
             try:
-                self.send(b"", True)
+                exchange.send(b"", True)
             except LocalProtocolError as exc:
-                raise HTTPOutputError(
-                    f"Tried to write {length - self.content_sent} bytes less than Content-Length"
-                ) from exc
-        elif writing is HEAD:
-            self.fail()
+                missing = exchange.response.length - exchange.content_sent
+                raise HTTPOutputError(f"Tried to write {missing} bytes less than Content-Length") from exc
+        elif exchange.writing is HEAD:
+            exchange.fail()
             raise HTTPOutputError("finish() before anything was written")
 
     def close(self) -> None:
         """Close the TCP connection; what was written is still sent."""
-        self.server_connection.cut(clean=True)
+        self.exchange.close_connection()
 
     def _check_head(self, key: tuple[Any, ...], headers: Any) -> ResponseHead:
         try:
             return _known_heads.add(*key)
         except (TypeError, ValueError, LocalProtocolError) as exc:
+            self._head_refused = True
             if "Content-Length" in headers and not re.fullmatch(_DIGITS, headers["Content-Length"]):
                 self.close()  # as where content and length differ: what follows could not be framed
             raise IllegalFieldError(str(exc)) from exc
 
-    def _has_content(self) -> bool:
-        return self.head.method != b"HEAD" and self.status not in {101, 204, 304}
-
     def _write_interim(self, status: int, headers: Any, callback: Callable[[], object] | None) -> Awaitable[None]:
         if status == 100:
-            self.send_continue()
+            self.exchange.send_continue()
         else:
             fields = text_fields(headers)
             try:
-                self.inform(int(status), [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields])
+                pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+                self.exchange.inform(status, pairs)
             except (LocalProtocolError, UnicodeEncodeError) as exc:
                 raise IllegalFieldError(str(exc)) from exc
         return self._flushed(callback)
 
-    def _write_raw(self, data: bytes) -> None:
-        """Send bytes of a response that the application frames itself."""
-        if self.writing is HEAD:
-            self.writing = CONTENT
-            self._length = _UNTIL_CLOSE
-            match = re.match(_RAW_STATUS, data)
-            if match is not None:
-                self.status = int(match[1])
-            if b"lose" in data or b"LOSE" in data:
-                head = data[: data.find(b"\r\n\r\n") + 2]
-                self.close_after = self.close_after or re.search(_RAW_CLOSE, head) is not None
-        elif self.writing is not CONTENT:
-            raise HTTPOutputError("content after the end of the response")
-        self.server_connection.write(data)
-        self.content_sent += len(data)
-
     def _flushed(self, callback: Callable[[], object] | None) -> Awaitable[None]:
-        future: asyncio.Future[None] = self.server_connection.flushed()
+        exchange = self.exchange
+        future = stream_future(exchange.writable()) if exchange.write_paused else self._ready
         if callback is not None:
             future.add_done_callback(lambda done: callback() if done.exception() is None else None)
         return future
 
     def _closed(self) -> Awaitable[None]:
-        future: asyncio.Future[None] = self.server_connection.loop.create_future()
+        future: asyncio.Future[None] = self.exchange.loop.create_future()
         future.set_exception(closed_error())
         future.exception()  # whoever does not look at it is told of the close otherwise
         return future
@@ -256,12 +253,11 @@ class ServedConnection(Exchange, HTTP1Connection):
 
     def set_body_timeout(self, timeout: float | None) -> None:
         """Let this request's whole content be due in *timeout* seconds."""
-        if self.server_connection.exchange is self:
-            self.server_connection.set_body_timeout(timeout)
+        self.exchange.set_body_timeout(timeout)
 
     def set_max_body_size(self, max_body_size: int | None) -> None:
         """Take at most *max_body_size* bytes of content in this request."""
-        self.max_body_size = max_body_size
+        self.exchange.max_body_size = max_body_size
 
     # ------------------------------------------------------------------ the peer
 
@@ -273,6 +269,13 @@ class ServedConnection(Exchange, HTTP1Connection):
         """
         self._close_callback = callback
 
+    def run_close_callback(self) -> None:
+        """Call what :meth:`set_close_callback` has set, once."""
+        callback = self._close_callback
+        if callback is not None:
+            self._close_callback = None
+            callback()
+
     def detach(self) -> IOStream:
         """Give up the connection for good, with what was received and not read; return its stream.
 
@@ -282,36 +285,87 @@ class ServedConnection(Exchange, HTTP1Connection):
             StreamClosedError: The peer left.
         """
         self._close_callback = None
-        self.delegate = NULL_DELEGATE
-        self._detached = True
-        stream: IOStream = self.server_connection.detach()
-        return stream
+        self.detached = True
+        return self.server_connection.detach()
 
-    # ------------------------------------------------------------------ called by the adapter and the connection
 
-    def speak_for(self, delegate: Any) -> None:
-        """Let *delegate*, a message delegate of Tornado's kind, take the request."""
-        self.delegate = delegate
-        self._tornado = True
+class Message(Protocol):
+    """A message delegate, whoever's, from the header section on."""
 
-    def tell_closed(self, delegate: ExchangeDelegate) -> None:
-        """Tell the delegate, or who has set a close callback, that the exchange has ended early."""
-        early = self.writing is DONE and self.status != 101  # after which the whole request had been read
-        if early or self.server_connection.reads_content or not getattr(self, "_tornado", False):
-            delegate.on_connection_close()
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Take content."""
+
+    def finish(self) -> None:
+        """The request is complete."""
+
+    def on_connection_close(self) -> None:
+        """The request cannot be received in full, or its response was finished before that."""
+
+
+class MessageAdapter:
+    """Drives a message delegate of Tornado's kind: the native delegate of its exchange.
+
+    Args:
+        connection: What the message delegate writes its response to.
+        message: The message delegate; its ``headers_received`` was called.
+    """
+
+    __slots__ = ("_complete", "_connection", "_message")
+
+    def __init__(self, connection: TornadoExchange, message: Message) -> None:
+        self._connection = connection
+        self._message = message
+        self._complete = False  # the whole request was read
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Pass on content."""
+        try:
+            waiting = self._message.data_received(chunk)
+        except Exception as exc:
+            raise input_error(exc) from exc
+        return None if waiting is None else with_input_errors(waiting)
+
+    def finish(self) -> None:
+        """Pass on the end of the request."""
+        self._complete = True
+        try:
+            self._message.finish()
+        except Exception as exc:
+            raise input_error(exc) from exc
+
+    def on_connection_close(self) -> None:
+        """Tell the message delegate, or who has set a close callback, that the exchange has ended early."""
+        if self._connection.detached:
+            return
+        if self._complete:
+            self._connection.run_close_callback()
         else:
-            self._run_close_callback()
+            self._message.on_connection_close()
 
-    def tell_eof(self) -> None:
-        """Tell of a peer that sends nothing more: most have left, though the response is still sent."""
-        if getattr(self, "_tornado", False):
-            self.server_connection.end_soon()
-            self._run_close_callback()
-        else:
-            self.delegate.on_peer_eof()
+    def on_peer_eof(self) -> None:
+        """Tell of a peer that sends nothing more: most have left, though the response is still sent.
 
-    def _run_close_callback(self) -> None:
-        callback = getattr(self, "_close_callback", None)
-        if callback is not None:
-            self._close_callback = None
-            callback()
+        The application, which is told so, may never answer: it has as long as a peer that reads nothing.
+        """
+        exchange = self._connection.exchange
+        exchange.finish_within(exchange.parameters.write_timeout)
+        self._connection.run_close_callback()
+
+
+def with_input_errors(waiting: Awaitable[None]) -> Awaitable[None] | None:
+    """Return an awaitable that fails with an HTTPInputError of ours where *waiting* fails with somebody else's.
+
+    None if there is nothing to wait for.
+    """
+    if isinstance(waiting, asyncio.Future) and waiting.done() and not waiting.cancelled():
+        error = waiting.exception()
+        if error is None:
+            return None
+    return _translated(waiting)
+
+
+async def _translated(waiting: Awaitable[None]) -> None:
+    try:
+        await waiting
+    except Exception as exc:
+        raise input_error(exc) from exc

@@ -15,7 +15,8 @@ from bridge.core.tornado.startline import HTTPInputError
 from bridge.errors import LimitExceeded
 
 if TYPE_CHECKING:
-    from bridge.core.tornado.exchange import ServedConnection
+    from bridge.core.connection.http1exchange import HTTP1Exchange
+    from bridge.core.tornado.exchange import TornadoExchange
 
 __all__ = ["GzipDecoder", "GzipDelegate", "decoded_headers", "for_exchange", "is_gzip"]
 
@@ -92,7 +93,7 @@ class GzipDelegate:
 
     __slots__ = ("_decoder", "_ended", "_exchange", "_message", "_started")
 
-    def __init__(self, message: Any, decoder: GzipDecoder, exchange: ServedConnection | None = None) -> None:
+    def __init__(self, message: Any, decoder: GzipDecoder, exchange: HTTP1Exchange | None = None) -> None:
         self._message = message
         self._decoder = decoder
         self._exchange = exchange
@@ -143,7 +144,7 @@ class GzipDelegate:
             self._message.on_connection_close()
 
 
-def for_exchange(message: Any, exchange: ServedConnection) -> GzipDelegate:
-    """Return what decodes the content of *exchange*'s request for *message*."""
-    params = exchange.server_connection.params
-    return GzipDelegate(message, GzipDecoder(params.chunk_size, params.max_body_size), exchange)
+def for_exchange(message: Any, connection: TornadoExchange) -> GzipDelegate:
+    """Return what decodes the content of *connection*'s request for *message*."""
+    params = connection.server_connection.params
+    return GzipDelegate(message, GzipDecoder(params.chunk_size, params.max_body_size), connection.exchange)

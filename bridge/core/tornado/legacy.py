@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection, context_of
 from bridge.core.middleware.xheaders import ForwardedDelegate
+from bridge.core.tornado.connection import context_of
 from bridge.core.tornado.dispatch import adapt
+from bridge.core.tornado.exchange import TornadoExchange
+from bridge.core.tornado.parameters import HTTP1ConnectionParameters
+from bridge.core.tornado.serverconnection import HTTP1ServerConnection
 
 if TYPE_CHECKING:
     from bridge.core.connection.interfaces import ConnectionDelegate
-    from bridge.core.iostream import IOStream
-    from bridge.core.tornado.exchange import ServedConnection
+    from bridge.core.stream.stream import IOStream
 
 __all__ = ["HTTPConnection"]
 
@@ -54,8 +56,7 @@ class HTTPConnection:
             context.protocol = protocol
         self._connection = HTTP1ServerConnection(stream, params, context)
         delegate: ConnectionDelegate = adapt(request_callback)
-        self._connection.delegate = ForwardedDelegate(delegate, frozenset()) if xheaders else delegate
-        self._connection.serve(stream)
+        self._connection.serve(stream, ForwardedDelegate(delegate, frozenset()) if xheaders else delegate)
 
     def set_close_callback(self, callback: Callable[[], object] | None) -> None:
         """Call *callback* once when the connection is closed; None for nothing."""
@@ -82,6 +83,10 @@ class HTTPConnection:
         """Close the connection."""
         self.stream.close()
 
-    def _exchange(self) -> ServedConnection | None:
-        exchange: Any = self._connection.exchange
-        return exchange  # type: ignore[no-any-return]  # of HTTP1ServerConnection.exchange_type
+    def _exchange(self) -> TornadoExchange | None:
+        exchange = self._connection.exchange
+        if exchange is None:
+            return None
+        ready = exchange.loop.create_future()
+        ready.set_result(None)
+        return TornadoExchange.open(exchange, ready)

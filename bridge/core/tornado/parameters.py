@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge.core.connection.parameters import ConnectionParameters
-from bridge.core.http1.request import Limits
+from bridge.core.http.limits import Limits
 
 __all__ = ["HTTP1ConnectionParameters", "head_limits"]
 
@@ -76,5 +76,5 @@ class HTTP1ConnectionParameters:
             head_timeout=self.header_timeout,
             keep_alive_timeout=self.header_timeout,
             body_total_timeout=self.body_timeout,
-            late_limit=True,
+            limit_after_start=True,
         )

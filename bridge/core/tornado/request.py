@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from http.cookies import SimpleCookie
 
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.http1.request import RequestHead
+    from bridge.core.http.message import RequestHead
     from bridge.core.tornado.forms import HTTPFile
     from bridge.core.tornado.interfaces import HTTPConnection
 
@@ -194,12 +194,12 @@ class HTTPServerRequest:
         The host was checked when the head was parsed.
 
         Args:
-            connection: An exchange's connection: has ``head``, ``context`` and ``server_connection``.
+            connection: A TornadoExchange.
 
         Raises:
             HTTPInputError: Too many query arguments.
         """
-        exchange: Exchange = connection
+        exchange = connection.exchange
         self = cls.__new__(cls)
         self._start_time = time.monotonic()
         self._finish_time = None
@@ -210,7 +210,6 @@ class HTTPServerRequest:
         self.version = "HTTP/1.1" if line.version == b"1.1" else "HTTP/1.0"
         self.body = b""
         self.connection = connection
-        self.server_connection = exchange.server_connection
         context = exchange.context
         self.remote_ip = context.remote_ip
         self.protocol = context.protocol
@@ -343,6 +342,7 @@ _FILL: dict[str, Callable[[HTTPServerRequest], object]] = {
     "host": lambda request: request._head.host.decode("latin-1") or "127.0.0.1",
     "host_name": lambda request: split_host_and_port(request.host.lower())[0],
     "path": lambda request: request.uri.partition("?")[0],
+    "server_connection": lambda request: getattr(request.connection, "server_connection", None),
     "prefix": lambda request: getattr(getattr(request.connection, "context", None), "prefix", ""),
     "query": lambda request: request.uri.partition("?")[2],
     "query_arguments": _query_arguments,

@@ -6,6 +6,7 @@ The server parses bytes, in ``bridge.core.http1``; this is for delegates, client
 from __future__ import annotations
 
 import re
+import sys
 from typing import NamedTuple
 
 from bridge.errors import LocalProtocolError, RemoteProtocolError
@@ -15,6 +16,7 @@ __all__ = [
     "HTTPOutputError",
     "RequestStartLine",
     "ResponseStartLine",
+    "input_error",
     "parse_request_start_line",
     "parse_response_start_line",
 ]
@@ -31,6 +33,20 @@ class HTTPInputError(RemoteProtocolError):
 
 class HTTPOutputError(LocalProtocolError):
     """What the application wrote is not a correct message, such as too much content for its Content-Length."""
+
+
+def input_error(error: Exception) -> Exception:
+    """Return *error*; or HTTPInputError in its place, if it is the one of a module with delegate interfaces of its own.
+
+    Such a module is not imported for that: whoever raises its error has done so.
+    """
+    if not isinstance(error, HTTPInputError):
+        for cls in type(error).__mro__:
+            if cls.__name__ == "HTTPInputError":
+                if hasattr(sys.modules.get(cls.__module__), "HTTPServerConnectionDelegate"):
+                    return HTTPInputError(str(error))
+                break
+    return error
 
 
 class RequestStartLine(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from bridge.core.http1.grammar import TOKEN
+from bridge.core.http.fields import TOKEN
 from bridge.errors import ConfigError, RequestSyntaxError
 
 __all__ = ["DeflateOptions", "DeflateParameters", "Offer", "agree_on_deflate", "parse_offers"]

@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.core.http1.grammar import TOKEN, list_members
+from bridge.core.http.fields import TOKEN, list_members
 from bridge.core.websocket.extensions import Offer, agree_on_deflate, parse_offers
 from bridge.errors import LocalProtocolError, RequestSyntaxError
 
@@ -16,7 +16,7 @@ except ImportError:
     from hashlib import sha1
 
 if TYPE_CHECKING:
-    from bridge.core.http1.request import RequestHead
+    from bridge.core.http.message import RequestHead
     from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
 
 __all__ = ["Fields", "Handshake", "Refusal", "accept_fields", "accept_token", "check_handshake"]

@@ -166,7 +166,7 @@ async def test_content_longer_than_declared() -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        assert (await client.rest()).endswith(b"\r\n\r\n123")
+        assert (await client.on_idle()).endswith(b"\r\n\r\n123")
     assert errors == ["http.response.body: content longer than its Content-Length of 3 bytes"]
 
 
@@ -179,7 +179,7 @@ async def test_content_shorter_than_declared() -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        assert (await client.rest()).endswith(b"content-length: 9\r\n\r\n12")
+        assert (await client.on_idle()).endswith(b"content-length: 9\r\n\r\n12")
     assert errors == ["http.response.body: content of 2 bytes, its Content-Length is 9"]
 
 
@@ -206,7 +206,7 @@ async def test_error_during_the_response(caplog: pytest.LogCaptureFixture) -> No
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        wire = await client.rest()
+        wire = await client.on_idle()
     assert wire.endswith(b"4\r\npart\r\n")  # and no last chunk: the client knows that something is missing
     assert len(caplog.records) == 1
 
@@ -244,7 +244,7 @@ async def test_return_with_half_a_response(caplog: pytest.LogCaptureFixture) -> 
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        assert (await client.rest()).endswith(b"4\r\npart\r\n")
+        assert (await client.on_idle()).endswith(b"4\r\npart\r\n")
     assert [record.getMessage() for record in caplog.records] == [
         "ASGI application returned without a complete response, GET b'/'"
     ]
@@ -368,7 +368,7 @@ async def test_content_is_not_read_ahead_beyond_a_window() -> None:
             await asyncio.sleep(0.05)
         assert sent < size / 2  # what the sockets hold, and the window
         (connection,) = server.http.connections
-        assert len(connection._buffer) <= 256 << 10
+        assert len(connection.reader.buffer) <= 256 << 10
         go.set()
         assert (await client.response())[2] == b"%d" % size
         await task
@@ -561,7 +561,7 @@ async def test_a_client_that_only_closed_its_sending_side_gets_its_response() ->
     async with served(app, grace=0.1) as server, connect(server.port) as client:
         client.get()
         client.writer.write_eof()
-        assert (await client.rest()).endswith(b"1\r\nx\r\n" * 10 + b"0\r\n\r\n")
+        assert (await client.on_idle()).endswith(b"1\r\nx\r\n" * 10 + b"0\r\n\r\n")
 
 
 async def test_work_after_the_response_is_not_cancelled() -> None:
@@ -664,7 +664,7 @@ async def test_timeout_during_the_response() -> None:
 
     async with served(app, timeout=0.1) as server, connect(server.port) as client:
         client.get()
-        assert b"0\r\n\r\n" not in await client.rest()
+        assert b"0\r\n\r\n" not in await client.on_idle()
         await asyncio.wait_for(cancelled.wait(), 1)
 
 
@@ -715,7 +715,7 @@ async def test_trailers_that_never_come() -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.get("/", "TE: trailers")
-        assert (await client.rest()).endswith(b"1\r\na\r\n")
+        assert (await client.on_idle()).endswith(b"1\r\na\r\n")
 
 
 async def test_early_hints() -> None:
@@ -738,7 +738,7 @@ async def test_early_hints() -> None:
         assert (await client.head())[0] == 200
         assert await client.reader.readexactly(17) == b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"
         client.send(b"GET / HTTP/1.0\r\n\r\n")
-        assert (await client.rest()).count(b"HTTP/1.1") == 1
+        assert (await client.on_idle()).count(b"HTTP/1.1") == 1
 
 
 async def test_debug(caplog: pytest.LogCaptureFixture) -> None:
@@ -915,7 +915,7 @@ async def test_what_scopes_have_in_common_is_kept_from_the_second_request_on() -
             (connection,) = server.http.connections
             kept.append(connection.templates.get(server.delegate))
             if number == 3:
-                connection.rest()
+                connection.on_idle()
                 assert not connection.templates
         assert kept[0] is None
         assert kept[1] is kept[2] is kept[3] is not None

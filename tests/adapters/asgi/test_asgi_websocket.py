@@ -129,7 +129,7 @@ async def test_a_bad_handshake_never_reaches_the_application(fields: list[str], 
         found, headers, _ = await client.response()
         assert found == status
         assert status != 426 or headers["sec-websocket-version"] == "13"
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
 
 
 @pytest.mark.parametrize("head", ["POST / HTTP/1.1", "GET / HTTP/1.0"])
@@ -398,7 +398,7 @@ async def test_wsproto_as_the_client() -> None:
         client.send(peer.send(wsproto.events.CloseConnection(code=4001, reason="done")))
         event = await next_event()
         assert (event.code, event.reason) == (4001, "")
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
 
 
 # ------------------------------------------------------------------ rules that applications break
@@ -498,7 +498,7 @@ async def test_the_client_closes(payload: bytes, answer: bytes, code: int, reaso
         await shake(client)
         client.send(frame(1, b"last") + frame(8, payload) + frame(1, b"behind it"))
         assert await read_frame(client) == (0x88, answer)
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
         await server.delegate.wait(2)
     assert seen == [
         {"type": "websocket.receive", "text": "last"},
@@ -560,7 +560,7 @@ async def test_faults_of_the_client(wire: bytes, code: int) -> None:
         first, payload = await read_frame(client)
         assert (first, int.from_bytes(payload[:2], "big")) == (0x88, code)
         client.send(bytes(1 << 20))  # what was on its way does not reset the connection
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
         await server.delegate.wait(2)
     assert [message["code"] for message in seen] == [code]
 
@@ -577,7 +577,7 @@ async def test_a_client_that_does_not_answer_the_close_frame(monkeypatch: pytest
         await shake(client)
         assert await read_frame(client) == (0x88, b"\x03\xe8")
         client.send(frame(1, b"still here"))
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
 
 
 # ------------------------------------------------------------------ pings
@@ -605,7 +605,7 @@ async def test_a_client_that_answers_no_ping(caplog: pytest.LogCaptureFixture) -
         await shake(client)
         assert await read_frame(client) == (0x89, b"")
         assert await read_frame(client) == (0x88, b"\x03\xf3keepalive ping timeout")
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
         await server.delegate.wait(2)
     assert seen == [{"type": "websocket.disconnect", "code": 1006, "reason": "keepalive ping timeout"}]
     assert "no answer to a ping" in caplog.text

@@ -50,7 +50,7 @@ async def outcome(messages: list[Any], *fields: str) -> tuple[list[Exception], b
             await ended.wait()
         if fields:
             client.send(b"\x88\x80" + bytes(4))  # a close frame, for those that come so far
-        return errors, await client.rest()
+        return errors, await client.on_idle()
 
 
 HTTP: list[tuple[list[Any], str]] = [
@@ -197,7 +197,7 @@ async def test_a_cancellation_that_nobody_has_asked_for_is_an_error(
 
     async with served(app) as server, connect(server.port) as client:
         client.get("/", *fields)
-        assert (await client.rest()).startswith(b"HTTP/1.1 " + status)
+        assert (await client.on_idle()).startswith(b"HTTP/1.1 " + status)
     (record,) = caplog.records
     assert "cancelled by itself" in record.getMessage()
     assert record.exc_info is not None
@@ -217,5 +217,5 @@ async def test_a_cancellation_that_the_server_has_asked_for_is_none(
         client.get("/", *fields)
         await running.wait()
         assert await server.delegate.wait(0.01) == 1
-        assert (await client.rest()).startswith(b"HTTP/1.1 500 ")
+        assert (await client.on_idle()).startswith(b"HTTP/1.1 500 ")
     assert not caplog.records

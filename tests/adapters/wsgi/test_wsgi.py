@@ -18,6 +18,7 @@ import pytest
 
 from bridge.adapters.wsgi import WSGIDelegate
 from bridge.adapters.wsgi.exchange import WSGIExchange
+from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.times import Times
 from bridge.errors import ConnectionGone, LocalProtocolError
@@ -640,7 +641,7 @@ async def test_a_client_that_leaves_while_its_request_waits_is_forgotten() -> No
 
 async def test_queue_time_is_known() -> None:
     app = Gate()
-    async with serving(app, threads=1, params=ConnectionParameters(timed=True)) as served:
+    async with serving(app, threads=1, params=ConnectionParameters(timed=True, observer=Observer())) as served:
         requests = []
         start = served.delegate.start_exchange
 
@@ -880,6 +881,7 @@ def test_the_name_of_the_application() -> None:
 FORKS = """
 import asyncio, os, sys, threading, urllib.request
 from bridge.adapters.wsgi import WSGIDelegate
+from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.times import Times
 from bridge.adapters.wsgi.exchange import WSGIExchange

@@ -15,7 +15,8 @@ from hypothesis import given
 from bridge.adapters.wsgi import environ as module
 from bridge.adapters.wsgi.environ import Peer, environ_key, set_fields, ssl_variables, template
 from bridge.core.connection.context import ConnectionContext
-from bridge.core.http1.request import Limits, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http1.request import parse_head
 from tests.support.wsgi import serving
 
 TCP = (("192.0.2.1", 1234), socket.AF_INET, "http", ("192.0.2.9", 8000))
@@ -355,7 +356,7 @@ async def test_what_environs_have_in_common_is_kept_from_the_second_request_on()
             (connection,) = server.server.connections
             kept.append(connection.templates.get(server.delegate))
             if number == 3:
-                connection.rest()
+                connection.on_idle()
                 assert not connection.templates
         writer.close()
     assert kept[0] is None

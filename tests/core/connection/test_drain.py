@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.core.connection.http1 import ServerConnection
-from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.interfaces import NULL_DELEGATE, ExchangeDelegate
+from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange, ExchangeDelegate
 from bridge.core.httpserver import HTTPServer
 from tests.support.loops import both_loops
 

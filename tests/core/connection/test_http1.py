@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.connection.http1exchange import Exchange
+from bridge.core.connection.interfaces import Exchange, Observer
 from bridge.core.connection.states import CLOSED, DONE
-from bridge.core.http1.request import Limits
+from bridge.core.http.limits import Limits
 from bridge.errors import ConnectionGone, FramingError, LocalProtocolError, RequestTimeout
 from tests.support.cuts import CUTS, cut_at, single_cuts
 from tests.support.faketransport import FakeTransport
@@ -137,7 +137,7 @@ def test_requests_that_come_faster_than_they_are_answered_are_not_read() -> None
         def flood(left: int) -> None:
             nonlocal most
             transport.peer_sends(GET * 2000)
-            most = max(most, len(link.connection._buffer) - link.connection._position)
+            most = max(most, link.connection.reader.unread)
             if left:
                 link.loop.call_soon(flood, left - 1)
 
@@ -439,7 +439,7 @@ def test_what_was_received_while_paused_is_bounded() -> None:
         link.send(POST + b"Content-Length: 10000000\r\n\r\n")
         for _ in range(50):
             link.send(b"x" * 65536)
-        assert len(link.connection._buffer) <= 65536
+        assert len(link.connection.reader.buffer) <= 65536
         assert len(link.transport._in) > 40
 
 
@@ -483,7 +483,7 @@ def test_coroutines_and_done_futures_are_awaitables_too(kind: str) -> None:
     def data(told: Told, chunk: bytes) -> Any:
         if kind != "done":
             return coroutine(3 if kind == "later" else 0)
-        future = told.exchange.server_connection.loop.create_future()
+        future = told.exchange.connection.loop.create_future()
         future.set_result(None)
         return future
 
@@ -717,7 +717,7 @@ def test_a_late_limit_is_the_delegate_s() -> None:
         (b"Transfer-Encoding: chunked", b"a\r\nxxxxxxxxxx\r\n0\r\n\r\n"),
     ):
         for target, status in ((b"/large", 200), (b"/small", 413)):
-            with linked(Recorder(on_start=raise_it, on_finish=ok), max_body_size=5, late_limit=True) as link:
+            with linked(Recorder(on_start=raise_it, on_finish=ok), max_body_size=5, limit_after_start=True) as link:
                 link.send(b"POST %b HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % (target, framing) + content)
                 assert link.response().status == status
                 assert len(link.told) == 1
@@ -1316,7 +1316,7 @@ def test_the_transport_may_be_taken_between_two_exchanges_and_may_stay_half_open
 # ---------------------------------------------------------------------- who watches
 
 
-class Watcher:
+class Watcher(Observer):
     def __init__(self) -> None:
         self.open: list[Exchange] = []
         self.ended: list[tuple[bytes, int]] = []
@@ -1418,7 +1418,7 @@ def test_calls_that_come_too_late_do_nothing() -> None:
         connection.refuse(500)
         connection.deadline_passed(link.loop.time())
         connection.close_when_idle()
-        connection.cut(clean=True)
+        connection.cut(reset=False)
         connection.abort()
         connection.resume_content()
         assert len(link.responses()) == 1
@@ -1461,7 +1461,7 @@ def test_an_awaitable_that_is_done_when_the_exchange_has_ended() -> None:
 
 def test_a_late_limit_that_nobody_set() -> None:
     for wire in (FIXED + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"):
-        with linked(Recorder(on_finish=ok), late_limit=True) as link:
+        with linked(Recorder(on_finish=ok), limit_after_start=True) as link:
             link.send(wire)
             assert link.response().status == 200
 

@@ -250,7 +250,7 @@ class World:
         """Let the peer read and go, and check what it got."""
         link = self.link
         link.loop.settle()
-        buffered = len(link.connection._buffer)
+        buffered = len(link.connection.reader.buffer)
         assert buffered < 400000
         if not link.closed:
             link.read()

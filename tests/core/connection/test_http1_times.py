@@ -134,7 +134,7 @@ def test_an_idle_connection_forgets_what_it_can_make_again() -> None:
     with linked(Recorder(on_finish=ok)) as link:
         connection = link.connection
         link.send(GET)
-        assert connection._head is None  # many have no second request
+        assert connection.reader._previous is None  # many have no second request
         first = link.told[0].exchange.head
         assert first.wire is first.lines is None
         heads = []
@@ -144,10 +144,10 @@ def test_an_idle_connection_forgets_what_it_can_make_again() -> None:
                 link.send(GET)
                 heads.append(link.told[-1].exchange.head)
             first, second, third = heads[-3:]
-            assert first is second is third is connection._head
+            assert first is second is third is connection.reader._previous
             assert connection.templates
             link.loop.advance(LATE, 0.1)
-            assert connection._head is None
+            assert connection.reader._previous is None
             assert not connection.templates
             assert not link.transport.eof
         assert len({id(head) for head in heads}) == 3
@@ -168,13 +168,13 @@ def test_a_connection_in_use_forgets_nothing() -> None:
             link.connection.templates = kept = {"owner": object()}
             link.loop.advance(3 * LATE, 0.1)
             assert link.connection.templates is kept
-            assert link.connection._head is link.told[-1].exchange.head
+            assert link.connection.reader._previous is link.told[-1].exchange.head
             ok(link.told[-1])
             link.loop.settle()
             link.send(GET[:-2])
             link.loop.advance(3 * LATE, 0.1)
             assert link.connection.templates is kept
-            assert link.connection._head is not None
+            assert link.connection.reader._previous is not None
 
 
 def test_the_application_may_take_its_time() -> None:
@@ -249,7 +249,7 @@ def test_the_clock_rests_while_an_awaitable_is_waited_for() -> None:
     made: list[asyncio.Future[None]] = []
 
     def data(told: Told, chunk: bytes) -> Any:
-        made.append(told.exchange.server_connection.loop.create_future())
+        made.append(told.exchange.connection.loop.create_future())
         return made[-1]
 
     with linked(Recorder(on_data=data)) as link:
@@ -279,7 +279,7 @@ def test_one_request_s_content_as_a_whole_can_have_a_limit(caplog: pytest.LogCap
 def test_a_delegate_may_set_the_limit_of_one_request() -> None:
     def start(told: Told) -> None:
         if len(told.owner.told) == 1:
-            told.exchange.server_connection.set_body_timeout(2.0)
+            told.exchange.connection.set_body_timeout(2.0)
 
     with linked(Recorder(on_start=start, on_finish=ok)) as link:
         link.send(FIXED)
@@ -447,3 +447,14 @@ def test_a_new_connection_behind_a_block_has_its_whole_time() -> None:
         second.transport.abort()
         second.loop.settle()
         second.clock.stop()
+
+
+def test_a_head_whose_time_passes_while_the_peer_does_not_read_is_due_again_when_it_does() -> None:
+    with linked(Recorder(on_finish=lambda told: ok(told, b"x" * 3000)), high_water=1000) as link:
+        link.stop_reading()
+        link.send(GET + b"GET / HT")
+        link.loop.advance(20)
+        link.read()
+        link.loop.advance(20)
+        assert link.transport.eof
+        assert [response.status for response in link.responses()] == [200, 408]

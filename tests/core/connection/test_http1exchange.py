@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.http1.encoder import ResponseHead
+from bridge.core.http.message import ResponseHead
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support.link import GET, POST, Link, Recorder, Told, linked, ok
 
@@ -284,7 +284,7 @@ def test_a_head_that_is_sent_again_has_the_date_of_the_time_and_the_server_it_is
 
     for common in (b"date: 1\r\n", b"date: 2\r\nserver: a\r\n", b"", b"date: 2\r\n"):
         with linked(Recorder(on_finish=answer)) as link:
-            link.connection.clock.common_lines = common
+            link.connection.clock.default_fields = common
             link.send(GET, GET, GET.replace(b"/", b"/sized", 1), GET)
             whole = b"HTTP/1.1 200 OK\r\n%bx: y\r\ncontent-length: 2\r\n\r\nok" % common
             other = b"HTTP/1.1 200 OK\r\n%bcontent-length: 2\r\nx: y\r\n\r\nok" % common
@@ -859,7 +859,7 @@ def test_a_cancelled_task_that_waits_leaves_nothing_behind() -> None:
         with pytest.raises(asyncio.CancelledError):
             task.result()
         link.read()
-        assert link.connection.write_paused is False
+        assert link.connection.writer.paused is False
 
 
 @pytest.mark.parametrize("kind", [bytearray, lambda octets: memoryview(bytearray(octets))], ids=["bytearray", "view"])

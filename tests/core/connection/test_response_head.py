@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from bridge.core.http1.encoder import NO_LENGTH, ResponseHead
+from bridge.core.http.fields import NO_LENGTH
+from bridge.core.http.message import ResponseHead
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
 from bridge.errors import LocalProtocolError
@@ -17,7 +18,7 @@ def test_a_length_can_be_added_to_a_copy() -> None:
     other = head.with_length(3)
     assert (head.lines, head.length, head.special) == ([b"a: b\r\n"], NO_LENGTH, None)
     assert (other.lines, other.length, other.special) == ([b"a: b\r\n", b"content-length: 3\r\n"], 3, None)
-    assert (other.status, other.line) == (200, b"HTTP/1.1 200 OK\r\n")
+    assert (other.status, other.reason) == (200, b"")
 
 
 @pytest.mark.parametrize(

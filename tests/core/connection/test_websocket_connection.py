@@ -338,7 +338,7 @@ def test_a_peer_that_has_not_read_earlier_responses(loop: ManualLoop) -> None:
     original = peer.delegate.start_exchange
 
     def late(exchange: Any) -> Any:
-        http.write(bytes(100_000))
+        http.writer.write(bytes(100_000))
         return original(exchange)
 
     peer.delegate.start_exchange = late  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ import pytest
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.parameters import ConnectionParameters
-from bridge.core.connection.writer import WriteSide
+from bridge.core.connection.writer import Writer
 from bridge.errors import ConnectionGone
 from tests.support.faketransport import FakeTransport
 from tests.support.link import GET, Recorder, Told, linked, ok
@@ -20,18 +20,28 @@ from tests.support.manualloop import ManualLoop
 from tests.support.serving import until
 
 
-class Side(WriteSide):
+class Side(asyncio.Protocol):
     """A connection that only writes."""
 
-    deadline = NEVER
+    def __init__(self, parameters: ConnectionParameters, context: ConnectionContext, clock: Clock, loop: Any) -> None:
+        self.writer = Writer(self, parameters, context, clock, loop)
+        self.clock = clock
+        self.stalled = 0
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        transport.set_write_buffer_limits(high=self.params.high_water)
+        self.writer.open(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.wake_writers(ConnectionGone("gone"))
-        self.transport = None
+        self.writer.close()
+
+    def pause_writing(self) -> None:
+        self.writer.pause()
+
+    def resume_writing(self) -> None:
+        self.writer.resume()
+
+    def write_stalled(self) -> None:
+        self.stalled += 1
 
 
 @pytest.fixture
@@ -53,25 +63,32 @@ def side(loop: ManualLoop) -> Side:
 
 
 def fake(side: Side) -> FakeTransport:
-    assert isinstance(side.transport, FakeTransport)
-    return side.transport
+    assert isinstance(side.writer.transport, FakeTransport)
+    return side.writer.transport
+
+
+def reads(side: Side) -> bool:
+    """Let the write deadline pass; tell whether the peer is taken for one that reads."""
+    before = side.stalled
+    side.writer.deadline_passed(side.clock.now)
+    return side.stalled == before
 
 
 def test_before_and_after_the_connection_nothing_is_written(loop: ManualLoop) -> None:
     context = ConnectionContext(None, None, "http")
     side = Side(ConnectionParameters(), context, Clock(loop), loop)
-    side.write(b"x")
-    side.write_parts([b"x", b"y"])
-    side.watch_writing()
-    assert side.write_deadline == NEVER
-    assert not side.write_paused
+    side.writer.write(b"x")
+    side.writer.write_parts([b"x", b"y"])
+    side.writer.watch()
+    assert side.writer.deadline == NEVER
+    assert not side.writer.paused
 
 
 def test_parts_are_handed_over_in_order(side: Side) -> None:
     transport = fake(side)
     transport.peer_reads()
-    side.write(b"a")
-    side.write_parts([b"b", bytearray(b"c"), memoryview(b"d")])  # type: ignore[list-item]
+    side.writer.write(b"a")
+    side.writer.write_parts([b"b", bytearray(b"c"), memoryview(b"d")])  # type: ignore[list-item]
     assert transport.received == b"abcd"
 
 
@@ -86,41 +103,41 @@ def test_uvloop_s_transports_get_the_parts_as_they_are(side: Side) -> None:
             self.parts.append(parts)
 
     foreign = Foreign()
-    side.transport = foreign  # type: ignore[assignment]
+    side.writer.transport = foreign  # type: ignore[assignment]
     parts = [b"x" * 100000, b"y"]
-    side.write_parts(parts)
+    side.writer.write_parts(parts)
     assert foreign.parts == [parts]
     assert foreign.parts[0][0] is parts[0]
 
 
 def test_the_high_water_mark_pauses_and_the_low_one_resumes(side: Side) -> None:
     transport = fake(side)
-    side.write(b"x" * 1000)
-    assert not side.write_paused
-    assert side.write_deadline == NEVER
-    side.write(b"x")
-    assert side.write_paused
-    assert side.write_deadline < NEVER
+    side.writer.write(b"x" * 1000)
+    assert not side.writer.paused
+    assert side.writer.deadline == NEVER
+    side.writer.write(b"x")
+    assert side.writer.paused
+    assert side.writer.deadline < NEVER
     transport.peer_reads(700)
-    assert side.write_paused
+    assert side.writer.paused
     transport.peer_reads(100)
-    assert not side.write_paused
-    assert side.write_deadline == NEVER
+    assert not side.writer.paused
+    assert side.writer.deadline == NEVER
 
 
 def test_all_who_wait_go_on_or_fail(side: Side, loop: ManualLoop) -> None:
     transport = fake(side)
-    side.write(b"x" * 2000)
-    waiting = [side.writable() for _ in range(3)]
+    side.writer.write(b"x" * 2000)
+    waiting = [side.writer.writable() for _ in range(3)]
     waiting[1].cancel()
     transport.peer_reads()
     loop.settle()
     assert [future.cancelled() for future in waiting] == [False, True, False]
     assert waiting[0].result() is None
-    side.wake_writers(None)  # nobody waits any more
+    side.writer.wake(None)  # nobody waits any more
     transport.window = 0
-    side.write(b"x" * 2000)
-    waiting = [side.writable() for _ in range(3)]
+    side.writer.write(b"x" * 2000)
+    waiting = [side.writer.writable() for _ in range(3)]
     waiting[1].cancel()
     transport.peer_resets()
     loop.settle()
@@ -131,18 +148,18 @@ def test_all_who_wait_go_on_or_fail(side: Side, loop: ManualLoop) -> None:
 
 def test_a_mark_can_be_set_for_one_connection(side: Side, loop: ManualLoop) -> None:
     unconnected = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
-    unconnected.set_high_water(10)
-    side.set_high_water(10)
-    side.write(b"x" * 11)
-    assert side.write_paused
+    unconnected.writer.set_high_water(10)
+    side.writer.set_high_water(10)
+    side.writer.write(b"x" * 11)
+    assert side.writer.paused
     assert fake(side).get_write_buffer_limits() == (2, 10)
 
 
 def test_emptied_waits_until_nothing_is_left_to_be_sent(side: Side, loop: ManualLoop) -> None:
     transport = fake(side)
-    loop.run_until_complete(side.emptied())
-    side.write(b"x" * 500)
-    task = loop.create_task(side.emptied())
+    loop.run_until_complete(side.writer.emptied())
+    side.writer.write(b"x" * 500)
+    task = loop.create_task(side.writer.emptied())
     loop.settle()
     transport.peer_reads(499)
     loop.settle()
@@ -152,20 +169,20 @@ def test_emptied_waits_until_nothing_is_left_to_be_sent(side: Side, loop: Manual
     assert task.done()
     # ... and the marks are what they were
     assert transport.get_write_buffer_limits() == (250, 1000)
-    side.write(b"x" * 500)
-    assert not side.write_paused
+    side.writer.write(b"x" * 500)
+    assert not side.writer.paused
 
 
 def test_emptied_fails_when_the_peer_leaves(side: Side, loop: ManualLoop) -> None:
-    side.write(b"x" * 500)
-    task = loop.create_task(side.emptied())
+    side.writer.write(b"x" * 500)
+    task = loop.create_task(side.writer.emptied())
     loop.settle()
     fake(side).peer_resets()
     loop.settle()
     with pytest.raises(ConnectionGone):
         task.result()
     with pytest.raises(ConnectionGone):
-        loop.run_until_complete(side.emptied())
+        loop.run_until_complete(side.writer.emptied())
 
 
 def test_progress_is_what_left_for_the_peer_not_how_much_is_waiting(
@@ -173,30 +190,30 @@ def test_progress_is_what_left_for_the_peer_not_how_much_is_waiting(
 ) -> None:
     caplog.set_level(logging.INFO)
     transport = fake(side)
-    side.write(b"x" * 2000)
+    side.writer.write(b"x" * 2000)
     # Nothing was read.
-    assert not side.peer_reads(transport)
-    assert side.write_deadline == NEVER
+    assert not reads(side)
+    assert side.writer.deadline == NEVER
     assert len(caplog.records) == 1
     assert "2000 bytes unsent" in caplog.text
     # Nothing was read, and more was written.
-    side.watch_writing()
-    side.write(b"y" * 100)
-    side.write_parts([b"z" * 50, b"z" * 50])
-    assert not side.peer_reads(transport)
+    side.writer.watch()
+    side.writer.write(b"y" * 100)
+    side.writer.write_parts([b"z" * 50, b"z" * 50])
+    assert not reads(side)
     # A byte was read, and more was written than that.
-    side.watch_writing()
+    side.writer.watch()
     transport.peer_reads(1)
-    side.write(b"y" * 100)
-    assert side.peer_reads(transport)
-    assert side.write_deadline < NEVER
+    side.writer.write(b"y" * 100)
+    assert reads(side)
+    assert side.writer.deadline < NEVER
     transport.peer_reads(1)
-    side.write_parts([b"y" * 100])
-    assert side.peer_reads(transport)
+    side.writer.write_parts([b"y" * 100])
+    assert reads(side)
     # All was read.
     transport.peer_reads()
-    side.watch_writing()
-    assert side.peer_reads(transport)
+    side.writer.watch()
+    assert reads(side)
 
 
 def test_a_client_that_asks_and_never_reads_costs_one_response() -> None:
@@ -209,7 +226,7 @@ def test_a_client_that_asks_and_never_reads_costs_one_response() -> None:
             link.send(GET * 50)
         assert len(link.told) == 1
         assert link.transport.peak < 71000
-        assert len(link.connection._buffer) <= 65536 + len(GET) * 50
+        assert len(link.connection.reader.buffer) <= 65536 + len(GET) * 50
         assert not link.transport.is_reading()
         link.read(10 * 71000)
         assert 10 <= len(link.told) <= 13
@@ -239,28 +256,28 @@ async def test_what_the_system_holds_is_counted_too() -> None:
     ours.setblocking(False)
     side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
     await loop.connect_accepted_socket(lambda: side, ours)
-    transport = side.transport
+    transport = side.writer.transport
     assert transport is not None
-    side.write(b"x" * 200000)
-    side.watch_writing()
+    side.writer.write(b"x" * 200000)
+    side.writer.watch()
     assert transport.get_write_buffer_size() < 200000  # the system took some, or all
-    assert not side.peer_reads(transport)
-    side.watch_writing()
+    assert not reads(side)
+    side.writer.watch()
     await asyncio.to_thread(peer.recv, 100000, socket.MSG_WAITALL)
-    assert side.peer_reads(transport)
-    assert side._outgoing(transport) <= 100000
+    assert reads(side)
+    assert side.writer._outgoing(transport) <= 100000
     transport.abort()
-    await until(lambda: side.transport is None)
-    assert side._outgoing(transport) == 0  # which nobody asks any more
+    await until(lambda: side.writer.transport is None)
+    assert side.writer._outgoing(transport) == 0  # which nobody asks any more
     peer.close()
 
 
 async def test_waiting_on_a_real_loop_can_be_cancelled() -> None:
     loop = asyncio.get_running_loop()
     side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
-    task = asyncio.ensure_future(side.writable())
+    task = asyncio.ensure_future(side.writer.writable())
     await asyncio.sleep(0)
     task.cancel()
-    side.wake_writers(ConnectionGone("x"))
+    side.writer.wake(ConnectionGone("x"))
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -6,18 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.http1.decoder import ChunkedContent, FixedContent
-from bridge.core.http1.request import Limits
+from bridge.core.http.limits import Limits
+from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
 from bridge.errors import FramingError, LimitExceeded, RemoteProtocolError
 from tests.support.cuts import CUTS, at_random, bytewise, cut_at, single_cuts, whole
 from tests.support.hostile import CONTROLS, NO_CHUNK_SIZE, NOT_TCHAR
-from tests.support.reader import UNLIMITED, Content, Refused, read_content
+from tests.support.reader import Content, Refused, read_content
 
 MOSTS = [1, 2, 3, 7, 65536]
 
 
-def chunked(limits: Limits | None = None, limit: int = UNLIMITED) -> ChunkedContent:
-    return ChunkedContent(limits or Limits(), limit)
+UNLIMITED = 1 << 62
+
+
+def chunked(limits: Limits | None = None, limit: int = UNLIMITED) -> ChunkedDecoder:
+    return ChunkedDecoder(limits or Limits(), limit)
 
 
 def cuts(wire: bytes) -> list[list[bytes]]:
@@ -34,11 +37,11 @@ def cuts(wire: bytes) -> list[list[bytes]]:
 def test_fixed_content(content: bytes, rest: bytes) -> None:
     for most in MOSTS:
         for pieces in cuts(content + rest):
-            assert read_content(FixedContent(len(content)), pieces, most) == Content(content, (), rest)
+            assert read_content(FixedDecoder(len(content)), pieces, most) == Content(content, (), rest)
 
 
 def test_fixed_content_is_not_complete_before_its_last_byte() -> None:
-    reader = FixedContent(5)
+    reader = FixedDecoder(5)
     assert not reader.done
     assert reader.take(b"hell", 0, 100) == (b"hell", 4)
     assert (reader.done, reader.remaining) == (False, 1)
@@ -49,11 +52,11 @@ def test_fixed_content_is_not_complete_before_its_last_byte() -> None:
 
 def test_fixed_content_that_fills_the_buffer_is_not_copied() -> None:
     data = b"x" * 1000
-    assert FixedContent(1000).take(data, 0, 65536)[0] is data
+    assert FixedDecoder(1000).take(data, 0, 65536)[0] is data
     for kind in (bytes, bytearray):
-        taken, position = FixedContent(1000).take(kind(b"y" + data), 1, 65536)
+        taken, position = FixedDecoder(1000).take(kind(b"y" + data), 1, 65536)
         assert (taken, position, type(taken)) == (data, 1001, bytes)
-        taken, position = FixedContent(5).take(kind(data), 0, 65536)
+        taken, position = FixedDecoder(5).take(kind(data), 0, 65536)
         assert (taken, position, type(taken)) == (b"xxxxx", 5, bytes)
 
 

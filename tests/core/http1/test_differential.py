@@ -73,6 +73,7 @@ def same_fields(ours: list[tuple[bytes, bytes]], theirs: list[tuple[bytes, bytes
 
 # Why a message is accepted here and refused by the peer: pattern of the wire, pattern of the peer's complaint, reason.
 H11_REFUSES = [
+    (rb"^(\r\n){1,4}", "no request line", "empty lines in front of a request are skipped (RFC 9112 section 2.2)"),
     (rb"(?i)transfer-encoding:[\t ]*(,|\r\n)|chunked[\t ]*,", "Only Transfer-Encoding",
         "empty members of a list are no members"),
     (rb"(?i)\r\n0[^\r]*\r\n(.|\r\n)*(transfer-encoding|content-length|host)", "",

@@ -8,21 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.http1 import encoder as module
-from bridge.core.http1.decoder import ChunkedContent
-from bridge.core.http1.encoder import (
-    LAST_CHUNK,
-    KnownHeads,
-    ResponseHead,
-    check_fields,
-    chunk,
-    encode_fields,
-    status_line,
-)
-from bridge.core.http1.encoder import (
-    NO_LENGTH as UNDECLARED,
-)
-from bridge.core.http1.request import Limits, parse_fields
+from bridge.core.http import fields as fields_module
+from bridge.core.http import message
+from bridge.core.http.fields import NO_LENGTH as UNDECLARED
+from bridge.core.http.fields import check_fields, encode_fields
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import KnownHeads, ResponseHead
+from bridge.core.http1.decoder import ChunkedDecoder
+from bridge.core.http1.encoder import LAST_CHUNK, chunk, status_line
+from bridge.core.http1.request import parse_fields
 from bridge.errors import LocalProtocolError
 from tests.support.hostile import CONTROLS, NO_LENGTH, NOT_TCHAR, TCHAR, TEXT
 from tests.support.reader import Content, read_content
@@ -281,7 +275,7 @@ def test_fields_of_text() -> None:
         assert special.close
         listed: Any = [[*field] for field in fields]
         assert check_fields(listed, text=True)[:2] == (lines, length)
-    assert not any("s3cret" in field for field in module._text_lines)  # type: ignore[operator]
+    assert not any("s3cret" in field for field in fields_module._text_lines)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
@@ -309,9 +303,9 @@ def test_text_that_would_split_the_response(field: Any) -> None:
 
 
 def test_the_table_of_known_text_stays_small() -> None:
-    for number in range(2 * module._LINES_MAX + 10):
+    for number in range(2 * fields_module._LINES_MAX + 10):
         check_fields([("x-text", f"{number}")], text=True)
-        assert len(module._text_lines) <= module._LINES_MAX
+        assert len(fields_module._text_lines) <= fields_module._LINES_MAX
 
 
 # ---------------------------------------------------------------------- heads that are made in advance
@@ -330,7 +324,7 @@ def test_a_head_with_a_length_says_so_on_the_wire() -> None:
 
 
 def test_a_head_is_checked_when_it_is_made() -> None:
-    assert ResponseHead(404, [(b"x", b"y")], b"Odd").line == b"HTTP/1.1 404 Odd\r\n"
+    assert ResponseHead(404, [(b"x", b"y")], b"Odd").reason == b"Odd"
     assert ResponseHead(101, []).status == 101
     for status, fields, reason in (
         *((status, [], b"") for status in (99, 100, 102, 199, 1000, "200")),
@@ -389,7 +383,7 @@ def test_heads_that_are_secret_or_long_or_made_of_lists_are_not_kept() -> None:
     known = KnownHeads()
     for key in (
         (200, b"", (b"Set-Cookie", b"s3cret")),
-        (200, b"", (b"x", b"y" * module._HEAD_LENGTH_MAX)),
+        (200, b"", (b"x", b"y" * message._HEAD_LENGTH_MAX)),
         (200, b"", [b"x", b"y"]),
     ):
         for _ in range(3):
@@ -409,21 +403,23 @@ def test_an_illegal_head_is_refused_however_often_it_comes() -> None:
 
 def test_the_table_of_known_heads_stays_small() -> None:
     known = KnownHeads()
-    for number in range(2 * module._HEADS_MAX + 10):
+    for number in range(2 * message._HEADS_MAX + 10):
         for _ in range(2):
             known.add(200, b"", (b"x-number", b"%d" % number))
-        assert len(known) <= module._HEADS_MAX
-    for number in range(2 * module._ONCE_MAX + 10):
+        assert len(known) <= message._HEADS_MAX
+    for number in range(2 * message._ONCE_MAX + 10):
         known.add(200, b"", (b"x-once", b"%d" % number))
-        assert len(known._once) <= module._ONCE_MAX
+        assert len(known._once) <= message._ONCE_MAX
 
 
 def test_the_table_of_known_lines_stays_small_and_has_no_cookies() -> None:
-    for number in range(3 * module._LINES_MAX):
+    for number in range(3 * fields_module._LINES_MAX):
         check_fields([(b"x-number", b"%d" % number)])
-        assert len(module._lines) <= module._LINES_MAX
+        assert len(fields_module._lines) <= fields_module._LINES_MAX
     check_fields([(b"Set-Cookie", b"s3cret"), (b"set-cookie", b"s3cret"), (b"x-long", b"l" * 5000)])
-    assert not any(value == b"s3cret" or len(value) > module._LINE_LENGTH_MAX for _, value in module._lines)
+    assert not any(
+        value == b"s3cret" or len(value) > fields_module._LINE_LENGTH_MAX for _, value in fields_module._lines
+    )
 
 
 # ---------------------------------------------------------------------- round trips
@@ -434,7 +430,7 @@ def test_the_table_of_known_lines_stays_small_and_has_no_cookies() -> None:
         st.tuples(
             st.text(alphabet=TCHAR.decode(), min_size=1, max_size=10).map(str.encode),
             st.lists(st.sampled_from([bytes([octet]) for octet in TEXT]), max_size=20).map(b"".join),
-        ).filter(lambda field: field[0].lower() not in module._KINDS and field[0].lower() != b"host"),
+        ).filter(lambda field: field[0].lower() not in fields_module._KINDS and field[0].lower() != b"host"),
         min_size=1,
         max_size=8,
     )
@@ -459,4 +455,4 @@ def test_any_field_is_one_line_or_refused(name: bytes, value: bytes) -> None:
 @given(st.lists(st.binary(min_size=1, max_size=100), max_size=8))
 def test_chunks_can_be_read(parts: list[bytes]) -> None:
     wire = b"".join(chunk(part) for part in parts) + LAST_CHUNK
-    assert read_content(ChunkedContent(Limits(), 1 << 20), [wire]) == Content(b"".join(parts), (), b"")
+    assert read_content(ChunkedDecoder(Limits(), 1 << 20), [wire]) == Content(b"".join(parts), (), b"")

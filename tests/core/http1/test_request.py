@@ -7,8 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import RequestHead
 from bridge.core.http1 import request as module
-from bridge.core.http1.request import Limits, RequestHead, parse_fields, parse_head
+from bridge.core.http1.request import parse_fields, parse_head
 from bridge.errors import LimitExceeded, RemoteProtocolError, RequestSyntaxError
 from tests.support.cuts import CUTS, at_random, bytewise, cut_at, single_cuts, whole
 from tests.support.hostile import (

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from bridge.core.connection.context import ConnectionContext
-from bridge.core.http1.request import Limits, RequestHead, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import RequestHead
+from bridge.core.http1.request import parse_head
 from bridge.core.middleware.proxy import ALL_FIELDS, ProxyDelegate, ProxyPolicy
 
 PROXY = ("10.0.0.1", 4000)

@@ -162,7 +162,7 @@ async def test_bytes_behind_the_request_are_the_detached_streams(pieces: int) ->
             client.send(GET + b"hel")
             await asyncio.sleep(0)
             client.send(b"lo and more\n")
-        assert await client.rest() == b"got hello"
+        assert await client.on_idle() == b"got hello"
         await tasks[0]
     assert app.messages[0].calls == ["headers"]
     assert len(app.ended) == 1
@@ -204,11 +204,11 @@ async def test_the_close_callback_runs_when_the_peer_leaves(end: str) -> None:
 
 async def test_a_peer_that_sends_no_more_is_not_waited_for_for_ever() -> None:
     app = Application(on_finish=lambda message: None)
-    params = ConnectionParameters(write_timeout=0.05, late_limit=True)
+    params = ConnectionParameters(write_timeout=0.05, limit_after_start=True)
     async with serving(app, params=params) as port, connect(port) as client:
         client.send(GET)
         client.writer.write_eof()
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
         await until(app.one_ended)
 
 
@@ -255,7 +255,7 @@ async def test_the_response_says_whether_the_connection_goes_on(
         assert found.get("connection") == connection
         closes = connection == "close" or (version == "1.0" and connection is None)
         if closes:
-            assert await client.rest() == b""
+            assert await client.on_idle() == b""
         else:
             client.send(GET)
             assert (await client.response())[0] == 200
@@ -427,10 +427,10 @@ async def test_close_all_connections_ends_requests_and_leaves_detached_streams()
         server.stop()
         async with asyncio.timeout(LIMIT):
             await server.close_all_connections()
-        assert await waiting.rest() == await idle.rest() == b""
+        assert await waiting.on_idle() == await idle.on_idle() == b""
         await streams[0].write(b"still here")
         streams[0].close()
-        assert await detached.rest() == b"still here"
+        assert await detached.on_idle() == b"still here"
 
 
 # ---------------------------------------------------------------------- writing
@@ -447,15 +447,15 @@ async def test_framing_is_chosen_by_the_server() -> None:
     async with serving(pieces) as port:
         async with connect(port) as client:
             client.get("/", "Connection: close")
-            assert (await client.rest()).partition(b"\r\n\r\n")[2] == b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
+            assert (await client.on_idle()).partition(b"\r\n\r\n")[2] == b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
         async with connect(port) as client:
             client.send(b"GET / HTTP/1.0\r\n\r\n")
-            head, _, content = (await client.rest()).partition(b"\r\n\r\n")
+            head, _, content = (await client.on_idle()).partition(b"\r\n\r\n")
             assert content == b"abc"
             assert b"ransfer-" not in head
         async with connect(port) as client:
             client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            assert (await client.rest()).partition(b"\r\n\r\n")[2] == b""
+            assert (await client.on_idle()).partition(b"\r\n\r\n")[2] == b""
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ async def test_content_that_is_not_what_was_announced(content: list[bytes], leng
 
     async with serving(wrong) as port, connect(port) as client:
         client.send(GET)
-        answered = (await client.rest()).partition(b"\r\n\r\n")[2]
+        answered = (await client.on_idle()).partition(b"\r\n\r\n")[2]
         assert len(answered) <= length
     assert errors == [message]
 
@@ -515,7 +515,7 @@ async def test_illegal_heads_are_value_errors_and_nothing_is_sent(start_line: An
 
     async with serving(illegal) as port, connect(port) as client:
         client.send(GET)
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
     assert len(errors) == 1
 
 
@@ -543,7 +543,7 @@ async def test_interim_responses() -> None:
     ):
         async with serving(Application(on_headers=hint)) as port, connect(port) as client:
             client.send(f"GET / HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{fields}\r\n".encode())
-            answered = await client.rest()
+            answered = await client.on_idle()
         assert answered.startswith(interim + b"HTTP/1.1 200 OK\r\n")
         assert answered.endswith(b"ok")
     assert refused == ["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]
@@ -669,7 +669,7 @@ async def test_raw_responses_say_whether_the_connection_goes_on(head: str, close
         await client.response()
         client.send(GET)
         if closes:
-            assert await client.rest() == b""
+            assert await client.on_idle() == b""
         else:
             assert (await client.response())[0] == 200
 
@@ -733,7 +733,7 @@ async def test_content_that_is_not_there_in_time(caplog: pytest.LogCaptureFixtur
     app = Application(on_headers=lambda message: message.connection.set_body_timeout(0.05))
     async with serving(app) as port, connect(port) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
         await until(app.closed)
     assert any(record.getMessage().startswith("Timeout reading body") for record in caplog.records)
 
@@ -809,7 +809,7 @@ async def test_the_stream_of_a_connection_writes_and_closes() -> None:
 
     async with serving(handle) as port, connect(port) as client:
         client.send(GET)
-        assert await client.rest() == b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert await client.on_idle() == b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 def test_parameters() -> None:
@@ -852,7 +852,7 @@ async def test_a_connection_on_a_stream_of_ones_own() -> None:
         closing = [loop.create_task(connection.close()) for _ in range(3)]
         await asyncio.sleep(0)
         closing.pop().cancel()
-        assert await client.rest() == b""
+        assert await client.on_idle() == b""
         async with asyncio.timeout(LIMIT):
             await asyncio.gather(*closing)
             await connection.close()
@@ -872,6 +872,6 @@ async def test_a_connection_that_is_closed_before_it_begins() -> None:
                 stream.close()
             async with asyncio.timeout(LIMIT):
                 await connection.close()
-            assert await client.rest() == b""
+            assert await client.on_idle() == b""
     assert app.ended == app.messages == []
     sock.close()

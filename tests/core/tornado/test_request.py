@@ -12,7 +12,9 @@ import pytest
 import trustme
 
 from bridge.core.connection.context import ConnectionContext
-from bridge.core.http1.request import Limits, RequestHead, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import RequestHead
+from bridge.core.http1.request import parse_head
 from bridge.core.httputil import (
     HTTPFile,
     HTTPHeaders,
@@ -28,7 +30,7 @@ class Connection:
     """An exchange's connection as a request sees it; keeps what is written."""
 
     def __init__(self, head: RequestHead, context: ConnectionContext, server_connection: object) -> None:
-        self.head = head
+        self.exchange = SimpleNamespace(head=head, context=context)
         self.context = context
         self.server_connection = server_connection
         self.calls: list[tuple[Any, ...]] = []
@@ -79,7 +81,7 @@ def test_every_attribute() -> None:
     assert request.query == "x=1&y=%C3%A9&x="
     assert request.version == "HTTP/1.1"
     assert list(request.headers.get_all()) == [("Host", "Example.com:8080"), ("Cookie", "k=v")]
-    assert request.headers.raw == list(connection.head.fields)
+    assert request.headers.raw == list(connection.exchange.head.fields)
     assert request.body == b""
     assert request.remote_ip == "192.0.2.7"
     assert request.protocol == "http"

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.core.http1.request import Limits, RequestHead, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http.message import RequestHead
+from bridge.core.http1.request import parse_head
 from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
 from bridge.core.websocket.handshake import Handshake, Refusal, accept_fields, accept_token, check_handshake
 from bridge.errors import LocalProtocolError

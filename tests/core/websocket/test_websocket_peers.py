@@ -17,7 +17,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto import events as wsproto_events
 from wsproto.extensions import PerMessageDeflate
 
-from bridge.core.http1.request import Limits, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http1.request import parse_head
 from bridge.core.websocket import frames
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.handshake import Handshake, accept_fields, check_handshake

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.core.http1.request import Limits, parse_head
+from bridge.core.http.limits import Limits
+from bridge.core.http1.request import parse_head
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.handshake import Handshake, check_handshake
 from bridge.core.websocket.receiver import NO_STATUS, Close, Receiver

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.core.http import fields, status, uri
+from bridge.core.http.fields import list_members
+from bridge.core.http.uri import HOST, TARGET, percent_decoded
 from bridge.core.http1 import grammar
-from bridge.core.http1.grammar import percent_decoded
 from tests.support.hostile import (
     CONTROLS,
     HOSTS,
@@ -23,6 +25,14 @@ from tests.support.hostile import (
 )
 
 DIGIT = b"0123456789"
+
+#: Every pattern of the grammar, whatever module it stands in.
+PATTERNS = {
+    name: value
+    for module in (fields, status, uri, grammar)
+    for name, value in vars(module).items()
+    if isinstance(value, re.Pattern | type(HOST)) and name[0] != "_"
+}
 
 # name -> (accepted, refused); all with fullmatch. BAD_LINE_END is searched for and stands below.
 TABLES: dict[str, tuple[list[bytes], list[bytes]]] = {
@@ -110,7 +120,7 @@ SEARCHED = {
 
 def cases(index: int) -> list[object]:
     return [
-        pytest.param(getattr(grammar, name), text, id=f"{name}-{text!r:.60}")
+        pytest.param(PATTERNS[name], text, id=f"{name}-{text!r:.60}")
         for name, table in TABLES.items()
         for text in dict.fromkeys(table[index])
     ]
@@ -142,9 +152,7 @@ def test_a_line_feed_at_the_place_where_the_search_begins_sees_the_octet_before_
 
 
 def test_every_pattern_has_a_table_of_what_it_refuses() -> None:
-    kinds = re.Pattern | type(grammar.HOST)
-    patterns = {name for name, value in vars(grammar).items() if isinstance(value, kinds) and name[0] != "_"}
-    assert patterns == set(TABLES) | set(SEARCHED)
+    assert set(PATTERNS) == set(TABLES) | set(SEARCHED)
     assert all(refused for _, refused in TABLES.values())
 
 
@@ -152,18 +160,18 @@ def test_every_pattern_has_a_table_of_what_it_refuses() -> None:
     ("name", "octets"), [("TOKEN", TCHAR), ("FIELD_VALUE", TEXT), ("REASON", TEXT), ("DIGITS", DIGIT)]
 )
 def test_the_octets_of_a_pattern_are_exactly_those_of_the_grammar(name: str, octets: bytes) -> None:
-    pattern = getattr(grammar, name)
+    pattern = PATTERNS[name]
     assert {octet for octet in range(256) if pattern.fullmatch(bytes([octet]))} == set(octets)
     assert {octet for octet in range(256) if pattern.fullmatch(b"0" + bytes([octet]) + b"0")} == set(octets)
 
 
 def test_the_octets_of_a_target_are_visible_ascii_without_the_number_sign() -> None:
-    found = {octet for octet in range(256) if grammar.TARGET.fullmatch(b"/" + bytes([octet]))}
+    found = {octet for octet in range(256) if TARGET.fullmatch(b"/" + bytes([octet]))}
     assert found == set(VCHAR) - {ord("#")}
 
 
 def test_the_octets_of_a_reg_name_are_unreserved_and_sub_delims_without_the_comma() -> None:
-    found = {octet for octet in range(256) if grammar.HOST.fullmatch(b"a" + bytes([octet]) + b"a")}
+    found = {octet for octet in range(256) if HOST.fullmatch(b"a" + bytes([octet]) + b"a")}
     assert found == set(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+;=")
 
 
@@ -186,12 +194,12 @@ def test_the_octets_of_a_reg_name_are_unreserved_and_sub_delims_without_the_comm
     ],
 )
 def test_list_members(values: list[bytes], members: list[bytes]) -> None:
-    assert grammar.list_members(values) == members
+    assert list_members(values) == members
 
 
 @given(st.lists(st.binary(max_size=12), max_size=5))
 def test_list_members_have_no_comma_and_no_white_space_around_them(values: list[bytes]) -> None:
-    for member in grammar.list_members(values):
+    for member in list_members(values):
         assert member
         assert b"," not in member
         assert member == member.strip(b" \t").lower()
@@ -200,7 +208,7 @@ def test_list_members_have_no_comma_and_no_white_space_around_them(values: list[
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_no_pattern_takes_long_to_refuse(name: str) -> None:
     # Nested repetition would need exponential time here; the suite would hang.
-    pattern = getattr(grammar, name)
+    pattern = PATTERNS[name]
     for piece in (b"a", b"0", b" ", b"\t", b";", b":", b"%41", b".", b"[", b"5;a", b"0:"):
         for end in (b"\x00", b"\r", b" \n", b"]"):
             pattern.fullmatch(piece * 20000 + end)
@@ -219,7 +227,7 @@ def test_addresses_in_brackets_are_those_of_the_standard_library(parts: list[str
         valid = False
     else:
         valid = True
-    assert (grammar.HOST.fullmatch(b"[" + text.encode() + b"]") is not None) is valid
+    assert (HOST.fullmatch(b"[" + text.encode() + b"]") is not None) is valid
 
 
 @given(st.one_of(st.binary(max_size=60), st.text("%0aF+ g", max_size=30).map(str.encode)))

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from bridge.core.connection.http1exchange import Exchange
-from bridge.core.connection.parameters import ConnectionParameters
-from bridge.core.http1.encoder import ResponseHead
-from bridge.core.http1connection import HTTP1ServerConnection
+from bridge.core.connection.interfaces import Exchange, Observer
+from bridge.core.http.message import ResponseHead
 from bridge.core.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
-from bridge.core.middleware.requestid import RequestIds
-from bridge.core.tornado.observed import IdentifiedExchange, connection_type
+from bridge.core.middleware.requestid import RequestIdDelegate, RequestIds
+from bridge.core.tornado.dispatch import adapt
 from tests.support.link import GET, Recorder, Told, ok
 from tests.support.serving import Client, serving
 
@@ -22,7 +20,7 @@ WITH_ID = b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: abc\r\n\r\n"
 CLOSING = WITH_ID.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
-class Times:
+class Times(Observer):
     """An observer that keeps the exchanges."""
 
     def __init__(self) -> None:
@@ -35,15 +33,10 @@ class Times:
         self.ended.append(exchange)
 
 
-def test_who_needs_nothing_pays_nothing() -> None:
-    assert connection_type(ConnectionParameters()) is HTTP1ServerConnection
-    assert connection_type(ConnectionParameters(timed=True)) is HTTP1ServerConnection
-    for timed in (False, True):
-        params = ConnectionParameters(timed=timed, request_ids=IDS)
-        assert connection_type(params).exchange_type is IdentifiedExchange
-
-
-async def exchanged(delegate: Any, wire: bytes, **params: Any) -> bytes:
+async def exchanged(delegate: Any, wire: bytes, *, ids: RequestIds | None = None, **params: Any) -> bytes:
+    if ids is not None:
+        native = delegate if hasattr(delegate, "start_exchange") else adapt(delegate)
+        delegate = RequestIdDelegate(native, ids)
     async with serving(delegate, **params) as server, await Client.connect(server) as client:
         await client.send(wire)
         return await client.read_to_the_end()
@@ -62,7 +55,7 @@ async def test_a_response_has_a_beginning(ids: RequestIds | None) -> None:
 
     tasks: list[asyncio.Task[None]] = []
     delegate = Recorder(on_finish=lambda told: tasks.append(asyncio.ensure_future(later(told))))
-    await exchanged(delegate, CLOSING, observer=observer, timed=True, request_ids=ids)
+    await exchanged(delegate, CLOSING, observer=observer, timed=True, ids=ids)
     (exchange,) = observer.ended
     assert exchange.times.began - exchange.times.opened >= 15_000_000
     assert time.monotonic_ns() - exchange.times.began >= 15_000_000
@@ -82,7 +75,7 @@ async def test_an_id_goes_in_and_out() -> None:
         seen.append((told.exchange.head.fields, told.exchange.context.request_id))
         ok(told)
 
-    received = await exchanged(Recorder(on_finish=answer), WITH_ID + GET + CLOSING, request_ids=IDS)
+    received = await exchanged(Recorder(on_finish=answer), WITH_ID + GET + CLOSING, ids=IDS)
     first, second, third = seen
     assert first == (((b"host", b"a"), (b"x-request-id", b"abc")), "abc")
     assert third[1] == "abc"
@@ -100,7 +93,7 @@ async def test_what_is_not_believed_does_not_reach_the_application() -> None:
         seen.append(told.exchange.head.fields)
         ok(told)
 
-    received = await exchanged(Recorder(on_finish=answer), CLOSING, request_ids=ids)
+    received = await exchanged(Recorder(on_finish=answer), CLOSING, ids=ids)
     assert [value for name, value in seen[0] if name == b"x-request-id"] != [b"abc"]
     assert len([name for name, _ in seen[0] if name == b"x-request-id"]) == 1
     assert b"abc" not in received
@@ -117,7 +110,7 @@ async def test_the_applications_own_id_makes_room() -> None:
             told.exchange.send(b"", True)
             found.append(told.exchange.response_field(b"x-request-id"))
 
-        received = await exchanged(Recorder(on_finish=answer), CLOSING, request_ids=IDS)
+        received = await exchanged(Recorder(on_finish=answer), CLOSING, ids=IDS)
         assert b"other" not in received
         assert received.count(b"x-request-id: abc\r\n") == 1
         assert b"x-request-id-not: kept\r\na: b\r\n" in received
@@ -126,7 +119,7 @@ async def test_the_applications_own_id_makes_room() -> None:
 
 
 async def test_an_error_page_of_the_servers_has_the_id() -> None:
-    received = await exchanged(Recorder(on_finish=lambda told: told.exchange.fail(500)), CLOSING, request_ids=IDS)
+    received = await exchanged(Recorder(on_finish=lambda told: told.exchange.fail(500)), CLOSING, ids=IDS)
     assert received.startswith(b"HTTP/1.1 500 ")
     assert b"\r\nx-request-id: abc\r\n" in received
 
@@ -139,7 +132,7 @@ async def test_an_id_in_tornados_interface() -> None:
         connection.write_headers(ResponseStartLine("", 200, "OK"), headers, text)
         connection.finish()
 
-    received = await exchanged(callback, CLOSING, request_ids=IDS)
+    received = await exchanged(callback, CLOSING, ids=IDS)
     assert received.endswith(b"\r\n\r\nabc abc")
     assert re.findall(rb"\r\nx-request-id: (.*)\r\n", received) == [b"abc"]
 

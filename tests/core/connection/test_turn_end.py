@@ -61,7 +61,7 @@ def test_nothing_is_sent_before_the_end_of_the_turn_and_all_after_it() -> None:
     [
         lambda link: link.connection.eof_received() or link.transport.close(),
         lambda link: link.connection.close_when_idle(),
-        lambda link: link.connection.cut(clean=True),
+        lambda link: link.connection.cut(reset=False),
         lambda link: link.connection.data_received(BAD),
         lambda link: link.connection.data_received(CLOSE),
     ],
@@ -108,7 +108,7 @@ def test_a_connection_that_is_lost_has_nothing_left_to_send() -> None:
     with linked(Recorder(on_finish=number)) as link:
         at_once(link, lambda: link.connection.data_received(GET), lambda: link.connection.connection_lost(None))
         assert link.received == b""
-        assert link.connection._pending == b""
+        assert link.connection.writer._pending == b""
         link.transport.lost = True
 
 
@@ -130,8 +130,8 @@ def test_a_transport_that_has_failed_takes_nothing_and_costs_nobody_else_a_respo
                 sent.append("other")
 
         link.connection.data_received(GET)
-        link.clock.send_soon(Failing())
-        link.clock.send_soon(Other())
+        link.clock.flush_at_turn_end(Failing())
+        link.clock.flush_at_turn_end(Other())
         link.transport.is_closing = lambda: True  # type: ignore[method-assign]
         link.transport.write = refuse  # type: ignore[method-assign]
         link.loop.settle()
@@ -144,16 +144,16 @@ def test_what_is_sent_while_the_peer_reads_slowly_is_no_sign_that_it_does_not_re
     with linked(Recorder(on_finish=number)) as link:
         link.connection.data_received(GET)
         link.connection.pause_writing()
-        before = link.connection._unsent
-        link.connection.flush()
-        assert link.connection._unsent == before + len(link.received) > before
+        before = link.connection.writer._unsent
+        link.connection.writer.flush()
+        assert link.connection.writer._unsent == before + len(link.received) > before
         link.connection.resume_writing()
 
 
 def test_whoever_ends_many_exchanges_has_their_responses_sent_at_once() -> None:
     with linked(Recorder(on_finish=number)) as link:
-        link.clock.at_once = True
+        link.clock.write_through = True
         link.connection.data_received(GET)
         assert contents(link) == [b"1"]
         assert link.clock.unsent == []
-        link.clock.at_once = False
+        link.clock.write_through = False

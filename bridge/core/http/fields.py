@@ -1,0 +1,212 @@
+"""Fields: the grammar of names, values and lists, and the check of a response's fields (RFC 9110 sections 5 and 8).
+
+Python's ``int()``, ``strip()``, ``split()`` and ``lower()`` take more than the grammar does when they work on text, so
+everything here works on bytes, and every pattern is used with ``fullmatch``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from bridge.core.http.cache import remember
+from bridge.errors import LocalProtocolError
+
+__all__ = [
+    "DIGITS",
+    "FIELD_VALUE",
+    "NO_LENGTH",
+    "TOKEN",
+    "VALUE_OCTETS",
+    "Field",
+    "Fields",
+    "Special",
+    "TextFields",
+    "check_fields",
+    "encode_fields",
+    "list_members",
+    "without_length",
+]
+
+Field = tuple[bytes, bytes]
+Fields = Iterable[tuple[bytes, bytes]]
+TextFields = Iterable[tuple[str, str]]
+
+# token = 1*tchar (RFC 9110 section 5.6.2)
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+# field-value without its surrounding white space: VCHAR, obs-text, SP and HTAB (RFC 9110 section 5.5).
+FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+VALUE_OCTETS = bytes(octet for octet in range(256) if FIELD_VALUE.fullmatch(bytes([octet])))
+
+DIGITS = re.compile(rb"[0-9]+")
+
+NO_LENGTH = -1
+"""Stands in place of a declared Content-Length."""
+
+# What a field means to the connection.
+PLAIN, LENGTH, DATE, SERVER, CONNECTION, UPGRADE, HOP = range(7)
+_KINDS = {
+    b"content-length": LENGTH,
+    b"date": DATE,
+    b"server": SERVER,
+    b"connection": CONNECTION,
+    b"upgrade": UPGRADE,
+    # Hop-by-hop: this server frames and persists by its own rules (RFC 9110 section 7.6.1).
+    b"transfer-encoding": HOP,
+    b"keep-alive": HOP,
+    b"proxy-connection": HOP,
+    b"te": HOP,
+}
+_LINES_MAX = 2048
+_LINE_LENGTH_MAX = 160
+# Field -> its line, what it means, and for Content-Length the number.
+Entry = tuple[bytes, int, int]
+_lines: dict[object, Entry] = {}
+_text_lines: dict[object, Entry] = {}
+
+
+def list_members(values: list[bytes]) -> list[bytes]:
+    """Return the members of a comma-separated list in lower case (RFC 9110 section 5.6.1).
+
+    Args:
+        values: The values of all field lines of one name, in order. Empty members are left out.
+    """
+    return [member for value in values for part in value.split(b",") if (member := part.strip(b" \t").lower())]
+
+
+class Special:
+    """What an application's fields say beyond their lines.
+
+    Attributes:
+        close: Connection says close.
+        upgrade: The Upgrade field's value, empty if there is none; sent with 101 and 426 only.
+        has_date: A Date field is among the lines.
+        has_server: A Server field is among the lines.
+    """
+
+    __slots__ = ("close", "has_date", "has_server", "upgrade")
+
+    def __init__(self) -> None:
+        self.close = False
+        self.upgrade = b""
+        self.has_date = False
+        self.has_server = False
+
+
+def check_fields(fields: Fields | TextFields, text: bool = False) -> tuple[list[bytes], int, Special | None]:
+    """Check and encode response fields; every name and value by itself, before anything is joined.
+
+    Args:
+        fields: (name, value) pairs of bytes. They go out in the given order and spelling.
+        text: The pairs are of str, which stands for latin-1.
+
+    Returns:
+        The field lines with their CRLF, without hop-by-hop fields; the declared Content-Length in
+        bytes, or NO_LENGTH; what else the fields say, or None.
+
+    Raises:
+        LocalProtocolError: A name is no token, a value has control characters, Content-Length is no number or
+            stands twice with different values, or something is not bytes.
+    """
+    lines: list[bytes] = []
+    length = NO_LENGTH
+    special: Special | None = None
+    known = _text_lines if text else _lines
+    for field in fields:
+        try:
+            entry = known.get(field)
+        except (TypeError, ValueError):  # a list, or a view of something that may change, or worse
+            entry = None
+        if entry is None:
+            entry = _encode_text(field) if text else _encode_field(field)  # type: ignore[arg-type]  # text tells
+        line, kind, number = entry
+        if not kind:
+            lines.append(line)
+        elif kind == LENGTH:
+            if length == NO_LENGTH:
+                length = number
+                lines.append(line)
+            elif length != number:
+                raise LocalProtocolError(f"Content-Length {length} and {number} in one response")
+        elif kind != HOP:
+            if special is None:
+                special = Special()
+            _note(special, lines, line, kind)
+    return lines, length, special
+
+
+def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return checked field lines as one block, for interim responses and trailer sections.
+
+    Raises:
+        LocalProtocolError: As :func:`check_fields`; fields that steer the connection are left out.
+    """
+    lines, length, _ = check_fields(fields)
+    if length != NO_LENGTH:
+        lines = without_length(lines)
+    return b"".join(lines)
+
+
+def without_length(lines: list[bytes]) -> list[bytes]:
+    """Return field lines without Content-Length, for responses that must not have it (RFC 9110 section 8.6)."""
+    return [line for line in lines if line[:15].lower() != b"content-length:"]
+
+
+def _note(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
+    if kind == CONNECTION:
+        options = {option.strip(b" \t").lower() for option in line.split(b",")}
+        special.close = special.close or b"close" in options
+    elif kind == UPGRADE:
+        special.upgrade = line
+    else:
+        lines.append(line)
+        if kind == DATE:
+            special.has_date = True
+        else:
+            special.has_server = True
+
+
+def _encode_field(field: tuple[bytes, bytes]) -> Entry:
+    """Return a field's line (for Connection and Upgrade only the value), its kind, and the number if it has one."""
+    try:
+        name, value = field
+        if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
+            raise LocalProtocolError(f"illegal field line {name[:80]!r}: {value[:80]!r}")
+    except (TypeError, ValueError):
+        raise LocalProtocolError(f"a field is a pair of bytes, not {field!r:.80}") from None
+    name, value = bytes(name), bytes(value)  # what is kept must not change later
+    kind = _KINDS.get(name.lower(), PLAIN)
+    number = 0
+    line = b"%b: %b\r\n" % (name, value)
+    if kind == LENGTH:
+        digits = value.strip(b" \t")
+        if DIGITS.fullmatch(digits) is None or len(digits) > 18:
+            raise LocalProtocolError(f"Content-Length {value[:80]!r} is not a number")
+        number = int(digits)
+        line = b"%b: %d\r\n" % (name, number)
+    elif kind in {CONNECTION, UPGRADE}:
+        line = value
+    entry = (line, kind, number)
+    if _worth_keeping(entry, name):
+        remember(_lines, (name, value), entry, _LINES_MAX)
+    return entry
+
+
+def _encode_text(field: tuple[str, str]) -> Entry:
+    """Return the same for a field of text."""
+    try:
+        first, second = field if not isinstance(field, str) else ()
+        name, value = first.encode("latin-1"), second.encode("latin-1")
+    except (AttributeError, TypeError, ValueError):  # a UnicodeEncodeError is a ValueError
+        raise LocalProtocolError(f"a field is a pair of latin-1 text, not {field!r:.80}") from None
+    entry = _encode_field((name, value))
+    if _worth_keeping(entry, name):
+        remember(_text_lines, (first, second), entry, _LINES_MAX)  # the field may be a list
+    return entry
+
+
+def _worth_keeping(entry: Entry, name: bytes) -> bool:
+    """Tell whether a field is short and may come again; cookies are secrets, and never repeat."""
+    line, kind, _ = entry
+    return len(line) <= _LINE_LENGTH_MAX and kind in {PLAIN, DATE, LENGTH, CONNECTION} and name.lower() != b"set-cookie"

@@ -1,0 +1,280 @@
+"""Heads as values: of requests, and of responses, which are checked when they are made (RFC 9110 section 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.core.http.cache import remember
+from bridge.core.http.fields import Field, Fields, Special, TextFields, check_fields
+from bridge.core.http.status import HAS_NO_CONTENT, check_status
+from bridge.core.http.uri import percent_decoded
+from bridge.errors import LocalProtocolError
+
+__all__ = ["KnownHeads", "RequestHead", "RequestLine", "ResponseHead", "request_line"]
+
+_NOT_SENT = (None, b"")
+_HEADS_MAX = 512
+_HEAD_LENGTH_MAX = 1024
+_ONCE_MAX = 64
+
+
+class RequestLine:
+    """A request line, parsed. The next request may have the very same, so nothing here changes.
+
+    Attributes:
+        method: As received.
+        target: As received.
+        version: ``b"1.0"`` or ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5).
+        path: The target's path, percent-encoded as received; ``b"*"`` for the asterisk-form.
+        query: What follows the first ``?``; empty if there is none.
+        authority: The authority of an absolute-form target, else empty.
+        version_text: The version as str.
+        method_text: The method as str.
+        path_text: The path, percent-decoded once and read as UTF-8 (ASGI's ``path``); octets that are not UTF-8
+            become U+FFFD.
+        plain: Neither HTTP/1.0 nor HEAD: the response is framed in the usual way.
+    """
+
+    __slots__ = (
+        "authority",
+        "method",
+        "method_text",
+        "path",
+        "path_text",
+        "plain",
+        "query",
+        "target",
+        "version",
+        "version_text",
+    )
+
+    method: bytes
+    method_text: str
+    target: bytes
+    version: bytes
+    version_text: str
+    path: bytes
+    path_text: str
+    query: bytes
+    authority: bytes
+    plain: bool
+
+
+def request_line(
+    method: bytes, method_text: str, target: bytes, version: bytes, path: bytes, query: bytes, authority: bytes
+) -> RequestLine:
+    """Return a request line of these parts; the arguments are its attributes.
+
+    In place of an ``__init__``: for a class with slots the call of one costs as much again as what it does (0.30 us
+    against 0.17 in all, CPython 3.13).
+    """
+    line = RequestLine()
+    line.method = method
+    line.method_text = method_text
+    line.target = target
+    line.version = version
+    newer = version == b"1.1"
+    line.version_text = "1.1" if newer else "1.0"
+    line.path = path
+    line.query = query
+    line.authority = authority
+    line.plain = newer and method_text != "HEAD"
+    line.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
+    return line
+
+
+class RequestHead:
+    """A request's head. The next request may have the very same, so nothing here changes.
+
+    Attributes:
+        line: The request line.
+        fields: (name, value) of every field line in wire order; names in lower case, values without surrounding
+            white space. An absolute-form target's authority stands in place of the Host field (RFC 9112 section 3.2.2).
+        host: The Host field's value; empty only in HTTP/1.0.
+        content_length: Bytes of content; 0 for none; None while chunked.
+        keep_alive: The client wants the connection to persist (RFC 9112 section 9.3).
+        expect_continue: The client waits for 100 (Continue) before it sends content.
+        upgrade: The Upgrade field's value in lower case if Connection names it, else empty.
+        size: Bytes of the whole head, blank line included.
+        wire: The head as received; None when it is too long to be worth comparing with the next one.
+        section: The field lines as received, without the last line end; likewise.
+        lines: The same, one by one; likewise.
+    """
+
+    __slots__ = (
+        "content_length",
+        "expect_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "line",
+        "lines",
+        "section",
+        "size",
+        "upgrade",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        line: RequestLine,
+        fields: tuple[Field, ...],
+        host: bytes,
+        size: int,
+        wire: bytes | None = None,
+        section: bytes | None = None,
+        lines: list[bytes] | None = None,
+        content_length: int | None = 0,
+        keep_alive: bool = True,
+        expect_continue: bool = False,
+        upgrade: bytes = b"",
+    ) -> None:
+        self.line = line
+        self.fields = fields
+        self.host = host
+        self.size = size
+        self.wire = wire
+        self.section = section
+        self.lines = lines
+        self.content_length = content_length
+        self.keep_alive = keep_alive
+        self.expect_continue = expect_continue
+        self.upgrade = upgrade
+
+    def with_fields(self, fields: tuple[Field, ...]) -> RequestHead:
+        """Return a copy with other fields; nobody takes them for what was received."""
+        return RequestHead(
+            self.line,
+            fields,
+            self.host,
+            self.size,
+            content_length=self.content_length,
+            keep_alive=self.keep_alive,
+            expect_continue=self.expect_continue,
+            upgrade=self.upgrade,
+        )
+
+    @property
+    def method(self) -> bytes:
+        """The method as received."""
+        return self.line.method
+
+    @property
+    def target(self) -> bytes:
+        """The request target as received."""
+        return self.line.target
+
+    @property
+    def version(self) -> bytes:
+        """``b"1.0"`` or ``b"1.1"``."""
+        return self.line.version
+
+    @property
+    def path(self) -> bytes:
+        """The path, percent-encoded as received."""
+        return self.line.path
+
+    @property
+    def query(self) -> bytes:
+        """The query without its question mark."""
+        return self.line.query
+
+
+class ResponseHead:
+    """A response head, checked; what it says does not change, so it may be sent any number of times.
+
+    Attributes:
+        status: The status code.
+        reason: The reason phrase; empty for the registered one.
+        lines: The field lines with their CRLF, without those that steer the connection.
+        length: The declared Content-Length in bytes, or NO_LENGTH.
+        special: What the fields say beyond their lines, or None.
+        block: The field lines as one.
+        plain: Nothing is special, and the status is one of those with content.
+        encoded: A cache for the encoder of HTTP/1: the lines that all responses had in common when this head was last
+            sent, and what it was sent as.
+    """
+
+    __slots__ = ("block", "encoded", "length", "lines", "plain", "reason", "special", "status")
+
+    def __init__(self, status: int, fields: Fields | TextFields, reason: bytes = b"", text: bool = False) -> None:
+        """Check.
+
+        Args:
+            status: 101, or 200 to 999.
+            fields: (name, value) pairs of bytes.
+            reason: The reason phrase; empty for the registered one.
+            text: The pairs are of str, which stands for latin-1.
+
+        Raises:
+            LocalProtocolError: The status, the reason or a field is illegal.
+        """
+        status = check_status(status, reason)
+        if status < 200 and status != 101:
+            raise LocalProtocolError(f"{status} is no final status")
+        self._set(status, reason, *check_fields(fields, text))
+
+    def _set(self, status: int, reason: bytes, lines: list[bytes], length: int, special: Special | None) -> None:
+        self.status = status
+        self.reason = reason
+        self.lines = lines
+        self.length = length
+        self.special = special
+        self.block = b"".join(lines)
+        self.plain = special is None and status not in HAS_NO_CONTENT
+        self.encoded: tuple[bytes | None, bytes] = _NOT_SENT
+
+    def with_length(self, length: int) -> ResponseHead:
+        """Return the same head with a Content-Length (bytes)."""
+        head = self.with_field(b"content-length", b"%d" % length)
+        head.length = length
+        return head
+
+    def with_field(self, name: bytes, value: bytes) -> ResponseHead:
+        """Return the same head with one field *name* (lower case), in place of all that it has of that name."""
+        head = ResponseHead.__new__(ResponseHead)
+        start = name + b":"
+        lines = [line for line in self.lines if line[: len(start)].lower() != start]
+        lines.append(b"%b: %b\r\n" % (name, value))
+        head._set(self.status, self.reason, lines, self.length, self.special)
+        return head
+
+
+class KnownHeads(dict[object, ResponseHead]):
+    """Response heads that applications have sent before; bounded, since some put another value into each.
+
+    A head that came twice within a short while is kept. To keep every one would cost more than it saves where values
+    vary: what is written for nothing drives from the processor's cache what is read. Cookies are secrets, and long
+    heads are rare; neither is kept.
+
+    Args:
+        text: The fields are of str.
+    """
+
+    def __init__(self, text: bool = False) -> None:
+        super().__init__()
+        self._text = text
+        self._once: dict[object, None] = {}
+
+    def add(self, status: int, reason: bytes | str | None, *fields: Any) -> ResponseHead:
+        """Make a head, and keep it under a tuple of these arguments if it is worth it.
+
+        Raises:
+            LocalProtocolError: The status, the reason or a field is illegal.
+        """
+        key = (status, reason, *fields)
+        if isinstance(reason, str):
+            try:
+                reason = reason.encode("latin-1")
+            except UnicodeEncodeError:
+                raise LocalProtocolError(f"illegal reason phrase {reason[:80]!r}") from None
+        head = ResponseHead(status, fields, reason or b"", self._text)
+        try:
+            if key in self._once:
+                self._once.pop(key, None)  # servers in several threads share the table
+                remember(self, key, head, _HEADS_MAX)
+            elif len(head.block) <= _HEAD_LENGTH_MAX and b"set-cookie" not in head.block.lower():
+                remember(self._once, key, None, _ONCE_MAX)
+        except (TypeError, ValueError):
+            pass  # a field is a list, or has a view of something that may change, or is worse
+        return head
