@@ -10,8 +10,17 @@ from typing import Any
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
 from bridge.core.httpserver import HTTPServer
+from bridge.core.httputil import HTTPHeaders, ResponseStartLine
 
-__all__ = ["ASGIDelegate", "HTTPServer", "Transport", "WSGIDelegate", "connect"]
+__all__ = [
+    "ASGIDelegate",
+    "HTTPHeaders",
+    "HTTPServer",
+    "ResponseStartLine",
+    "Transport",
+    "WSGIDelegate",
+    "connect",
+]
 
 PEER = ("127.0.0.1", 4000)
 LOCAL = ("127.0.0.1", 80)
