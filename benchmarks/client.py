@@ -18,6 +18,11 @@ from benchmarks.answers import UPLOAD_SIZE
 
 WEBSOCKET_KEY = base64.b64encode(b"bridge-benchmark")
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+WEBSOCKET_REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % WEBSOCKET_KEY
+)
+TEXT, BINARY = b"\x81", b"\x82"  # the first byte of a whole message (RFC 6455 5.2)
 MASK = b"\x12\x34\x56\x78"
 
 
@@ -48,6 +53,13 @@ def percentile(ordered: list[float], part: float) -> float:
 def accept_value() -> bytes:
     """Return the Sec-WebSocket-Accept value that answers our key (RFC 6455 4.2.2)."""
     return base64.b64encode(hashlib.sha1(WEBSOCKET_KEY + WEBSOCKET_GUID).digest())
+
+
+def masked(kind: bytes, content: bytes) -> bytes:
+    """Return a client's message of less than 64 KiB, masked (RFC 6455 5.3)."""
+    size = len(content)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return kind + length + MASK + bytes(byte ^ MASK[index % 4] for index, byte in enumerate(content))
 
 
 class Requests:
@@ -143,13 +155,8 @@ class WebSocketLoad(asyncio.Protocol):
     def __init__(self, totals: Totals, size: int) -> None:
         self.totals = totals
         content = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
-        masked = bytes(byte ^ MASK[index % 4] for index, byte in enumerate(content))
-        if size < 126:
-            self.message = bytes([0x82, 0x80 | size]) + MASK + masked
-            self.echo = bytes([0x82, size]) + content
-        else:
-            self.message = b"\x82\xfe" + size.to_bytes(2, "big") + MASK + masked
-            self.echo = b"\x82\x7e" + size.to_bytes(2, "big") + content
+        self.message = masked(BINARY, content)
+        self.echo = BINARY + (bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")) + content
         self.buffer = bytearray()
         self.open = False
         self.missing = len(self.echo)
@@ -157,10 +164,7 @@ class WebSocketLoad(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        transport.write(
-            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % WEBSOCKET_KEY
-        )
+        transport.write(WEBSOCKET_REQUEST)
 
     def send(self) -> None:
         self.sent_at = time.perf_counter()

@@ -84,3 +84,14 @@ async def websocket_echo(scope: Scope, receive: Receive, send: Send) -> None:
         if message["type"] != "websocket.receive":
             return None
         await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+async def websocket_text_echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send every text message back."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return
+        await send({"type": "websocket.send", "text": message["text"]})

@@ -1,0 +1,84 @@
+"""A connection to bridge without a socket and without the kernel: what happens on it is the same each time.
+
+What the measurements inside one process need of bridge is imported here.
+"""
+
+import asyncio
+import socket
+from typing import Any
+
+from bridge.adapters.asgi import ASGIDelegate
+from bridge.adapters.wsgi import WSGIDelegate
+from bridge.core.httpserver import HTTPServer
+from bridge.core.httputil import HTTPHeaders, ResponseStartLine
+
+__all__ = [
+    "ASGIDelegate",
+    "HTTPHeaders",
+    "HTTPServer",
+    "ResponseStartLine",
+    "Transport",
+    "WSGIDelegate",
+    "connect",
+]
+
+PEER = ("127.0.0.1", 4000)
+LOCAL = ("127.0.0.1", 80)
+
+
+class Transport(asyncio.Transport):
+    """Takes everything at once and counts the writes."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": PEER, "sockname": LOCAL})
+        self.writes = 0
+        self.protocol: asyncio.Protocol
+
+    def write(self, data: Any) -> None:
+        self.writes += 1
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.Protocol:
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    close = abort
+
+
+class AcceptedSocket:
+    """As much of an accepted socket as a server looks at."""
+
+    family = socket.AF_INET
+
+    def getsockname(self) -> tuple[str, int]:
+        return LOCAL
+
+
+def connect(server: HTTPServer, transport: Transport) -> None:
+    """Let *server* have a connection whose transport is *transport*, on the running loop."""
+    # What the server itself calls for a socket that it has accepted.
+    protocol = server._protocol(asyncio.get_running_loop(), AcceptedSocket(), PEER)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
