@@ -212,8 +212,8 @@ class HTTPExchange:
                     self._send_before_trailers(body, message)
                 else:
                     exchange.send(body, not message.get("more_body", False))
-                if exchange.write_paused:
-                    await exchange.writable()  # drained() would be one more coroutine for its while
+                if exchange.writer.paused:
+                    await exchange.writer.writable()  # drained() would be one more coroutine for its while
                 if self._waiter is not None and exchange.finished:
                     self._wake()
             elif kind == "http.response.start":

@@ -177,7 +177,7 @@ class WSGIExchange:
     def _respond_whole(self, data: bytes) -> None:
         """Send the whole response."""
         if not self.gone and self._head is not None:
-            self.exchange.respond_whole(self._head, data)
+            self.exchange.send_first(self._head, data)
 
     def _send_file(self, part: FileRange) -> None:
         if self.gone:

@@ -49,7 +49,8 @@ class Clock:
         default_fields: The lines that every response starts with: the date, and the server if it is named.
         server_line: ``server: ...`` with its CRLF, or empty.
         watched: The connections.
-        unsent: Those that have something to send when this turn of the loop is over.
+        unsent: Those that have something to send when this turn of the loop is over. Who is the first in it schedules
+            :meth:`flush_unsent`.
         write_through: Nothing is kept for the end of the turn. Who ends many exchanges in a row sets it meanwhile.
         idle_deadline: :meth:`after` for the keep-alive timeout, ready-made: every exchange ends with it.
     """
@@ -112,17 +113,12 @@ class Clock:
                 self._timer.cancel()
                 self._timer = self._loop.call_later(self._interval, self._tick)
 
-    def flush_at_turn_end(self, item: Sender) -> None:
-        """Let *item* flush when this turn of the loop is over, with all others.
+    def flush_unsent(self) -> None:
+        """Let all that has something to send flush it: once for each turn of the loop, when that is over.
 
         A write may wake the peer, and where the peer is on the same machine, to wake it time and again costs as much
         as to serve it.
         """
-        if not self.unsent:
-            self._loop.call_soon(self._flush)
-        self.unsent.append(item)
-
-    def _flush(self) -> None:
         unsent, self.unsent = self.unsent, []
         for item in unsent:
             try:

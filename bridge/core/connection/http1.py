@@ -175,7 +175,11 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent."""
-        self.reader.feed(data)
+        reader = self.reader
+        if reader.buffer:
+            reader.feed(data)
+        else:  # as nearly always: saves a call
+            reader.buffer = data
         self._advance()
 
     def eof_received(self) -> bool:
@@ -434,7 +438,7 @@ class ServerConnection(asyncio.Protocol):
         self.reading = self.reading.content_complete
         exchange.trailers = decoder.trailers
         if exchange.finished:  # its response was early, the content was dropped
-            self._next(exchange)
+            self.response_done(exchange, observed=True)
         else:
             exchange.delegate.finish()
 
@@ -514,22 +518,25 @@ class ServerConnection(asyncio.Protocol):
         if self.reading is READ_DONE:
             self.deadline = self.clock.after(seconds)
 
-    def response_done(self, exchange: HTTP1Exchange) -> None:
-        """Go on after a complete response: to the next request, or to the end."""
+    def response_done(self, exchange: HTTP1Exchange, observed: bool = False) -> None:
+        """Go on after a complete response: to the next request, or to the end.
+
+        Args:
+            exchange: The response's.
+            observed: The observer was told of its end before.
+        """
         if self.exchange is not exchange:
             return
-        if self.parameters.observer is not None:
+        if self.parameters.observer is not None and not observed:
             self.parameters.observer.exchange_ended(exchange)
-        if exchange.status == 101 and self.reading is READ_DONE:
+        if self.reading is not READ_DONE:
+            if self.reading is READ_CONTENT:
+                self._drop_content(exchange)
+            return
+        if exchange.status == 101:
             self.reading = self.reading.switch
             self.deadline = self.clock.after(self.parameters.head_timeout)  # for take_transport
-        elif self.reading is READ_DONE:
-            self._next(exchange)
-        elif self.reading is READ_CONTENT:
-            self._drop_content(exchange)
-
-    def _next(self, exchange: HTTP1Exchange) -> None:
-        """Go on to the next request, or close."""
+            return
         self.exchange = None
         exchange.delegate = NULL_DELEGATE  # ends a cycle of references: most delegates know their exchange
         reader = self.reader

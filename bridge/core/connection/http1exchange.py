@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from bridge.core.http.message import RequestHead, ResponseHead
     from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
     from bridge.core.http1.encoder import Encoder
+    from bridge.core.http1.reader import RequestReader
 
     class Owner(Connection, Protocol):
         """The connection, as far as an exchange knows it."""
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         exchange: HTTP1Exchange | None
         loop: asyncio.AbstractEventLoop
         parameters: ConnectionParameters
+        reader: RequestReader
         templates: dict[object, Any]
         writer: Writer
 
@@ -97,14 +99,15 @@ class HTTP1Exchange:
 
     __slots__ = (
         "_encoder",
-        "_writer",
         "close_after",
         "connection",
+        "connection_context",
         "content_sent",
         "context",
         "continue_pending",
         "delegate",
         "head",
+        "loop",
         "max_body_size",
         "response",
         "server_fields",
@@ -112,14 +115,17 @@ class HTTP1Exchange:
         "templates",
         "times",
         "trailers",
+        "writer",
         "writing",
     )
 
     connection: Owner
-    _writer: Writer
+    writer: Writer
     _encoder: Encoder | None
     head: RequestHead
     context: ConnectionContext
+    connection_context: ConnectionContext
+    loop: asyncio.AbstractEventLoop
     templates: Mapping[object, Any]
     delegate: ExchangeDelegate
     writing: Writing
@@ -138,10 +144,11 @@ class HTTP1Exchange:
         """Return a new exchange, for the request with *head*."""
         self = HTTP1Exchange()
         self.connection = connection
-        self._writer = connection.writer
+        self.writer = connection.writer
         self._encoder = None
         self.head = head
-        self.context = connection.context
+        self.context = self.connection_context = connection.context
+        self.loop = connection.loop
         self.templates = connection.templates
         self.delegate = NULL_DELEGATE
         self.writing = HEAD
@@ -159,19 +166,9 @@ class HTTP1Exchange:
     # ------------------------------------------------------------------ the connection
 
     @property
-    def connection_context(self) -> ConnectionContext:
-        """The two ends of the connection."""
-        return self.connection.context
-
-    @property
     def parameters(self) -> ConnectionParameters:
         """The limits and times of the connection."""
         return self.connection.parameters
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop."""
-        return self._writer.loop
 
     @property
     def clock(self) -> Clock:
@@ -181,13 +178,13 @@ class HTTP1Exchange:
     @property
     def tls(self) -> Any:
         """The connection's TLS object; None without TLS."""
-        transport = self._writer.transport
+        transport = self.writer.transport
         return None if transport is None else transport.get_extra_info("ssl_object")
 
     def keep_template(self, owner: object, value: object) -> None:
         """Keep *value* for the connection's next requests, under *owner*; from its second request on."""
         connection = self.connection
-        if connection.requests > 1:
+        if connection.reader.heads > 1:
             if not connection.templates:
                 connection.templates = {}
             connection.templates[owner] = value
@@ -233,7 +230,7 @@ class HTTP1Exchange:
         """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); else do nothing."""
         if self.continue_pending and self.writing is HEAD:
             self.continue_pending = False
-            self._writer.write(CONTINUE)
+            self.writer.write(CONTINUE)
 
     # ------------------------------------------------------------------ the response
 
@@ -250,21 +247,21 @@ class HTTP1Exchange:
     @property
     def peer_gone(self) -> bool:
         """The connection has failed; the delegate has been told, or will be in a moment."""
-        transport = self._writer.transport
+        transport = self.writer.transport
         return transport is None or transport.is_closing()
 
     @property
     def write_paused(self) -> bool:
         """More is waiting to be sent than the high-water mark allows."""
-        return self._writer.paused
+        return self.writer.paused
 
     def writable(self) -> asyncio.Future[None]:
         """Return a future that is done when enough of what waits has been sent."""
-        return self._writer.writable()
+        return self.writer.writable()
 
     def lower_high_water(self, size: int) -> None:
         """Pause writers when more than *size* bytes wait to be sent, if the connection's own mark is higher."""
-        self._writer.set_high_water(min(size, self.connection.parameters.high_water))
+        self.writer.set_high_water(min(size, self.connection.parameters.high_water))
 
     async def drained(self) -> None:
         """Wait until less than the high-water mark is waiting to be sent.
@@ -274,8 +271,8 @@ class HTTP1Exchange:
         """
         if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
-        if self._writer.paused:
-            await self._writer.writable()
+        if self.writer.paused:
+            await self.writer.writable()
 
     def inform(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Send an interim response, such as 103 (RFC 9110 section 15.2); HTTP/1.0 clients get none.
@@ -290,7 +287,7 @@ class HTTP1Exchange:
             raise LocalProtocolError(f"interim response {status} out of place")
         wire = encode_interim(status, fields)
         if self.head.line.version != b"1.0":
-            self._writer.write(wire)
+            self.writer.write(wire)
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
         """Check and keep the head of the final response; it is sent with the first content.
@@ -318,12 +315,8 @@ class HTTP1Exchange:
         self.response = head
         self.status = head.status
 
-    def respond_with(self, head: ResponseHead, data: bytes | None = None) -> None:
+    def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
-
-        Args:
-            head: The head.
-            data: The first content; the head is sent with it at once. None to send neither yet.
 
         Raises:
             LocalProtocolError: The response has begun, or 101 is out of place.
@@ -333,21 +326,6 @@ class HTTP1Exchange:
             self._check_head(head)
         self.response = head
         self.status = head.status
-        if data is not None:
-            self._send_first(head, data, False)
-
-    def respond_whole(self, head: ResponseHead, data: bytes) -> None:
-        """Send the whole response: as :meth:`respond_with` and then :meth:`send`.
-
-        Raises:
-            LocalProtocolError: As either.
-            ConnectionGone: The peer left.
-        """
-        if self.writing is not HEAD or head.status < 200:
-            self._check_head(head)
-        self.response = head
-        self.status = head.status
-        self._send_first(head, data, True)
 
     def _check_head(self, head: ResponseHead) -> None:
         """Refuse a head that comes too late, and a 101 that cannot be given (RFC 9110 section 7.8)."""
@@ -362,37 +340,21 @@ class HTTP1Exchange:
                 # The next protocol would take the rest of the content for its own first bytes.
                 raise LocalProtocolError("101 before the request's content was read")
 
-    def send(self, data: bytes = b"", last: bool = False) -> None:
-        """Send content, behind the head if this is the first; end the response with the last.
-
-        Args:
-            data: Bytes; may be empty.
-            last: The response ends with *data*.
+    def send_first(self, response: ResponseHead, data: bytes, last: bool = True) -> None:
+        """Send a head that was checked before and the first content: as :meth:`respond_with` and then :meth:`send`.
 
         Raises:
-            LocalProtocolError: There is no head yet, the response had ended, or it is longer or shorter than its
-                Content-Length; in the last case the connection is closed, and never more than the length was sent.
+            LocalProtocolError: As either.
             ConnectionGone: The peer left.
         """
-        if self.writing is CONTENT:
-            self._send_more(data, last)
-        elif self.writing is HEAD:
-            if self.response is None:
-                raise LocalProtocolError("content before the response head")
-            self._send_first(self.response, data, last)
-        elif self.writing is CLOSED:
-            raise ConnectionGone("the peer closed the connection")
-        else:
-            raise LocalProtocolError("content after the end of the response")
-
-    def _send_first(self, response: ResponseHead, data: bytes, last: bool) -> None:
-        """Send the head and the first content."""
+        if self.writing is not HEAD or (response.status < 200 and response is not self.response):
+            self._check_head(response)
         if self.times is not None:
             self.times.began = monotonic_ns()
-        if self.server_fields:
-            for name, value in self.server_fields:
-                response = response.with_field(name, value)
-            self.response = response
+        for name, value in self.server_fields:
+            response = response.with_field(name, value)
+        self.response = response
+        self.status = response.status
         connection = self.connection
         head = self.head
         size = len(data)
@@ -400,26 +362,27 @@ class HTTP1Exchange:
         if last and head.content_length != 0 and connection.must_close_after(self):
             self.close_after = True
         if (
-            (length == size or (last and length < 0))
+            ((size == length if last else size <= length) if length >= 0 else last)
             and size < _JOIN_MAX
             and response.plain
             and head.line.plain
             and not self.close_after
             and not connection.closing
         ):
-            # Most responses are of this kind, and all of it goes out at once.
+            # Most responses are of this kind: the head is the same as last time, and all of it goes out at once.
             clock = connection.clock
             wire = encode_whole(response, clock.default_fields, data)
             self.content_sent = size
             if clock.write_through:
-                self._writer.write(wire)
+                self.writer.write(wire)
             else:
-                self._writer.write_at_turn_end(wire)
+                self.writer.write_at_turn_end(wire)
             if last:
                 self.writing = self.writing.complete
                 connection.response_done(self)
             else:
-                self._encoder = encoder = FixedEncoder(size)
+                self._encoder = encoder = FixedEncoder()
+                encoder.length = length
                 encoder.sent = size
                 self.writing = self.writing.start
             return
@@ -428,49 +391,65 @@ class HTTP1Exchange:
             response, head.line, self._default_fields(response.special), size, last=last, close=close
         )
         self.writing = self.writing.start
-        self._encode(data, last, block)
-        if last:
-            self._complete()
+        self.send(data, last, head=block)
 
-    def _send_more(self, data: bytes, last: bool) -> None:
-        """Send content behind the head."""
-        self._encode(data, last)
-        if last:
-            self._complete()
+    def send(self, data: bytes = b"", last: bool = False, *, head: bytes = b"") -> None:
+        """Send content, behind the head if this is the first; end the response with the last.
 
-    def _encode(self, data: bytes, last: bool, head: bytes = b"") -> None:
-        """Write *head* and, as the framing wants it, *data*.
+        Args:
+            data: Bytes; may be empty.
+            last: The response ends with *data*.
+            head: Goes out in front, not counted as content; for :meth:`send_first`.
 
         Raises:
-            LocalProtocolError: The content is longer or shorter than its Content-Length. What fits was sent, and the
-                connection ends: the client must not take it for a whole response.
+            LocalProtocolError: There is no head yet, the response had ended, or it is longer or shorter than its
+                Content-Length; in the last case the connection is closed, and never more than the length was sent.
+            ConnectionGone: The peer left.
         """
-        encoder = self._encoder
-        assert encoder is not None
-        if len(data) >= _JOIN_MAX and isinstance(encoder, ChunkedEncoder):
-            parts = encoder.parts(data, last)
-            self._writer.write_parts([head, *parts] if head else parts)
-            self.content_sent += len(data)
+        if self.writing is not CONTENT:
+            self._send_early(data, last)
             return
-        try:
-            wire = encoder.encode(data, last)
-        except WrongLength as exc:
-            self._end_wrong(exc, head)
-            raise
-        if encoder is not BODILESS:
-            self.content_sent += len(data)
-        if not head:
-            if wire:
-                self._writer.write(wire)
-        elif len(wire) < _JOIN_MAX:
-            self._writer.write(head + wire)
+        encoder = self._encoder
+        writer = self.writer
+        assert encoder is not None
+        size = len(data)
+        if size >= _JOIN_MAX and isinstance(encoder, ChunkedEncoder):
+            parts = encoder.parts(data, last)
+            writer.write_parts([head, *parts] if head else parts)
         else:
-            self._writer.write_parts([head, wire])
+            try:
+                wire = encoder.encode(data, last)
+            except WrongLength as exc:
+                self._end_wrong(exc, head)
+                raise
+            if not head:
+                if wire:
+                    writer.write(wire)
+            elif len(wire) < _JOIN_MAX:
+                writer.write(head + wire)
+            else:
+                writer.write_parts([head, wire])
+        if encoder is not BODILESS:
+            self.content_sent += size
+        if last:
+            self.writing = self.writing.complete
+            self.connection.response_done(self)
+
+    def _send_early(self, data: bytes, last: bool) -> None:
+        """Send the head and *data*, or say why nothing can be sent."""
+        if self.writing is HEAD:
+            if self.response is None:
+                raise LocalProtocolError("content before the response head")
+            self.send_first(self.response, data, last)
+        elif self.writing is CLOSED:
+            raise ConnectionGone("the peer closed the connection")
+        else:
+            raise LocalProtocolError("content after the end of the response")
 
     def _end_wrong(self, error: WrongLength, head: bytes) -> None:
         """Send what fits of content that is not as long as was declared, and end the connection."""
         if head or error.fits:
-            self._writer.write(head + error.fits)
+            self.writer.write(head + error.fits)
         self.content_sent += len(error.fits)
         if error.complete:
             self.close_after = True
@@ -511,7 +490,7 @@ class HTTP1Exchange:
             return
         if isinstance(encoder, FixedEncoder) and encoder.length < encoder.sent + count:
             raise LocalProtocolError(f"a file of {count} bytes for a Content-Length of {encoder.length} bytes")
-        writer = self._writer
+        writer = self.writer
         sent = 0
         if count >= _JOIN_MAX and not isinstance(encoder, ChunkedEncoder):
             sent = await send_range(writer, file, offset, count)
@@ -536,7 +515,7 @@ class HTTP1Exchange:
         if self.writing is HEAD:
             self.send()
         if self.writing is CONTENT and block and isinstance(self._encoder, ChunkedEncoder):
-            self._writer.write(self._encoder.end(block))
+            self.writer.write(self._encoder.end(block))
             self._complete()
         else:
             self.send(b"", True)
@@ -559,7 +538,7 @@ class HTTP1Exchange:
             raise ConnectionGone("the peer closed the connection")
         elif self.writing is not CONTENT or self.response is not None:
             raise LocalProtocolError("content after the end of the response")
-        self._writer.write(data)
+        self.writer.write(data)
 
     def end_raw(self) -> None:
         """End a response that the application has framed itself: the next request may follow."""

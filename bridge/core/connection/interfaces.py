@@ -30,6 +30,7 @@ __all__ = [
     "ExchangeDelegate",
     "Observer",
     "WriteLimits",
+    "WriteState",
 ]
 
 
@@ -40,6 +41,20 @@ class WriteLimits(Protocol):
     """Bytes waiting to be sent from which on writers are paused."""
     write_timeout: float | None
     """Seconds in which the peer must read something; None for no limit."""
+
+
+class WriteState(Protocol):
+    """Whether more may be written."""
+
+    paused: bool
+    """More is waiting to be sent than the high-water mark allows."""
+
+    def writable(self) -> asyncio.Future[None]:
+        """Return a future that is done when enough of what waits has been sent.
+
+        It fails with ConnectionGone when the exchange ends first.
+        """
+        ...
 
 
 class Connection(Protocol):
@@ -125,6 +140,7 @@ class Exchange(Protocol):
         connection: The connection: a key, and what :class:`Connection` says.
         loop: The event loop.
         clock: The server's clock: deadlines without timers.
+        writer: Whether more may be written; ``write_paused`` and ``writable()`` ask it.
         writing: How far the response has come; HEAD until the first byte of the final response was handed over.
         response: The final response's head; None until :meth:`respond`.
         status: The response's status code; 0 until :meth:`respond`.
@@ -140,8 +156,10 @@ class Exchange(Protocol):
     """
 
     head: RequestHead
+    loop: asyncio.AbstractEventLoop
     context: ConnectionContext
     close_after: bool
+    connection_context: ConnectionContext
     content_sent: int
     max_body_size: int | None
     response: ResponseHead | None
@@ -152,23 +170,18 @@ class Exchange(Protocol):
     writing: Writing
 
     @property
+    def writer(self) -> WriteState:
+        """Whether more may be written."""
+        ...
+
+    @property
     def connection(self) -> Connection:
         """The connection."""
         ...
 
     @property
-    def connection_context(self) -> ConnectionContext:
-        """The two ends of the connection."""
-        ...
-
-    @property
     def parameters(self) -> WriteLimits:
         """How much may wait to be sent, and for how long."""
-        ...
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop."""
         ...
 
     @property
@@ -273,20 +286,16 @@ class Exchange(Protocol):
             ConnectionGone: The peer left.
         """
 
-    def respond_with(self, head: ResponseHead, data: bytes | None = None) -> None:
+    def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
-
-        Args:
-            head: The head.
-            data: The first content; the head is sent with it at once. None to send neither yet.
 
         Raises:
             LocalProtocolError: The response has begun, or 101 is out of place.
             ConnectionGone: The peer left.
         """
 
-    def respond_whole(self, head: ResponseHead, data: bytes) -> None:
-        """Send the whole response: as :meth:`respond_with` and then :meth:`send`.
+    def send_first(self, response: ResponseHead, data: bytes, last: bool = True) -> None:
+        """Send a head that was checked before and the first content: as :meth:`respond_with` and then :meth:`send`.
 
         Raises:
             LocalProtocolError: As either.

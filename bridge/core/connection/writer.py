@@ -121,7 +121,10 @@ class Writer:
                 self.flush()
         else:
             self._pending = data
-            self._clock.flush_at_turn_end(self)
+            clock = self._clock
+            if not clock.unsent:
+                self.loop.call_soon(clock.flush_unsent)
+            clock.unsent.append(self)
 
     def flush(self) -> None:
         """Hand over what :meth:`write_at_turn_end` has kept."""
@@ -136,9 +139,13 @@ class Writer:
                 transport.write(data)
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport."""
+        """Hand bytes to the transport, behind what :meth:`write_at_turn_end` has kept."""
         if self._pending:
-            self.flush()
+            if len(data) < _PENDING_MAX:
+                data = self._pending + data
+                self._pending = b""
+            else:
+                self.flush()
         if self.transport is not None:
             if self.paused:
                 self._unsent += len(data)

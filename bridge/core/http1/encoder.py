@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from bridge.core.http.fields import NO_LENGTH, Fields, encode_fields, without_length
-from bridge.core.http.status import HAS_NO_LENGTH, PHRASES, check_status, is_bodiless
+from bridge.core.http.status import HAS_NO_CONTENT, HAS_NO_LENGTH, PHRASES, check_status
 from bridge.errors import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ def encode_start(head: ResponseHead, default_fields: bytes) -> bytes:
     That is all of the head; without a declared length, all but the Content-Length and the blank line.
     """
     end = b"\r\n" if head.length >= 0 else b""
-    start = b"".join((status_line(head.status, head.reason), default_fields, head.block, end))
+    line = _STATUS_LINES.get(head.status)
+    if head.reason or line is None:
+        line = status_line(head.status, head.reason)
+    start = b"".join((line, default_fields, head.block, end))
     head.encoded = default_fields, start  # at once: servers in several threads share heads
     return start
 
@@ -131,14 +134,18 @@ def encode_head(
     framing = b""
     encoder: Encoder
     close = close or (special is not None and special.close)
-    if is_bodiless(line.method, head.status):
+    if line.method == b"HEAD" or head.status in HAS_NO_CONTENT:
         if length != NO_LENGTH and head.status in HAS_NO_LENGTH:
             block = b"".join(without_length(head.lines))
         encoder = BODILESS
     elif length != NO_LENGTH:
-        encoder = FixedEncoder(length)
+        encoder = FixedEncoder()
+        encoder.length = length
+        encoder.sent = 0
     elif last:
-        encoder = FixedEncoder(size)
+        encoder = FixedEncoder()
+        encoder.length = size
+        encoder.sent = 0
         framing = b"content-length: %d\r\n" % size
     elif line.version == b"1.1":
         encoder = ChunkedEncoder()
@@ -198,7 +205,7 @@ def chunk(data: bytes) -> bytes:
 
 
 class FixedEncoder:
-    """Content of a declared length.
+    """Content of a declared length; whoever makes one sets both attributes.
 
     Attributes:
         length: The declared length in bytes.
@@ -209,10 +216,8 @@ class FixedEncoder:
     __slots__ = ("length", "sent")
 
     delimits = True
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.sent = 0
+    length: int
+    sent: int
 
     def encode(self, data: bytes, last: bool) -> bytes:
         """Return *data* as it goes out; with *last* it must be the end.

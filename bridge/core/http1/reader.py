@@ -33,7 +33,8 @@ class RequestReader:
         limits: What is refused although it is well-formed.
 
     Attributes:
-        buffer: What was received; empty if all of it was read. Only the reader changes it.
+        buffer: What was received; empty if all of it was read. Only the reader changes it, but where it is empty, who
+            feeds may set it, which saves the call of :meth:`feed`.
         decoder: Reads the current request's content; None while none is expected.
         heads: How many heads were read.
         scanned: Bytes of an incomplete head; 0 if none of it has come.

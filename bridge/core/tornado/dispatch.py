@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.states import DONE
 from bridge.core.tornado import gzip as gzipcontent
 from bridge.core.tornado.connection import TornadoConnection
-from bridge.core.tornado.exchange import MessageAdapter, TornadoExchange, with_input_errors
+from bridge.core.tornado.exchange import CompleteRequest, MessageAdapter, TornadoExchange, with_input_errors
 from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.tornado.request import HTTPServerRequest
@@ -156,8 +157,13 @@ class CallableAdapter(_Adapter):
         """Call the callable if there is no content to wait for."""
         connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
         if exchange.head.content_length == 0:
-            self.call(connection, HTTPServerRequest.from_connection(connection))
-            return MessageAdapter(connection, NULL_DELEGATE)
+            try:  # as call(), which would cost a call
+                result = self._callback(HTTPServerRequest.from_connection(connection))
+            except Exception as exc:
+                raise input_error(exc) from exc
+            if result is not None and inspect.isawaitable(result):
+                self._run(connection, result)
+            return NULL_DELEGATE if exchange.writing is DONE else CompleteRequest(connection)
         return start_message(connection, _Collector(self, connection), RequestStartLine, self._decompress)
 
     def on_close(self, connection: Connection) -> None:

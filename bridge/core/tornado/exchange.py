@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.http1exchange import HTTP1Exchange
     from bridge.core.stream.stream import IOStream
 
-__all__ = ["MessageAdapter", "TornadoExchange", "with_input_errors"]
+__all__ = ["CompleteRequest", "MessageAdapter", "TornadoExchange", "with_input_errors"]
 
 _DIGITS = r"[0-9]+"
 
@@ -150,12 +150,10 @@ class TornadoExchange(HTTPConnection):
             self.close()
             raise HTTPOutputError("Tried to write more data than Content-Length")
         try:
-            exchange.respond_with(response, chunk)
+            exchange.send_first(response, chunk, False)
         except LocalProtocolError as exc:  # a 101 that cannot be given
             raise HTTPOutputError(str(exc)) from exc
-        if callback is None and not exchange.write_paused:
-            return self._ready
-        return self._flushed(callback)
+        return self._flushed(callback) if exchange.writer.paused or callback is not None else self._ready
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> Awaitable[None]:
         """Write content; without :meth:`write_headers` before, exactly these bytes.
@@ -188,7 +186,7 @@ class TornadoExchange(HTTPConnection):
             if response is not None and response.length >= 0:
                 raise HTTPOutputError("Tried to write more data than Content-Length") from exc
             raise HTTPOutputError(str(exc)) from exc
-        return self._flushed(callback)
+        return self._flushed(callback) if exchange.writer.paused or callback is not None else self._ready
 
     def finish(self) -> None:
         """End the response.
@@ -276,6 +274,14 @@ class TornadoExchange(HTTPConnection):
             self._close_callback = None
             callback()
 
+    def peer_sends_no_more(self) -> None:
+        """Tell who has set a close callback: most peers have left then, though the response is still sent.
+
+        The application, which is told so, may never answer: it has as long as a peer that reads nothing.
+        """
+        self.exchange.finish_within(self.exchange.parameters.write_timeout)
+        self.run_close_callback()
+
     def detach(self) -> IOStream:
         """Give up the connection for good, with what was received and not read; return its stream.
 
@@ -287,6 +293,34 @@ class TornadoExchange(HTTPConnection):
         self._close_callback = None
         self.detached = True
         return self.server_connection.detach()
+
+
+class CompleteRequest:
+    """The native delegate of a request that was complete from the start: it only hears of the peer.
+
+    Args:
+        connection: What the response is written to.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: TornadoExchange) -> None:
+        self._connection = connection
+
+    def data_received(self, chunk: bytes) -> None:
+        """There is no content."""
+
+    def finish(self) -> None:
+        """The request was complete from the start."""
+
+    def on_connection_close(self) -> None:
+        """Tell who has set a close callback."""
+        if not self._connection.detached:
+            self._connection.run_close_callback()
+
+    def on_peer_eof(self) -> None:
+        """Tell of a peer that sends nothing more."""
+        self._connection.peer_sends_no_more()
 
 
 class Message(Protocol):
@@ -343,13 +377,8 @@ class MessageAdapter:
             self._message.on_connection_close()
 
     def on_peer_eof(self) -> None:
-        """Tell of a peer that sends nothing more: most have left, though the response is still sent.
-
-        The application, which is told so, may never answer: it has as long as a peer that reads nothing.
-        """
-        exchange = self._connection.exchange
-        exchange.finish_within(exchange.parameters.write_timeout)
-        self._connection.run_close_callback()
+        """Tell of a peer that sends nothing more."""
+        self._connection.peer_sends_no_more()
 
 
 def with_input_errors(waiting: Awaitable[None]) -> Awaitable[None] | None:

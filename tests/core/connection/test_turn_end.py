@@ -130,8 +130,8 @@ def test_a_transport_that_has_failed_takes_nothing_and_costs_nobody_else_a_respo
                 sent.append("other")
 
         link.connection.data_received(GET)
-        link.clock.flush_at_turn_end(Failing())
-        link.clock.flush_at_turn_end(Other())
+        link.clock.unsent.append(Failing())
+        link.clock.unsent.append(Other())
         link.transport.is_closing = lambda: True  # type: ignore[method-assign]
         link.transport.write = refuse  # type: ignore[method-assign]
         link.loop.settle()
