@@ -593,13 +593,15 @@ def test_links_between_texts_lead_somewhere(path: Path) -> None:
 def settings_read(source: str) -> set[str]:
     """Return the settings that *source* reads: ``config.name`` anywhere, ``self.name`` in the methods of Config.
 
-    What ``__post_init__`` compares is not used for anything by that.
+    ``Config._check`` only compares settings, so it does not count. Methods of that name in other classes do.
     """
     tree = ast.parse(source)
     ignored = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and function.name == "__post_init__"
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef) and owner.name == "Config"
+        for function in owner.body
+        if isinstance(function, ast.FunctionDef) and function.name == "_check"
         for node in ast.walk(function)
     }
     owners = {"config"} | ({"self"} if "class Config(" in source else set())
@@ -614,8 +616,20 @@ def settings_read(source: str) -> set[str]:
 
 def test_a_setting_that_is_read_is_found() -> None:
     assert settings_read("f(config.port)\ng(self.config.host)\nself.backlog") == {"port", "host"}
-    config = "class Config(Base):\n def __post_init__(self): self.fd\n def addresses(self): return self.uds\n"
+    config = "class Config(Base):\n def addresses(self): return self.uds\n"
     assert settings_read(config) == {"uds"}
+    assert settings_read("class Watcher:\n def _check(self, config): return config.reload_delay\n") == {"reload_delay"}
+
+
+def test_a_setting_that_is_only_checked_is_not_read() -> None:
+    config = "class Config(Base):\n def _check(self):\n  if self.fd: raise ConfigError\n"
+    assert settings_read(config) == set()
+
+
+def test_the_settings_are_checked_where_the_guard_does_not_look() -> None:
+    from bridge.config import Config
+
+    assert "_check" in vars(Config)
 
 
 def test_settings_that_nothing_reads_are_named_as_such() -> None:
