@@ -358,8 +358,6 @@ STILL_IN_CIRCLES: set[str] = {
     "bridge.core.connection.http1",
     "bridge.core.connection.http1exchange",
     "bridge.core.http1connection",
-    "bridge.core.iostream",
-    "bridge.core.tcpserver",
     "bridge.core.tornado.client",
     "bridge.core.tornado.dispatch",
     "bridge.core.tornado.exchange",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
 from bridge.core.middleware.xheaders import ForwardedDelegate
 from bridge.core.net.tls import SSLOptions
-from bridge.core.tcpserver import TCPServer, is_loop
+from bridge.core.tcpserver import ACCEPTS_PER_TURN, HANDSHAKE_TIMEOUT, Preface, PrefaceReader, TCPServer, is_loop
 from bridge.core.tornado.interfaces import HTTPServerConnectionDelegate
 from bridge.core.tornado.parameters import head_limits
 from bridge.core.util import Configurable
@@ -65,6 +66,11 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         params: All limits and times at once, in place of the five arguments above.
         server_name: What the Server field says; without it there is none.
         date_header: Add Date where a response has none.
+        tls: Returns the TLS context for the next connection, in place of ssl_options.
+        preface: Reads what each peer sends before TLS, such as a PROXY header. It may change the connection's context.
+        tls_handshake_timeout: Seconds that a TLS handshake may take.
+        max_connections: Most connections held at once; None for no limit.
+        accepts_per_turn: Most connections accepted in one turn of the loop.
 
     Raises:
         TypeError: An unknown argument.
@@ -96,14 +102,29 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         server_name: bytes = b"",
         date_header: bool = True,
         io_loop: object = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        preface: PrefaceReader | None = None,
+        tls_handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        max_connections: int | None = None,
+        accepts_per_turn: int = ACCEPTS_PER_TURN,
     ) -> None:
         """Set up the server; the arguments are the class's."""
         if is_loop(xheaders) or isinstance(ssl_options, bool):
-            # Up to Tornado 4.5 io_loop stood third: (request_callback, no_keep_alive, io_loop, xheaders, ssl_options,
-            # protocol). Everything behind was given by keyword.
+            # Up to Tornado 4.5, io_loop was the third argument: (request_callback, no_keep_alive, io_loop, xheaders,
+            # ssl_options, protocol). The arguments after these were keywords.
             xheaders, ssl_options, protocol = bool(ssl_options), protocol, decompress_request or None
             decompress_request = False
-        TCPServer.__init__(self, ssl_options, max_buffer_size, chunk_size)
+        TCPServer.__init__(
+            self,
+            ssl_options,
+            max_buffer_size,
+            chunk_size,
+            tls=tls,
+            preface=preface,
+            tls_handshake_timeout=tls_handshake_timeout,
+            max_connections=max_connections,
+            accepts_per_turn=accepts_per_turn,
+        )
         self.request_callback = request_callback
         self.xheaders = xheaders
         self.protocol = protocol
@@ -193,10 +214,15 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 task.cancel()
             await asyncio.wait(starting)
 
-    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+    def _protocol(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any, preface: Preface | None
+    ) -> asyncio.Protocol:
         if type(self).handle_stream is not HTTPServer.handle_stream:
-            return super()._protocol(loop, sock, address)
-        return self._connection(loop, sock, address)
+            return super()._protocol(loop, sock, address, preface)
+        connection = self._connection(loop, sock, address)
+        if preface is not None:
+            preface.apply(connection.context)
+        return connection
 
     def _connection(self, loop: asyncio.AbstractEventLoop, sock: Any, address: Any) -> HTTP1ServerConnection:
         clock = self._clock
@@ -208,7 +234,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 date=self._date_header,
                 keep_alive=self.params.keep_alive_timeout,
             )
-        protocol = self.protocol or ("https" if self.ssl_options is not None else "http")
+        protocol = self.protocol or ("https" if self._has_tls else "http")
         try:
             local = sock.getsockname()
         except OSError:

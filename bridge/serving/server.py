@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from bridge.apps.lifecycle import Hosted, Place, host, load_places
 from bridge.config import Config
-from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.http1.request import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.middleware.concurrency import Observers, RequestCount
+from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates
 from bridge.serving.middleware import front, request_ids
 from bridge.serving.sockets import Listener, bind_all, url
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bridge.core.connection.interfaces import Observer
-    from bridge.serving.proxyprotocol import HeaderReader, ProxyHeader
     from bridge.telemetry.accesslog import AccessLog
 
 __all__ = ["Server", "announce", "run_prepared", "serving_line"]
@@ -219,26 +218,24 @@ class Server:
         params = _parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit)
         params.timed = self._access_log is not None and self._access_log.timed
         params.request_ids = request_ids(config)
-        http = _HTTPServer(
+        preface = None
+        if config.proxy_protocol != "off":
+            from bridge.serving.proxyprotocol import HeaderReader
+
+            preface = HeaderReader(config.proxy_protocol, config.proxy_allow_from, config.timeout_request_head)
+        certificates = self._certificates
+        return HTTPServer(
             delegate,
             params=params,
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
+            tls=None if certificates is None else lambda: certificates.context,
+            preface=preface,
+            tls_handshake_timeout=config.timeout_tls_handshake,
+            max_connections=config.limit_connections,
+            # Among workers one at a time: otherwise the worker that wakes first takes a whole burst.
+            accepts_per_turn=ACCEPTS_PER_TURN if self._alone else 1,
         )
-        http.certificates = self._certificates
-        if self._certificates is not None:
-            http.ssl_options = self._certificates.context  # tells that there is TLS; _tls_context has the current one
-        http.tls_handshake_timeout = config.timeout_tls_handshake
-        http.max_connections = config.limit_connections
-        if not self._alone:
-            http.accepts_per_turn = 1  # else the worker that wakes first takes a whole burst
-        if config.proxy_protocol != "off":
-            from bridge.serving.proxyprotocol import HeaderReader
-
-            http.header_reader = HeaderReader(
-                config.proxy_protocol, config.proxy_allow_from, config.timeout_request_head
-            )
-        return http
 
     # ------------------------------------------------------------------ stopping
 
@@ -361,43 +358,6 @@ class Server:
         reopen(None if self._access_log is None else self._access_log.file)
         if self._access_log is not None:
             self._access_log.reopen()
-
-
-class _HTTPServer(HTTPServer):
-    """An HTTPServer whose certificates can be replaced, and whose connections may begin with a proxy's header."""
-
-    certificates: Certificates | None = None
-    header_reader: HeaderReader | None = None
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Set up the server; the arguments are HTTPServer's."""
-        super().initialize(*args, **kwargs)
-        self._headers: dict[socket.socket, ProxyHeader] = {}
-
-    def _tls_context(self) -> Any:
-        return self.certificates.context if self.certificates is not None else None
-
-    async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
-        if self.header_reader is None:
-            return await super()._start_connection(loop, sock, address)
-        header = await self.header_reader.read(loop, sock, address)
-        if header is None:
-            sock.close()
-            self._connection_ended()
-            return None
-        self._headers[sock] = header
-        try:
-            await super()._start_connection(loop, sock, address)
-        finally:
-            self._headers.pop(sock, None)
-
-    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
-        connection = super()._protocol(loop, sock, address)
-        header = self._headers.pop(sock, None)
-        if header is not None:
-            assert isinstance(connection, ServerConnection)
-            header.apply(connection.context)
-        return connection
 
 
 def _nothing() -> None:
