@@ -104,9 +104,9 @@ def _check_config(words: Sequence[str]) -> int:
     _require_target(config)
     check(config)
 
-    from bridge.apps.lifecycle import host, load_places
+    from bridge.apps.lifecycle import application_for, load_mount_points
 
-    host(config, load_places(config))
+    application_for(config, load_mount_points(config))
     print("bridge: the configuration is good, and the application can be imported")
     return 0
 

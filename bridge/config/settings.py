@@ -39,7 +39,7 @@ from bridge.config.process import DEVELOPMENT, WORKERS
 from bridge.config.table import setting
 from bridge.errors import ConfigError
 
-__all__ = ["GROUPS", "SETTINGS", "Config"]
+__all__ = ["GROUPS", "SETTINGS", "TORNADO_BODY_LIMIT", "WSGI_BODY_LIMIT", "Config", "option"]
 
 APPLICATION = "Application"
 BINDING = "Where to listen"
@@ -67,6 +67,12 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 LINE = 8190
+
+#: The most content of one request that goes to a temporary file (bytes), unless the settings say otherwise.
+WSGI_BODY_LIMIT = GIB
+#: The same for Tornado's interface, where most applications get the content as one object in memory. It is
+#: HTTPServer's ``max_buffer_size``.
+TORNADO_BODY_LIMIT = 100 * MIB
 
 
 def _is_loopback(address: Address) -> bool:
@@ -443,18 +449,22 @@ class Config(OutputConfig):
             found.append(FileDescriptor(self.fd))
         return tuple(found) or (TCPAddress(self.host, self.port),)
 
-    def body_limit(self, *, wsgi: bool, whole: bool = False) -> int | None:
+    def body_limit(self, default: int | None) -> int | None:
         """Return the most bytes of content a request may have, None for no limit.
 
         Args:
-            wsgi: For a WSGI application, whose content is kept in a file.
-            whole: For Tornado's interface, where most applications are given the content as one object in memory.
+            default: The limit of the application's interface, which applies unless ``limit_request_body`` is given.
         """
-        if self.limit_request_body == "auto":
-            if whole:
-                return 100 * MIB  # as HTTPServer's max_buffer_size
-            return GIB if wsgi else None
-        return self.limit_request_body
+        return default if self.limit_request_body == "auto" else self.limit_request_body
+
+
+def option(name: str) -> str:
+    """Return how the command line spells a setting, for messages: ``app_dir`` is ``--app-dir``.
+
+    Raises:
+        KeyError: There is no setting *name*.
+    """
+    return Config.rows[name].option
 
 
 SETTINGS: Final = tuple(sorted(Config.rows.values(), key=lambda row: GROUPS.index(row.group)))

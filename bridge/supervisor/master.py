@@ -19,7 +19,7 @@ from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.serving.exits import OK, TARGET_FAILED
-from bridge.serving.server import FAST, announce, serving_line
+from bridge.serving.server import announce, fast_stop_timeout, serving_line
 from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
@@ -30,7 +30,7 @@ from bridge.supervisor.worker import failure, run_worker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, Crew, NoProcess, Worker
 
 if TYPE_CHECKING:
-    from bridge.apps.lifecycle import Place
+    from bridge.apps.lifecycle import MountPoint
 
 __all__ = ["Master"]
 
@@ -91,7 +91,7 @@ class Master:
         self._reload_asked = False
         self._read_config = read_config
         self._app = app
-        self._places: list[Place] | None = None
+        self._mount_points: list[MountPoint] | None = None
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._signals: SignalPipe | None = None
@@ -130,9 +130,9 @@ class Master:
             handover.close_rest(self._plan.listeners)
         try:
             if config.preload:
-                from bridge.apps.lifecycle import load_places
+                from bridge.apps.lifecycle import load_mount_points
 
-                self._places = load_places(config, self._app)
+                self._mount_points = load_mount_points(config, self._app)
             return self._loop()
         finally:
             if os.getpid() == self._pid:
@@ -223,7 +223,7 @@ class Master:
             self._handover.close()
         if self._successor is not None:
             self._successor.close()
-        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._places)
+        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._mount_points)
 
     def _settled(self) -> None:
         """Nothing is starting: note the end of the start, or of a reload."""
@@ -326,7 +326,7 @@ class Master:
         if name == "SIGQUIT":
             self._end_all(OK, 0.0)
         elif name == "SIGINT":
-            self._end_all(OK, FAST if timeout is None else min(FAST, timeout))
+            self._end_all(OK, fast_stop_timeout(self._plan.config))
         else:
             self._end_all(OK, timeout)
 
@@ -415,7 +415,7 @@ class Master:
         except BridgeError as exc:
             gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])
             return
-        if self._places is not None:
+        if self._mount_points is not None:
             gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
         self._notifier.reloading("reloading")
         self._generations += 1

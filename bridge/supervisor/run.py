@@ -15,7 +15,7 @@ from bridge.errors import BindError, LifespanFailed
 from bridge.serving.checks import check
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Interrupted, Signals, process_runner
-from bridge.serving.server import FAST, Server, announce, run_prepared, serving_line
+from bridge.serving.server import Server, announce, fast_stop_timeout, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
 
 __all__ = ["run"]
@@ -186,11 +186,10 @@ class _Alone:
             server.force()
         else:
             gen_log.info("Stopping on %s", name)
-            graceful = self._config.timeout_graceful_shutdown
             if name == "SIGQUIT":
                 server.force()
             elif name == "SIGINT":
-                server.stop(FAST if graceful is None else min(FAST, graceful))
+                server.stop(fast_stop_timeout(self._config))
             else:
                 server.stop()
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.apps.lifecycle import Place
+from bridge.apps.lifecycle import MountPoint
 from bridge.apps.loading import TargetError
 from bridge.config import Config
 from bridge.core.log import gen_log
@@ -29,7 +29,11 @@ IDLE_GRACE = 5.0
 
 
 def run_worker(
-    config: Config, app: Any, listeners: Sequence[Listener], channel: Channel, places: list[Place] | None = None
+    config: Config,
+    app: Any,
+    listeners: Sequence[Listener],
+    channel: Channel,
+    mount_points: list[MountPoint] | None = None,
 ) -> int:
     """Serve until the master says otherwise, or is gone; return the process's exit status.
 
@@ -38,7 +42,7 @@ def run_worker(
         app: The application if there is one already; else ``config.target`` is imported.
         listeners: Shared with the master and the other workers.
         channel: To the master.
-        places: The applications, if the master has loaded them.
+        mount_points: The applications, if the master has loaded them.
     """
     _default_signals()
     channel.end_process_when_closed()  # nobody else ends an import that hangs
@@ -46,7 +50,7 @@ def run_worker(
     try:
         drop_privileges(config)
         with process_runner(config.loop, lambda: None) as runner:
-            worker = _Worker(config, Server(config, app, listeners, places), channel)
+            worker = _Worker(config, Server(config, app, listeners, mount_points), channel)
             run_prepared(runner, worker.server, worker.run)
     except BridgeError as exc:
         if isinstance(exc, TargetError):
@@ -88,7 +92,7 @@ class _Worker:
         self._config = config
         self._channel = channel
         server.on_limit = self._finished
-        server.on_deaf = lambda: channel.send("deaf")
+        server.on_draining = lambda: channel.send("deaf")
 
     async def run(self) -> None:
         """Serve."""
