@@ -582,6 +582,32 @@ def test_options_that_texts_name_exist(path: Path) -> None:
     assert named <= known
 
 
+def options_named(source: str) -> set[str]:
+    """Return the options that the strings of *source* name, in messages and docstrings."""
+    return {
+        option
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9](?![\w-])", node.value)
+    }
+
+
+def test_an_option_in_a_message_is_found() -> None:
+    source = 'def f(x):\n    """See --port."""\n    raise E(f"--no-such {x}: --no-...") or "----a" or "--some_option=v"'
+    assert options_named(source) == {"--port", "--no-such", "--some_option"}
+
+
+def test_options_that_messages_name_exist() -> None:
+    from bridge.config import SETTINGS
+
+    known = {spelling for row in SETTINGS for spelling in row.spellings}
+    known |= {"--help", "--version", "--config", "--check-config", "--print-config"}
+    # Words of other servers, and placeholders in explanations.
+    known |= {"--timeout", "--some_option", "--name", "--no-name", "--like-this", "--option", "--no-option"}
+    named = {name for _, path in modules() for name in options_named(path.read_text(encoding="utf-8"))}
+    assert named <= known
+
+
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
 def test_links_between_texts_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
