@@ -206,8 +206,6 @@ STILL_UPWARD: set[str] = {
     "bridge.core.tornado.observed",
     "bridge.core.websocket.extensions",
     "bridge.core.websocket.handshake",
-    "bridge.serving.embedding",
-    "bridge.telemetry.logs",
 }
 
 
