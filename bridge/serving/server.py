@@ -17,11 +17,11 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.http1.request import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
-from bridge.core.middleware.concurrency import Observers, RequestCount
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates
 from bridge.serving.middleware import request_ids, wrap
 from bridge.serving.sockets import Listener, bind_all, url
+from bridge.telemetry.observers import Observers
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -223,6 +223,8 @@ class Server:
             self._access_log = AccessLog(config, self._loop)
             observers.append(self._access_log)
         if config.limit_max_requests is not None:
+            from bridge.telemetry.counts import RequestCount
+
             limit = config.limit_max_requests
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
         params = _parameters(config, application.default_body_limit, late=application.late_limit, observers=observers)
