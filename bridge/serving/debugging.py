@@ -1,4 +1,4 @@
-"""Exceptions in the browser, for ``--debug``: werkzeug's debugger for WSGI, a page for ASGI."""
+"""Shows exceptions in the browser, for ``--debug``: by werkzeug's debugger for WSGI, on a page for ASGI."""
 
 from __future__ import annotations
 
