@@ -142,8 +142,8 @@ class Server:
     def prepare(self) -> None:
         """Listen, give up privileges, and load the application, before the event loop runs.
 
-        :meth:`startup` calls it if nobody has. Then the application is imported while the loop runs, and an import that
-        starts a loop of its own fails. The exceptions are those of :meth:`serve`.
+        :meth:`startup` calls it unless the program has. Then the application is imported while the loop runs, and an
+        import that starts a loop of its own fails. The exceptions are those of :meth:`serve`.
         """
         config = self.config
         self._prepared = True

@@ -180,7 +180,7 @@ class _Alone:
         if name in _NEED_MASTER:
             gen_log.warning("%s needs a master process: start with --workers", name)
         elif name == "SIGHUP":
-            gen_log.info("SIGHUP: log files and certificates are read anew; new code needs --workers")
+            gen_log.info("SIGHUP: reopening log files and reading certificates again; new code needs --workers")
             server.reopen_logs()
             server.reload_certificates()
         elif name == "SIGUSR1":

@@ -392,7 +392,7 @@ CONTRADICTIONS = [
     ),
     (
         ["--ssl-certfile", "c", "--ssl-cert-reqs", "optional"],
-        "--ssl-cert-reqs: 'optional' needs --ssl-ca-certs, which says whom to believe",
+        "--ssl-cert-reqs: 'optional' needs --ssl-ca-certs, which names the authorities to trust",
     ),
     (["--keyfile", "k"], "--ssl-keyfile: needs --ssl-certfile, which switches TLS on"),
     (["--ssl-ca-certs", "k"], "--ssl-ca-certs: needs --ssl-certfile, which switches TLS on"),
