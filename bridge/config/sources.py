@@ -49,7 +49,7 @@ def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
     Raises:
         ConfigError: As for :func:`load`.
     """
-    words, path = _take_config(argv)
+    words, path = _split_config(argv)
     path = path or environ.get("BRIDGE_CONFIG") or None
     layers = [*from_environment(environ), from_command_line(words)]
     if path is not None or any(os.path.isfile(name) for name in ("bridge.toml", "pyproject.toml")):
@@ -59,7 +59,7 @@ def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
     return merge(layers)
 
 
-def _take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+def _split_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Split ``--config FILE`` (or ``-c``) off. Return the other arguments and FILE.
 
     Raises:

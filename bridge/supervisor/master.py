@@ -143,7 +143,7 @@ class Master:
         config, handover = self._plan.config, self._handover
         self._plan.listeners = bind_all(config, handover.descriptors if handover else None)
         if handover is not None:
-            handover.close_rest(self._plan.listeners)
+            handover.close_unused(self._plan.listeners)
         try:
             if config.preload:
                 from bridge.apps.lifecycle import load_mount_points
@@ -156,7 +156,7 @@ class Master:
 
     def _loop(self) -> int:
         self._signals = SignalPipe([*_STOP_SIGNALS, "SIGCHLD", *self._on_signal])
-        self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._handle_signals)
         if self.watch is not None:
             self._selector.register(self.watch, selectors.EVENT_READ, self._files_changed)
         try:
@@ -180,7 +180,7 @@ class Master:
         if self._signals is not None:
             self._signals.close()
         if self._previous is not None:
-            self._previous.close_beside(self._plan)
+            self._previous.close_unshared(self._plan)
         # The file of a unix socket stays if another master uses it: a successor, even one that is still starting; or,
         # if this is a successor that has failed, the old master.
         others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
@@ -254,7 +254,7 @@ class Master:
             if any(not w.draining and w.generation != plan.generation for w in self._workers):
                 return  # the old code still accepts connections
             self._previous = None
-            previous.close_beside(plan)
+            previous.close_unshared(plan)
             gen_log.info("Reloaded: %s", self._number)
             self._notifier.ready(self._number)
 
@@ -322,9 +322,9 @@ class Master:
 
     # ------------------------------------------------------------------ signals
 
-    def _take_signals(self) -> None:
+    def _handle_signals(self) -> None:
         assert self._signals is not None
-        for name in self._signals.take():
+        for name in self._signals.receive():
             if name == "SIGCHLD":
                 self._workers.reap()
             elif name in _STOP_SIGNALS:
@@ -442,7 +442,7 @@ class Master:
         """Return to the plan before the reload, and replace the workers that the reload has started."""
         failed, previous = self._plan, self._previous
         assert previous is not None
-        failed.close_beside(previous)
+        failed.close_unshared(previous)
         self._plan, self._previous = previous, None
         for worker in self._workers:
             if worker.generation == failed.generation and worker.state == READY:

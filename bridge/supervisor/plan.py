@@ -49,11 +49,11 @@ class Plan:
         try:
             configure(config, owner=future_ids(config))  # the logs of this process; the new workers inherit them
         except ConfigError:
-            plan.close_beside(self)
+            plan.close_unshared(self)
             raise
         return plan
 
-    def close_beside(self, other: Plan) -> None:
+    def close_unshared(self, other: Plan) -> None:
         """Close the listeners of this plan that *other* does not use."""
         for listener in self.listeners:
             if listener not in other.listeners:

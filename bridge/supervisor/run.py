@@ -53,7 +53,7 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
         os.umask(config.umask)
     try:
         if config.workers is None and not config.reload:
-            return _run_alone(config, app)
+            return _run_single(config, app)
         return _run_master(config, app, read_config)
     except BindError as exc:
         print(f"bridge: {exc}", file=sys.stderr)
@@ -94,7 +94,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
             pid_file.remove()  # it stays if it names another process by now
 
 
-def _run_alone(config: Config, app: Any) -> int:
+def _run_single(config: Config, app: Any) -> int:
     from bridge.supervisor.pidfile import PidFile
 
     pid_file = PidFile(config.pid) if config.pid is not None else None
@@ -107,8 +107,8 @@ def _run_alone(config: Config, app: Any) -> int:
     signals = Signals(numbers, ending=_ENDING)
     try:
         with signals, process_runner(config.loop, remove_pid_file) as runner:
-            alone = _Alone(config, app, signals)
-            run_prepared(runner, alone.server, alone.run)
+            process = _SingleProcess(config, app, signals)
+            run_prepared(runner, process.server, process.run)
     except (Interrupted, asyncio.CancelledError):
         if signals.ended is None:
             raise
@@ -120,7 +120,7 @@ def _run_alone(config: Config, app: Any) -> int:
     return OK
 
 
-class _Alone:
+class _SingleProcess:
     """One process without a master: its server, signals and systemd."""
 
     def __init__(self, config: Config, app: Any, signals: Signals) -> None:

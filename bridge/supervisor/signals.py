@@ -28,7 +28,7 @@ class SignalPipe:
         """Return the descriptor that becomes readable with the next signal."""
         return self._read
 
-    def take(self) -> list[str]:
+    def receive(self) -> list[str]:
         """Return the names of the signals that have arrived, in their order."""
         try:
             numbers = os.read(self._read, 4096)

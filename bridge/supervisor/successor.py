@@ -92,7 +92,7 @@ class Handover:
         os.set_inheritable(handed["ready"], False)
         return cls(handed["listeners"], handed["ready"])
 
-    def close_rest(self, listeners: Iterable[Listener]) -> None:
+    def close_unused(self, listeners: Iterable[Listener]) -> None:
         """Close the inherited sockets that are not in *listeners*, since the settings no longer name them."""
         taken = {sock.fileno() for listener in listeners for sock in listener.sockets}
         for numbers in self.descriptors.values():

@@ -89,7 +89,7 @@ class AccessLog:
     def exchange_started(self, exchange: Exchange) -> None:
         """Do nothing: a line is written at the end."""
 
-    def turn(self, now: int) -> None:
+    def renew(self, now: int) -> None:
         """Join the pieces so far, and renew the time of day."""
         self._join()
         second, rest = divmod(time.time_ns(), 1_000_000_000)
@@ -100,7 +100,7 @@ class AccessLog:
         if self._timer is None:
             self._timer = self._loop.call_later(_INTERVAL, self.flush)
 
-    def waits(self, exchange: Exchange) -> bool:
+    def defers(self, exchange: Exchange) -> bool:
         """Return True once for each exchange: its line waits until the peer has read most of the response."""
         if exchange in self._waiting:
             return False

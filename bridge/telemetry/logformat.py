@@ -8,9 +8,9 @@ the pieces. The format ``%(h)s "%(r)s" %(s)s %(L)s`` gives::
     def ended(exchange):
         head = exchange.head
         line = head.line
-        if exchange.write_paused and lines.waits(exchange): return
+        if exchange.write_paused and lines.defers(exchange): return
         now = monotonic_ns()
-        if now >= lines.until: lines.turn(now)
+        if now >= lines.until: lines.renew(now)
         times = exchange.times
         total = (now - times.opened) // 1000
         piece0 = exchange.context.remote_ip
@@ -67,10 +67,10 @@ class Lines(Protocol):
     stamp: str
     until: int
 
-    def turn(self, now: int) -> None:
+    def renew(self, now: int) -> None:
         """Join the pieces and renew the stamp. Called when *until* has come."""
 
-    def waits(self, exchange: Exchange) -> bool:
+    def defers(self, exchange: Exchange) -> bool:
         """Tell, once for each exchange, that its line has to wait until the peer has read the response."""
         ...
 
@@ -251,8 +251,8 @@ class Format:
         if exclude:
             code += ["if line.path in excluded or line.path.startswith(beginnings): return"]
         if self._needs & {Duration.TOTAL, Duration.WRITE}:
-            code += ["if exchange.write_paused and lines.waits(exchange): return"]
-        code += ["now = monotonic_ns()", "if now >= lines.until: lines.turn(now)"]
+            code += ["if exchange.write_paused and lines.defers(exchange): return"]
+        code += ["now = monotonic_ns()", "if now >= lines.until: lines.renew(now)"]
         if self._needs:
             code += ["times = exchange.times"]
         if Duration.TOTAL in self._needs:

@@ -28,10 +28,10 @@ class Lines:
         self.until = NOW + 1
         self.waited: list[object] = []
 
-    def turn(self, now: int) -> None:
+    def renew(self, now: int) -> None:
         raise AssertionError("it is not time yet")
 
-    def waits(self, exchange: object) -> bool:
+    def defers(self, exchange: object) -> bool:
         self.waited.append(exchange)
         return True
 
