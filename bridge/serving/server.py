@@ -227,9 +227,7 @@ class Server:
 
             limit = config.limit_max_requests
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
-        params = _parameters(config, application.default_body_limit, late=application.late_limit, observers=observers)
-        params.timed = self._access_log is not None and self._access_log.timed
-        params.request_ids = request_ids(config)
+        timed = self._access_log is not None and self._access_log.timed
         preface = None
         if config.proxy_protocol != "off":
             from bridge.serving.proxyprotocol import HeaderReader
@@ -238,7 +236,7 @@ class Server:
         certificates = self._certificates
         return HTTPServer(
             delegate,
-            params=params,
+            params=_parameters(config, application, observers, timed=timed),
             server_name=b"bridge" if config.server_header else b"",
             date_header=config.date_header,
             tls=None if certificates is None else lambda: certificates.context,
@@ -412,7 +410,7 @@ def announce(line: str) -> None:
 
 
 def _parameters(
-    config: Config, default_body_limit: int | None, *, late: bool, observers: list[Observer]
+    config: Config, application: Application, observers: list[Observer], *, timed: bool
 ) -> ConnectionParameters:
     return ConnectionParameters(
         limits=Limits(
@@ -422,12 +420,14 @@ def _parameters(
             head=config.limit_request_head,
         ),
         no_keep_alive=config.timeout_keep_alive == 0,
-        max_body_size=config.body_limit(default_body_limit),
+        max_body_size=config.body_limit(application.default_body_limit),
         head_timeout=config.timeout_request_head,
         keep_alive_timeout=config.timeout_keep_alive or None,
         body_timeout=config.timeout_request_body,
         write_timeout=config.timeout_write,
         max_requests=config.limit_keep_alive_requests or 0,
-        late_limit=late,
+        late_limit=application.late_limit,
         observer=Observers.of(observers),
+        timed=timed,
+        request_ids=request_ids(config),
     )

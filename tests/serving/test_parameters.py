@@ -36,7 +36,7 @@ def test_the_interface_decides_unless_the_settings_do(
 ) -> None:
     config = Config(limit_request_body=limit)
     application = adapt_application(target, interface, config)
-    params = _parameters(config, application.default_body_limit, late=application.late_limit, observers=[])
+    params = _parameters(config, application, [], timed=False)
     assert (params.max_body_size, params.late_limit) == (most if limit == "auto" else limit, late)
 
 
