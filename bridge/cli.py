@@ -1,6 +1,6 @@
-"""The command ``bridge``: turns arguments into a `Config`, starts the server, and turns failures into an exit status.
+"""The command ``bridge``: turns arguments into a `Config`, runs the server, and turns failures into an exit status.
 
-It imports nothing but `bridge.errors` until it knows that a server is to be started.
+It imports nothing but `bridge.errors` until it knows that a server has to start.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with *argv* (default: the process's arguments) and return its exit status.
+    """Run the command and return its exit status.
 
-    Without *argv* the process is taken to be the command's own.
+    The status is 0 after a graceful stop, 2 for a wrong option, 3 if the target cannot be loaded.
+    `bridge.serving.exits` has the others.
 
-    0 after a graceful stop, 2 for a wrong option, 3 when the target cannot be loaded; the server has more of its own.
+    Args:
+        argv: The arguments. None for those of the process, which then exists for this command alone.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command = words[0] if words else ""
@@ -72,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str], *, own_process: bool) -> int:
-    # What is imported here stays. To look for garbage in it meanwhile takes 9 ms of CPU; to look through it again in
-    # every full collection while the server serves would take more.
+    # The imported objects stay, so collecting garbage meanwhile is useless; it takes 9 ms of CPU. Frozen
+    # objects are skipped by all later collections too.
     collecting = own_process and gc.isenabled()
     if collecting:
         gc.disable()
@@ -104,9 +106,9 @@ def _check_config(words: Sequence[str]) -> int:
     _require_target(config)
     check(config)
 
-    from bridge.apps.lifecycle import host, load_places
+    from bridge.apps.lifecycle import application_for, load_mount_points
 
-    host(config, load_places(config))
+    application_for(config, load_mount_points(config))
     print("bridge: the configuration is good, and the application can be imported")
     return 0
 
@@ -122,7 +124,7 @@ def _print_config(words: Sequence[str]) -> int:
 
 
 def _guarded(function: Callable[[], int]) -> int:
-    """Call *function* and turn what it raises into a line and an exit status."""
+    """Call *function*. Turn its errors into a line on standard error and an exit status."""
     from bridge.apps.loading import TargetError
 
     try:
@@ -132,7 +134,7 @@ def _guarded(function: Callable[[], int]) -> int:
         return _fail(str(exc), TARGET_ERROR)
     except ConfigError as exc:
         return _fail(str(exc), USAGE_ERROR)
-    except KeyboardInterrupt:  # while the application was imported; later the server takes the signal itself
+    except KeyboardInterrupt:  # during the import of the application; later the server handles the signal
         return INTERRUPTED
 
 

@@ -1,7 +1,7 @@
-"""A fixture for pytest: servers on free ports, stopped when the test ends.
+"""A fixture for pytest: servers on free ports that stop when the test ends.
 
-Switch it on with ``pytest_plugins = ["bridge.pytest_plugin"]`` in ``conftest.py``. It needs no plugin for asyncio: the
-servers run on threads.
+Switch it on with ``pytest_plugins = ["bridge.pytest_plugin"]`` in ``conftest.py``. The servers run on threads, so it
+needs no pytest plugin for asyncio.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["bridge_server"]
 
 @pytest.fixture
 def bridge_server() -> Iterator[Callable[..., Server]]:
-    """Give a test the means to serve an application; each call returns a running Server, whose ``url`` says where.
+    """Return a function that serves an application and returns the running Server; its ``url`` says where.
 
-    The arguments are those of :class:`bridge.Server`; the port is a free one. What stops the server from starting is
-    raised by the call.
+    The arguments are those of :class:`bridge.Server`. By default the port is a free one and there is no access log. If
+    the server cannot start, the call raises the reason.
     """
     started: list[tuple[Server, threading.Thread]] = []
 

@@ -200,8 +200,6 @@ STILL_UPWARD: set[str] = {
     "bridge.adapters.mount",
     "bridge.adapters.wsgi.werkzeug_socket",
     "bridge.core.middleware.xheaders",
-    "bridge.serving.embedding",
-    "bridge.telemetry.logs",
 }
 
 
@@ -348,8 +346,6 @@ STILL_IN_CIRCLES: set[str] = {
     "bridge.adapters.asgi.websocket",
     "bridge.adapters.wsgi.delegate",
     "bridge.adapters.wsgi.exchange",
-    "bridge.core.iostream",
-    "bridge.core.tcpserver",
 }
 
 
@@ -679,6 +675,32 @@ def test_options_that_texts_name_exist(path: Path) -> None:
     assert named <= known
 
 
+def options_named(source: str) -> set[str]:
+    """Return the options that the strings of *source* name, in messages and docstrings."""
+    return {
+        option
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9](?![\w-])", node.value)
+    }
+
+
+def test_an_option_in_a_message_is_found() -> None:
+    source = 'def f(x):\n    """See --port."""\n    raise E(f"--no-such {x}: --no-...") or "----a" or "--some_option=v"'
+    assert options_named(source) == {"--port", "--no-such", "--some_option"}
+
+
+def test_options_that_messages_name_exist() -> None:
+    from bridge.config import SETTINGS
+
+    known = {spelling for row in SETTINGS for spelling in row.spellings}
+    known |= {"--help", "--version", "--config", "--check-config", "--print-config"}
+    # Words of other servers, and placeholders in explanations.
+    known |= {"--timeout", "--some_option", "--name", "--no-name", "--like-this", "--option", "--no-option"}
+    named = {name for _, path in modules() for name in options_named(path.read_text(encoding="utf-8"))}
+    assert named <= known
+
+
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
 def test_links_between_texts_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
@@ -688,13 +710,15 @@ def test_links_between_texts_lead_somewhere(path: Path) -> None:
 def settings_read(source: str) -> set[str]:
     """Return the settings that *source* reads: ``config.name`` anywhere, ``self.name`` in the methods of Config.
 
-    What ``__post_init__`` compares is not used for anything by that.
+    ``Config._check`` only compares settings, so it does not count. Methods of that name in other classes do.
     """
     tree = ast.parse(source)
     ignored = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and function.name == "__post_init__"
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef) and owner.name == "Config"
+        for function in owner.body
+        if isinstance(function, ast.FunctionDef) and function.name == "_check"
         for node in ast.walk(function)
     }
     owners = {"config"} | ({"self"} if "class Config(" in source else set())
@@ -709,8 +733,20 @@ def settings_read(source: str) -> set[str]:
 
 def test_a_setting_that_is_read_is_found() -> None:
     assert settings_read("f(config.port)\ng(self.config.host)\nself.backlog") == {"port", "host"}
-    config = "class Config(Base):\n def __post_init__(self): self.fd\n def addresses(self): return self.uds\n"
+    config = "class Config(Base):\n def addresses(self): return self.uds\n"
     assert settings_read(config) == {"uds"}
+    assert settings_read("class Watcher:\n def _check(self, config): return config.reload_delay\n") == {"reload_delay"}
+
+
+def test_a_setting_that_is_only_checked_is_not_read() -> None:
+    config = "class Config(Base):\n def _check(self):\n  if self.fd: raise ConfigError\n"
+    assert settings_read(config) == set()
+
+
+def test_the_settings_are_checked_where_the_guard_does_not_look() -> None:
+    from bridge.config import Config
+
+    assert "_check" in vars(Config)
 
 
 def test_settings_that_nothing_reads_are_named_as_such() -> None:

@@ -1,8 +1,13 @@
-"""Tells which interface an application object speaks, by looking at it and never by calling it.
+"""Detects which interface an application object speaks, by looking at it and never by calling it.
 
-What decides, in this order: the methods that make a delegate; the mark that says an ASGI application is of the old or
-the new form; then how many positional arguments the callable takes, whether it is a coroutine function, and what its
-first parameter is called. Where these leave a doubt, nothing is guessed: the user is asked for ``--interface``.
+These decide, in this order:
+
+1. the methods that make an object a delegate;
+2. the mark that says whether an ASGI application has the old or the new form;
+3. the number of positional arguments of the callable, whether it is a coroutine function, and the name of its first
+   parameter.
+
+Where these leave a doubt, detection does not guess: the error asks the user for ``interface``.
 """
 
 from __future__ import annotations
@@ -14,12 +19,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bridge.apps.loading import TargetError
+from bridge.config.settings import option
 
 __all__ = ["Interface", "detect", "interface_of"]
 
 
 class Interface(enum.Enum):
-    """What an application is; the values are those of ``--interface``."""
+    """The interface that an application speaks. The values are those of the setting ``interface``."""
 
     ASGI3 = "asgi3"
     """``await app(scope, receive, send)``."""
@@ -34,24 +40,24 @@ class Interface(enum.Enum):
     """An object with ``start_request(server_connection, request_connection)``."""
 
     DELEGATE = "delegate"
-    """An object with ``start_exchange(connection)``."""
+    """An object with ``start_exchange(exchange)``."""
 
     CALLABLE = "callable"
     """``app(request)`` with an `HTTPServerRequest`, plain or a coroutine function."""
 
 
 def interface_of(app: object, wanted: str) -> Interface:
-    """Return the interface of *app*: what ``--interface`` says, or what `detect` finds for "auto".
+    """Return the interface of *app*: *wanted*, or what `detect` finds for "auto".
 
     Raises:
-        TargetError: *app* cannot be what *wanted* says, or it cannot be told.
+        TargetError: *app* lacks the method that *wanted* needs, or `detect` fails.
     """
     if wanted == "auto":
         return detect(app)
     interface = Interface(wanted)
     method = {Interface.TORNADO: "start_request", Interface.DELEGATE: "start_exchange"}.get(interface, "__call__")
     if not callable(getattr(app, method, None)):
-        raise TargetError(f"--interface {wanted}: {_described(app)} has no method {method}")
+        raise TargetError(f"{option('interface')} {wanted}: {_described(app)} has no method {method}")
     return interface
 
 
@@ -64,10 +70,10 @@ def detect(app: object) -> Interface:
     for interface, method in ((Interface.DELEGATE, "start_exchange"), (Interface.TORNADO, "start_request")):
         if _has(app, method):
             if isinstance(app, type):
-                raise TargetError(f"{_described(app)} is a class of delegates; an instance of it is needed")
+                raise TargetError(f"{_described(app)} is a class of delegates; TARGET must name an instance")
             return interface
     if not callable(app):
-        raise TargetError(f"{_described(app)} is not an application: it can neither be called nor take requests")
+        raise TargetError(f"{_described(app)} is not an application: it is neither callable nor a delegate")
     if _has(app, "_asgi_single_callable"):
         return Interface.ASGI3
     if _has(app, "_asgi_double_callable"):
@@ -80,7 +86,9 @@ def detect(app: object) -> Interface:
         return found
     if parameters.takes(0) and not parameters.unbounded:
         what = "a class" if isinstance(app, type) else "a function"
-        raise TargetError(f"{_described(app)} is {what} that takes no arguments; is it a factory? Then say --factory")
+        raise TargetError(
+            f"{_described(app)} is {what} that takes no arguments; if it is a factory, pass {option('factory')}"
+        )
     raise _unclear(app, f"it takes {parameters}")
 
 
@@ -106,12 +114,12 @@ class _Parameters(NamedTuple):
 
 
 def _of_callable(app: Callable[..., object], parameters: _Parameters) -> Interface | None:
-    """Return the interface of a function, a method, a partial or an instance; None when it cannot be told."""
+    """Return the interface of a function, a method, a partial or an instance; None in doubt."""
     # A coroutine function is no WSGI application, whatever its parameters are called.
     if _is_async(app):
         return _of_coroutine_function(parameters)
     if parameters.first == "scope":
-        if parameters.takes(3):  # a plain function that returns an awaitable, often a decorator's
+        if parameters.takes(3):  # a plain function that returns an awaitable, as decorators often make it
             return Interface.ASGI3
         return Interface.ASGI2 if parameters.takes(1) else None
     if parameters.first in {"environ", "env"} and parameters.takes(2):
@@ -122,9 +130,10 @@ def _of_callable(app: Callable[..., object], parameters: _Parameters) -> Interfa
 
 
 def _of_coroutine_function(parameters: _Parameters) -> Interface | None:
-    """Return ASGI 3 for three arguments, a request's callable for one; the first name tells when both fit."""
+    """Return ASGI3 for three arguments, CALLABLE for one. If both fit, the name of the first parameter decides."""
     three, one = parameters.takes(3), parameters.takes(1)
-    if three and (not one or parameters.first in {"", "scope"}):  # *args alone: what a plain decorator leaves
+    # The first name is empty for *args alone, which is what decorators without functools.wraps leave.
+    if three and (not one or parameters.first in {"", "scope"}):
         return Interface.ASGI3
     if one and (not three or parameters.first in {"request", "req"}):
         return Interface.CALLABLE
@@ -132,15 +141,16 @@ def _of_coroutine_function(parameters: _Parameters) -> Interface | None:
 
 
 def _of_class(app: type, parameters: _Parameters) -> Interface | None:
-    """Return the interface of a class whose instances are made per request; None when it is none of these.
+    """Return the interface of a class that makes one instance per request; None in doubt.
 
-    Such classes are ASGI 3 endpoints that are awaited, PEP 3333's ``AppClass`` that is iterated, and ASGI 2 consumers.
+    These are ASGI 3 endpoints, whose instances are awaited, PEP 3333's ``AppClass``, whose instances are iterated, and
+    ASGI 2 consumers.
     """
     if parameters.takes(3) and hasattr(app, "__await__"):
         return Interface.ASGI3
     if parameters.takes(2) and (hasattr(app, "__iter__") or hasattr(app, "__next__")):
         return Interface.WSGI
-    if parameters.takes(1) and inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004 - the method of its instances
+    if parameters.takes(1) and inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004 - the method itself is wanted
         return Interface.ASGI2
     return None
 
@@ -148,7 +158,7 @@ def _of_class(app: type, parameters: _Parameters) -> Interface | None:
 def _parameters(app: Callable[..., object]) -> _Parameters | None:
     try:
         signature = inspect.signature(app)
-    except (TypeError, ValueError):  # a builtin or an extension's callable without a text signature
+    except (TypeError, ValueError):  # a builtin, or an extension's callable without a text signature
         return None
     names, required, unbounded, needs_keywords = [], 0, False, False
     for parameter in signature.parameters.values():
@@ -166,18 +176,18 @@ def _parameters(app: Callable[..., object]) -> _Parameters | None:
 def _is_async(app: object) -> bool:
     while isinstance(app, functools.partial):
         app = app.func
-    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - the method itself is looked at
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - the method itself is wanted
 
 
 def _has(app: object, name: str) -> bool:
-    """Tell whether *app* really has the attribute; mocks and proxies claim any name when asked in the usual way."""
+    """Tell whether *app* really has the attribute: ``hasattr`` is true of any name for mocks and proxies."""
     found = inspect.getattr_static(app, name, None)
     return found is not None and found is not False
 
 
 def _unclear(app: object, why: str) -> TargetError:
     return TargetError(
-        f"{_described(app)}: it cannot be told whether it is ASGI, WSGI or a delegate, as {why}; say --interface"
+        f"{_described(app)}: cannot tell whether this is ASGI, WSGI or a delegate ({why}); pass {option('interface')}"
     )
 
 

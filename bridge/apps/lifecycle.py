@@ -1,60 +1,69 @@
-"""Applications of whatever interface, with what they need to start and to stop."""
+"""Applications of every interface under one contract: make it from the settings, start it, stop it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bridge.apps.detection import Interface, interface_of
 from bridge.apps.loading import load_target
+from bridge.config.settings import TORNADO_BODY_LIMIT, WSGI_BODY_LIMIT, option
 from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
     from bridge.config import Config
     from bridge.core.connection.websocket import WebSocketOptions
 
-__all__ = ["Hosted", "Place", "host", "host_application", "load_places"]
+__all__ = ["Application", "MountPoint", "adapt_application", "application_for", "load_mount_points"]
 
 
-class Hosted(Protocol):
-    """An application that a server can serve.
+class Application(Protocol):
+    """An application that a server can start, serve and stop.
+
+    The calls come in this order: ``startup``, then requests to the delegate, then ``stop`` while requests may still be
+    in progress, then ``shutdown`` after the last connection has ended.
 
     Attributes:
-        delegate: What the HTTPServer takes.
-        kind: The interface in words, for the line that says what is served.
-        late_limit: The delegate may change the limit of a request's content when it starts.
+        delegate: The delegate for the HTTPServer: a native one, a Tornado-style one, or a callable.
+        kind: The interface in words. It is only displayed.
+        default_body_limit: Most bytes of a request's content where the settings name no limit; None for no limit.
+        late_limit: Compare a request's content with the limit only after the delegate has seen the head, since the
+            delegate may change the limit.
     """
 
     delegate: Any
     kind: str
+    default_body_limit: int | None
     late_limit: bool
 
     async def startup(self) -> None:
-        """Make the application ready; called on the loop before a connection is accepted.
+        """Make the application ready. The loop runs, and no connection has been accepted yet.
 
         Raises:
             LifespanFailed: It cannot start.
         """
 
     def stop(self, *, restart: bool) -> None:
-        """Tell the application that the server is about to stop; requests in progress go on.
+        """Tell the application that the server is about to stop. Requests in progress go on.
 
         Args:
             restart: Another process serves the same addresses from now on.
         """
 
     async def shutdown(self, timeout: float | None) -> None:
-        """Let what still runs finish for *timeout* seconds, then stop it; called after the last connection."""
+        """Give tasks that still run *timeout* seconds (None: any time), then stop them."""
 
 
-class HostedDelegate:
-    """A delegate or a callable that takes an HTTPServerRequest: nothing to start, nothing to stop."""
+class DelegateApplication:
+    """A delegate, or a callable that takes an HTTPServerRequest. It has nothing to start and nothing to stop."""
 
     def __init__(self, app: Any, kind: str) -> None:
         self.delegate = app
         self.kind = kind
-        self.late_limit = not hasattr(app, "start_exchange")
+        native = hasattr(app, "start_exchange")
+        self.late_limit = not native
+        self.default_body_limit = None if native else TORNADO_BODY_LIMIT
 
     async def startup(self) -> None:
         """Do nothing."""
@@ -66,12 +75,23 @@ class HostedDelegate:
         """Do nothing."""
 
 
-class HostedASGI:
-    """An ASGI application: its lifespan around its requests."""
+class ASGIApplication:
+    """An ASGI application: its lifespan around its requests.
+
+    Args:
+        app: The application, in the form of ASGI 3.
+        config: The settings.
+        kind: The interface in words.
+        path: The path it is mounted at, below ``config.root_path``.
+        certificate: Returns the server's own certificate (PEM), or None if it is not known; None without TLS.
+    """
 
     late_limit = False
+    default_body_limit: int | None = None
 
-    def __init__(self, app: Any, config: Config, kind: str, place: str) -> None:
+    def __init__(
+        self, app: Any, config: Config, kind: str, path: str, certificate: Callable[[], str | None] | None = None
+    ) -> None:
         from bridge.adapters.asgi import ASGIDelegate
         from bridge.adapters.asgi.lifespan import Lifespan
 
@@ -80,17 +100,17 @@ class HostedASGI:
         self._lifespan = Lifespan(app, config.lifespan) if config.lifespan != "off" else None
         self.delegate = ASGIDelegate(
             app,
-            root_path=config.root_path + place,
+            root_path=config.root_path + path,
             outer_path=config.root_path,
             websocket=_websocket_options(config),
             timeout=config.timeout_request,
             grace=config.timeout_disconnect_grace,
-            certificate=_Certificate.of(config),
+            certificate=certificate,
             debug=config.log_level == "debug",
         )
 
     async def startup(self) -> None:
-        """Run the lifespan's startup; requests run in copies of the context that it leaves."""
+        """Run the lifespan's startup. Requests run in copies of the context that it leaves."""
         if self._lifespan is not None:
             await self._lifespan.startup()
             self.delegate.context = self._lifespan.context.copy()
@@ -98,7 +118,7 @@ class HostedASGI:
                 self.delegate.state = self._lifespan.state
 
     def stop(self, *, restart: bool) -> None:
-        """Give the notice, to the lifespan and to requests, and set the times for WebSockets and streams."""
+        """Notify the lifespan and the requests, and limit the time of WebSockets and endless responses."""
         config = self._config
         self.delegate.stop(
             config.timeout_drain_websockets, config.timeout_drain_streams, code=1012 if restart else 1001
@@ -113,18 +133,25 @@ class HostedASGI:
             await self._lifespan.shutdown(timeout)
 
 
-class HostedWSGI:
-    """A WSGI application on its threads."""
+class WSGIApplication:
+    """A WSGI application on its threads.
+
+    Args:
+        app: The application (PEP 3333).
+        config: The settings.
+        path: The path it is mounted at, below ``config.root_path``.
+    """
 
     late_limit = False
+    default_body_limit: int | None = WSGI_BODY_LIMIT
 
-    def __init__(self, app: Any, config: Config, place: str) -> None:
+    def __init__(self, app: Any, config: Config, path: str) -> None:
         from bridge.adapters.wsgi import WSGIDelegate
 
         self.kind = f"WSGI, up to {config.threads} threads"
         self.delegate = WSGIDelegate(
             app,
-            root_path=config.root_path + place,
+            root_path=config.root_path + path,
             outer_path=config.root_path,
             threads=config.threads,
             threads_min=config.threads_min,
@@ -134,73 +161,83 @@ class HostedWSGI:
             buffer_requests=config.wsgi_buffer_requests,
             buffer_responses=config.wsgi_buffer_responses,
             timeout=config.timeout_request,
-            # Also with one worker: its successor serves beside it for a while, and SIGTTIN adds others.
+            # One worker is not alone either: a replaced worker serves beside its successor, and SIGTTIN adds more.
             multiprocess=config.workers is not None,
         )
 
     async def startup(self) -> None:
-        """Do nothing: threads start with the first requests."""
+        """Do nothing: the first requests start the threads."""
 
     def stop(self, *, restart: bool) -> None:
-        """Do nothing: running requests finish."""
+        """Do nothing: requests in progress finish."""
 
     async def shutdown(self, timeout: float | None) -> None:
-        """Let running requests finish, then end the threads."""
+        """Let requests in progress finish, then end the threads."""
         await self.delegate.close(timeout)
 
 
-class HostedMount:
-    """Several applications, by host and path."""
+class MountedApplications:
+    """Several applications on one port, told apart by host and path.
 
+    Args:
+        applications: (host, path, application) of each, as in :class:`MountPoint`.
+        config: The settings.
+
+    Raises:
+        ConfigError: Two applications are mounted at one place.
+    """
+
+    # A Tornado-style application may be among them. Mount gives each of the others a limit of its own.
     late_limit = True
+    default_body_limit: int | None = TORNADO_BODY_LIMIT
 
-    def __init__(self, places: list[tuple[str, str, Hosted]], config: Config) -> None:
+    def __init__(self, applications: list[tuple[str, str, Application]], config: Config) -> None:
         from bridge.adapters.mount import Mount
 
         self.delegate = Mount(config.root_path)
-        self._all = [hosted for _, _, hosted in places]
+        self._applications = [application for _, _, application in applications]
         kinds = []
-        for name, path, hosted in places:
-            wsgi = isinstance(hosted, HostedWSGI)
-            limit = None if hosted.late_limit else config.body_limit(wsgi=wsgi)
+        for host, path, application in applications:
+            late = application.late_limit
+            limit = None if late else config.body_limit(application.default_body_limit)
             try:
-                self.delegate.add(path, hosted.delegate, host=name, limit=limit, limited=not hosted.late_limit)
+                self.delegate.add(path, application.delegate, host=host, limit=limit, limited=not late)
             except ValueError as exc:
-                raise ConfigError(f"--mount: {exc}") from None
-            kinds.append(f"{name}{path or '/'} {hosted.kind}")
+                raise ConfigError(f"{option('mount')}: {exc}") from None
+            kinds.append(f"{host}{path or '/'} {application.kind}")
         self.kind = "; ".join(kinds)
 
     async def startup(self) -> None:
-        """Start all; when one fails, stop those that have started."""
-        started: list[Hosted] = []
+        """Start all. If one fails, stop those that have started."""
+        started: list[Application] = []
         try:
-            for hosted in self._all:
-                await hosted.startup()
-                started.append(hosted)
+            for application in self._applications:
+                await application.startup()
+                started.append(application)
         except BaseException:
-            for hosted in reversed(started):
-                await hosted.shutdown(0)
-            self._all = []
+            for application in reversed(started):
+                await application.shutdown(0)
+            self._applications = []
             raise
 
     def stop(self, *, restart: bool) -> None:
-        """Tell all."""
-        for hosted in self._all:
-            hosted.stop(restart=restart)
+        """Tell all of them."""
+        for application in self._applications:
+            application.stop(restart=restart)
 
     async def shutdown(self, timeout: float | None) -> None:
-        """Stop all at once."""
-        await asyncio.gather(*(hosted.shutdown(timeout) for hosted in self._all))
+        """Stop all of them, at the same time."""
+        await asyncio.gather(*(application.shutdown(timeout) for application in self._applications))
 
 
-class Place(NamedTuple):
-    """An application and where it is mounted.
+class MountPoint(NamedTuple):
+    """An application as it was loaded, and where it is mounted.
 
     Attributes:
-        host: The host's name, lower case; ``*.name`` for the names below; empty for any.
+        host: The host's name, lower case; ``*.name`` for the names below it; empty for any host.
         path: Without a slash at the end; empty for the root.
         app: The application.
-        interface: What it is.
+        interface: The interface it speaks.
     """
 
     host: str
@@ -209,64 +246,80 @@ class Place(NamedTuple):
     interface: Interface
 
 
-def load_places(config: Config, app: Any = None) -> list[Place]:
-    """Import what *config* says is to be served.
+def load_mount_points(config: Config, app: Any = None) -> list[MountPoint]:
+    """Import the applications that *config* names.
 
-    Applications run code of all kinds when they are imported: database queries, ``asyncio.run``. Much of that refuses
-    to run on a thread whose event loop is running, so this is called before it runs.
+    Call this before the event loop runs. Applications run all kinds of code when they are imported, such as database
+    queries or ``asyncio.run``, and much of it refuses to run on a thread whose event loop is running.
 
     Args:
         config: The settings.
-        app: The application in place of ``config.target``; None to import that.
+        app: Serve this application instead of importing ``config.target``; None to import that.
 
     Raises:
-        TargetError: A target cannot be imported, or it cannot be told what it is.
+        TargetError: A target cannot be imported, or its interface cannot be detected.
     """
     if app is None and config.target:
         app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
-    places = []
+    found = []
     if app is not None or not config.mount:
-        places.append(Place("", "", app, interface_of(app, config.interface)))
-    for name, path, target in config.mount:
+        found.append(MountPoint("", "", app, interface_of(app, config.interface)))
+    for host, path, target in config.mount:
         mounted = load_target(target, factory=False, app_dir=config.app_dir)
-        places.append(Place(name, path, mounted, interface_of(mounted, "auto")))
-    return places
+        found.append(MountPoint(host, path, mounted, interface_of(mounted, "auto")))
+    return found
 
 
-def host(config: Config, places: list[Place]) -> Hosted:
-    """Return what was loaded as one thing that can be started, served and stopped.
+def application_for(
+    config: Config, mount_points: list[MountPoint], certificate: Callable[[], str | None] | None = None
+) -> Application:
+    """Return all loaded applications as one.
+
+    Args:
+        config: The settings.
+        mount_points: What :func:`load_mount_points` has returned.
+        certificate: As for :func:`adapt_application`.
 
     Raises:
         ConfigError: Two applications are mounted at one place.
     """
-    if len(places) == 1 and not places[0].host and not places[0].path:
-        return host_application(places[0].app, places[0].interface, config)
-    hosted = [
-        (place.host, place.path, host_application(place.app, place.interface, config, place.path)) for place in places
+    first = mount_points[0]
+    if len(mount_points) == 1 and not first.host and not first.path:
+        return adapt_application(first.app, first.interface, config, certificate=certificate)
+    adapted = [
+        (point.host, point.path, adapt_application(point.app, point.interface, config, point.path, certificate))
+        for point in mount_points
     ]
-    return HostedMount(hosted, config)
+    return MountedApplications(adapted, config)
 
 
-def host_application(app: Any, interface: Interface, config: Config, place: str = "") -> Hosted:
-    """Return *app* as something that can be started, served and stopped.
+def adapt_application(
+    app: Any,
+    interface: Interface,
+    config: Config,
+    path: str = "",
+    certificate: Callable[[], str | None] | None = None,
+) -> Application:
+    """Return *app* with the methods of :class:`Application`.
 
     Args:
-        app: The application.
-        interface: What it is.
+        app: The application as it was loaded.
+        interface: The interface it speaks.
         config: The settings.
-        place: The path it is mounted at, below ``config.root_path``; without a slash at the end.
+        path: The path it is mounted at, below ``config.root_path``; without a slash at the end.
+        certificate: Returns the server's own certificate (PEM), or None if it is not known; None without TLS.
     """
     if interface is Interface.ASGI3:
-        return HostedASGI(app, config, "ASGI", place)
+        return ASGIApplication(app, config, "ASGI", path, certificate)
     if interface is Interface.ASGI2:
         from asgiref.compatibility import guarantee_single_callable
 
         single = guarantee_single_callable(app)  # type: ignore[no-untyped-call]  # asgiref does not annotate it
-        return HostedASGI(single, config, "ASGI 2", place)
+        return ASGIApplication(single, config, "ASGI 2", path, certificate)
     if interface is Interface.WSGI:
-        return HostedWSGI(app, config, place)
+        return WSGIApplication(app, config, path)
     kinds = {Interface.TORNADO: "Tornado delegate", Interface.DELEGATE: "delegate", Interface.CALLABLE: "callable"}
-    return HostedDelegate(app, kinds[interface])
+    return DelegateApplication(app, kinds[interface])
 
 
 def _websocket_options(config: Config) -> WebSocketOptions | None:
@@ -282,40 +335,3 @@ def _websocket_options(config: Config) -> WebSocketOptions | None:
         ping_timeout=config.ws_ping_timeout,
         deflate=DeflateOptions() if config.ws_per_message_deflate else None,
     )
-
-
-class _Certificate:
-    """The server's own certificate, read again when its file has changed, as the server does."""
-
-    def __init__(self, file: str) -> None:
-        self._file = file
-        self._stamp: tuple[int, int] | None = None
-        self._text: str | None = None
-
-    @classmethod
-    def of(cls, config: Config) -> _Certificate | None:
-        """Return None where it cannot be told which certificate a client was shown."""
-        if config.ssl_certfile is None or config.ssl_sni or config.ssl_context_factory is not None:
-            return None
-        return cls(config.ssl_certfile)
-
-    def __call__(self) -> str | None:
-        """Return the first certificate of the file (PEM)."""
-        try:
-            status = os.stat(self._file)
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp != self._stamp:
-                with open(self._file, encoding="ascii", errors="replace") as file:
-                    self._text = _first_certificate(file.read())
-                self._stamp = stamp
-        except OSError:
-            pass  # it is being replaced: the last one is what clients are still shown
-        return self._text
-
-
-def _first_certificate(text: str) -> str | None:
-    end = "-----END CERTIFICATE-----"
-    start = text.find("-----BEGIN CERTIFICATE-----")
-    if start < 0 or end not in text[start:]:
-        return None
-    return text[start : text.index(end, start) + len(end)] + "\n"

@@ -1,7 +1,7 @@
-"""Imports the application that a target names, and explains in one line why it cannot.
+"""Imports the application that a target names, or explains in one line why that fails.
 
-Two faults look alike and are told apart here: the target names something that is not there, or it is there and its own
-code raised. Only the second one has a traceback worth reading, and only the application's part of it.
+Two faults look alike: the target names something that does not exist, or it exists and its own code raised. Only the
+second has a traceback that helps, and only the application's part of it does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import traceback
 from types import ModuleType
 
+from bridge.config.settings import option
 from bridge.errors import ConfigError
 
 __all__ = ["TargetError", "load_target"]
@@ -30,7 +31,7 @@ class TargetError(ConfigError):
     """The target cannot be loaded.
 
     Attributes:
-        app_traceback: The application's own traceback, ending in a line feed, when its code raised; else empty.
+        app_traceback: If the application's code raised, its part of the traceback, ending in a line feed; else empty.
     """
 
     def __init__(self, message: str, app_traceback: str = "") -> None:
@@ -43,18 +44,18 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
 
     Args:
         target: ``module:attribute`` with dots on either side, ``module:factory()``, ``path/to/file.py:attribute`` (the
-            path relative to the current directory), or a module or file alone: then the first of its attributes
-            application, app, asgi and wsgi.
+            path relative to the current directory), or a module or file alone, which means the first of its
+            attributes application, app, asgi and wsgi.
         factory: Call the object without arguments and return the result, as the parentheses do.
-        app_dir: The directory that is put first on ``sys.path``; None for the current one.
+        app_dir: The directory to put first on ``sys.path``; None for the current one.
 
     Raises:
-        TargetError: The target is malformed, not there, or its code raised.
+        TargetError: The target is malformed or does not exist, or its code raised.
         ConfigError: *app_dir* is not a directory.
     """
     directory = os.path.abspath(app_dir or os.curdir)
     if not os.path.isdir(directory):
-        raise ConfigError(f"--app-dir: {app_dir!r} is not a directory")
+        raise ConfigError(f"{option('app_dir')}: {app_dir!r} is not a directory")
     _put_first_on_path(directory)
 
     file = _FILE.fullmatch(target)
@@ -77,7 +78,7 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
     if factory or called:
         found = _call(target, found)
     if found is None:
-        raise TargetError(f"{target}: it is None, not an application")
+        raise TargetError(f"{target}: this is None, not an application")
     return found
 
 
@@ -93,14 +94,14 @@ def _check_module_name(target: str, name: str) -> None:
     if _DOTTED.fullmatch(name) is not None:
         return
     if "/" in name or os.sep in name:
-        raise TargetError(f"{target}: {name!r} is not a module; a file is written path/to/file.py:attribute")
+        raise TargetError(f"{target}: {name!r} is not a module; write a file as path/to/file.py:attribute")
     raise TargetError(f"{target}: {name!r} is not a module; a target is module:attribute or path/to/file.py:attribute")
 
 
 def _module_of_file(target: str, file: str) -> str:
-    """Return the name under which *file* is imported, and make its top directory importable.
+    """Return the module name to import *file* by, and make that import possible.
 
-    A file inside packages is imported as a part of them, so that its relative imports work.
+    A file inside packages gets its full dotted name, so that its relative imports work.
     """
     path = os.path.abspath(file)
     directory, base = os.path.split(path)
@@ -120,7 +121,7 @@ def _module_of_file(target: str, file: str) -> str:
 
 
 def _check_origin(target: str, module: ModuleType, file: str) -> None:
-    """Refuse a module that came from elsewhere, as when a file is called like one of the standard library."""
+    """Refuse a module that came from another file: the standard library, for one, may have the same name."""
     origin = getattr(module, "__file__", None)
     if origin is None or not os.path.samefile(origin, file):
         raise TargetError(
@@ -142,19 +143,19 @@ def _import(target: str, name: str, directory: str) -> ModuleType:
 
 
 def _not_found(target: str, name: str, missing: str, directory: str) -> str:
-    """Say what was looked for, and what is there."""
+    """Return the message: what is missing, and what exists beside it."""
     parent, _, last = missing.rpartition(".")
     if not parent:
         return f"{target}: there is no module {missing!r} in {directory} or on the import path" + _nearest(
             last, _modules_in([directory])
         )
-    package = sys.modules[parent]  # it was imported on the way
+    package = sys.modules[parent]  # importing its child has imported it
     if hasattr(package, last):
         attribute = name.removeprefix(parent + ".")
         return f"{target}: {parent!r} has no module {last!r} but an attribute; did you mean {parent}:{attribute}?"
     paths = getattr(package, "__path__", None)
     if paths is None:
-        return f"{target}: there is no module {missing!r}, as {parent!r} is a module, not a package"
+        return f"{target}: there is no module {missing!r}: {parent!r} is a module, not a package"
     there = [f"{parent}.{found}" for found in _modules_in(list(paths))]
     return f"{target}: there is no module {missing!r} in package {parent!r} ({next(iter(paths))})" + _nearest(
         missing, there
@@ -215,28 +216,28 @@ def _public(owner: object) -> list[str]:
 def _call(target: str, factory: object) -> object:
     name = getattr(factory, "__name__", None) or type(factory).__name__
     if not callable(factory):
-        raise TargetError(f"{target}: a factory was expected, but it is of type {name!r} and cannot be called")
+        raise TargetError(f"{target}: this is no factory: its type is {name!r}, which cannot be called")
     try:
         inspect.signature(factory).bind()
     except TypeError as exc:
         raise TargetError(f"{target}: factory {name!r} cannot be called without arguments: {_one_line(exc)}") from None
     except ValueError:
-        pass  # no signature to check: the call will tell
+        pass  # it has no signature that could be checked
     try:
         made: object = factory()
     except (Exception, SystemExit) as exc:
         raise _raised(target, f"calling factory {name!r}", exc) from exc
     if inspect.iscoroutine(made):
         made.close()
-        raise TargetError(f"{target}: factory {name!r} is a coroutine function; a plain function was expected")
+        raise TargetError(f"{target}: factory {name!r} is a coroutine function; it must be a plain function")
     return made
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------------------------
 
 
 def _nearest(name: str, candidates: list[str]) -> str:
-    """Return "; did you mean ...", or what there is, or nothing."""
+    """Return a hint: similar candidates, else the candidates that exist, else nothing."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, candidates, n=3)
@@ -254,14 +255,14 @@ def _one_line(exc: BaseException) -> str:
 
 def _raised(target: str, doing: str, exc: BaseException) -> TargetError:
     text = _one_line(exc)
-    told = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    what = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
     if isinstance(exc, RuntimeError) and text == "no running event loop":
-        told += "; applications are imported before the loop runs: what needs it belongs to the start of the lifespan"
-    return TargetError(f"{target}: {doing} raised {told}", _app_traceback(exc))
+        what += "; applications are imported before the loop runs: move what needs it to the lifespan's startup"
+    return TargetError(f"{target}: {doing} raised {what}", _app_traceback(exc))
 
 
 def _is_ours(filename: str) -> bool:
-    """Tell whether a frame belongs to the import machinery or to bridge, which say nothing about the application."""
+    """Tell whether a frame belongs to the import machinery or to bridge, not to the application."""
     return filename.startswith("<frozen importlib") or filename == importlib.__file__ or filename.startswith(_BRIDGE)
 
 
@@ -270,12 +271,12 @@ def _app_frames(exc: BaseException) -> bool:
 
 
 def _app_traceback(exc: BaseException) -> str:
-    """Format *exc* and what led to it without the frames that are not the application's."""
-    told = traceback.TracebackException.from_exception(exc)
-    pending: list[traceback.TracebackException] = [told]
+    """Format *exc* and its causes, with the application's frames only."""
+    whole = traceback.TracebackException.from_exception(exc)
+    pending: list[traceback.TracebackException] = [whole]
     while pending:
         part = pending.pop()
         part.stack[:] = [frame for frame in part.stack if not _is_ours(frame.filename)]
         related = (part.__cause__, part.__context__, *(part.exceptions or ()))
         pending += [other for other in related if other is not None]
-    return "".join(told.format())
+    return "".join(whole.format())

@@ -1,4 +1,4 @@
-"""The settings of bridge: what can be set, to what, and where the values come from."""
+"""The settings of bridge: which exist, which values they take, and where the values come from."""
 
 from bridge.config.settings import GROUPS, SETTINGS, Config
 

@@ -14,7 +14,8 @@ from bridge.errors import ConfigError
 
 __all__ = ["from_file", "from_options", "read_file"]
 
-# What a pyproject.toml with a table [tool.bridge] has, in whatever form.
+# Every pyproject.toml with a table [tool.bridge] matches, in whatever form it is written. To check this is much faster
+# than to import tomllib and parse a file without that table.
 _MAY_BE_FOR_US = re.compile(
     rb"""^[^#\n]*\btool\b[^\n]*\bbridge\b|^[ \t]*\[[ \t]*["']?tool["']?[ \t]*\]""", re.MULTILINE
 )
@@ -25,11 +26,11 @@ _NAMES = {
 
 
 def from_file(path: str | None) -> Layer:
-    """Return the layer of a configuration file.
+    """Return the layer that a configuration file gives.
 
     Args:
-        path: The file; None for ``bridge.toml`` or else the table ``[tool.bridge]`` of ``pyproject.toml`` in the
-            current directory, if there is one.
+        path: The file; None for ``bridge.toml`` in the current directory, or else the table ``[tool.bridge]`` of
+            ``pyproject.toml`` there. Without either the layer is empty.
 
     Raises:
         ConfigError: The file cannot be read, or has a key that is no setting.
@@ -44,10 +45,14 @@ def from_file(path: str | None) -> Layer:
 
 
 def read_file(path: str, *, quiet: bool = False) -> Layer:
-    """Return the layer of the file *path*; with *quiet*, one that is no TOML is left to those whose file it is.
+    """Return the layer of the file *path*.
+
+    Args:
+        path: The file.
+        quiet: Return an empty layer for a file that is not valid TOML. It belongs to other tools, which report that.
 
     Raises:
-        ConfigError: As :func:`from_file`.
+        ConfigError: As for :func:`from_file`.
     """
     try:
         with open(path, "rb") as file:
@@ -56,7 +61,7 @@ def read_file(path: str, *, quiet: bool = False) -> Layer:
         raise ConfigError(f"{path}: {exc.strerror}") from exc
     if quiet and _MAY_BE_FOR_US.search(data) is None:
         return {}
-    import tomllib  # 5 ms of every start, and most have no such file
+    import tomllib  # takes 5 ms, and most servers have no such file
 
     try:
         table = tomllib.loads(data.decode())
@@ -79,23 +84,23 @@ def read_file(path: str, *, quiet: bool = False) -> Layer:
 
 
 def from_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of keyword arguments such as ``bridge.run(app, port=8080, bind="unix:/run/a.sock")``.
+    """Return the settings for keyword arguments such as ``bridge.run(app, port=8080, bind="unix:/run/a.sock")``.
 
-    Text is read as on the command line; other values are taken as they are.
+    Text is converted as on the command line. Other values are used as they are.
 
     Raises:
-        ConfigError: An unknown name, or text that is not allowed.
+        ConfigError: A name is unknown, or a text is not allowed.
     """
     found = {}
     for key, value in options.items():
         row = _row(key, key)
         if isinstance(value, str):
             try:
-                value = row.kind.parse(value)  # noqa: PLW2901 - the same value, read
+                value = row.kind.parse(value)  # noqa: PLW2901 - the same value, converted
             except ValueError:
                 raise ConfigError(f"{key}: {value!r} is not {row.kind.allowed}") from None
         elif isinstance(value, list):
-            value = tuple(value)  # noqa: PLW2901 - as the settings hold it
+            value = tuple(value)  # noqa: PLW2901 - the same value, immutable
             if all(isinstance(item, str) for item in value):
                 value = row.kind.parse(",".join(value))  # noqa: PLW2901 - the same
         elif row.kind.unit == "seconds" and isinstance(value, int) and not isinstance(value, bool):
@@ -116,7 +121,7 @@ def _row(key: str, origin: str) -> Setting:
 
 
 def _text(row: Setting, value: object, origin: str) -> str:
-    """Return a value of TOML as it would be written on the command line."""
+    """Return *value*, from a TOML file, as the command line would spell it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int) and row.kind.metavar == "OCTAL":

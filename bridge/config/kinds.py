@@ -1,7 +1,7 @@
-"""The kinds of values that a setting can have: each turns text into a value and says in words what it takes.
+"""The kinds of values that settings have: each converts text to a value and says in words which text is allowed.
 
-Which settings exist is the subject of ``bridge.config.settings``. Nothing here opens a file, resolves a name or imports
-a heavy module.
+``bridge.config.settings`` says which settings exist. Nothing here opens a file, resolves a host name or imports a heavy
+module.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ class Kind(Generic[T_co]):
     """One kind of value.
 
     Attributes:
-        parse: Turns text into a value; raises ValueError when the text is not allowed.
+        parse: Converts text to a value; raises ValueError if the text is not allowed.
         allowed: What is allowed, as the end of the sentence "... is not ...".
-        metavar: The placeholder in the help; empty for switches, which take no value on the command line.
+        metavar: The placeholder in the help; empty for switches, which have no value on the command line.
         unit: "bytes", "seconds" or empty.
-        can_be_off: Whether None is a value, written ``off``.
-        repeats: Whether the option may be given several times; the text of such a kind is separated by commas.
-        choices: All the words it takes, when there are only so many.
+        can_be_off: None is a value, written ``off``.
+        repeats: The value is a list: its text has commas, and the option may be repeated.
+        choices: The allowed words, if there is a fixed set of them.
     """
 
     __slots__ = ("allowed", "can_be_off", "choices", "metavar", "parse", "repeats", "unit")
@@ -121,7 +121,7 @@ class Kind(Generic[T_co]):
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-# Patterns, not int() and float(): those take "1_000", "+5", "٣" and "nan".
+# Patterns, not int() and float(), which accept "1_000", "+5", "٣" and "nan".
 _WHOLE = r"[0-9]{1,18}"
 _SIZE = r"([0-9]{1,15}) ?(?:([kmg])(?:i?b)?|b)?"
 _SECONDS = r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?"
@@ -131,7 +131,10 @@ _SECONDS_FACTOR = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _match(pattern: str, text: str, flags: int = 0) -> re.Match[str]:
-    """Match, with patterns that are compiled when they are needed: few are, and each costs 0.1 ms of CPU or more."""
+    """Return the match of the whole text; raise ValueError if there is none.
+
+    The pattern is compiled here and not at import: each takes 0.1 ms of CPU or more, and a start needs few of them.
+    """
     match = re.fullmatch(pattern, text.strip(), flags)
     if match is None:
         raise ValueError(text)
@@ -152,7 +155,7 @@ def whole(minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[
 
 
 def whole_or(word: str, meaning: Callable[[], int], maximum: int) -> Kind[int | None]:
-    """Return the kind of whole numbers from 1 to *maximum*; *word*, or 0, stands for what *meaning* returns."""
+    """Return the kind of whole numbers from 1 to *maximum*. The text *word* or 0 means the result of *meaning*."""
     numbers = whole(0, maximum)
 
     def parse(text: str) -> int:
@@ -173,7 +176,11 @@ SIZE = Kind(_size, "a size above 0 such as 8190, 64k or 1GiB", "SIZE", unit="byt
 
 
 def seconds(*, zero: bool = False) -> Kind[float]:
-    """Return the kind of durations in seconds; *zero* says whether 0 is allowed."""
+    """Return the kind of durations in seconds.
+
+    Args:
+        zero: 0 is allowed.
+    """
 
     def parse(text: str) -> float:
         number, factor = _match(_SECONDS, text, re.ASCII | re.IGNORECASE).groups()
@@ -204,7 +211,7 @@ DIRECTORY = Kind(_text, "a path", "DIR")
 
 
 def choice(metavar: str, *names: str, synonyms: dict[str, str] | None = None) -> Kind[str]:
-    """Return the kind whose values are *names*; *synonyms* are accepted and stand for one of them."""
+    """Return the kind whose values are *names*. Each of *synonyms* is accepted too and means one of them."""
     values = {name: name for name in names} | (synonyms or {})
 
     def parse(text: str) -> str:
@@ -217,7 +224,7 @@ def choice(metavar: str, *names: str, synonyms: dict[str, str] | None = None) ->
 
 
 def words(metavar: str, allowed: str, *names: str) -> Kind[tuple[str, ...]]:
-    """Return the kind of lists of words, which are among *names* if there are any."""
+    """Return the kind of lists of words. If there are *names*, other words are refused."""
 
     def parse(text: str) -> tuple[str, ...]:
         found = tuple(_text(word.strip()) for word in text.split(","))
@@ -229,7 +236,7 @@ def words(metavar: str, allowed: str, *names: str) -> Kind[tuple[str, ...]]:
     return Kind(parse, allowed, metavar, repeats=True)
 
 
-# A token (RFC 9110 section 5.6.2), of the characters that all proxies let through.
+# A token (RFC 9110 section 5.6.2) of characters that all proxies pass on.
 _FIELD_NAME = r"[A-Za-z][A-Za-z0-9-]{0,63}"
 _STEERING = frozenset({"connection", "content-length", "content-type", "cookie", "expect", "host", "te", "trailer",
                        "transfer-encoding", "upgrade"})  # fmt: skip
@@ -318,9 +325,9 @@ def _host(text: str) -> str:
     if ":" in name:
         from ipaddress import IPv6Address
 
-        IPv6Address(name)  # a ValueError of its own
+        IPv6Address(name)  # raises ValueError itself
         return name
-    name = _match(_HOST_NAME, text)[0]  # the text, as brackets are for IPv6 alone
+    name = _match(_HOST_NAME, text)[0]  # the text, not the name: brackets are for IPv6 only
     return "" if name == "*" else name
 
 

@@ -1,4 +1,4 @@
-"""What one source gives: the text of settings, not looked at yet; and how layers of it are merged."""
+"""A layer is what one source gives: the text of settings, not converted yet. Layers are merged here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _LISTENERS = frozenset({"bind", "uds", "fd"})
 
 
 class Given(NamedTuple):
-    """The text a user wrote for one setting, and how he named the setting there."""
+    """The text that a source has for one setting.
+
+    Attributes:
+        text: The text, not converted yet.
+        origin: How the source names the setting, for messages.
+    """
 
     text: str
     origin: str
@@ -24,13 +29,13 @@ Layer = dict[str, Given]
 
 
 def merge(layers: Sequence[Layer]) -> Layer:
-    """Merge *layers*, lowest first.
+    """Merge *layers*, which come in rising order: a later one wins.
 
-    Ways to say where to listen do not mix across layers: ``--port`` on the command line sets BRIDGE_BIND aside, and
-    ``--uds`` sets PORT aside.
+    Addresses do not mix across layers: a ``--port`` on the command line replaces BRIDGE_BIND, and ``--uds`` replaces
+    PORT.
 
     Raises:
-        ConfigError: One layer says where to listen in two ways.
+        ConfigError: One layer has both host or port and another kind of address.
     """
     merged: Layer = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The part of the table of settings that is about logs and what each response says; see `bridge.config`."""
+"""The settings for logs and for fields of each response, a part of the table in `bridge.config.settings`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTPUT = "Logs and responses"
 
 
 class OutputConfig(ProcessConfig):
-    """What is written down, where, and in which form."""
+    """What is logged, where, and in which form; and which fields every response has."""
 
     access_log: bool = setting(OUTPUT, SWITCH, True, "write one line per request")
     access_logfile: str = setting(
@@ -39,10 +39,10 @@ class OutputConfig(ProcessConfig):
         OUTPUT,
         choice("SOURCE", "off", "new", "proxy", "any", synonyms={"on": "proxy"}),
         "off",
-        "give each request an id, which the application, the response and the log have: CHOICES; proxy takes one that"
-        " comes from --forwarded-allow-ips, any takes anybody's",
+        "give each request an id, for the application, the response and the log: CHOICES; proxy accepts ids from"
+        " --forwarded-allow-ips, any accepts all",
     )
-    request_id_header: str = setting(OUTPUT, FIELD_NAME, "x-request-id", "the field with the id")
+    request_id_header: str = setting(OUTPUT, FIELD_NAME, "x-request-id", "the field that has the id")
     log_format: str = setting(
         OUTPUT, choice("FORMAT", "text", "json"), "text", "how messages and requests are written: CHOICES"
     )

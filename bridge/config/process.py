@@ -1,4 +1,4 @@
-"""The part of the table of settings that is about processes and development; see `bridge.config`."""
+"""The settings for processes and development, a part of the table in `bridge.config.settings`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def usable_cpus() -> int:
 
 
 class ProcessConfig(Settings):
-    """How many processes there are, who they are, and how they change."""
+    """The number of processes, their user, and when they are replaced."""
 
     workers: int | None = setting(
         WORKERS,
@@ -52,20 +52,20 @@ class ProcessConfig(Settings):
         WORKERS,
         whole(0),
         0,
-        "at most this many requests more, different for each worker",
+        "add a random number of requests up to this, different for each worker",
         aliases=("max-requests-jitter",),
     )
     workers_lifetime: float | None = setting(
         WORKERS, off_or(seconds()), None, "replace a worker after this time", aliases=("restart-interval",)
     )
     workers_lifetime_jitter: float = setting(
-        WORKERS, seconds(zero=True), 0.0, "at most this much longer, different for each worker"
+        WORKERS, seconds(zero=True), 0.0, "add a random time up to this, different for each worker"
     )
     timeout_worker: float | None = setting(
         WORKERS,
         off_or(seconds()),
         30.0,
-        "a worker whose event loop stands still for this long is replaced, and the log says where it stood",
+        "replace a worker whose event loop stands still for this long, and log where it stands",
         aliases=("timeout-worker-healthcheck", "deadlock-timeout"),
     )
     timeout_worker_startup: float | None = setting(
@@ -80,9 +80,9 @@ class ProcessConfig(Settings):
     group: str | None = setting(
         WORKERS, TEXT, None, "become this group after listening", short="-g", shown="the current one"
     )
-    umask: int | None = setting(WORKERS, MODE, None, "the mask for files that are made", shown="the current one")
+    umask: int | None = setting(WORKERS, MODE, None, "the file mode creation mask", shown="the current one")
 
-    reload: bool = setting(DEVELOPMENT, SWITCH, False, "start anew when a source file changes")
+    reload: bool = setting(DEVELOPMENT, SWITCH, False, "restart when a source file changes")
     reload_dir: tuple[str, ...] = setting(
         DEVELOPMENT,
         words("DIRS", "a list of directories"),
@@ -95,7 +95,7 @@ class ProcessConfig(Settings):
         DEVELOPMENT,
         words("PATTERNS", "a list of patterns such as *.html"),
         (),
-        "watch files with such names too, beside *.py",
+        "also watch files with such names, beside *.py",
     )
     reload_exclude: tuple[str, ...] = setting(
         DEVELOPMENT,
@@ -113,5 +113,5 @@ class ProcessConfig(Settings):
         "show exceptions in the browser, with a console for WSGI; on the loopback interface only",
     )
     debug_anywhere: bool = setting(
-        DEVELOPMENT, SWITCH, False, "allow --debug on any interface: whoever reaches it can run code here"
+        DEVELOPMENT, SWITCH, False, "allow --debug on any interface: everyone who reaches it can run code here"
     )

@@ -1,6 +1,6 @@
 """The table of settings in words: the help of the command line, and ``docs/options.md``.
 
-``python -m bridge.config.reference > docs/options.md`` writes the page anew.
+``python -m bridge.config.reference > docs/options.md`` writes that page.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def options_page() -> str:
 
 
 def resolved(layer: Layer) -> str:
-    """Return every setting with its value and its origin, as a file of settings."""
+    """Return every setting with its value and its origin, in the form of a configuration file."""
     lines = []
     for row in SETTINGS:
         given = layer.get(row.name)
@@ -135,9 +135,10 @@ def _toml(row: Setting) -> str:
 
 
 def _entry(row: Setting, width: int) -> list[str]:
-    """Return the lines of one option: its name on the left, its meaning and default on the right."""
+    """Return the help lines of one option: its name on the left, its meaning and default on the right."""
     default = show(row)
-    # A switch that is off, or a thing that is absent, goes without saying. A default is not broken between lines.
+    # A switch that is off by default, or an absent value, needs no default in the help. Other defaults must not be
+    # broken between two lines.
     ending = f" [{default}]".replace(" ", _NO_BREAK) if default and row.default is not False else ""
     return _lines(_invocation(row), f"{_meaning(row)} {ending[1:]}", width)
 

@@ -1,7 +1,7 @@
-"""The table of settings: what can be set, to what, and what it means.
+"""The table of settings: their names, kinds, defaults and meanings.
 
 The fields of `Config` are the table. Options, environment variables and ``docs/options.md`` are generated from it, and
-nothing else in bridge knows a default. Sizes are bytes and times are seconds.
+no other module of bridge knows a default. Sizes are bytes and times are seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bridge.config.process import DEVELOPMENT, WORKERS
 from bridge.config.table import setting
 from bridge.errors import ConfigError
 
-__all__ = ["GROUPS", "SETTINGS", "Config"]
+__all__ = ["GROUPS", "SETTINGS", "TORNADO_BODY_LIMIT", "WSGI_BODY_LIMIT", "Config", "option"]
 
 APPLICATION = "Application"
 BINDING = "Where to listen"
@@ -51,7 +51,7 @@ TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
 GROUPS: Final = (APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT, DEVELOPMENT)
 
-#: The fields by which proxies report the client, most telling first.
+#: The fields by which proxies report the client.
 FORWARDED_FIELDS: Final = (
     "x-forwarded-for",
     "x-real-ip",
@@ -68,19 +68,25 @@ MIB = 1 << 20
 GIB = 1 << 30
 LINE = 8190
 
+#: The most content of one request that goes to a temporary file (bytes), unless the settings say otherwise.
+WSGI_BODY_LIMIT = GIB
+#: The same for Tornado's interface, where most applications get the content as one object in memory. It is
+#: HTTPServer's ``max_buffer_size``.
+TORNADO_BODY_LIMIT = 100 * MIB
+
 
 def _is_loopback(address: Address) -> bool:
-    """Tell whether only this machine reaches *address*, as far as its text says."""
+    """Tell whether *address* can only be reached from this machine, as far as its text tells."""
     if isinstance(address, TCPAddress):
         return address.host in {"localhost", "::1"} or address.host.startswith("127.")
     return isinstance(address, UnixAddress)
 
 
 class Config(OutputConfig):
-    """Every setting with its value; immutable, one per process.
+    """Every setting with its value. An instance is immutable.
 
-    `bridge.config.sources.load` makes one from the command line and the environment. Made directly, the values must
-    have the types below; they are not converted.
+    `bridge.config.sources.load` makes one from files, the environment and the command line. The constructor converts
+    nothing: its values must have the types below.
 
     Raises:
         ConfigError: Two settings contradict each other.
@@ -98,7 +104,7 @@ class Config(OutputConfig):
         APPLICATION,
         choice("KIND", "auto", "asgi3", "asgi2", "wsgi", "tornado", "delegate", "callable", synonyms={"asgi": "asgi3"}),
         "auto",
-        "what TARGET is: CHOICES; auto looks at the object",
+        "the interface of TARGET: CHOICES; auto detects it",
     )
     factory: bool = setting(
         APPLICATION, SWITCH, False, "call TARGET without arguments and serve what it returns", aliases=("call",)
@@ -110,7 +116,7 @@ class Config(OutputConfig):
         APPLICATION,
         choice("WHEN", "auto", "on", "off"),
         "auto",
-        "ASGI lifespan events: CHOICES; auto goes without when the application refuses them",
+        "ASGI lifespan events: CHOICES; auto sends them unless the application refuses them",
         aliases=("asgi-lifespan",),
     )
     root_path: str = setting(
@@ -124,7 +130,7 @@ class Config(OutputConfig):
         APPLICATION,
         choice("NAME", "auto", "asyncio", "uvloop"),
         "auto",
-        "the event loop: CHOICES; auto takes uvloop when it is installed",
+        "the event loop: CHOICES; auto uses uvloop if it is installed",
         aliases=("asgi-loop",),
     )
     mount: tuple[tuple[str, str, str], ...] = setting(
@@ -136,7 +142,7 @@ class Config(OutputConfig):
     )
 
     host: str = setting(BINDING, HOST, "127.0.0.1", "listen on this host; * means every interface")
-    port: int = setting(BINDING, PORT, 8000, "listen on this port; 0 takes any free one", foreign=("PORT",))
+    port: int = setting(BINDING, PORT, 8000, "listen on this port; 0 picks a free one", foreign=("PORT",))
     bind: tuple[Address, ...] = setting(
         BINDING,
         ADDRESSES,
@@ -160,13 +166,13 @@ class Config(OutputConfig):
         BINDING,
         choice("VERSION", "off", "v1", "v2", "auto", synonyms={"1": "v1", "2": "v2", "on": "auto"}),
         "off",
-        "connections begin with a PROXY protocol header: CHOICES; auto takes both versions",
+        "connections begin with a PROXY protocol header: CHOICES; auto accepts both versions",
     )
     proxy_allow_from: tuple[str, ...] = setting(
         BINDING,
         NETWORKS,
         ("127.0.0.1", "::1", "unix"),
-        "the peers that may send a PROXY protocol header; the others' connections are closed",
+        "the peers that may send a PROXY protocol header; connections of other peers are closed",
         aliases=("proxy-allow-ips",),
     )
 
@@ -174,27 +180,25 @@ class Config(OutputConfig):
         WSGI,
         whole(1, 10_000),
         64,
-        "the most threads that run WSGI requests at once; they start when requests wait, not before",
+        "the most threads that run WSGI requests at once; a thread starts when a request waits",
         aliases=("wsgi-threads", "blocking-threads"),
     )
-    threads_min: int = setting(WSGI, whole(0, 10_000), 1, "threads that stay when there is nothing to do")
+    threads_min: int = setting(WSGI, whole(0, 10_000), 1, "threads to keep while there is nothing to do")
     threads_idle: float = setting(WSGI, seconds(), 30.0, "end a thread beyond --threads-min after this idle time")
-    wsgi_queue: int = setting(WSGI, whole(1), 1024, "requests that wait for a thread; one more is answered 503")
-    wsgi_queue_timeout: float = setting(
-        WSGI, seconds(), 30.0, "how long a request may wait for a thread; then it is answered 503"
-    )
+    wsgi_queue: int = setting(WSGI, whole(1), 1024, "requests that may wait for a thread; beyond it 503")
+    wsgi_queue_timeout: float = setting(WSGI, seconds(), 30.0, "how long a request may wait for a thread; then 503")
     wsgi_buffer_requests: int | None = setting(
         WSGI,
         off_or(SIZE),
         64 * KIB,
-        "receive the content before a thread is taken, beyond this size in a temporary file; off streams it",
+        "receive the content before the request gets a thread, beyond this size into a temporary file; off streams it",
         aliases=("inbuf-overflow",),
     )
     wsgi_buffer_responses: int = setting(
         WSGI,
         SIZE,
         64 * MIB,
-        "what is kept of one response for a slow client, in a temporary file; beyond it the thread waits",
+        "how much of one response a temporary file keeps for a slow client; beyond it the thread waits",
         aliases=("outbuf-high-watermark",),
     )
 
@@ -206,7 +210,9 @@ class Config(OutputConfig):
         "one message, after decompression; beyond it close code 1009",
         aliases=("websocket-max-message-size",),
     )
-    ws_max_queue: int = setting(WEBSOCKET, whole(1), 32, "messages that wait for the application; then none is read")
+    ws_max_queue: int = setting(
+        WEBSOCKET, whole(1), 32, "messages that may wait for the application; beyond it none is read"
+    )
     ws_ping_interval: float | None = setting(
         WEBSOCKET,
         off_or(seconds()),
@@ -271,7 +277,7 @@ class Config(OutputConfig):
         (),
         "HOST=CERTIFICATE[,KEY]: another certificate for this name, or *.NAME; may be repeated",
     )
-    ssl_reload: bool = setting(TLS, SWITCH, True, "use certificates anew when their files change")
+    ssl_reload: bool = setting(TLS, SWITCH, True, "read certificates again when their files change")
     ssl_context_factory: str | None = setting(
         TLS,
         FUNCTION,
@@ -330,27 +336,30 @@ class Config(OutputConfig):
         TIMEOUTS,
         off_or(seconds()),
         10.0,
-        "the whole head of a request, for the first one from the start of the connection; then 408",
+        "how long the head of a request may take, the first from the start of the connection; then 408",
         aliases=("header-timeout",),
     )
     timeout_request_body: float | None = setting(
         TIMEOUTS,
         off_or(seconds()),
         30.0,
-        "content of a request without progress; then 408",
+        "how long the content of a request may make no progress; then 408",
         aliases=("body-timeout", "read-timeout"),
     )
     timeout_write: float | None = setting(
-        TIMEOUTS, off_or(seconds()), 60.0, "a response that the client does not read; then the connection is reset"
+        TIMEOUTS,
+        off_or(seconds()),
+        60.0,
+        "how long a client may read nothing of its response; then the connection is reset",
     )
     timeout_tls_handshake: float = setting(
-        TIMEOUTS, seconds(), 10.0, "the TLS handshake", aliases=("ssl-handshake-timeout",)
+        TIMEOUTS, seconds(), 10.0, "how long the TLS handshake may take", aliases=("ssl-handshake-timeout",)
     )
     timeout_request: float | None = setting(
         TIMEOUTS,
         off_or(seconds()),
         None,
-        "an application's whole answer; then 504, or a cut when it has begun",
+        "how long an application's response may take; then 504, or the connection is cut if it has begun",
         aliases=("http-timeout",),
     )
     timeout_disconnect_grace: float | None = setting(
@@ -361,13 +370,13 @@ class Config(OutputConfig):
         aliases=("asgi-disconnect-grace-period", "application-close-timeout"),
     )
     timeout_drain_websockets: float | None = setting(
-        TIMEOUTS, off_or(seconds(zero=True)), 5.0, "when WebSockets are closed after a stop was asked for"
+        TIMEOUTS, off_or(seconds(zero=True)), 5.0, "how long WebSockets stay open after a stop was asked for"
     )
     timeout_drain_streams: float | None = setting(
         TIMEOUTS,
         off_or(seconds(zero=True)),
         5.0,
-        "when endless responses, such as server-sent events, are ended after a stop was asked for",
+        "how long endless responses, such as server-sent events, go on after a stop was asked for",
     )
     timeout_graceful_shutdown: float | None = setting(
         TIMEOUTS,
@@ -381,20 +390,20 @@ class Config(OutputConfig):
         PROXIES,
         SWITCH,
         False,
-        "take client address and scheme from X-Forwarded-...; on by itself when --forwarded-allow-ips is given",
+        "take client address and scheme from X-Forwarded-...; --forwarded-allow-ips switches it on",
     )
     forwarded_allow_ips: tuple[str, ...] = setting(
         PROXIES,
         NETWORKS,
         ("127.0.0.1", "::1", "unix"),
-        "the peers whose forwarded fields are believed: addresses, networks, unix, or * for anybody",
+        "the peers whose forwarded fields are believed: addresses, networks, unix, or * for all",
         foreign=("FORWARDED_ALLOW_IPS",),
     )
     forwarded_hops: int | None = setting(
         PROXIES,
         off_or(whole(1, 100)),
         None,
-        "the number of proxies in front, when their addresses are not known: any peer is believed unless"
+        "the number of proxies in front, if their addresses are not known; every peer is believed unless"
         " --forwarded-allow-ips is given too",
         aliases=("trusted-proxy-count", "trusted-hops"),
     )
@@ -414,11 +423,11 @@ class Config(OutputConfig):
             ("--limit-request-line", self.limit_request_line),
             ("--limit-request-field-size", self.limit_request_field_size),
         ):
-            if size > max(head, LINE):  # who lowers the limit of the head need not lower these too
+            if size > max(head, LINE):  # the defaults are fine, even if only the limit of the head is lowered
                 raise ConfigError(f"{option}: {size} bytes are more than --limit-request-head, {head}")
         if self.ssl_cert_reqs != "none" and self.ssl_ca_certs is None:
             raise ConfigError(
-                f"--ssl-cert-reqs: {self.ssl_cert_reqs!r} needs --ssl-ca-certs, which says whom to believe"
+                f"--ssl-cert-reqs: {self.ssl_cert_reqs!r} needs --ssl-ca-certs, which names the authorities to trust"
             )
         if self.ssl_certfile is None:
             for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"):
@@ -435,7 +444,7 @@ class Config(OutputConfig):
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Where to listen: all of ``bind``, ``uds`` and ``fd``, or else ``host`` and ``port``."""
+        """The addresses to listen on: all of ``bind``, ``uds`` and ``fd``, or else ``host`` and ``port``."""
         found = list(self.bind)
         if self.uds is not None:
             found.append(UnixAddress(self.uds))
@@ -443,18 +452,22 @@ class Config(OutputConfig):
             found.append(FileDescriptor(self.fd))
         return tuple(found) or (TCPAddress(self.host, self.port),)
 
-    def body_limit(self, *, wsgi: bool, whole: bool = False) -> int | None:
+    def body_limit(self, default: int | None) -> int | None:
         """Return the most bytes of content a request may have, None for no limit.
 
         Args:
-            wsgi: For a WSGI application, whose content is kept in a file.
-            whole: For Tornado's interface, where most applications are given the content as one object in memory.
+            default: The limit of the application's interface, which applies unless ``limit_request_body`` is given.
         """
-        if self.limit_request_body == "auto":
-            if whole:
-                return 100 * MIB  # as HTTPServer's max_buffer_size
-            return GIB if wsgi else None
-        return self.limit_request_body
+        return default if self.limit_request_body == "auto" else self.limit_request_body
+
+
+def option(name: str) -> str:
+    """Return how the command line spells a setting, for messages: ``app_dir`` is ``--app-dir``.
+
+    Raises:
+        KeyError: There is no setting *name*.
+    """
+    return Config.rows[name].option
 
 
 SETTINGS: Final = tuple(sorted(Config.rows.values(), key=lambda row: GROUPS.index(row.group)))

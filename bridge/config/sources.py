@@ -1,7 +1,7 @@
-"""Where the values of settings come from: file, environment and command line, in rising order.
+"""Reads the settings from their sources: file, environment and command line, in rising order.
 
-Each source is read into a layer, which maps names of settings to text that is not looked at yet. The layers are merged,
-and only what wins is converted, so that a good option overrides a bad variable.
+Each source is read into a layer, which maps names of settings to text. The layers are merged, and only then is the text
+converted, so that a valid option overrides an invalid variable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BY_NAME = {row.name: row for row in SETTINGS}
 _OPTIONS = [row for row in SETTINGS if not row.positional]
 _SWITCHES = frozenset(spelling for row in SETTINGS if row.is_switch for spelling in row.spellings)
 
-# Short options that mean different things in the servers people come from: accepting one meaning would betray the rest.
+# Options that mean different things in other servers. To accept one meaning would mislead the users of the others.
 _COLLISIONS = {
     "-p": "means the port in some servers and the pid file in others; write --port",
     "-t": "means a worker's heartbeat in some servers and a request's deadline in others; write --timeout-request",
@@ -34,22 +34,22 @@ _COLLISIONS = {
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """Return the settings that a file, the environment and the arguments of ``bridge run`` give.
+    """Return the settings for the arguments of ``bridge run`` and the environment, and from the file they name.
 
     Raises:
-        ConfigError: An unknown option, a value that is not allowed, settings that contradict each other, or a file that
-            cannot be read.
+        ConfigError: An option is unknown, a value is not allowed, two settings contradict each other, or a file cannot
+            be read.
     """
     return resolve(load_layer(argv, environ))
 
 
 def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
-    """Return what :func:`load` resolves: the text of all settings that are given anywhere.
+    """Return the merged layer of all sources, for :func:`resolve`.
 
     Raises:
-        ConfigError: As :func:`load`.
+        ConfigError: As for :func:`load`.
     """
-    words, path = _take_config(argv)
+    words, path = _split_config(argv)
     path = path or environ.get("BRIDGE_CONFIG") or None
     layers = [*from_environment(environ), from_command_line(words)]
     if path is not None or any(os.path.isfile(name) for name in ("bridge.toml", "pyproject.toml")):
@@ -59,11 +59,11 @@ def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
     return merge(layers)
 
 
-def _take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Split ``--config FILE`` (or ``-c``) off the arguments.
+def _split_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Split ``--config FILE`` (or ``-c``) off. Return the other arguments and FILE.
 
     Raises:
-        ConfigError: There is no FILE.
+        ConfigError: FILE is missing.
     """
     options, rest = _split_at_dashes(argv)
     words: list[str] = []
@@ -85,10 +85,10 @@ def _take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Layer]:
-    """Return two layers: variables of other tools that are honoured, and above them ``BRIDGE_...``.
+    """Return two layers: first the variables of other tools, such as PORT, then ``BRIDGE_...``.
 
-    An empty variable counts as absent. Unknown ``BRIDGE_...`` variables are left alone: Kubernetes, for one, makes such
-    names for a service that is called bridge.
+    An empty variable counts as absent. Unknown ``BRIDGE_...`` variables are ignored: Kubernetes, for example, sets such
+    variables for a service called bridge.
     """
     foreign: Layer = {}
     own: Layer = {}
@@ -101,10 +101,10 @@ def from_environment(environ: Mapping[str, str]) -> list[Layer]:
 
 
 def from_command_line(argv: Sequence[str]) -> Layer:
-    """Return the layer of the arguments that follow ``bridge run``.
+    """Return the layer of the arguments after ``bridge run``.
 
     Raises:
-        ConfigError: An unknown option, one without its value, or more than one target.
+        ConfigError: An option is unknown or lacks its value, or there is more than one target.
     """
     options, positional = _split_at_dashes(argv)
     given, rest = _scan([_normalised(argument) for argument in options])
@@ -115,7 +115,7 @@ def from_command_line(argv: Sequence[str]) -> Layer:
     for name, option, text in given:
         before = layer.get(name)
         if before is not None and _BY_NAME[name].kind.repeats:
-            text = f"{before.text},{text}"  # noqa: PLW2901 - the repeated option continues the list
+            text = f"{before.text},{text}"  # noqa: PLW2901 - a repeated option continues the list
         layer[name] = Given(text, option)
     targets = [*rest, *positional]
     if len(targets) > 1:
@@ -126,10 +126,10 @@ def from_command_line(argv: Sequence[str]) -> Layer:
 
 
 def resolve(layer: Layer) -> Config:
-    """Convert the text of *layer* and return the settings; what it lacks keeps its default.
+    """Convert the text of *layer* and return the settings. Settings that it lacks keep their defaults.
 
     Raises:
-        ConfigError: A value that is not allowed, or settings that contradict each other.
+        ConfigError: A value is not allowed, or two settings contradict each other.
     """
     layer = dict(layer)
     if "port" in layer and "host" not in layer and layer["port"].origin == "PORT":
@@ -151,17 +151,17 @@ def _convert(row: Setting, given: Given) -> object:
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-# A negative number is a value, though an impossible one: the message then says what is allowed.
+# A negative number counts as a value, not as an option, so that the message says which values are allowed.
 _NEGATIVE = r"-[0-9]*\.?[0-9]+"
 
 
 def _scan(words: Sequence[str]) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """Return the options as (setting, option, text), in the order given, and the other words, unknown options included.
+    """Return the known options as (setting, option, text), in their order, and all other words.
 
-    Not argparse: to import it, and to describe every option to it, takes 6 ms of CPU.
+    This does not use argparse, since to import it and to describe every option to it takes 6 ms of CPU.
 
     Raises:
-        ConfigError: An option without its value.
+        ConfigError: An option lacks its value.
     """
     known = {spelling: row for row in _OPTIONS for spelling in row.spellings}
     found: list[tuple[str, str, str]] = []
@@ -196,7 +196,7 @@ def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _normalised(argument: str) -> str:
-    """Write the name in ``--some_option=value`` with dashes, as some servers' users are used to underscores."""
+    """Replace the underscores in the name of ``--some_option=value``, which some other servers use, by dashes."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")

@@ -1,7 +1,6 @@
-"""How a table of settings is declared: a row describes one setting, a class is the table.
+"""The classes to declare a table of settings with: a row describes one setting, a class is the table.
 
-Which settings exist is the subject of ``bridge.config.settings``; where their values come from, of
-``bridge.config.sources``.
+``bridge.config.settings`` declares the settings that exist, and ``bridge.config.sources`` reads their values.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ class Setting:
     """One row of the table of settings.
 
     Attributes:
-        name: The attribute of `bridge.config.Config`; option and environment names are derived from it.
-        default: The value when no source gives one.
-        group: The heading it stands under in the help.
-        kind: How its text is read.
+        name: The attribute of `bridge.config.Config`. Option and environment names are derived from it.
+        default: The value if no source gives one.
+        group: Its heading in the help.
+        kind: The kind of its value.
         help: One sentence without a full stop.
         short: A one-letter option such as ``-b``, or empty.
-        aliases: Other names, as other servers spell them; accepted, not shown in the help.
-        foreign: Environment variables of other tools that are honoured below ``BRIDGE_...``.
+        aliases: Names that other servers use for it. They are accepted, but the help does not show them.
+        foreign: Environment variables of other tools that are read too. ``BRIDGE_...`` wins over them.
         shown: The default in words, where the value alone would mislead; else empty.
-        positional: Whether it is the argument of the command instead of an option.
-        secret: The value is shown nowhere.
+        positional: It is the argument of the command, not an option.
+        secret: Its value is never shown.
     """
 
     __slots__ = (
@@ -100,19 +99,19 @@ def setting(
 ) -> T:
     """Declare one attribute of a table of settings; the arguments are those of `Setting`."""
     row = Setting("", default, group, kind, help_text, short, aliases, foreign, shown, positional, secret)
-    declared: Any = row  # what an instance has there is of the type of the default
+    declared: Any = row  # an instance of the table has a value of the default's type here
     return declared  # type: ignore[no-any-return]  # see the line above
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
 class Settings:
-    """A table of settings, as a class; an instance has a value for each, and does not change.
+    """A table of settings. The class has a row for each setting, an instance an immutable value for each.
 
-    It looks like a dataclass and is none: to make one of so many fields takes longer than all else that is imported
-    to start a server with (9 ms of CPU).
+    It is not a dataclass, since to make a dataclass of so many fields takes 9 ms of CPU, longer than all other imports
+    of a start.
 
     Attributes:
-        rows: The table, the rows of base classes first.
+        rows: The rows by name, those of base classes first.
     """
 
     rows: ClassVar[dict[str, Setting]] = {}
@@ -123,7 +122,7 @@ class Settings:
             if isinstance(row, Setting):
                 row.name = name
                 cls.rows[name] = row
-                setattr(cls, name, row.default)  # which instances without a value of their own show
+                setattr(cls, name, row.default)  # instances without a value of their own have this one
 
     def __init__(self, **values: object) -> None:
         unknown = values.keys() - self.rows.keys()
@@ -133,7 +132,7 @@ class Settings:
         self._check()
 
     def _check(self) -> None:
-        """Refuse settings that contradict each other; for derived classes."""
+        """Raise ConfigError for settings that contradict each other. Derived classes override this."""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings do not change: {name}")
@@ -155,7 +154,7 @@ class Settings:
 
 
 def show(row: Setting) -> str:
-    """Return the default of *row* as a user would write it; empty when there is none."""
+    """Return the default of *row* as a user would write it; empty if there is none."""
     value, unit = row.default, row.kind.unit
     if row.shown:
         return row.shown

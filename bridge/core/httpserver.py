@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from bridge.core.connection.http1 import ServerConnection, noop
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.middleware.xheaders import ForwardedDelegate
 from bridge.core.net.tls import SSLOptions
-from bridge.core.tcpserver import TCPServer, is_loop
+from bridge.core.tcpserver import ACCEPTS_PER_TURN, HANDSHAKE_TIMEOUT, Preface, PrefaceReader, TCPServer, is_loop
 from bridge.core.tornado.interfaces import HTTPServerConnectionDelegate
 from bridge.core.tornado.parameters import HTTP1ConnectionParameters, head_limits
 from bridge.core.util import Configurable
@@ -27,7 +28,7 @@ __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what a server of a native delegate, such as one for ASGI or WSGI, has no use for."""
+    """Import Tornado's names on first use: a server of ASGI or WSGI does not need them."""
     if name == "HTTPRequest":
         from bridge.core.tornado.request import HTTPServerRequest
 
@@ -43,7 +44,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     """Serves HTTP/1.x.
 
     Args:
-        request_callback: Who answers: a native delegate (with ``start_exchange``), a Tornado-style delegate (with
+        request_callback: Answers requests: a native delegate (with ``start_exchange``), a Tornado-style delegate (with
             ``start_request``), or a callable, plain or async, that takes one HTTPServerRequest.
         no_keep_alive: Close after every response.
         xheaders: Believe X-Real-Ip, X-Forwarded-For, X-Scheme and X-Forwarded-Proto; only behind a proxy.
@@ -51,19 +52,24 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         protocol: ``https`` behind a proxy that ends TLS without saying so.
         decompress_request: Decode gzip request content.
         chunk_size: Most content (bytes) handed to a delegate at once; 65536.
-        max_header_size: Bytes of a request head; 65536, of which a line may have 8190. Another size holds for single
-            lines, too.
+        max_header_size: Bytes of a request head; 65536, of which a line may have 8190. A size that is given also limits
+            single lines.
         idle_connection_timeout: Seconds in which a head must arrive, counted from its first byte, from the
             connection's start, or from the previous exchange. Without it: 10 for a head, 5 between requests.
-        body_timeout: Seconds for one request's whole content. Independently, content that makes no progress for 30
+        body_timeout: Seconds for one request's whole content. In addition, content that makes no progress for 30
             seconds ends the connection.
         max_body_size: Bytes of one request's content; without it max_buffer_size for Tornado-style delegates and
             callables, no limit for native ones. 0 forbids content.
         max_buffer_size: Bytes buffered per connection; 104857600.
         trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
-        params: All limits and times at once, in place of the five arguments above.
-        server_name: What the Server field says; without it there is none.
+        params: All limits and times at once, in place of the arguments for them above.
+        server_name: The value of the Server field; empty for no such field.
         date_header: Add Date where a response has none.
+        tls: Returns the TLS context for the next connection, in place of ssl_options.
+        preface: Reads what each peer sends before TLS, such as a PROXY header. It may change the connection's context.
+        tls_handshake_timeout: Seconds that a TLS handshake may take.
+        max_connections: Most connections held at once; None for no limit.
+        accepts_per_turn: Most connections accepted in one turn of the loop.
 
     Raises:
         TypeError: An unknown argument.
@@ -72,7 +78,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Instances are set up in initialize(), as in every Configurable.
+        # initialize() sets instances up, as in every Configurable.
         pass
 
     def initialize(
@@ -95,14 +101,29 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         server_name: bytes = b"",
         date_header: bool = True,
         io_loop: object = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        preface: PrefaceReader | None = None,
+        tls_handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        max_connections: int | None = None,
+        accepts_per_turn: int = ACCEPTS_PER_TURN,
     ) -> None:
         """Set up the server; the arguments are the class's."""
         if is_loop(xheaders) or isinstance(ssl_options, bool):
-            # Up to Tornado 4.5 io_loop stood third: (request_callback, no_keep_alive, io_loop, xheaders, ssl_options,
-            # protocol). Everything behind was given by keyword.
+            # Up to Tornado 4.5, io_loop was the third argument: (request_callback, no_keep_alive, io_loop, xheaders,
+            # ssl_options, protocol). The arguments after these were keywords.
             xheaders, ssl_options, protocol = bool(ssl_options), protocol, decompress_request or None
             decompress_request = False
-        TCPServer.__init__(self, ssl_options, max_buffer_size, chunk_size)
+        TCPServer.__init__(
+            self,
+            ssl_options,
+            max_buffer_size,
+            chunk_size,
+            tls=tls,
+            preface=preface,
+            tls_handshake_timeout=tls_handshake_timeout,
+            max_connections=max_connections,
+            accepts_per_turn=accepts_per_turn,
+        )
         self.request_callback = request_callback
         self.xheaders = xheaders
         self.protocol = protocol
@@ -138,9 +159,9 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
         self._connections: set[ServerConnection] = set()
-        self._on_end = self._ended  # one for all connections
-        self._local: Any = None  # the last connection's local address, which most have in common
-        self._taken = 0  # connections that another protocol has taken over
+        self._on_end = self._ended  # one bound method for all connections
+        self._local: Any = None  # the local address of the last connection; most connections share one object
+        self._taken = 0  # how many connections belong to another protocol now
         self._all_closed: asyncio.Event | None = None
         self._draining = False
 
@@ -159,22 +180,22 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         return self._requests.start_request(server_conn, request_conn)
 
     def on_close(self, server_conn: Any) -> None:
-        """A connection has ended; a subclass may override this."""
+        """Pass on that a connection has ended; a subclass may override this."""
         self._requests.end_connection(server_conn)
 
     # ------------------------------------------------------------------ connections
 
     def connection_count(self) -> int:
-        """Return how many connections are open or in their TLS handshake; WebSockets and other detached ones count."""
+        """Return how many connections are open or starting, WebSockets and other detached ones included."""
         starting = len(self._starting)
         if type(self).handle_stream is HTTPServer.handle_stream:
-            starting -= self._met  # those are among the connections
+            starting -= self._met  # self._connections has these already
         return starting + len(self._connections) + self._taken
 
     def handle_stream(self, stream: IOStream, address: Any) -> Any:
-        """Serve HTTP on *stream*, whose TLS handshake may be still to come.
+        """Serve HTTP on *stream*, whose TLS handshake may still have to take place.
 
-        A server without a subclass that overrides this makes no stream. It may be called with any stream.
+        A program may call it with any stream. The server itself makes streams only for subclasses that override it.
         """
         from bridge.core.tornado.connection import TornadoConnection
 
@@ -184,16 +205,21 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     async def _cancel_starting(self) -> None:
         """Give up the connections that have no transport yet, or are in their TLS handshake."""
         if self._starting:
-            await asyncio.sleep(0)  # a task that never ran could not close its socket
+            await asyncio.sleep(0)  # a task that is cancelled before it has run cannot close its socket
         if starting := tuple(self._starting):
             for task in starting:
                 task.cancel()
             await asyncio.wait(starting)
 
-    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+    def _protocol(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any, preface: Preface | None
+    ) -> asyncio.Protocol:
         if type(self).handle_stream is not HTTPServer.handle_stream:
-            return super()._protocol(loop, sock, address)
-        return self._connection(loop, sock, address)
+            return super()._protocol(loop, sock, address, preface)
+        connection = self._connection(loop, sock, address)
+        if preface is not None:
+            preface.apply(connection.context)
+        return connection
 
     def _connection(self, loop: asyncio.AbstractEventLoop, sock: Any, address: Any) -> ServerConnection:
         clock = self._clock
@@ -205,7 +231,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 date=self._date_header,
                 keep_alive=self.params.keep_alive_timeout,
             )
-        protocol = self.protocol or ("https" if self.ssl_options is not None else "http")
+        protocol = self.protocol or ("https" if self._has_tls else "http")
         try:
             local = sock.getsockname()
         except OSError:
@@ -233,51 +259,54 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         return noop
 
     def _taken_ended(self) -> None:
-        """The transport of a connection that is no longer HTTP's is gone."""
+        """A connection that belongs to another protocol has lost its transport."""
         self._taken -= 1
         if self._full:
             self._connection_ended()
 
     async def close_all_connections(self) -> None:
-        """Close every connection at once, requests in flight included, and wait until they have ended.
+        """Abort every connection, those with requests in flight too, and wait until all have ended.
 
-        Connections that were detached, such as WebSockets, are not touched.
+        Detached connections, such as WebSockets, stay open.
         """
         await self.drain(0)
 
     @property
     def connections(self) -> frozenset[ServerConnection]:
-        """The open connections, without those in their TLS handshake."""
+        """The open connections, without those that are starting."""
         return frozenset(self._connections)
 
     async def drain(
         self, timeout: float | None, waiting: Callable[[int], None] | None = None, *, idle_grace: float = 0.0
     ) -> int:
-        """Let the requests in flight finish, close what is idle, and wait until every connection has ended.
+        """Let the requests in flight finish, close idle connections, and wait until every connection has ended.
 
-        New connections are refused by :meth:`stop`, which should be called first.
+        Call :meth:`stop` first, so that no new connections come.
 
         Args:
-            timeout: Seconds after which what is left is aborted; None to wait as long as it takes.
-            waiting: Called once with the number of connections that are waited for.
-            idle_grace: Seconds for which connections without a request are kept, so that the next response can say
-                ``Connection: close``; 0 closes them now. One that had no request yet has a second in any case.
+            timeout: Seconds after which the remaining connections are aborted; None to wait as long as it takes.
+            waiting: Called once with the number of connections, if any are left to wait for.
+            idle_grace: Seconds for which connections without a request are kept, so that their next response can say
+                ``Connection: close``; 0 closes them now. A connection that has had no request yet gets at least one
+                second.
 
         Returns:
-            How many connections were aborted.
+            The number of aborted connections.
         """
         end = None if timeout is None else asyncio.get_running_loop().time() + timeout
         self._draining = True
         for connection in tuple(self._connections):
             connection.close_when_idle(idle_grace)
         if self._starting and timeout != 0:
-            await asyncio.wait(self._starting, timeout=timeout)  # accepted before: their requests are on their way
+            await asyncio.wait(
+                self._starting, timeout=timeout
+            )  # they were accepted before the stop: their requests are coming
             for connection in tuple(self._connections):
                 connection.close_when_idle(idle_grace)
         await self._cancel_starting()
         aborted = 0
         if self._connections:
-            if self._all_closed is None:  # else another call waits for the same
+            if self._all_closed is None:  # otherwise another call of drain() waits for the same event
                 self._all_closed = asyncio.Event()
             all_closed = self._all_closed
             if timeout is None or timeout > 0:
@@ -289,14 +318,16 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 except TimeoutError:
                     pass
             else:
-                await asyncio.sleep(0)  # what was just closed has ended then: a reset could destroy its last response
+                await asyncio.sleep(
+                    0
+                )  # connections that were just closed end first: an abort could destroy their last responses
             aborted = len(self._connections)
             for connection in tuple(self._connections):
                 connection.abort()
             if self._connections:
                 await all_closed.wait()
             self._all_closed = None
-        self._draining = False  # who goes on listening goes on serving
-        if self._clock is not None and not self._clock.watched:  # WebSockets keep their deadlines
+        self._draining = False  # if the server still listens, it serves on
+        if self._clock is not None and not self._clock.watched:  # WebSockets still need the clock
             self._clock.stop()
         return aborted

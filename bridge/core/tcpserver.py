@@ -1,7 +1,8 @@
 """A non-blocking, single-threaded TCP server (Tornado's documented TCPServer).
 
-Listening sockets are watched with ``add_reader`` and every accepted one is given to ``connect_accepted_socket``; both
-work before the loop runs, after a fork and with TLS, and ``stop`` is synchronous.
+``add_reader`` watches the listening sockets, and ``connect_accepted_socket`` takes each accepted one. Unlike
+``loop.create_server``, both can be set up before the loop runs and after a fork, and :meth:`TCPServer.stop` needs no
+running loop.
 """
 
 from __future__ import annotations
@@ -11,17 +12,49 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.tls import SSLOptions
 from bridge.core.netutil import add_accept_handler, bind_sockets, check_ssl_options, ssl_options_to_context
 
-__all__ = ["TCPServer", "is_loop"]
+if TYPE_CHECKING:
+    from bridge.core.connection.context import ConnectionContext
 
-# An end to the taking of waiting connections while more come in; the longest queue that settings allow.
+__all__ = ["Preface", "PrefaceReader", "TCPServer", "is_loop"]
+
+# accept_waiting() stops after so many connections, in case more keep coming. It is the longest queue that settings
+# allow.
 _MOST_WAITING = 65535
+# A connection that starts has a task, which an idle one has not, and open connections wait meanwhile. With 128, 2,000
+# connections at once need 0.6 MiB more. The time for each is the same with 16 and with 128.
+ACCEPTS_PER_TURN = 32
+HANDSHAKE_TIMEOUT = 10.0
+
+
+class Preface(Protocol):
+    """What a peer has said before TLS and before the protocol itself, such as a PROXY header."""
+
+    def apply(self, context: ConnectionContext) -> None:
+        """Write it into the context of the connection, which was just made."""
+
+
+class PrefaceReader(Protocol):
+    """Reads the preface of each accepted connection."""
+
+    async def read(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> Preface | None:
+        """Read the preface, and not one byte of what follows it.
+
+        Args:
+            loop: The event loop.
+            sock: The accepted socket, non-blocking. It has no transport yet.
+            address: The peer's address.
+
+        Returns:
+            The preface; None to close the connection.
+        """
+        ...
 
 
 class TCPServer:
@@ -32,22 +65,26 @@ class TCPServer:
             ciphers.
         max_buffer_size: Most bytes buffered per connection; None for 100 MiB.
         read_chunk_size: Bytes read at once; None for 64 KiB.
-        *more: For calls in the order of Tornado 4.5, whose first argument was io_loop.
-        io_loop: Not used: a server runs on the event loop that is current when it starts.
+        *more: Accepts the argument order of Tornado 4.5, whose first argument was io_loop.
+        io_loop: Ignored: a server runs on the event loop that is current when it starts.
+        tls: Returns the TLS context for the next connection, so that certificates can be replaced while serving. It
+            takes the place of ssl_options.
+        preface: Reads what each peer sends before TLS; None if peers send nothing there. :meth:`handle_stream` is not
+            told what it says.
+        tls_handshake_timeout: Seconds that a TLS handshake may take.
+        max_connections: Most connections held at once; None for no limit. More wait in the listening socket's queue.
+        accepts_per_turn: Most connections accepted in one turn of the loop. Processes that share a socket should
+            accept few at a time.
+
+    Attributes:
+        tls_handshake_timeout: See above.
+        max_connections: See above.
+        accepts_per_turn: See above.
 
     Raises:
         KeyError: ssl_options without certfile.
         ValueError: ssl_options with a file that does not exist, or with an unknown key.
     """
-
-    #: Seconds that a TLS handshake may take.
-    tls_handshake_timeout: float = 10.0
-    #: Most connections taken in one turn of the loop. Processes that share a socket should take few at a time.
-    #: One that starts has a task, which an idle one has not, and those that are open wait meanwhile:
-    #: with 128, 2,000 at once need 0.6 MiB more. What each costs is the same with 16 and with 128.
-    accepts_per_turn: int = 32
-    #: Most connections held at once; None for no limit. More wait in the listening socket's queue.
-    max_connections: int | None = None
 
     def __init__(
         self,
@@ -56,20 +93,30 @@ class TCPServer:
         read_chunk_size: int | None = None,
         *more: int | None,
         io_loop: object = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        preface: PrefaceReader | None = None,
+        tls_handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        max_connections: int | None = None,
+        accepts_per_turn: int = ACCEPTS_PER_TURN,
     ) -> None:
         if is_loop(ssl_options) or isinstance(max_buffer_size, Mapping | ssl.SSLContext):
-            # Up to Tornado 4.5 io_loop stood first.
+            # Up to Tornado 4.5, io_loop was the first argument.
             ssl_options, max_buffer_size, read_chunk_size = max_buffer_size, read_chunk_size, (more or (None,))[0]
         check_ssl_options(ssl_options)
         self.ssl_options = ssl_options
         self.max_buffer_size = max_buffer_size or 104857600
         self.read_chunk_size = min(read_chunk_size or 65536, self.max_buffer_size // 2)
+        self.tls_handshake_timeout = tls_handshake_timeout
+        self.max_connections = max_connections
+        self.accepts_per_turn = accepts_per_turn
+        self._tls = tls
+        self._preface = preface
         self._context: ssl.SSLContext | None = None
         self._sockets: dict[int, socket.socket] = {}
         self._removers: dict[int, Callable[[], None]] = {}
         self._pending: list[socket.socket] = []
         self._starting: set[asyncio.Task[None]] = set()
-        self._met = 0  # of these: whose protocol exists
+        self._met = 0  # how many of _starting have a protocol already
         self._full = False
         self._started = False
         self._stopped = False
@@ -117,11 +164,11 @@ class TCPServer:
             self._pending.extend(sockets)
 
     def start(self, num_processes: int | None = 1, max_restarts: int | None = None) -> None:
-        """Serve the bound sockets, in child processes if there are to be several.
+        """Serve the bound sockets, in this process or in child processes.
 
         Args:
             num_processes: 1 for this process only; None, 0 or less for a child per CPU; else that many children.
-            max_restarts: How often, in total, a child that died is replaced; None for 100.
+            max_restarts: How many children that died are replaced, in total; None for 100.
         """
         assert not self._started, "start() was called before"
         self._started = True
@@ -133,7 +180,7 @@ class TCPServer:
         self.add_sockets(sockets)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Serve listening sockets, TCP or unix, on the current event loop; also after a :meth:`stop`."""
+        """Serve listening sockets, TCP or unix, on the current event loop. May be called after a :meth:`stop`."""
         self._stopped = False
         for sock in sockets:
             sock.setblocking(False)
@@ -145,9 +192,9 @@ class TCPServer:
         self.add_sockets([socket])
 
     def accept_waiting(self) -> None:
-        """Take the connections that wait in the listening sockets' queues: :meth:`stop` would reset them.
+        """Accept the connections that wait in the listening sockets' queues: :meth:`stop` would reset them.
 
-        For a server whose sockets nobody else listens on; others would take them.
+        Call it only if no other process listens on these sockets; otherwise that process accepts them.
         """
         for sock in self._sockets.values():
             with contextlib.suppress(OSError):  # BlockingIOError: the queue is empty
@@ -179,7 +226,7 @@ class TCPServer:
         raise NotImplementedError
 
     def connection_count(self) -> int:
-        """Return how many connections are open, as far as this class knows."""
+        """Return how many connections are starting. A subclass that knows its open connections adds them."""
         return len(self._starting)
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
@@ -191,17 +238,23 @@ class TCPServer:
             self._pause_accepting()
 
     async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
-        """Give an accepted socket its transport, after the handshake if there is TLS."""
+        """Give an accepted socket its transport, after the preface and the TLS handshake if there are any."""
         protocol: asyncio.Protocol | None = None
+        preface: Preface | None = None
 
         def make() -> asyncio.Protocol:
             nonlocal protocol
-            protocol = self._protocol(loop, sock, address)
+            protocol = self._protocol(loop, sock, address, preface)
             self._met += 1
             return protocol
 
         error: Exception | None = None
         try:
+            if self._preface is not None:
+                preface = await self._preface.read(loop, sock, address)
+                if preface is None:
+                    self._not_started(None, sock, None)
+                    return
             context = self._tls_context()
             await loop.connect_accepted_socket(
                 make,
@@ -210,11 +263,11 @@ class TCPServer:
                 ssl_handshake_timeout=self.tls_handshake_timeout if context is not None else None,
             )
         except ssl.SSLError as exc:
-            # One line without a traceback: anybody can cause this by talking plain HTTP to the port.
+            # One line without a traceback: any client can cause this by speaking plain HTTP to the port.
             gen_log.info("SSL Error on %s: %s", address, exc)
             error = exc
         except OSError as exc:
-            error = exc  # the peer left, or took too long: as common as a port scan, and nobody's fault here
+            error = exc  # the peer left or was too slow, which is as common as a port scan: not logged
         except asyncio.CancelledError:
             self._not_started(protocol, sock, None)
             raise
@@ -224,33 +277,51 @@ class TCPServer:
         else:
             return
         finally:
-            # At once: from here on it is counted as a connection, or not at all.
+            # Not in the task's done callback, which comes a turn later: the connection would be counted twice.
             self._starting.discard(asyncio.current_task())
             if protocol is not None:
                 self._met -= 1
         if error is not None:
-            # A cycle: its frames know the error, and the transport with a buffer of 256 KiB. Whoever sends garbage
-            # instead of a handshake would fill the memory faster than the garbage collector empties it.
+            # The traceback is a reference cycle: its frames know the error, and the transport with a buffer of 256 KiB.
+            # Clients that send garbage instead of a handshake would fill the memory faster than the garbage collector
+            # empties it.
             error.__traceback__ = None
         self._not_started(protocol, sock, error)
 
     def _not_started(self, protocol: asyncio.Protocol | None, sock: socket.socket, error: Exception | None) -> None:
-        """Give up a connection whose transport did not come about."""
+        """Give up a connection that got no transport."""
         if protocol is None:
             sock.close()
         else:
-            # The socket is the transport's, which closes it in its own time: by then the descriptor could be another's.
-            protocol.connection_lost(error)  # which nobody else will call
+            # The transport owns the socket and closes it later. Closing it here could close a descriptor that another
+            # connection has by then.
+            protocol.connection_lost(error)  # asyncio calls it only for protocols whose transport was made
         self._connection_ended()
 
-    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+    def _protocol(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any, preface: Preface | None
+    ) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
         from bridge.core.iostream import stream_protocol
 
-        return stream_protocol(self, loop, sock, address)
+        return stream_protocol(
+            self.handle_stream,
+            loop,
+            sock,
+            address,
+            tls=self._has_tls,
+            max_buffer_size=self.max_buffer_size,
+            read_chunk_size=self.read_chunk_size,
+        )
+
+    @property
+    def _has_tls(self) -> bool:
+        return self.ssl_options is not None or self._tls is not None
 
     def _tls_context(self) -> ssl.SSLContext | None:
-        """Return the context for the next connection; overriding this lets certificates be replaced while serving."""
+        """Return the context for the next connection, None without TLS."""
+        if self._tls is not None:
+            return self._tls()
         if self._context is None and self.ssl_options is not None:
             self._context = ssl_options_to_context(self.ssl_options, server_side=True)
         return self._context
@@ -270,5 +341,5 @@ class TCPServer:
 
 
 def is_loop(value: object) -> bool:
-    """Tell whether *value* is an event loop, Tornado's, ours or asyncio's, where an old program gives one."""
+    """Tell whether *value* is an event loop: Tornado's, bridge's or asyncio's. Old programs pass one."""
     return hasattr(value, "add_callback") or hasattr(value, "call_soon")

@@ -1,4 +1,4 @@
-"""The server's TLS contexts from the files that the settings name, and again when the files change."""
+"""The server's certificates: read from the files that the settings name, and again when the files change."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ _MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # Seconds between two looks at the files.
 _INTERVAL = 1.0
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
+# Time of change, size and inode of each file; None for a file that cannot be looked at.
+Stamps = tuple[tuple[int, int, int] | None, ...]
 
 
 class Certificates:
-    """The context for new connections; connections that exist keep theirs.
+    """The TLS context for new connections. Open connections keep the context that they began with.
 
     Args:
         config: The settings.
 
     Attributes:
         context: The context for the next connection.
+        server_certificate: The certificate (PEM) that every client gets. None if clients may get different ones, or
+            if the user's factory makes the context.
 
     Raises:
         ConfigError: A file cannot be read or does not fit the others; the message names it.
@@ -36,22 +39,22 @@ class Certificates:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._stamp = self._look()
-        self.context = make_context(config)
+        self._stamps = self._look()
+        self.context, self.server_certificate = make_context(config), _server_certificate(config)
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def of(cls, config: Config) -> Self | None:
-        """Return the certificates of *config*, None without TLS."""
+        """Return the certificates of *config*, or None without TLS."""
         if config.ssl_certfile is None and config.ssl_context_factory is None:
             return None
         return cls(config)
 
     def reload(self) -> bool:
-        """Make the context anew; on failure say so and keep the old one. Tell whether it worked."""
-        self._stamp = self._look()
+        """Make the context again and return True. On failure log why, keep the old context, and return False."""
+        self._stamps = self._look()
         try:
-            self.context = make_context(self._config)
+            self.context, self.server_certificate = make_context(self._config), _server_certificate(self._config)
         except ConfigError as exc:
             gen_log.error("The TLS files cannot be used, the old certificate stays: %s", exc)
             return False
@@ -59,24 +62,24 @@ class Certificates:
         return True
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at the files from time to time; :meth:`close` ends that."""
+        """Look at the files every second until :meth:`close`, and reload them when they have changed."""
         config = self._config
         if config.ssl_reload and config.ssl_certfile is not None:
-            self._timer = loop.call_later(_INTERVAL, self._check, loop, self._stamp)
+            self._timer = loop.call_later(_INTERVAL, self._check, loop, self._stamps)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching the files."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _check(self, loop: asyncio.AbstractEventLoop, before: Stamp) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop, before: Stamps) -> None:
         now = self._look()
-        # Certificate and key are written one after the other: they are read when nothing has changed for a while.
-        if now != self._stamp and now == before:
+        # Certificate and key are written one after the other, so they are read once nothing has changed for a second.
+        if now != self._stamps and now == before:
             self.reload()
         self._timer = loop.call_later(_INTERVAL, self._check, loop, now)
 
-    def _look(self) -> Stamp:
+    def _look(self) -> Stamps:
         config = self._config
         paths = [config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs]
         for _, certificate, key in config.ssl_sni:
@@ -93,10 +96,10 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
 
 
 def make_context(config: Config) -> ssl.SSLContext:
-    """Return the context that serves *config*, made by the user's factory if there is one.
+    """Return the context for *config*; if there is a factory of the user's, it makes the context.
 
     Raises:
-        ConfigError: As :func:`tls_context`, or the factory fails.
+        ConfigError: As for :func:`tls_context`; or the factory fails.
     """
     if config.ssl_context_factory is None:
         context = tls_context(config)
@@ -158,7 +161,7 @@ def _context(config: Config, option: str, certificate: str, key: str | None) -> 
     _readable("--ssl-keyfile", key)
     _readable("--ssl-ca-certs", config.ssl_ca_certs)
     try:
-        # A function, so that OpenSSL never asks for the password on the terminal.
+        # With a function, OpenSSL never asks for the password on the terminal.
         context.load_cert_chain(certificate, key, lambda: config.ssl_keyfile_password or "")
     except (OSError, ValueError) as exc:
         with_key = f" and key {key}" if key else ""
@@ -175,6 +178,26 @@ def _context(config: Config, option: str, certificate: str, key: str | None) -> 
         except ssl.SSLError:
             raise ConfigError(f"--ssl-ciphers: OpenSSL knows no cipher suite in {config.ssl_ciphers!r}") from None
     return context
+
+
+def _server_certificate(config: Config) -> str | None:
+    """Return the first certificate of ``ssl_certfile`` (PEM); None if clients may get another certificate.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if config.ssl_certfile is None or config.ssl_sni or config.ssl_context_factory is not None:
+        return None
+    try:
+        with open(config.ssl_certfile, encoding="ascii", errors="replace") as file:
+            text = file.read()
+    except OSError as exc:
+        raise ConfigError(f"--ssl-certfile {config.ssl_certfile}: {exc.strerror}") from exc
+    end = "-----END CERTIFICATE-----"
+    start = text.find("-----BEGIN CERTIFICATE-----")
+    if start < 0 or end not in text[start:]:
+        return None
+    return text[start : text.index(end, start) + len(end)] + "\n"
 
 
 def _readable(option: str, path: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What can be found wrong with settings before a socket is opened or a worker is started."""
+"""Checks of the settings that need the system: files, users, formats. They run before any socket is opened."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["check"]
 
 
 def check(config: Config) -> None:
-    """Try what *config* names: files, users, formats.
+    """Check that the files, users and formats that *config* names can be used.
 
     Raises:
-        ConfigError: Something cannot be used; the message names setting, value and reason.
+        ConfigError: One cannot be used. The message names setting, value and reason.
     """
-    if config.ssl_certfile is not None:  # a factory of the user's is the application's code: it comes later
+    if config.ssl_certfile is not None:  # not --ssl-context-factory, which imports the application's code
         from bridge.serving.certificates import tls_context
 
         tls_context(config)
@@ -33,5 +33,4 @@ def check(config: Config) -> None:
     if config.pid is not None:
         directory = os.path.dirname(os.path.abspath(config.pid))
         if not os.access(directory, os.W_OK):
-            reason = "is not a directory that can be written to"
-            raise ConfigError(f"--pid {config.pid}: {directory} {reason}")
+            raise ConfigError(f"--pid {config.pid}: {directory} is not a directory that can be written to")

@@ -1,4 +1,4 @@
-"""Exceptions in the browser, for ``--debug``: werkzeug's debugger for WSGI, a page for ASGI."""
+"""Shows exceptions in the browser, for ``--debug``: by werkzeug's debugger for WSGI, on a page for ASGI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from bridge.apps.detection import Interface
-from bridge.apps.lifecycle import Place
+from bridge.apps.lifecycle import MountPoint
 
 __all__ = ["debugged"]
 
@@ -24,17 +24,17 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}h1{{font-size:1.3em}}</style>
 """
 
 
-def debugged(place: Place) -> Place:
-    """Return an application so that it shows its exceptions; other interfaces than ASGI 3 and WSGI stay as they are."""
-    if place.interface is Interface.WSGI:
+def debugged(mounted: MountPoint) -> MountPoint:
+    """Return *mounted* with an application that shows its exceptions. Only ASGI 3 and WSGI are supported."""
+    if mounted.interface is Interface.WSGI:
         from werkzeug.debug import DebuggedApplication
 
-        return place._replace(app=DebuggedApplication(place.app, evalex=True))
-    return place._replace(app=_ASGIPage(place.app)) if place.interface is Interface.ASGI3 else place
+        return mounted._replace(app=DebuggedApplication(mounted.app, evalex=True))
+    return mounted._replace(app=_ASGIPage(mounted.app)) if mounted.interface is Interface.ASGI3 else mounted
 
 
 class _ASGIPage:
-    """Answers with the traceback if an application fails before it has answered."""
+    """Answers with the traceback if the application fails before its response has started."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -64,7 +64,7 @@ class _ASGIPage:
                 fields = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(page))]
                 await send({"type": "http.response.start", "status": 500, "headers": fields})
                 await send({"type": "http.response.body", "body": page})
-            raise  # the log has it as well
+            raise  # so that it is logged too
 
 
 def _page(exc: BaseException, where: str) -> bytes:

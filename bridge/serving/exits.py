@@ -10,9 +10,9 @@ OK = 0
 BIND_FAILED = 1
 #: A setting cannot be used.
 USAGE = 2
-#: The application cannot be imported, or nobody can tell what it is.
+#: The application cannot be imported, or its interface cannot be detected.
 TARGET_FAILED = 3
 #: The application was imported, but its lifespan startup failed.
 LIFESPAN_FAILED = 4
-#: Interrupted before there was anything to stop: 128 + SIGINT, as shells count.
+#: Interrupted before the server had started: 128 + SIGINT, as shells count.
 INTERRUPTED = 130

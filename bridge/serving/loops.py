@@ -1,4 +1,4 @@
-"""Which event loop a server runs on."""
+"""The event loop of a process, its end, and the signals before and while it runs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from bridge.errors import ConfigError
 
 __all__ = ["Interrupted", "Signals", "loop_factory", "process_runner"]
 
-# Seconds that closing the loop may take after a graceful stop, when nothing is left to be done.
+# Seconds that closing the loop may take after a graceful stop. Nothing important is left to do then.
 _CLOSING = 5.0
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the loop that ``--loop`` names.
+    """Return the function that makes the loop *name*, a value of ``--loop``.
 
     Raises:
-        ConfigError: uvloop was asked for and is not installed.
+        ConfigError: uvloop is asked for and is not installed.
     """
     if name != "asyncio":
         try:
             import uvloop
         except ImportError:
             if name == "uvloop":
-                raise ConfigError(
-                    "--loop uvloop: uvloop is not installed; install it, or take --loop asyncio"
-                ) from None
+                raise ConfigError("--loop uvloop: uvloop is not installed; install it, or use --loop asyncio") from None
         else:
             factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
             return factory
@@ -40,14 +38,14 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 @contextmanager
 def process_runner(name: str, last: Callable[[], None]) -> Iterator[asyncio.Runner]:
-    """Run a process's only loop; its closing cannot keep the process from ending.
+    """Return a runner for the only loop of this process. If closing the loop hangs, end the process.
 
-    uvloop's ``close()`` now and then waits for ever for a handle that is long gone (seen after connections that were
-    taken out of the loop). The server has stopped by then and its logs are written, so the process ends all the same.
+    uvloop's ``close()`` sometimes waits forever for a handle that no longer exists (seen after connections were taken
+    out of the loop). By then the server has stopped and its logs are written, so nothing is lost.
 
     Args:
         name: As for :func:`loop_factory`.
-        last: What is still to be done when the process ends that way.
+        last: Called before the process ends because of that.
     """
     runner = asyncio.Runner(loop_factory=loop_factory(name))
     try:
@@ -68,22 +66,25 @@ def _leave(last: Callable[[], None]) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for the end before there was a server."""
+    """A signal has asked for the end before the server had started."""
 
 
 class Signals:
-    """Takes signals while a ``with`` block runs; outside the main thread it does nothing.
+    """Handles signals while a ``with`` block runs, and then restores the old handlers.
 
-    Until :meth:`deliver` they do nothing, except for the *ending* ones. Those raise :class:`Interrupted` wherever the
-    main thread is: an import can take long, and no loop turns meanwhile. Once there is a loop, the first of them
-    cancels the task of :meth:`cancel`. What handled them before does so again afterwards.
+    Outside the main thread it does nothing. A server's start has three phases:
+
+    1. At first, the *ending* signals raise :class:`Interrupted` wherever the main thread is, since an import can take
+       long and no loop runs. The others do nothing.
+    2. After :meth:`cancel`, the first ending signal cancels the task. The second raises Interrupted.
+    3. After :meth:`deliver`, all signals call a function on the loop.
 
     Args:
-        numbers: Which ones.
-        ending: Those of them that end a start.
+        numbers: The signals.
+        ending: Those of them that end the start.
 
     Attributes:
-        ended: The signal that has ended the start; None while none has.
+        ended: The signal that has ended the start; None if none has.
     """
 
     def __init__(self, numbers: Iterable[int], ending: Iterable[int] = ()) -> None:
@@ -98,38 +99,38 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in self._numbers}
             for number in self._numbers:
-                signal.signal(number, self._end if number in self._ending else _nothing)
+                signal.signal(number, self._end if number in self._ending else _ignore)
         return self
 
     def _end(self, number: int, frame: object) -> None:
         again = self.ended is not None
         self.ended = signal.Signals(number)
-        if self._task is None or again:  # the second one comes because the loop does not turn
+        if self._task is None or again:  # a second signal comes because the loop is blocked
             raise Interrupted(self.ended.name)
         self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def cancel(self, task: asyncio.Task[Any]) -> None:
-        """Have *task* cancelled by the next signal that ends the start."""
+        """Let the next ending signal cancel *task*."""
         self._task = task
 
     def deliver(self, function: Callable[[int], None]) -> None:
-        """Call *function* with the number from now on, on the running loop."""
+        """From now on, call *function* with each signal's number, on the running loop."""
         self._loop = asyncio.get_running_loop()
         for number in self._before:
             self._loop.add_signal_handler(number, function, number)
 
     def restore(self) -> None:
-        """Take no more signals; on the loop, if it gave them to a function. May be called again."""
+        """Restore the old handlers. After :meth:`deliver`, call it on the loop. May be called again."""
         for number, before in self._before.items():
             if self._loop is not None:
                 self._loop.remove_signal_handler(number)
             if before is not None:
-                signal.signal(number, before)  # type: ignore[arg-type]  # getsignal's own word for it
+                signal.signal(number, before)  # type: ignore[arg-type]  # signal.getsignal is annotated as returning int
         self._before.clear()
 
     def __exit__(self, *_: object) -> None:
         self.restore()
 
 
-def _nothing(number: int, frame: object) -> None:
+def _ignore(number: int, frame: object) -> None:
     pass

@@ -1,4 +1,4 @@
-"""What stands between the connections and the application's delegate, as the settings ask for it."""
+"""The delegates and observers between connections and the application's delegate, as the settings ask for them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.requestid import RequestIds
 
-__all__ = ["front"]
+__all__ = ["wrap"]
 
 
-def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
-    """Return *delegate*, as a native one, behind what is switched on.
+def wrap(config: Config, delegate: Any) -> tuple[Any, list[Observer]]:
+    """Return *delegate* inside the middleware that *config* switches on, and the observers that the middleware needs.
 
     Args:
         config: The settings.
-        delegate: The application's, of any kind.
-        observers: Those that have to be told of exchanges are added here.
+        delegate: The application's delegate, of any kind. The returned one is native.
     """
+    observers: list[Observer] = []
     if not hasattr(delegate, "start_exchange"):
         from bridge.core.tornado.dispatch import adapt
 
@@ -39,16 +39,16 @@ def front(config: Config, delegate: Any, observers: list[Observer]) -> Any:
         from bridge.core.middleware.requestid import RequestIdDelegate
 
         delegate = RequestIdDelegate(delegate, _request_ids(config))
-    return delegate
+    return delegate, observers
 
 
 def _request_ids(config: Config) -> RequestIds:
-    """Return what makes the ids of requests."""
+    """Return the source of request ids."""
     from bridge.core.middleware.proxy import ProxyPolicy
     from bridge.core.middleware.requestid import RequestIds
 
     name = config.request_id_header.encode()
     if config.request_id == "proxy":
         return RequestIds(name, ProxyPolicy(config.forwarded_allow_ips).trusts)
-    takes = config.request_id == "any"
-    return RequestIds(name, lambda _: takes)
+    accepts = config.request_id == "any"
+    return RequestIds(name, lambda _: accepts)

@@ -1,4 +1,4 @@
-"""User and group of the process: given up after the sockets are bound."""
+"""The user and group of the process, which root gives up after the sockets are bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["drop_privileges", "future_ids", "owner_ids"]
 
 
 def drop_privileges(config: Config) -> None:
-    """Become ``--user`` and ``--group``, with the user's other groups; nothing without them.
+    """Become ``--user``, with all groups of that user, and ``--group``. Without these settings do nothing.
 
     Raises:
         ConfigError: They do not exist, or this process may not become them.
@@ -31,15 +31,20 @@ def drop_privileges(config: Config) -> None:
             os.setuid(user[0])
     except OSError as exc:
         who = f"--user {config.user}" if config.user is not None else f"--group {config.group}"
-        raise ConfigError(f"{who}: {exc.strerror}; only root can become somebody else") from exc
+        raise ConfigError(f"{who}: {exc.strerror}; only root can change user and group") from exc
 
 
-def future_ids(config: Config) -> tuple[int, int]:
-    """Return user and group number that ``--user`` and ``--group`` lead to; -1 for what stays.
+def future_ids(config: Config) -> tuple[int, int] | None:
+    """Return the numbers of the user and group that this process will become; -1 for one that stays.
+
+    Returns:
+        None if both stay.
 
     Raises:
         ConfigError: One of them does not exist.
     """
+    if config.user is None and config.group is None:
+        return None
     user, group = _identity(config)
     return -1 if user is None else user[0], -1 if group is None else group
 
@@ -53,7 +58,11 @@ def _identity(config: Config) -> tuple[tuple[int, int, str] | None, int | None]:
 
 
 def owner_ids(option: str, owner: str) -> tuple[int, int]:
-    """Return user and group number of ``USER``, ``USER:GROUP`` or ``:GROUP``; -1 for what is to stay.
+    """Return the numbers of ``USER``, ``USER:GROUP`` or ``:GROUP``; -1 for the one that is not named.
+
+    Args:
+        option: The setting, for error messages.
+        owner: The text.
 
     Raises:
         ConfigError: One of them does not exist.
@@ -66,7 +75,7 @@ def owner_ids(option: str, owner: str) -> tuple[int, int]:
 
 
 def _user(option: str, name: str) -> tuple[int, int, str]:
-    """Return the number, the group's number and the name of a user."""
+    """Return number, group number and name of a user."""
     import pwd
 
     try:

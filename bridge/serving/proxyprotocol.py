@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: what a proxy sends before anything else (haproxy, "The PROXY protocol").
+"""The PROXY protocol, versions 1 and 2: the header that a proxy sends first (haproxy, "The PROXY protocol").
 
-The header is read from the socket before TLS and HTTP. It speaks for the whole connection, which a proxy of this kind
-makes for one client only, so here the connection's own context is the right place for the client's address.
+The header is read from the socket before TLS and HTTP. A proxy of this kind makes one connection for each client, so
+the client's address goes into the context of the connection, not of the exchange.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["HeaderReader", "ProxyHeader", "parse_v1", "parse_v2"]
 
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V1_MAX = 107
-# Addresses and extensions; the specification wants receivers to take 536 at least.
+# Most bytes of addresses and extensions. The specification asks receivers to accept at least 536.
 _V2_MAX = 4096
 _PP2_TYPE_SSL = 0x20
 _PP2_CLIENT_SSL = 0x01
 
 
 class ProxyHeader:
-    """What the header says.
+    """The content of a header.
 
     Attributes:
-        family: ``AF_INET``, ``AF_INET6``; None if the proxy speaks for itself or does not know.
+        family: ``AF_INET`` or ``AF_INET6``; None if the header names no client.
         source: The client's address and port.
-        destination: Where the client has connected to.
+        destination: The address and port that the client has connected to.
         tls: The client speaks TLS to the proxy.
     """
 
@@ -54,7 +54,7 @@ class ProxyHeader:
         self.tls = tls
 
     def apply(self, context: ConnectionContext) -> None:
-        """Put the client's end into the connection's context."""
+        """Write the client's addresses into the connection's context."""
         if self.tls:
             context.protocol = "https"
         if self.family is None:
@@ -67,11 +67,11 @@ class ProxyHeader:
 
 
 class HeaderReader:
-    """Reads the header of new connections.
+    """Reads the headers of new connections (a ``PrefaceReader``).
 
     Args:
-        version: ``v1``, ``v2``, or ``auto`` for either.
-        trusted: Who may send one.
+        version: ``v1``, ``v2``, or ``auto`` for both.
+        trusted: The addresses and networks of the peers that may send a header.
         timeout: Seconds for the whole header; None for no limit.
     """
 
@@ -81,7 +81,7 @@ class HeaderReader:
         self._timeout = timeout
 
     async def read(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> ProxyHeader | None:
-        """Return what the header says; None if there is no valid one from a trusted peer, which is logged."""
+        """Return the header. If it is invalid, late, or not from a trusted peer, log that and return None."""
         try:
             if not self._trusts(sock, address):
                 raise RequestSyntaxError("the peer is not among --proxy-allow-from")
@@ -101,7 +101,7 @@ class HeaderReader:
         return self._policy.trusts(ConnectionContext(address, sock.family, "http"))
 
     async def _read(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> ProxyHeader:
-        start = await _exactly(loop, sock, 12)  # no header is shorter
+        start = await _exactly(loop, sock, 12)  # every valid header is longer
         if start == _SIGNATURE and self._version != "v1":
             rest = await _exactly(loop, sock, 4)
             length = int.from_bytes(rest[2:], "big")
@@ -113,7 +113,7 @@ class HeaderReader:
             while not line.endswith(b"\n"):
                 if len(line) >= _V1_MAX:
                     raise RequestSyntaxError(f"no line end in {_V1_MAX} bytes")
-                line += await _exactly(loop, sock, 1)  # not one byte of what follows may be taken
+                line += await _exactly(loop, sock, 1)  # one byte at a time: what follows belongs to TLS or HTTP
             return parse_v1(line)
         raise RequestSyntaxError(f"it begins with {start!r}")
 
@@ -129,10 +129,13 @@ async def _exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: i
 
 
 def parse_v1(line: bytes) -> ProxyHeader:
-    """Return what a header of version 1 says, its CRLF included.
+    """Parse a header of version 1 (section 2.1).
+
+    Args:
+        line: The header, its CRLF included.
 
     Raises:
-        RequestSyntaxError: It breaks the rules.
+        RequestSyntaxError: It is not valid.
     """
     if not line.endswith(b"\r\n"):
         raise RequestSyntaxError("the line does not end with CRLF")
@@ -143,7 +146,7 @@ def parse_v1(line: bytes) -> ProxyHeader:
     if len(words) != 6 or words[0] != b"PROXY" or words[1] not in families:
         raise RequestSyntaxError(f"not a header of version 1: {line[:80]!r}")
     family, parse = families[words[1]]
-    if b"%" in line:  # ipaddress takes any text for the zone of an address, control characters too
+    if b"%" in line:  # ipaddress accepts any text as the zone of an address, even control characters
         raise RequestSyntaxError(f"an address with a zone in {line[:80]!r}")
     try:
         source, destination = (str(parse(word.decode("ascii"))) for word in words[2:4])
@@ -159,23 +162,23 @@ def _port(word: bytes) -> int:
 
 
 def parse_v2(command: int, protocol: int, rest: bytes) -> ProxyHeader:
-    """Return what a header of version 2 says.
+    """Parse a header of version 2 (section 2.2).
 
     Args:
         command: The 13th byte: version and command.
-        protocol: The 14th: address family and transport.
-        rest: What follows the length: addresses and extensions.
+        protocol: The 14th byte: address family and transport.
+        rest: The bytes after the length: addresses and extensions.
 
     Raises:
-        RequestSyntaxError: It breaks the rules.
+        RequestSyntaxError: It is not valid.
     """
     if command not in {0x20, 0x21}:
         raise RequestSyntaxError(f"version and command {command:#04x}")
-    if command == 0x20:  # LOCAL: the proxy speaks for itself, a health check for instance
+    if command == 0x20:  # LOCAL: the connection is the proxy's own, for instance a health check
         return ProxyHeader()
     sizes = {0x1: 12, 0x2: 36}
     family = protocol >> 4
-    if family not in sizes or protocol & 0xF != 1:  # unix sockets, datagrams: nothing that helps
+    if family not in sizes or protocol & 0xF != 1:  # unix sockets and datagrams name no client
         if family > 3 or protocol & 0xF > 2:
             raise RequestSyntaxError(f"address family and transport {protocol:#04x}")
         return ProxyHeader()
@@ -191,7 +194,7 @@ def parse_v2(command: int, protocol: int, rest: bytes) -> ProxyHeader:
 
 
 def _client_tls(extensions: bytes) -> bool:
-    """Tell whether an extension says that the client speaks TLS (section 2.2.5)."""
+    """Tell whether the TLS extension says that the client speaks TLS (section 2.2.5)."""
     position = 0
     while position + 3 <= len(extensions):
         kind = extensions[position]

@@ -1,59 +1,66 @@
-"""One server process: an application, its sockets, from start to graceful stop."""
+"""One server process: an application and its sockets, from the start to the graceful stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import enum
 import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from bridge.apps.lifecycle import Hosted, Place, host, load_places
+from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
 from bridge.config import Config
-from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.http.limits import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
-from bridge.core.middleware.concurrency import Observers, RequestCount
+from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates
-from bridge.serving.middleware import front
+from bridge.serving.middleware import wrap
 from bridge.serving.sockets import Listener, bind_all, url
+from bridge.telemetry.observers import Observers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from bridge.core.connection.interfaces import Observer
-    from bridge.serving.proxyprotocol import HeaderReader, ProxyHeader
     from bridge.telemetry.accesslog import AccessLog
 
-__all__ = ["Server", "announce", "run_prepared", "serving_line"]
+__all__ = ["Server", "Timeout", "announce", "fast_stop_timeout", "run_prepared", "serving_line"]
 
-#: Seconds that requests in progress have at a fast stop (SIGINT).
-FAST = 5.0
+_FAST_STOP = 5.0
+
+
+class Timeout(enum.Enum):
+    """A time that is not a number of seconds."""
+
+    CONFIGURED = enum.auto()
+    """As the settings say."""
 
 
 class Server:
     """Serves one application in this process.
 
-    An async context manager: it serves inside the ``async with`` block, beside whatever else the loop does.
+    It is an async context manager: it serves inside the ``async with`` block, beside other tasks of the loop.
 
     Args:
         config: The settings.
-        app: The application; without it, what ``config.target`` names is imported.
-        listeners: What to listen on; without them the addresses of *config* are bound. They are closed with the server.
-        places: The applications, if they were loaded before.
+        app: The application; without it, the server imports what ``config.target`` names.
+        listeners: Shared listening sockets; without them, the server binds the addresses of *config* and serves them
+            alone. The server closes them at its end.
+        mount_points: The applications, if they have been loaded already.
 
     Attributes:
-        started: Connections are accepted.
-        sockets: What is listened on, once started.
+        started: The server accepts connections.
+        sockets: The listening sockets, once started.
         kind: The application's interface in words, once started.
-        on_limit: Called when ``limit_max_requests`` or ``workers_lifetime`` is reached; unless replaced, it stops the
-            server.
-        on_started: Called when connections are accepted.
-        on_deaf: Called when a stop has begun and no more connections are accepted.
+        on_limit: Called when ``limit_max_requests`` or ``workers_lifetime`` is reached. Unless it is replaced, it stops
+            the server.
+        on_started: Called when the server has begun to accept connections.
+        on_draining: Called when a stop has begun and the server accepts no more connections.
     """
 
     def __init__(
@@ -61,21 +68,21 @@ class Server:
         config: Config,
         app: Any = None,
         listeners: Sequence[Listener] | None = None,
-        places: list[Place] | None = None,
+        mount_points: list[MountPoint] | None = None,
     ) -> None:
         self.config = config
         self.started = False
         self.sockets: list[socket.socket] = []
         self.kind = ""
         self.on_limit: Callable[[], None] = self.stop
-        self.on_deaf: Callable[[], None] = _nothing
-        self.on_started: Callable[[], None] = _nothing
+        self.on_draining: Callable[[], None] = _noop
+        self.on_started: Callable[[], None] = _noop
         self._app = app
         self._listeners = listeners
-        self._places = places
+        self._mount_points = mount_points
         self._prepared = False
         self._alone = listeners is None
-        self._hosted: Hosted | None = None
+        self._application: Application | None = None
         self._http: HTTPServer | None = None
         self._certificates: Certificates | None = None
         self._access_log: AccessLog | None = None
@@ -92,7 +99,7 @@ class Server:
 
     @property
     def should_exit(self) -> bool:
-        """A stop was asked for; setting it, from any thread, asks for one."""
+        """A stop has been asked for. Setting it to true asks for one, from any thread."""
         return self._stop_early or (self._stopping is not None and self._stopping.is_set())
 
     @should_exit.setter
@@ -109,7 +116,7 @@ class Server:
         Raises:
             BindError: An address cannot be listened on.
             LifespanFailed: The application cannot start.
-            ConfigError: TLS files that cannot be used; TargetError, which is one, for the target.
+            ConfigError: TLS files cannot be used; or, as TargetError, the target cannot.
         """
         async with self:
             await self.stopped()
@@ -125,7 +132,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the first socket can be reached, for instance ``http://127.0.0.1:8000``."""
+        """The URL of the first socket, for instance ``http://127.0.0.1:8000``."""
         return url(self.sockets[0], self._scheme)
 
     @property
@@ -133,10 +140,10 @@ class Server:
         return "https" if self._certificates is not None else "http"
 
     def prepare(self) -> None:
-        """Listen, give up privileges, and load the application: what comes before the event loop runs.
+        """Listen, give up privileges, and load the application, before the event loop runs.
 
-        :meth:`startup` does it if nobody has; then the application is imported while the loop runs, and what it does
-        that refuses to run beside a loop fails. The exceptions are those of :meth:`serve`.
+        :meth:`startup` calls it unless the program has. Then the application is imported while the loop runs, and an
+        import that starts a loop of its own fails. The exceptions are those of :meth:`serve`.
         """
         config = self.config
         self._prepared = True
@@ -148,14 +155,14 @@ class Server:
                 from bridge.serving.privileges import drop_privileges
 
                 drop_privileges(config)
-            if self._places is None:
-                self._places = load_places(config, self._app)
+            if self._mount_points is None:
+                self._mount_points = load_mount_points(config, self._app)
         except BaseException:
             self._close_listeners()
             raise
 
     async def startup(self) -> None:
-        """Do what :meth:`prepare` does unless it is done, start the application, and accept connections.
+        """Prepare if :meth:`prepare` has not been called, start the application, and accept connections.
 
         The exceptions are those of :meth:`serve`.
         """
@@ -167,11 +174,11 @@ class Server:
         if not self._prepared:
             self.prepare()
         try:
-            hosted = await self._start_application()
+            application = await self._start_application()
         except BaseException:
             self._close_listeners()
             raise
-        self._http = self._make_http(hosted)
+        self._http = self._make_http(application)
         if self._certificates is not None:
             self._certificates.watch(self._loop)
         self.sockets = [sock for listener in self._listeners or () for sock in listener.sockets]
@@ -184,29 +191,31 @@ class Server:
         self.started = True
         self.on_started()
 
-    async def _start_application(self) -> Hosted:
-        places = self._places
-        assert places is not None
+    async def _start_application(self) -> Application:
+        mount_points = self._mount_points
+        assert mount_points is not None
         if self.config.debug:
             from bridge.serving.debugging import debugged
 
-            places = [debugged(place) for place in places]
-        hosted = self._hosted = host(self.config, places)
-        self.kind = hosted.kind
+            mount_points = [debugged(mount_point) for mount_point in mount_points]
+        certificates = self._certificates
+        application = self._application = application_for(
+            self.config, mount_points, None if certificates is None else lambda: certificates.server_certificate
+        )
+        self.kind = application.kind
         try:
-            await hosted.startup()
+            await application.startup()
         except BaseException:
-            await hosted.shutdown(0)
+            await application.shutdown(0)
             raise
-        return hosted
+        return application
 
     def _reached_limit(self) -> None:
         self.on_limit()
 
-    def _make_http(self, hosted: Hosted) -> HTTPServer:
+    def _make_http(self, application: Application) -> HTTPServer:
         config = self.config
-        observers: list[Observer] = []
-        delegate = front(config, hosted.delegate, observers)
+        delegate, observers = wrap(config, application.delegate)
         if config.access_log:
             from bridge.telemetry.accesslog import AccessLog
 
@@ -214,30 +223,29 @@ class Server:
             self._access_log = AccessLog(config, self._loop)
             observers.append(self._access_log)
         if config.limit_max_requests is not None:
+            from bridge.telemetry.counts import RequestCount
+
             limit = config.limit_max_requests
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
-        params = _parameters(config, observers, wsgi=hosted.kind.startswith("WSGI"), late=hosted.late_limit)
-        params.timed = self._access_log is not None and self._access_log.timed
-        http = _HTTPServer(
-            delegate,
-            params=params,
-            server_name=b"bridge" if config.server_header else b"",
-            date_header=config.date_header,
-        )
-        http.certificates = self._certificates
-        if self._certificates is not None:
-            http.ssl_options = self._certificates.context  # tells that there is TLS; _tls_context has the current one
-        http.tls_handshake_timeout = config.timeout_tls_handshake
-        http.max_connections = config.limit_connections
-        if not self._alone:
-            http.accepts_per_turn = 1  # else the worker that wakes first takes a whole burst
+        timed = self._access_log is not None and self._access_log.timed
+        preface = None
         if config.proxy_protocol != "off":
             from bridge.serving.proxyprotocol import HeaderReader
 
-            http.header_reader = HeaderReader(
-                config.proxy_protocol, config.proxy_allow_from, config.timeout_request_head
-            )
-        return http
+            preface = HeaderReader(config.proxy_protocol, config.proxy_allow_from, config.timeout_request_head)
+        certificates = self._certificates
+        return HTTPServer(
+            delegate,
+            params=_parameters(config, application, observers, timed=timed),
+            server_name=b"bridge" if config.server_header else b"",
+            date_header=config.date_header,
+            tls=None if certificates is None else lambda: certificates.context,
+            preface=preface,
+            tls_handshake_timeout=config.timeout_tls_handshake,
+            max_connections=config.limit_connections,
+            # Workers take one at a time: otherwise the worker that wakes first takes a whole burst.
+            accepts_per_turn=ACCEPTS_PER_TURN if self._alone else 1,
+        )
 
     # ------------------------------------------------------------------ stopping
 
@@ -246,22 +254,23 @@ class Server:
         assert self._stopping is not None
         await self._stopping.wait()
 
-    def stop(self, timeout: float | None = -1.0, idle_grace: float = 0.0) -> None:
+    def stop(
+        self, timeout: float | Literal[Timeout.CONFIGURED] | None = Timeout.CONFIGURED, idle_grace: float = 0.0
+    ) -> None:
         """Ask for a stop; call it on the loop.
 
         Args:
-            timeout: Seconds that requests in progress have; None for as long as it takes. Without it, what the settings
-                say.
-            idle_grace: Seconds for which idle connections are kept, so that their last response can say
+            timeout: Seconds that requests in progress have; None for as long as they take.
+            idle_grace: Seconds for which idle connections stay open, so that their last response can say
                 ``Connection: close``.
         """
-        if timeout is None or timeout >= 0:
+        if timeout is not Timeout.CONFIGURED:
             self._timeout = timeout
         self._idle_grace = idle_grace
         self.should_exit = True
 
     def force(self) -> None:
-        """Stop at once: what is in progress is cut. On the loop."""
+        """Stop at once and cut off requests in progress; call it on the loop."""
         self._forced = True
         self._timeout = 0.0
         if self._draining is not None and not self._draining.done():
@@ -271,30 +280,29 @@ class Server:
     async def shutdown(self) -> None:
         """Stop accepting, let requests in progress finish, then stop the application.
 
-        What takes longer than ``timeout_graceful_shutdown``, or than a call of :meth:`force`, is cut off.
+        The end of ``timeout_graceful_shutdown``, or a call of :meth:`force`, cuts off what is left.
         """
-        http, hosted, loop = self._http, self._hosted, self._loop
-        if http is None or hosted is None or loop is None:
+        http, application, loop = self._http, self._application, self._loop
+        if http is None or application is None or loop is None:
             return
         self._http = None
         self.started = False
         self.should_exit = True
         if self._lifetime is not None:
             self._lifetime.cancel()
-        hosted.stop(restart=self._idle_grace > 0)
-        if not self._idle_grace and not self._forced:  # nobody else serves these addresses from now on
+        application.stop(restart=self._idle_grace > 0)
+        if not self._idle_grace and not self._forced:  # no other process will take these connections
             http.accept_waiting()
         http.stop()
         self._close_listeners()
-        self.on_deaf()
-        websockets = len(getattr(hosted.delegate, "websockets", ()))
+        self.on_draining()
+        websockets = len(getattr(application.delegate, "websockets", ()))
         if websockets and not self._forced:
             gen_log.info("Stopping: waiting for %d WebSocket%s", websockets, "" if websockets == 1 else "s")
         end = None if self._timeout is None else loop.time() + self._timeout
         self._draining = draining = loop.create_task(
-            http.drain(self._timeout, self._waiting, idle_grace=self._idle_grace)
+            http.drain(self._timeout, lambda _: self._report_waiting(http), idle_grace=self._idle_grace)
         )
-        self._waited_for = http
         try:
             aborted = await draining
         except asyncio.CancelledError:
@@ -304,27 +312,24 @@ class Server:
         if aborted:
             gen_log.warning("Stopping: %d connection%s cut off", aborted, "" if aborted == 1 else "s")
         left = None if end is None else max(end - loop.time(), 1.0)
-        self._draining = ending = loop.create_task(hosted.shutdown(1.0 if self._forced else left))
+        self._draining = ending = loop.create_task(application.shutdown(1.0 if self._forced else left))
         try:
-            await ending  # WebSockets, and what goes on after a response
+            await ending  # WebSockets, and tasks that outlive their responses
         except asyncio.CancelledError:
             if not self._forced:
                 raise
-            await hosted.shutdown(0)
+            await application.shutdown(0)
         if self._certificates is not None:
             self._certificates.close()
         if self._access_log is not None:
             self._access_log.close()
         gen_log.info("Stopped")
 
-    _waited_for: HTTPServer | None = None
-
-    def _waiting(self, _: int) -> None:
-        """Say what a stop waits for."""
-        http = self._waited_for
+    def _report_waiting(self, http: HTTPServer) -> None:
+        """Log what a stop waits for."""
         requests = []
         idle = 0
-        for connection in http.connections if http is not None else ():
+        for connection in http.connections:
             exchange = connection.exchange
             if exchange is not None:
                 line = exchange.head.line
@@ -349,12 +354,12 @@ class Server:
     # ------------------------------------------------------------------ while it runs
 
     def reload_certificates(self) -> None:
-        """Use the TLS files as they are now; ones that cannot be used are reported, and the old ones stay."""
+        """Read the TLS files again. If they cannot be used, log that and keep the old ones."""
         if self._certificates is not None:
             self._certificates.reload()
 
     def reopen_logs(self) -> None:
-        """Open log files anew, after they were renamed."""
+        """Open the log files again, after they have been renamed."""
         from bridge.telemetry.logs import reopen
 
         reopen(None if self._access_log is None else self._access_log.file)
@@ -362,52 +367,21 @@ class Server:
             self._access_log.reopen()
 
 
-class _HTTPServer(HTTPServer):
-    """An HTTPServer whose certificates can be replaced, and whose connections may begin with a proxy's header."""
-
-    certificates: Certificates | None = None
-    header_reader: HeaderReader | None = None
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Set up the server; the arguments are HTTPServer's."""
-        super().initialize(*args, **kwargs)
-        self._headers: dict[socket.socket, ProxyHeader] = {}
-
-    def _tls_context(self) -> Any:
-        return self.certificates.context if self.certificates is not None else None
-
-    async def _start_connection(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
-        if self.header_reader is None:
-            return await super()._start_connection(loop, sock, address)
-        header = await self.header_reader.read(loop, sock, address)
-        if header is None:
-            sock.close()
-            self._connection_ended()
-            return None
-        self._headers[sock] = header
-        try:
-            await super()._start_connection(loop, sock, address)
-        finally:
-            self._headers.pop(sock, None)
-
-    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
-        connection = super()._protocol(loop, sock, address)
-        header = self._headers.pop(sock, None)
-        if header is not None:
-            assert isinstance(connection, ServerConnection)
-            header.apply(connection.context)
-        return connection
-
-
-def _nothing() -> None:
+def _noop() -> None:
     pass
+
+
+def fast_stop_timeout(config: Config) -> float:
+    """Return the seconds that requests in progress have after SIGINT: five, or fewer if the settings say so."""
+    graceful = config.timeout_graceful_shutdown
+    return _FAST_STOP if graceful is None else min(_FAST_STOP, graceful)
 
 
 def run_prepared(runner: asyncio.Runner, server: Server, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Prepare a server, and then run *serve* on the runner's loop.
 
-    The loop is the thread's current one while the application is imported, so that ``asyncio.get_event_loop()`` gives
-    the one that will run; and what the import sets of context variables holds for *serve*.
+    The loop is the thread's current one while the application is imported, so that ``asyncio.get_event_loop()`` returns
+    the loop that will run. Context variables that the import sets keep their values in *serve*.
     """
     asyncio.set_event_loop(runner.get_loop())
     try:
@@ -418,7 +392,7 @@ def run_prepared(runner: asyncio.Runner, server: Server, serve: Callable[[], Cor
 
 
 def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.socket]) -> str:
-    """Return the line that says what is served where."""
+    """Return the line that says which application is served, and where."""
     scheme = "https" if config.ssl_certfile or config.ssl_context_factory else "http"
     where = ", ".join(url(sock, scheme) for sock in sockets)
     names = [target for _, _, target in config.mount]
@@ -428,14 +402,16 @@ def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.s
 
 
 def announce(line: str) -> None:
-    """Write a line to standard error, which may be closed."""
+    """Write a line to standard error. If that is closed, drop the line and stop using it."""
     try:
         os.write(2, line.encode("utf-8", "replace") + b"\n")
     except OSError:
         sys.stderr = None
 
 
-def _parameters(config: Config, observers: list[Observer], *, wsgi: bool, late: bool) -> ConnectionParameters:
+def _parameters(
+    config: Config, application: Application, observers: list[Observer], *, timed: bool
+) -> ConnectionParameters:
     return ConnectionParameters(
         limits=Limits(
             request_line=config.limit_request_line,
@@ -444,12 +420,13 @@ def _parameters(config: Config, observers: list[Observer], *, wsgi: bool, late: 
             head=config.limit_request_head,
         ),
         no_keep_alive=config.timeout_keep_alive == 0,
-        max_body_size=config.body_limit(wsgi=wsgi, whole=late),
+        max_body_size=config.body_limit(application.default_body_limit),
         head_timeout=config.timeout_request_head,
         keep_alive_timeout=config.timeout_keep_alive or None,
         body_timeout=config.timeout_request_body,
         write_timeout=config.timeout_write,
         max_requests=config.limit_keep_alive_requests or 0,
-        limit_after_start=late,
+        limit_after_start=application.late_limit,
         observer=Observers.of(observers),
+        timed=timed,
     )

@@ -1,4 +1,4 @@
-"""Listening sockets for the addresses that the settings name: bound here, or inherited."""
+"""Listening sockets for the addresses that the settings name: bound by this process, or inherited."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bridge.errors import BindError
 
 __all__ = ["Listener", "bind", "bind_all", "url"]
 
-
-# What connecting to a unix socket says when somebody listens: taken, no room in the queue, or it is no stream socket.
+# The results of connecting to a unix socket on which a process listens: accepted, the queue is full, or the socket is
+# not a stream socket.
 _LISTENED_ON = frozenset({0, errno.EAGAIN, errno.EINPROGRESS, errno.EPROTOTYPE})
 
 
 class Listener:
-    """An address with its listening sockets: several when a host name has several addresses.
+    """An address and its listening sockets. A host name with several addresses has several sockets.
 
     Attributes:
-        address: As the settings name it.
-        sockets: What listens.
-        inode: Device and number of a unix socket's file, when it was made here.
+        address: The address as the settings name it.
+        sockets: The listening sockets.
+        inode: Device and inode of a unix socket's file; None for other addresses.
     """
 
     __slots__ = ("address", "inode", "sockets")
@@ -38,7 +38,11 @@ class Listener:
         self.inode = inode
 
     def close(self, *, remove: bool = True) -> None:
-        """Close the sockets; with *remove*, delete the file of a unix socket, unless it is somebody else's by now."""
+        """Close the sockets.
+
+        Args:
+            remove: Delete the file of a unix socket, unless another server has replaced it.
+        """
         for sock in self.sockets:
             sock.close()
         if remove and self.inode is not None and isinstance(self.address, UnixAddress):
@@ -50,15 +54,15 @@ class Listener:
 def bind_all(
     config: Config, inherited: Mapping[str, Sequence[int]] | None = None, keep: Sequence[Listener] = ()
 ) -> list[Listener]:
-    """Return listeners for every address of *config*.
+    """Return a listener for every address of *config*.
 
     Args:
         config: Names the addresses.
-        inherited: Descriptors of sockets that listen already, by the text of their address.
-        keep: Listeners to take over where an address is one of theirs.
+        inherited: Descriptors of sockets that already listen, by the text of their address.
+        keep: Listeners to use again for the addresses that they have.
 
     Raises:
-        BindError: As :func:`bind`; what had been bound is closed again.
+        BindError: As for :func:`bind`. The sockets that were bound before the failure are closed.
     """
     held = {str(listener.address): listener for listener in keep}
     found: list[Listener] = []
@@ -88,7 +92,8 @@ def bind(address: Address, config: Config) -> Listener:
     """Return the listener for *address*.
 
     Raises:
-        BindError: The address is in use, not ours, not allowed, or the descriptor is no listening stream socket.
+        BindError: The address is in use, belongs to another machine, or is not allowed; or the descriptor is not a
+            listening stream socket.
     """
     try:
         if isinstance(address, TCPAddress):
@@ -121,12 +126,12 @@ def _reason(exc: OSError | ValueError) -> str:
     if isinstance(exc, socket.gaierror):
         return exc.strerror or str(exc)
     if isinstance(exc, OSError) and exc.errno is not None:
-        return os.strerror(exc.errno)  # the exception's own text names the address once more
+        return os.strerror(exc.errno)  # the exception's own text would name the address a second time
     return str(exc)
 
 
 def _bind_unix(path: str, config: Config) -> socket.socket:
-    """Bind a unix socket; a file that somebody still listens on is left alone."""
+    """Bind a unix socket. A file on which a process still listens is not replaced."""
     if not path.startswith("\0"):
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISSOCK(os.stat(path).st_mode):
@@ -136,7 +141,7 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
                 if code in _LISTENED_ON:
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 if code not in {errno.ECONNREFUSED, errno.ENOENT}:
-                    raise OSError(code, os.strerror(code))  # nobody can tell: it is left alone
+                    raise OSError(code, os.strerror(code))  # it is unknown whether a process listens: do not replace it
     sock = bind_unix_socket(path, config.uds_permissions, config.backlog)
     if config.uds_owner is not None and not path.startswith("\0"):
         from bridge.serving.privileges import owner_ids
@@ -171,7 +176,7 @@ def _inode(path: str) -> tuple[int, int]:
 
 
 def url(sock: socket.socket, scheme: str) -> str:
-    """Return where *sock* can be reached, for people to read and to click."""
+    """Return the URL of *sock*, for people to read and to click."""
     if sock.family == socket.AF_UNIX:
         name = sock.getsockname()
         return f"unix:{name if isinstance(name, str) else name.decode('utf-8', 'replace')}"

@@ -1,4 +1,4 @@
-"""systemd's side of a service: sockets that are passed in, readiness, the watchdog (sd_listen_fds(3), sd_notify(3))."""
+"""What systemd offers a service: sockets, readiness and the watchdog (sd_listen_fds(3), sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ _FIRST = 3  # SD_LISTEN_FDS_START
 
 
 def passed_sockets(name: str = "") -> list[int]:
-    """Return the descriptors that systemd passed to this process; with *name*, those of that name.
+    """Return the descriptors that systemd has passed to this process.
+
+    Args:
+        name: Return only the descriptors with this ``FileDescriptorName``; empty for all.
 
     Raises:
-        BindError: There are none, or none of that name.
+        BindError: There are no such descriptors.
     """
     environ = os.environ
     count = 0
@@ -32,14 +35,15 @@ def passed_sockets(name: str = "") -> list[int]:
 
 
 class Notifier:
-    """Tells systemd how the service is; without a ``NOTIFY_SOCKET`` nobody is told.
+    """Tells systemd the state of the service. Without ``NOTIFY_SOCKET`` in the environment it does nothing.
 
     Attributes:
-        watchdog: Seconds between signs of life; None if systemd wants none.
+        path: The address of systemd's socket; empty without one.
+        watchdog: Seconds between signs of life; None if systemd expects none.
     """
 
     def __init__(self) -> None:
-        path = os.environ.pop("NOTIFY_SOCKET", "")  # not for the application's own children
+        path = os.environ.pop("NOTIFY_SOCKET", "")  # the application's own children must not get it
         self.path = path
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self.watchdog: float | None = None
@@ -48,7 +52,7 @@ class Notifier:
             self.watchdog = int(usec) / 1e6 / 2
 
     def notify(self, **values: object) -> None:
-        """Send ``NAME=value`` lines; a systemd that does not listen is no reason to fail."""
+        """Send ``NAME=value`` lines. If nothing listens, ignore that and send no more."""
         if not self._address:
             return
         text = "\n".join(f"{name}={value}" for name, value in values.items())
@@ -60,17 +64,17 @@ class Notifier:
             self._address = ""
 
     def ready(self, status: str) -> None:
-        """The service serves."""
+        """Report that the service serves."""
         self.notify(READY=1, MAINPID=os.getpid(), STATUS=status)
 
     def reloading(self, status: str) -> None:
-        """The service is being reloaded; :meth:`ready` ends that."""
+        """Report the start of a reload. :meth:`ready` reports its end."""
         self.notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000, STATUS=status)
 
     def stopping(self, status: str) -> None:
-        """The service ends."""
+        """Report that the service is stopping."""
         self.notify(STOPPING=1, STATUS=status)
 
     def alive(self) -> None:
-        """The watchdog's sign of life."""
+        """Send the watchdog a sign of life."""
         self.notify(WATCHDOG=1)

@@ -1,10 +1,11 @@
-"""The line between the master and one worker: short messages, each a line of JSON, over a pair of sockets.
+"""The line between the master and a child process: short messages, each a line of JSON, over a pair of sockets.
 
-Each end notices when the other process is gone, however it went.
+Each end notices when the other process has ended, in whatever way.
 """
 
 from __future__ import annotations
 
+import enum
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import socket
 
 __all__ = ["Channel", "Message"]
 
+#: A word and its values; see `bridge.supervisor.messages`.
 Message = list[object]
 
 
@@ -20,7 +22,7 @@ class Channel:
     """One end of the line.
 
     Attributes:
-        open: The other end is there, as far as is known.
+        open: The other end has not been seen to close.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -39,17 +41,17 @@ class Channel:
         """Return the descriptor, for selectors and loops."""
         return self._sock.fileno()
 
-    def send(self, word: str, *values: object) -> None:
-        """Send a message; never waits. What does not fit, because the other end does not listen, is lost."""
+    def send(self, word: enum.StrEnum, *values: object) -> None:
+        """Send a message without waiting. It is lost if the other end does not read and the line is full."""
         try:
             self._sock.send(json.dumps([word, *values]).encode() + b"\n")
         except BlockingIOError:
-            pass  # a beat more or less; who does not read for so long is about to be replaced
+            pass  # a process that has not read for so long is about to be replaced
         except OSError:
             self.open = False
 
     def receive(self) -> list[Message]:
-        """Return the messages that have come; :attr:`open` is false when there will be no more."""
+        """Return the messages that have arrived. Afterwards :attr:`open` tells whether more can arrive."""
         while self.open:
             try:
                 data = self._sock.recv(65536)
@@ -64,19 +66,19 @@ class Channel:
         return [json.loads(line) for line in lines]
 
     def end_process_when_closed(self) -> None:
-        """Have the system end this process when the other end is closed, or says anything; until :meth:`end_nothing`.
+        """Let the kernel end this process when the other end closes or sends, until :meth:`end_nothing`.
 
-        For the time without a loop that could listen. It is the default action of SIGIO, so whatever the process does
-        is no obstacle, and no thread is needed.
+        This is for the time in which no loop reads the line, such as an import that hangs. It relies on the default
+        action of SIGIO, so it needs no thread, and no code of the process has to run.
         """
         signal.signal(signal.SIGIO, signal.SIG_DFL)
         fcntl.fcntl(self._sock, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(self._sock, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         try:
             if self._sock.recv(1, socket.MSG_PEEK) == b"":
-                os._exit(1)  # it was closed before
+                os._exit(1)  # the other end closed before the kernel was told to watch
         except BlockingIOError:
-            pass  # it is there
+            pass  # it is open
 
     def end_nothing(self) -> None:
         """Undo :meth:`end_process_when_closed`."""

@@ -1,4 +1,4 @@
-"""Signs of life of an event loop, and where threads stand that give none."""
+"""Heartbeats of an event loop, and the stacks of all threads when they stop."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 
 from bridge.core.log import gen_log
 
-__all__ = ["DUMP_SIGNAL", "Heartbeat", "interval", "write_no_stacks", "write_stacks_later", "write_stacks_on_signal"]
+__all__ = ["DUMP_SIGNAL", "Heartbeat", "cancel_stacks", "interval", "write_stacks_later", "write_stacks_on_signal"]
 
-#: Makes a worker write where its threads stand, whatever they do: no thread has to run Python code for that.
+#: Makes a worker write the stacks of its threads. No thread has to run Python code for that.
 DUMP_SIGNAL = signal.SIGUSR2
 
 
 def interval(timeout: float | None) -> float:
-    """Return the seconds between two beats for a loop that may stand still for *timeout* seconds."""
+    """Return the seconds between two beats of a loop that may stand still for *timeout* seconds."""
     return 1.0 if timeout is None else min(1.0, timeout / 4)
 
 
 def write_stacks_later(descriptor: int, seconds: float) -> None:
-    """Write the stacks of all threads to *descriptor* unless this is called again within *seconds*."""
+    """Write the stacks of all threads to *descriptor* in *seconds*, unless this is called again before."""
     faulthandler.dump_traceback_later(seconds, file=descriptor)
 
 
-def write_no_stacks() -> None:
+def cancel_stacks() -> None:
     """Undo :func:`write_stacks_later`."""
     faulthandler.cancel_dump_traceback_later()
 
 
 def write_stacks_on_signal(descriptor: int) -> None:
-    """Write the stacks of all threads to *descriptor* when DUMP_SIGNAL comes."""
+    """Write the stacks of all threads to *descriptor* whenever DUMP_SIGNAL arrives."""
     faulthandler.register(DUMP_SIGNAL, file=descriptor, all_threads=True, chain=False)
 
 
@@ -43,9 +43,10 @@ class Heartbeat:
 
     Args:
         loop: The loop.
-        timeout: Seconds after which a thread that is still at the same request is reported; None for never.
-        beat: Called with every beat.
-        stuck: Called once when every thread of a full pool has been at its request for the timeout, and more wait.
+        timeout: Seconds after which a thread that still runs the same request is reported; None for never.
+        beat: Called at every beat.
+        stuck: Called once, when every thread of a full pool has run its request for the timeout and more requests
+            wait.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Heartbeat:
         self._run()
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop beating."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -77,7 +78,8 @@ class Heartbeat:
             self._on_stuck = None
 
     def _stuck(self, timeout: float) -> bool:
-        """Report the threads that have been at one job for too long; tell whether that are all, and more is waiting."""
+        """Log the threads that have run one job for too long. Tell whether a pool has only such threads and a queue."""
+        # Looked up, not imported: a server without WSGI applications does not need that module.
         threadpool = sys.modules.get("bridge.adapters.wsgi.threadpool")
         if threadpool is None:
             return False

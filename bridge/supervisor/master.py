@@ -1,12 +1,15 @@
-"""The master: starts workers, replaces them, passes on what signals ask for.
+"""The master: starts workers, replaces them, and carries out what signals ask for.
 
-It serves nothing, imports no application (unless ``--preload``) and runs no event loop, so a fork of it is a clean
-start. The listening sockets are its own and shared by all workers: a worker that ends takes no waiting connection with
-it. What is to be done follows from the state in :meth:`Master._reconcile`, whatever event has changed it.
+It serves nothing, imports no application (unless ``--preload``) and runs no event loop, so a forked child starts clean.
+The master owns the listening sockets and all workers share them: when a worker ends, the connections that wait in a
+socket's queue stay there.
+
+Events only change the state. :meth:`Master._reconcile` then derives from the state alone what has to be done.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import signal
@@ -19,23 +22,24 @@ from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.serving.exits import OK, TARGET_FAILED
-from bridge.serving.server import FAST, announce, serving_line
+from bridge.serving.server import announce, fast_stop_timeout, serving_line
 from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
+from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.plan import Plan
 from bridge.supervisor.signals import SignalPipe
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.worker import failure, run_worker
-from bridge.supervisor.workers import LEAVING, READY, STARTING, Crew, NoProcess, Worker
+from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
 
 if TYPE_CHECKING:
-    from bridge.apps.lifecycle import Place
+    from bridge.apps.lifecycle import MountPoint
 
 __all__ = ["Master"]
 
-_SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGCHLD")
-# A worker that lived longer than this (seconds) has not failed because it cannot live.
+_STOP_SIGNALS = frozenset({"SIGTERM", "SIGINT", "SIGQUIT"})
+# A worker that lived for so many seconds is able to serve: its end does not delay the next start.
 _LONG_LIFE = 10.0
 _LONGEST_DELAY = 30.0
 _NEVER = float("inf")
@@ -43,13 +47,18 @@ _NEVER = float("inf")
 
 @dataclass(slots=True)
 class Slot:
-    """A place for one worker: how often it failed lately, and when the next may start."""
+    """The place of one worker.
+
+    Attributes:
+        failures: How many workers in a row have failed here.
+        next_start: When the next one may start (seconds of the monotonic clock).
+    """
 
     failures: int = 0
     next_start: float = 0.0
 
-    def wait(self) -> float:
-        """Note a failure, and put off the next start, each time longer; return by how many seconds."""
+    def postpone(self) -> float:
+        """Count a failure and delay the next start, each time for longer. Return the delay in seconds."""
         self.failures += 1
         delay = min(2.0 ** (self.failures - 2), _LONGEST_DELAY)
         self.next_start = time.monotonic() + delay
@@ -57,7 +66,7 @@ class Slot:
 
 
 class _Ended(Exception):
-    """The master's work is done."""
+    """The master has nothing left to do."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -76,40 +85,47 @@ class Master:
 
     Args:
         config: The settings; ``config.workers`` says how many.
-        app: The application if there is one already; else each worker imports ``config.target``.
-        read_config: Reads the settings anew, for a reload; raises ConfigError.
+        app: The application; without it, each worker imports ``config.target``.
+        read_config: Reads the settings again, for a reload; raises ConfigError.
 
     Attributes:
         on_ready: Called when all workers serve.
-        watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`).
+        watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`); None for no watching.
     """
 
     def __init__(self, config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> None:
         self._plan = Plan(config, [], config.workers or 1)
-        self._previous: Plan | None = None  # what a reload falls back to
+        self._previous: Plan | None = None  # during a reload: the plan to return to if it fails
         self._generations = 0
         self._reload_asked = False
         self._read_config = read_config
         self._app = app
-        self._places: list[Place] | None = None
+        self._mount_points: list[MountPoint] | None = None
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._signals: SignalPipe | None = None
-        self._crew = Crew(self._selector, lambda: self._plan.config, self._ended)
+        self._workers = Workers(self._selector, lambda: self._plan.config, self._ended)
         self._slots: dict[int, Slot] = {}
-        self._booted = False
+        self._was_ready = False
         self._stop: _Stop | None = None
         self._notifier = Notifier()
         self._next_alive = 0.0
         self._handover = Handover.received()
         self._successor: Successor | None = None
-        self._patient = config.reload  # a broken application is waited for, not given up
+        self._waits_for_fix = config.reload  # a start that fails is tried again when a file changes
+        self._on_signal: dict[str, Callable[[], None]] = {
+            "SIGHUP": self._on_sighup,
+            "SIGUSR1": self._on_sigusr1,
+            "SIGUSR2": self._on_sigusr2,
+            "SIGTTIN": self._on_sigttin,
+            "SIGTTOU": self._on_sigttou,
+        }
         self.on_ready: Callable[[], None] | None = None
         self.watch: Any = None
 
     @property
     def takes_over(self) -> bool:
-        """Another master hands its sockets to this one."""
+        """Another master hands its sockets over to this one."""
         return self._handover is not None
 
     # ------------------------------------------------------------------ the life of the master
@@ -117,7 +133,7 @@ class Master:
     def run(self) -> int:
         """Bind, start the workers, and look after them; return the exit status.
 
-        0 after a stop that was asked for; 3 or 4 when the application cannot start.
+        The status is 0 after a stop that was asked for, 3 or 4 if the application cannot start.
 
         Raises:
             BindError: An address cannot be listened on.
@@ -127,20 +143,20 @@ class Master:
         config, handover = self._plan.config, self._handover
         self._plan.listeners = bind_all(config, handover.descriptors if handover else None)
         if handover is not None:
-            handover.close_rest(self._plan.listeners)
+            handover.close_unused(self._plan.listeners)
         try:
             if config.preload:
-                from bridge.apps.lifecycle import load_places
+                from bridge.apps.lifecycle import load_mount_points
 
-                self._places = load_places(config, self._app)
+                self._mount_points = load_mount_points(config, self._app)
             return self._loop()
         finally:
             if os.getpid() == self._pid:
                 self._close()
 
     def _loop(self) -> int:
-        self._signals = SignalPipe(_SIGNALS)
-        self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._signals = SignalPipe([*_STOP_SIGNALS, "SIGCHLD", *self._on_signal])
+        self._selector.register(self._signals, selectors.EVENT_READ, self._handle_signals)
         if self.watch is not None:
             self._selector.register(self.watch, selectors.EVENT_READ, self._files_changed)
         try:
@@ -149,13 +165,13 @@ class Master:
                 patience = self._next_event()
                 before = time.monotonic()
                 for key, _ in self._selector.select(patience):
-                    # What came before it may have closed it: a signal that a worker has ended closes its line. By its
-                    # number, since a closed line has none to be found by.
+                    # An event before it may have closed its file: the signal that a worker has ended closes the line
+                    # to that worker. Compared by number, since the selector cannot find a closed file.
                     if self._selector.get_map().get(key.fd) is key:
                         key.data()
                 if patience is not None and time.monotonic() - before > patience + 1.0:
-                    self._crew.forgive()  # this process itself stood still, as everything on a suspended machine
-                self._crew.check_hearts()
+                    self._workers.reset_heartbeats()  # this process stood still too, as on a suspended machine
+                self._workers.check_heartbeats()
                 self._feed_watchdog()
         except _Ended as end:
             return end.code
@@ -164,58 +180,58 @@ class Master:
         if self._signals is not None:
             self._signals.close()
         if self._previous is not None:
-            self._previous.close_beside(self._plan)
-        # The file of a unix socket belongs to who serves: the new master, even one that is still about to; or, where
-        # this is a new one that has failed, the old one.
-        others = self._handover.descriptors if self._handover is not None and not self._booted else {}
+            self._previous.close_unshared(self._plan)
+        # The file of a unix socket stays if another master uses it: a successor, even one that is still starting; or,
+        # if this is a successor that has failed, the old master.
+        others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
         for listener in self._plan.listeners:
             listener.close(remove=self._successor is None and str(listener.address) not in others)
         self._selector.close()
         if self.watch is not None:
             self.watch.close()
 
-    # ------------------------------------------------------------------ what is to be done
+    # ------------------------------------------------------------------ what has to be done
 
     def _reconcile(self) -> None:
-        """Start, retire and kill what the state asks for."""
+        """Start, retire and kill workers as the state asks for."""
         now = time.monotonic()
-        self._crew.kill_overdue(now)
+        self._workers.kill_overdue(now)
         if self._stop is not None:
-            if not self._crew:
+            if not self._workers:
                 raise _Ended(self._stop.code)
             return
-        if self._reload_asked and self._previous is None and not self._crew.starting:
+        if self._reload_asked and self._previous is None and not self._workers.starting:
             self._reload_asked = False
             self._begin_reload()
         for number in range(self._plan.count):
-            self._fill(number, now)
-        for worker in self._crew:
+            self._fill_slot(number, now)
+        for worker in self._workers:
             if worker.slot >= self._plan.count and worker.state != LEAVING:
-                self._crew.retire(worker)
-        if not self._crew.starting:
-            self._settled()
+                self._workers.retire(worker)
+        if not self._workers.starting:
+            self._note_progress()
 
-    def _fill(self, number: int, now: float) -> None:
-        """See to it that slot *number* has the worker it should have."""
-        here = [worker for worker in self._crew if worker.slot == number and worker.state != LEAVING]
+    def _fill_slot(self, number: int, now: float) -> None:
+        """Start a worker in slot *number* if it needs one."""
+        here = [worker for worker in self._workers if worker.slot == number and worker.state != LEAVING]
         if any(worker.state == STARTING for worker in here):
             return
         current = any(worker.generation == self._plan.generation and not worker.finished for worker in here)
         if current:
             return
         outdated = here and not any(worker.finished for worker in here)
-        if outdated and self._crew.starting:
-            return  # a reload goes from worker to worker
+        if outdated and self._workers.starting:
+            return  # a reload replaces one worker after the other
         slot = self._slots.setdefault(number, Slot())
         if slot.next_start > now:
             return
         try:
-            self._crew.start(number, self._plan.generation, self._serve)
+            self._workers.start(number, self._plan.generation, self._serve)
         except NoProcess as exc:
-            gen_log.error("Worker %d cannot be started: %s; next try in %g s", number, exc, slot.wait())
+            gen_log.error("Worker %d cannot be started: %s; next try in %g s", number, exc, slot.postpone())
 
     def _serve(self, channel: Channel) -> int:
-        """Be a worker; in the child."""
+        """Live as a worker. This runs in the child."""
         self._selector.close()
         assert self._signals is not None
         self._signals.abandon()
@@ -223,22 +239,22 @@ class Master:
             self._handover.close()
         if self._successor is not None:
             self._successor.close()
-        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._places)
+        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._mount_points)
 
-    def _settled(self) -> None:
-        """Nothing is starting: note the end of the start, or of a reload."""
+    def _note_progress(self) -> None:
+        """Note that the start, or a reload, is complete. Called while no worker is starting."""
         plan, previous = self._plan, self._previous
-        current = [w for w in self._crew if w.state == READY and w.generation == plan.generation]
+        current = [w for w in self._workers if w.state == READY and w.generation == plan.generation]
         if len({worker.slot for worker in current}) < plan.count:
             return
-        if not self._booted:
-            self._booted = True
+        if not self._was_ready:
+            self._was_ready = True
             self._ready(current[0].kind)
         elif previous is not None:
-            if any(not w.deaf and w.generation != plan.generation for w in self._crew):
-                return  # the old code may still be asked
+            if any(not w.draining and w.generation != plan.generation for w in self._workers):
+                return  # the old code still accepts connections
             self._previous = None
-            previous.close_beside(plan)
+            previous.close_unshared(plan)
             gen_log.info("Reloaded: %s", self._number)
             self._notifier.ready(self._number)
 
@@ -256,9 +272,9 @@ class Master:
         return f"{self._plan.count} worker{'' if self._plan.count == 1 else 's'}"
 
     def _next_event(self) -> float | None:
-        """Return how many seconds there is nothing to do unless something happens."""
+        """Return for how many seconds there is nothing to do unless an event comes; None for any time."""
         now = time.monotonic()
-        times = self._crew.next_events()
+        times = self._workers.next_events()
         if self._stop is None:
             times += [slot.next_start for slot in self._slots.values() if now < slot.next_start < _NEVER]
         if self._notifier.watchdog is not None:
@@ -266,11 +282,11 @@ class Master:
         return max(min(times) - now, 0.0) if times else None
 
     def _feed_watchdog(self) -> None:
-        """Tell systemd that a worker is alive; not before the next sign of life is due."""
+        """Send systemd's watchdog a sign of life if it is due and a worker serves."""
         now = time.monotonic()
         if self._notifier.watchdog is not None and self._next_alive <= now:
             self._next_alive = now + self._notifier.watchdog
-            if any(w.state == READY and w.kill_at is None for w in self._crew) or not self._booted:
+            if any(w.state == READY and w.kill_at is None for w in self._workers) or not self._was_ready:
                 self._notifier.alive()
 
     # ------------------------------------------------------------------ the end of workers
@@ -279,12 +295,13 @@ class Master:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         if worker.state == LEAVING or self._stop is not None or worker.dismissed:
             expected = code == 0 or worker.dismissed
-            gen_log.log(20 if expected else 30, "Worker %d (pid %d) %s", worker.slot, worker.pid, how)
+            level = logging.INFO if expected else logging.WARNING
+            gen_log.log(level, "Worker %d (pid %d) %s", worker.slot, worker.pid, how)
             if worker.state == STARTING and self._previous is not None and self._stop is None:
-                self._fall_back()  # what it was to serve has changed once more
+                self._fall_back()  # the files have changed again since the reload began
             return
         reason = worker.reason or how
-        if worker.state == STARTING and not self._booted and not self._patient:
+        if worker.state == STARTING and not self._was_ready and not self._waits_for_fix:
             announce(f"bridge: {worker.reason or f'worker {worker.slot} {how} before it could serve'}")
             self._end_all(worker.code or TARGET_FAILED)
             return
@@ -296,26 +313,26 @@ class Master:
         slot = self._slots.setdefault(worker.slot, Slot())
         if worker.state == READY and time.monotonic() - worker.ready >= _LONG_LIFE:
             slot.failures = 0
-        if self._patient and worker.state == STARTING:
+        if self._waits_for_fix and worker.state == STARTING:
             slot.next_start = _NEVER  # until a file changes
         elif slot.failures or worker.state == STARTING:
-            gen_log.warning("Worker %d starts again in %g s", worker.slot, slot.wait())
+            gen_log.warning("Worker %d starts again in %g s", worker.slot, slot.postpone())
         else:
-            slot.failures = 1  # once is no reason to wait
+            slot.failures = 1  # the first failure does not delay the next start
 
     # ------------------------------------------------------------------ signals
 
-    def _take_signals(self) -> None:
+    def _handle_signals(self) -> None:
         assert self._signals is not None
-        for name in self._signals.take():
+        for name in self._signals.receive():
             if name == "SIGCHLD":
-                self._crew.reap()
-            elif name in {"SIGTERM", "SIGINT", "SIGQUIT"}:
-                self._asked_to_stop(name)
+                self._workers.reap()
+            elif name in _STOP_SIGNALS:
+                self._stop_on(name)
             elif self._stop is None:
-                getattr(self, f"_on_{name.lower()}")()
+                self._on_signal[name]()
 
-    def _asked_to_stop(self, name: str) -> None:
+    def _stop_on(self, name: str) -> None:
         if self._stop is not None:
             if not self._stop.forced:
                 gen_log.warning("Stopping at once on %s", name)
@@ -326,25 +343,25 @@ class Master:
         if name == "SIGQUIT":
             self._end_all(OK, 0.0)
         elif name == "SIGINT":
-            self._end_all(OK, FAST if timeout is None else min(FAST, timeout))
+            self._end_all(OK, fast_stop_timeout(self._plan.config))
         else:
             self._end_all(OK, timeout)
 
     def _end_all(self, code: int, timeout: float | None = 0.0, *, retiring: bool = False) -> None:
-        """Stop all workers; requests in progress have *timeout* seconds."""
+        """Stop all workers, and then this process with status *code*. Requests in progress have *timeout* seconds."""
         self._stop = _Stop(code=code)
         self._notifier.stopping("stopping")
         for listener in self._plan.listeners:
             for sock in listener.sockets:
-                sock.close()  # the workers take what waits in the queues, the last one closes them
-        self._crew.stop(timeout, retiring=retiring)
+                sock.close()  # the workers accept what waits in the queues; the last one closes the sockets
+        self._workers.stop(timeout, retiring=retiring)
         if timeout == 0.0:
             self._force()
 
     def _force(self) -> None:
         assert self._stop is not None
         self._stop.forced = True
-        self._crew.force()
+        self._workers.force()
 
     def _on_sighup(self) -> None:
         gen_log.info("Reloading on SIGHUP")
@@ -354,7 +371,7 @@ class Master:
         from bridge.telemetry.logs import reopen
 
         reopen()
-        self._crew.tell("reopen")
+        self._workers.broadcast(ToWorker.REOPEN)
         gen_log.info("Log files reopened on SIGUSR1")
 
     def _on_sigttin(self) -> None:
@@ -376,13 +393,13 @@ class Master:
             gen_log.error("SIGUSR2: no new master could be started: %s", exc)
             return
         gen_log.info("SIGUSR2: a new master starts (pid %d)", self._successor.pid)
-        self._selector.register(self._successor, selectors.EVENT_READ, self._successor_heard)
+        self._selector.register(self._successor, selectors.EVENT_READ, self._successor_decided)
 
-    def _successor_heard(self) -> None:
+    def _successor_decided(self) -> None:
         successor = self._successor
         assert successor is not None
         self._selector.unregister(successor)
-        if successor.take_word():
+        if successor.read_outcome():
             if self._stop is None:
                 gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
                 self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
@@ -404,30 +421,30 @@ class Master:
             for slot in self._slots.values():
                 slot.next_start = 0.0
                 slot.failures = 0
-            self._crew.kill_starting()
-            if self._booted:
+            self._workers.kill_starting()
+            if self._was_ready:
                 self._reload_asked = True
 
     def _begin_reload(self) -> None:
-        """Let workers with new code and new settings take over, one after the other."""
+        """Replace the workers, one after the other, by workers with new code and new settings."""
         try:
             plan = self._plan.reloaded(self._read_config, self._generations + 1)
         except BridgeError as exc:
             gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])
             return
-        if self._places is not None:
+        if self._mount_points is not None:
             gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
         self._notifier.reloading("reloading")
         self._generations += 1
         self._previous, self._plan = self._plan, plan
 
     def _fall_back(self) -> None:
-        """Return to the settings before the reload; workers that had taken over already are replaced once more."""
+        """Return to the plan before the reload, and replace the workers that the reload has started."""
         failed, previous = self._plan, self._previous
         assert previous is not None
-        failed.close_beside(previous)
+        failed.close_unshared(previous)
         self._plan, self._previous = previous, None
-        for worker in self._crew:
+        for worker in self._workers:
             if worker.generation == failed.generation and worker.state == READY:
                 worker.finished = True
         self._notifier.ready(self._number)

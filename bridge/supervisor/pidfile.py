@@ -1,4 +1,4 @@
-"""The file that holds the number of the process to signal."""
+"""The file with the number of the process that takes signals."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ __all__ = ["PidFile"]
 
 
 class PidFile:
-    """Holds this process's number while it runs.
+    """Holds the number of this process while it runs.
 
     Args:
         path: The file.
-        takes_over: A process that is named in it is expected: it hands over to this one.
+        takes_over: The file may name another process, which hands over to this one. The file is then written by
+            :meth:`write`, not at once.
 
     Raises:
-        ConfigError: The file cannot be written, or names another process that is alive.
+        ConfigError: The file cannot be written, or it names another process that is alive.
     """
 
     def __init__(self, path: str, *, takes_over: bool = False) -> None:
@@ -35,7 +36,7 @@ class PidFile:
             self.write()
 
     def write(self) -> None:
-        """Put the number of this process into the file, at once and whole."""
+        """Write the number of this process, atomically."""
         try:
             new = f"{self.path}.{os.getpid()}"
             with open(new, "w", encoding="ascii") as file:
@@ -65,5 +66,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # not ours
+        return True  # it belongs to another user
     return True

@@ -1,4 +1,4 @@
-"""What the workers of a master are to be: settings, sockets, how many; and how a reload changes it."""
+"""What a master starts its workers with: settings, sockets, their number; and how a reload changes that."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Plan"]
 
 @dataclass(slots=True)
 class Plan:
-    """What workers are started from.
+    """The workers as they should be.
 
     Attributes:
         config: The settings.
-        listeners: What they listen on.
-        count: How many there are to be.
-        generation: Told apart by this number: workers of another plan are replaced.
+        listeners: The listening sockets that all workers share.
+        count: The number of workers.
+        generation: The number of this plan. Workers of another generation are replaced.
     """
 
     config: Config
@@ -29,12 +29,17 @@ class Plan:
     generation: int = 0
 
     def reloaded(self, read_config: Callable[[], Config] | None, generation: int) -> Plan:
-        """Return the plan by the settings as they are now; sockets whose address has stayed are kept.
+        """Return the plan for the settings as they are now. Sockets whose address is still wanted are kept.
+
+        Args:
+            read_config: Reads the settings; None for the same settings as before.
+            generation: The number of the new plan.
 
         Raises:
-            BridgeError: The settings cannot be used; nothing has changed then.
+            BridgeError: The settings cannot be used, and nothing has changed.
         """
         from bridge.serving.checks import check
+        from bridge.serving.privileges import future_ids
         from bridge.telemetry.logs import configure
 
         config = self.config if read_config is None else read_config()
@@ -42,14 +47,14 @@ class Plan:
         count = self.count if config.workers == self.config.workers else config.workers or 1
         plan = Plan(config, bind_all(config, keep=self.listeners), count, generation)
         try:
-            configure(config)  # of this process; the new workers take it over
+            configure(config, owner=future_ids(config))  # the logs of this process; the new workers inherit them
         except ConfigError:
-            plan.close_beside(self)
+            plan.close_unshared(self)
             raise
         return plan
 
-    def close_beside(self, other: Plan) -> None:
-        """Close the sockets that *other* does not have."""
+    def close_unshared(self, other: Plan) -> None:
+        """Close the listeners of this plan that *other* does not use."""
         for listener in self.listeners:
             if listener not in other.listeners:
                 listener.close()

@@ -1,6 +1,6 @@
-"""Source files under watch, for ``--reload``.
+"""Watches source files, for ``--reload``.
 
-The watching is done by a process of its own, so that the master has neither threads nor a library of somebody else's.
+A separate process watches, so that the master has no threads and imports no third-party library.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from pathlib import Path
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.supervisor.channel import Channel, Message
+from bridge.supervisor.messages import FromWatcher
 
 __all__ = ["Watcher", "watched"]
 
-_NEVER = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", "node_modules", ".mypy_cache", ".pytest_cache"})
+# Changes below directories of these names never matter.
+_IGNORED = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", "node_modules", ".mypy_cache", ".pytest_cache"})
 
 
 class Watcher:
-    """Reports changed files: :meth:`receive` returns ``["changed", path, ...]`` messages.
+    """Reports changed files: :meth:`receive` returns messages with the word CHANGED.
 
     Args:
-        config: Says what to watch.
+        config: Names the directories and the patterns to watch.
 
     Raises:
         ConfigError: watchfiles is not installed, or a directory does not exist.
@@ -33,7 +35,7 @@ class Watcher:
 
     def __init__(self, config: Config) -> None:
         try:
-            import watchfiles  # noqa: F401 - only to see whether it is there
+            import watchfiles  # noqa: F401 - imported only to check that it is installed
         except ImportError:
             raise ConfigError("--reload: watchfiles is not installed; `pip install 'bridge[reload]'`") from None
         directories = config.reload_dir or (config.app_dir or os.getcwd(),)
@@ -51,28 +53,28 @@ class Watcher:
 
     @property
     def open(self) -> bool:
-        """There may be news."""
+        """The watching process has not been seen to end."""
         return self._channel.open
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable with the news."""
+        """Return the descriptor that becomes readable when files have changed."""
         return self._channel.fileno()
 
     def receive(self) -> list[Message]:
-        """Return the news."""
+        """Return the messages that have arrived."""
         return self._channel.receive()
 
     def close(self) -> None:
         """End the watching process."""
         self._channel.close()
-        with contextlib.suppress(ChildProcessError):  # it has ended, and was reaped
+        with contextlib.suppress(ChildProcessError):  # the master has reaped it already
             if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+                os.kill(self._pid, signal.SIGKILL)  # it has no state that could be lost
                 os.waitpid(self._pid, 0)
 
 
 def _watch(config: Config, directories: tuple[str, ...], channel: Channel) -> int:
-    """Watch until the master is gone; in the child."""
+    """Watch until the master is gone. This runs in the child."""
     from watchfiles import watch
 
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -89,19 +91,19 @@ def _watch(config: Config, directories: tuple[str, ...], channel: Channel) -> in
     )
     for found in changes:
         if found:
-            channel.send("changed", *sorted({_short(path) for _, path in found})[:10])
-        channel.receive()  # notices when the master is gone
+            channel.send(FromWatcher.CHANGED, *sorted({_short(path) for _, path in found})[:10])
+        channel.receive()  # the master sends nothing; this notices when it is gone
         if not channel.open:
             break
     return 0
 
 
 def watched(config: Config, directories: tuple[str, ...], path: str) -> bool:
-    """Tell whether a change of the file *path* matters."""
+    """Tell whether a change of the file *path* asks for a reload."""
     name = os.path.basename(path)
     inside = next((os.path.relpath(path, root) for root in directories if Path(path).is_relative_to(root)), name)
     parts = Path(inside).parts
-    if any(part in _NEVER for part in parts):
+    if any(part in _IGNORED for part in parts):
         return False
     for pattern in config.reload_exclude:
         if fnmatch(inside, pattern) or any(fnmatch(part, pattern) for part in parts):

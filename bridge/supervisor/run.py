@@ -1,4 +1,4 @@
-"""From settings to a running server: in this process, or under a master with workers."""
+"""Runs a server from its settings: in this process, or under a master with workers."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from bridge.errors import BindError, LifespanFailed
 from bridge.serving.checks import check
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Interrupted, Signals, process_runner
-from bridge.serving.server import FAST, Server, announce, run_prepared, serving_line
-from bridge.supervisor.heartbeat import Heartbeat, write_no_stacks, write_stacks_later
+from bridge.serving.server import Server, announce, fast_stop_timeout, run_prepared, serving_line
+from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
 
 __all__ = ["run"]
 
 
 def run(config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> int:
-    """Serve until a signal says stop; return the process's exit status.
+    """Serve until a signal asks for a stop; return the process's exit status.
 
-    0 after a stop that was asked for, 1 when an address cannot be listened on, 4 when the application's lifespan fails.
-    SIGINT during the start of a process without workers raises KeyboardInterrupt.
+    The status is 0 after a stop that was asked for, 1 if an address cannot be listened on, 4 if the application's
+    lifespan fails.
 
     Args:
         config: The settings.
-        app: The application; without it, what ``config.target`` names is imported.
-        read_config: Reads the settings anew when a reload is asked for; raises ConfigError.
+        app: The application; without it, the server imports what ``config.target`` names.
+        read_config: Reads the settings again when a reload is asked for; raises ConfigError.
 
     Raises:
         ConfigError: A setting cannot be used.
-        TargetError: The target cannot be imported, or it cannot be told what it is.
+        TargetError: The target cannot be imported, or its interface cannot be detected.
+        KeyboardInterrupt: SIGINT came during the start of a process without workers.
         SystemExit: In worker processes.
     """
+    from bridge.serving.privileges import future_ids
     from bridge.telemetry.logs import configure
 
     _fill_descriptors()
-    configure(config)
+    configure(config, owner=future_ids(config))
     check(config)
     if config.debug:
         gen_log.warning(
             "--debug: exceptions are shown to clients%s",
-            ", on any interface: who reaches the console can run code here" if config.debug_anywhere else "",
+            ", on any interface: everyone who reaches the console can run code here" if config.debug_anywhere else "",
         )
     if config.umask is not None:
         os.umask(config.umask)
     try:
         if config.workers is None and not config.reload:
-            return _run_alone(config, app)
+            return _run_single(config, app)
         return _run_master(config, app, read_config)
     except BindError as exc:
         print(f"bridge: {exc}", file=sys.stderr)
@@ -62,7 +64,10 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
 
 
 def _fill_descriptors() -> None:
-    """Open what is missing of the standard streams: the next socket would take the number, and get what is written."""
+    """Open the standard streams that are closed.
+
+    Otherwise the next socket would get such a number, and whatever is written to the stream would go to a client.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -86,10 +91,10 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
         return master.run()
     finally:
         if pid_file is not None:
-            pid_file.remove()  # only if it names this process
+            pid_file.remove()  # it stays if it names another process by now
 
 
-def _run_alone(config: Config, app: Any) -> int:
+def _run_single(config: Config, app: Any) -> int:
     from bridge.supervisor.pidfile import PidFile
 
     pid_file = PidFile(config.pid) if config.pid is not None else None
@@ -102,8 +107,8 @@ def _run_alone(config: Config, app: Any) -> int:
     signals = Signals(numbers, ending=_ENDING)
     try:
         with signals, process_runner(config.loop, remove_pid_file) as runner:
-            alone = _Alone(config, app, signals)
-            run_prepared(runner, alone.server, alone.run)
+            process = _SingleProcess(config, app, signals)
+            run_prepared(runner, process.server, process.run)
     except (Interrupted, asyncio.CancelledError):
         if signals.ended is None:
             raise
@@ -115,8 +120,8 @@ def _run_alone(config: Config, app: Any) -> int:
     return OK
 
 
-class _Alone:
-    """One process without a master: the server, signals, systemd."""
+class _SingleProcess:
+    """One process without a master: its server, signals and systemd."""
 
     def __init__(self, config: Config, app: Any, signals: Signals) -> None:
         from bridge.serving.systemd import Notifier
@@ -128,9 +133,10 @@ class _Alone:
         self._app = app
         self._notifier = Notifier()
         self._log = error_descriptor(config)
+        self._heartbeat: Heartbeat | None = None
 
     async def run(self) -> None:
-        """Serve until a signal."""
+        """Serve until a signal asks for a stop."""
         loop = asyncio.get_running_loop()
         server = self.server
         task = asyncio.current_task()
@@ -138,25 +144,23 @@ class _Alone:
         try:
             self._signals.cancel(task)
             await server.startup()
-            self._signals.deliver(self._signalled)
+            self._signals.deliver(self._on_signal)
             announce(serving_line(self._config, self._app, server.kind, server.sockets))
             self._notifier.ready("serving")
             if self._notifier.watchdog is not None:
                 self._alive(loop, self._notifier.watchdog)
             if self._config.timeout_worker is not None and not self._config.debug:
-                self._heart = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
+                self._heartbeat = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
             await server.stopped()
-            write_no_stacks()
+            cancel_stacks()
             self._notifier.stopping("stopping")
             await server.shutdown()
         finally:
-            if self._heart is not None:
-                self._heart.stop()
-                write_no_stacks()
+            if self._heartbeat is not None:
+                self._heartbeat.stop()
+                cancel_stacks()
             await server.shutdown()
             self._signals.restore()
-
-    _heart: Heartbeat | None = None
 
     def _beat(self) -> None:
         assert self._config.timeout_worker is not None
@@ -169,14 +173,14 @@ class _Alone:
         self._notifier.alive()
         loop.call_later(seconds, self._alive, loop, seconds)
 
-    def _signalled(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         """Stop gracefully at the first signal, at once at the second."""
         server = self.server
         name = signal.Signals(number).name
         if name in _NEED_MASTER:
             gen_log.warning("%s needs a master process: start with --workers", name)
         elif name == "SIGHUP":
-            gen_log.info("SIGHUP: log files and certificates are read anew; new code needs --workers")
+            gen_log.info("SIGHUP: reopening log files and reading certificates again; new code needs --workers")
             server.reopen_logs()
             server.reload_certificates()
         elif name == "SIGUSR1":
@@ -186,11 +190,10 @@ class _Alone:
             server.force()
         else:
             gen_log.info("Stopping on %s", name)
-            graceful = self._config.timeout_graceful_shutdown
             if name == "SIGQUIT":
                 server.force()
             elif name == "SIGINT":
-                server.stop(FAST if graceful is None else min(FAST, graceful))
+                server.stop(fast_stop_timeout(self._config))
             else:
                 server.stop()
 

@@ -1,7 +1,7 @@
-"""A new master for the same sockets: started on SIGUSR2 with whatever is installed by now.
+"""A new master for the same sockets: started on SIGUSR2, with the code that is installed by then.
 
-The sockets are inherited; a pipe tells the old master that the new one serves. If it closes without a word, the new
-one has failed, and the old one goes on.
+The new master inherits the sockets. It writes to a pipe when it serves, and the old master then retires. If the pipe
+closes before that, the new master has failed, and the old one goes on.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _READY = b"ready"
 
 
 class Successor:
-    """The old master's view of the new one.
+    """The new master, as the old one sees it.
 
     Args:
-        listeners: What is handed over.
-        notify_socket: Where systemd listens, if it does.
+        listeners: The listening sockets to hand over.
+        notify_socket: The address of systemd's socket for notifications; empty without systemd.
 
     Attributes:
         pid: The new process.
-        ready: It serves.
+        ready: The new master serves.
 
     Raises:
         OSError: The process cannot be started.
@@ -58,21 +58,21 @@ class Successor:
                 os.set_inheritable(number, False)
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable with the news."""
+        """Return the descriptor that becomes readable when the new master serves or has failed."""
         return self._pipe
 
-    def take_word(self) -> bool:
-        """Read the news; tell whether the new master serves."""
+    def read_outcome(self) -> bool:
+        """Read from the pipe. Return True if the new master serves, False if it has failed."""
         self.ready = os.read(self._pipe, 100) == _READY
         return self.ready
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the pipe."""
         os.close(self._pipe)
 
 
 class Handover:
-    """The new master's view of the old one.
+    """The old master, as the new one sees it.
 
     Attributes:
         descriptors: Listening sockets by the text of their address.
@@ -84,7 +84,7 @@ class Handover:
 
     @classmethod
     def received(cls) -> Self | None:
-        """Return what an old master has handed to this process; None if there is none."""
+        """Return what an old master has handed over to this process, or None if there is no old master."""
         text = os.environ.pop(_VARIABLE, "")
         if not text:
             return None
@@ -92,8 +92,8 @@ class Handover:
         os.set_inheritable(handed["ready"], False)
         return cls(handed["listeners"], handed["ready"])
 
-    def close_rest(self, listeners: Iterable[Listener]) -> None:
-        """Close the sockets that are not among *listeners*: the settings have changed."""
+    def close_unused(self, listeners: Iterable[Listener]) -> None:
+        """Close the inherited sockets that are not in *listeners*, since the settings no longer name them."""
         taken = {sock.fileno() for listener in listeners for sock in listener.sockets}
         for numbers in self.descriptors.values():
             for number in numbers:
@@ -102,12 +102,12 @@ class Handover:
 
     def ready(self) -> None:
         """Tell the old master to retire."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended in the meantime
+        with contextlib.suppress(BrokenPipeError):  # the old master has ended meanwhile
             os.write(self._pipe, _READY)
         self.close()
 
     def close(self) -> None:
-        """Say nothing more."""
+        """Close the pipe. Without :meth:`ready`, this tells the old master that this one has failed."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1

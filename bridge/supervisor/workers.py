@@ -1,4 +1,4 @@
-"""The worker processes of a master: started, listened to, watched, asked to leave, killed, reaped."""
+"""The worker processes of a master: start them, talk to them, watch them, retire them, kill them, reap them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,46 @@ from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.heartbeat import DUMP_SIGNAL
+from bridge.supervisor.messages import FromWorker, ToWorker
 
-__all__ = ["LEAVING", "READY", "STARTING", "Crew", "NoProcess", "Worker"]
+__all__ = ["LEAVING", "READY", "STARTING", "NoProcess", "Worker", "Workers"]
 
-# Seconds between the news where a worker stands still and its end; what a stopped worker gets beyond its time.
+# Seconds that a stalled worker has to write its stacks before it is killed.
 _DUMP_TIME = 0.5
+# Seconds that a stopped worker has to end after the time of its requests is up.
 _OVERTIME = 3.0
 
 STARTING, READY, LEAVING = "starting", "ready", "leaving"
 
 
 class NoProcess(BridgeError):
-    """The system has no room for another process."""
+    """The system cannot make another process."""
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker process as the master sees it; times are of the monotonic clock, in seconds."""
+    """One worker process as the master sees it.
+
+    Times are seconds of the monotonic clock.
+
+    Attributes:
+        pid: The process.
+        slot: The number of the place that it fills.
+        generation: The plan by which it was started; see :class:`bridge.supervisor.plan.Plan`.
+        channel: The master's end of the line.
+        started: When it was forked.
+        state: STARTING, READY or LEAVING.
+        kind: The application's interface in words, once ready.
+        ready: When it became ready.
+        beat: When its last message came.
+        finished: It asks for a successor.
+        draining: It accepts no more connections.
+        dismissed: It was killed before it was ready, because it is no longer wanted.
+        pending: Orders to send when it is ready.
+        kill_at: When to kill it; None for not at all.
+        reason: Why it failed.
+        code: The exit status that it has announced with the reason.
+    """
 
     pid: int
     slot: int
@@ -43,22 +66,22 @@ class Worker:
     kind: str = ""
     ready: float = 0.0
     beat: float = 0.0
-    finished: bool = False  # it asks for a successor
-    deaf: bool = False  # it accepts no more connections
-    dismissed: bool = False  # it was killed because it is not wanted any more, before it served anything
-    unsaid: list[str] = field(default_factory=list)  # words for when it is ready
+    finished: bool = False
+    draining: bool = False
+    dismissed: bool = False
+    pending: list[ToWorker] = field(default_factory=list)
     kill_at: float | None = None
     reason: str = ""
     code: int = 0
 
 
-class Crew:
+class Workers:
     """All worker processes that have not been reaped; iterating over it gives them.
 
     Args:
-        selector: Tells when workers have something to say.
-        config: Returns the settings as they are.
-        ended: Called with a worker that was reaped, and with its exit status as waitstatus_to_exitcode has it.
+        selector: Calls its data when a worker has sent something.
+        config: Returns the current settings.
+        ended: Called with each worker that was reaped, and its exit status in the form of waitstatus_to_exitcode.
     """
 
     def __init__(
@@ -77,19 +100,19 @@ class Crew:
 
     @property
     def starting(self) -> bool:
-        """One of them is not ready yet."""
+        """At least one of them is not ready yet."""
         return any(worker.state == STARTING for worker in self)
 
     # ------------------------------------------------------------------ start, retire, kill
 
     def start(self, slot: int, generation: int, serve: Callable[[Channel], int]) -> None:
-        """Fork a worker; in the child, *serve* gets its end of the line, and what it returns is the exit status.
+        """Fork a worker. The child calls *serve* with its end of the line; the result is its exit status.
 
         Raises:
-            NoProcess: Nothing has changed then.
+            NoProcess: The fork failed, and nothing has changed.
             SystemExit: In the child, at its end.
         """
-        sys.stdout.flush()
+        sys.stdout.flush()  # the child would write what is buffered a second time
         sys.stderr.flush()
         try:
             ours, theirs = Channel.pair()
@@ -109,133 +132,140 @@ class Crew:
         theirs.close()
         worker = Worker(pid, slot, generation, ours, time.monotonic())
         self._workers[pid] = worker
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._heard(worker))
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
         gen_log.debug("Worker %d (pid %d) starts", slot, pid)
 
     def retire(self, worker: Worker) -> None:
-        """Let a worker finish what it does; another one has taken its place."""
-        self._dismiss(worker)
+        """Let a worker finish its requests and end. Another one has taken its place."""
+        self._kill_if_starting(worker)
         worker.state = LEAVING
-        worker.channel.send("retire")
-        self._limit(worker, self._config().timeout_graceful_shutdown)
+        worker.channel.send(ToWorker.RETIRE)
+        self._limit_time(worker, self._config().timeout_graceful_shutdown)
 
     def stop(self, timeout: float | None, *, retiring: bool = False) -> None:
-        """Let all of them finish what they do within *timeout* seconds; those that serve nothing yet are killed.
+        """Let all of them finish their requests within *timeout* seconds. Kill those that are not ready.
 
         Args:
             timeout: None for as long as it takes.
             retiring: Other processes serve the same sockets from now on.
         """
         for worker in self:
-            self._dismiss(worker)
+            self._kill_if_starting(worker)
             if worker.state == READY:
-                worker.channel.send(*(["retire"] if retiring else ["stop", timeout]))
+                if retiring:
+                    worker.channel.send(ToWorker.RETIRE)
+                else:
+                    worker.channel.send(ToWorker.STOP, timeout)
             worker.state = LEAVING
-            self._limit(worker, timeout)
+            self._limit_time(worker, timeout)
 
-    def _limit(self, worker: Worker, timeout: float | None) -> None:
+    def _limit_time(self, worker: Worker, timeout: float | None) -> None:
         worker.kill_at = None if timeout is None else time.monotonic() + timeout + _OVERTIME
 
     def force(self) -> None:
-        """Have all of them cut what they do."""
+        """Order all of them to cut off their requests."""
         for worker in self:
-            worker.channel.send("force")
-            self._limit(worker, 0.0)
+            worker.channel.send(ToWorker.FORCE)
+            self._limit_time(worker, 0.0)
 
     def kill_starting(self) -> None:
         """Kill those that are not ready yet."""
         for worker in self:
-            self._dismiss(worker)
+            self._kill_if_starting(worker)
 
-    def _dismiss(self, worker: Worker) -> None:
-        """Kill *worker* if it is not ready yet."""
+    def _kill_if_starting(self, worker: Worker) -> None:
         if worker.state == STARTING:
             worker.dismissed = True
             kill(worker.pid, signal.SIGKILL)
 
     def kill_overdue(self, now: float) -> None:
-        """Kill those that have not ended in their time."""
+        """Kill those whose time to end is up."""
         for worker in self:
             if worker.kill_at is not None and worker.kill_at <= now:
-                worker.kill_at = now + 1.0
+                worker.kill_at = now + 1.0  # try again if it is still there
                 kill(worker.pid, signal.SIGKILL)
 
-    def tell(self, word: str) -> None:
-        """Send a word to all of them; those that are not ready get it when they are."""
+    def broadcast(self, order: ToWorker) -> None:
+        """Send an order to all of them. Those that are starting get it when they are ready."""
         for worker in self:
             if worker.state == STARTING:
-                worker.unsaid.append(word)
+                worker.pending.append(order)
             else:
-                worker.channel.send(word)
+                worker.channel.send(order)
 
-    # ------------------------------------------------------------------ what they say
+    # ------------------------------------------------------------------ reports
 
-    def _heard(self, worker: Worker) -> None:
+    def _receive(self, worker: Worker) -> None:
         for message in worker.channel.receive():
-            self._message(worker, message)
+            self._handle(worker, message)
         if not worker.channel.open:
             self._selector.unregister(worker.channel)
             worker.channel.close()
 
-    def _message(self, worker: Worker, message: Message) -> None:
+    def _handle(self, worker: Worker, message: Message) -> None:
         word, *values = message
-        worker.beat = now = time.monotonic()
-        if word == "ready" and worker.state == STARTING:
-            worker.state = READY
-            worker.ready = now
-            worker.kind = str(values[0])
-            for unsaid in worker.unsaid:
-                worker.channel.send(unsaid)
-            gen_log.info("Worker %d (pid %d) is ready", worker.slot, worker.pid)
-            for other in list(self):
-                if other.slot == worker.slot and other is not worker and other.state == READY:
-                    self.retire(other)
-        elif word == "finished":
+        worker.beat = time.monotonic()
+        if word == FromWorker.READY and worker.state == STARTING:
+            self._became_ready(worker, str(values[0]))
+        elif word == FromWorker.FINISHED:
             worker.finished = True
             gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
-        elif word == "stuck":
+        elif word == FromWorker.STUCK:
             worker.finished = True
             gen_log.error(
                 "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
             )
-        elif word == "deaf":
-            worker.deaf = True
-        elif word == "failed":
+        elif word == FromWorker.DRAINING:
+            worker.draining = True
+        elif word == FromWorker.FAILED:
             worker.code = int(str(values[0]))
             worker.reason = str(values[1])
 
-    # ------------------------------------------------------------------ hearts
+    def _became_ready(self, worker: Worker, kind: str) -> None:
+        worker.state = READY
+        worker.ready = worker.beat
+        worker.kind = kind
+        for order in worker.pending:
+            worker.channel.send(order)
+        gen_log.info("Worker %d (pid %d) is ready", worker.slot, worker.pid)
+        for other in list(self):
+            if other.slot == worker.slot and other is not worker and other.state == READY:
+                self.retire(other)
+
+    # ------------------------------------------------------------------ heartbeats
 
     def next_events(self) -> list[float]:
-        """Return when something is due: a worker to be killed, or too late with its next word."""
+        """Return the times at which a worker must be killed, or its next heartbeat is overdue."""
         times = [worker.kill_at for worker in self if worker.kill_at is not None]
         for worker in self:
-            times += self._word_due(worker)
+            due = self._heartbeat_due(worker)
+            if due is not None:
+                times.append(due)
         return times
 
-    def _word_due(self, worker: Worker) -> list[float]:
-        """Return when *worker* is too late with its next word."""
+    def _heartbeat_due(self, worker: Worker) -> float | None:
+        """Return when the next heartbeat of *worker* is overdue; None if none is expected."""
         config = self._config()
         if worker.kill_at is not None or (worker.state == READY and (config.reload or config.debug)):
-            return []  # somebody at a debugger's prompt is not hurried
+            return None  # in development the loop may stand still at a debugger's prompt
         limit = config.timeout_worker_startup if worker.state == STARTING else config.timeout_worker
-        return [] if limit is None or worker.state == LEAVING else [max(worker.beat, worker.started) + limit]
+        return None if limit is None or worker.state == LEAVING else max(worker.beat, worker.started) + limit
 
-    def forgive(self) -> None:
-        """Take all of them for alive now: the machine stood still, and nobody is blamed."""
+    def reset_heartbeats(self) -> None:
+        """Count the time of every worker from now: the whole machine stood still, not one of them."""
         now = time.monotonic()
         for worker in self:
             worker.beat = now
 
-    def check_hearts(self) -> None:
-        """Have those killed that have not been heard of for too long, after they have shown where they are."""
+    def check_heartbeats(self) -> None:
+        """Kill those whose heartbeat is overdue, after they have written where their threads are."""
         now = time.monotonic()
         for worker in self:
-            due = self._word_due(worker)
-            if due and due[0] <= now:
-                self._stands_still(worker, now)
+            due = self._heartbeat_due(worker)
+            if due is not None and due <= now:
+                self._replace_stalled(worker, now)
 
-    def _stands_still(self, worker: Worker, now: float) -> None:
+    def _replace_stalled(self, worker: Worker, now: float) -> None:
         config = self._config()
         if worker.state == STARTING:
             gen_log.error(
@@ -251,12 +281,12 @@ class Crew:
         kill(worker.pid, DUMP_SIGNAL)
         worker.kill_at = now + _DUMP_TIME
         if worker.state == READY:
-            worker.state = LEAVING  # its place is free at once
+            worker.state = LEAVING  # a successor can start at once
 
     # ------------------------------------------------------------------ their end
 
     def reap(self) -> None:
-        """Take note of the processes that have ended."""
+        """Reap the processes that have ended, and report each to ``ended``."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -266,9 +296,9 @@ class Crew:
                 return
             worker = self._workers.get(pid)
             if worker is None:
-                continue  # an orphan, as the first process of a container gets them; or the successor
+                continue  # the successor, or an orphan: the first process of a container gets those
             if worker.channel.open:
-                self._heard(worker)
+                self._receive(worker)
             if worker.channel.open:
                 self._selector.unregister(worker.channel)
                 worker.channel.close()

@@ -1,4 +1,4 @@
-"""The access log: one line for each exchange, written off the loop."""
+"""The access log: one line for each exchange, written by a thread."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AccessLog", "format_of"]
 
-# How soon, in seconds, lines are handed to the thread that writes them.
+# Seconds after which lines are handed to the thread that writes them.
 _INTERVAL = 0.1
-# How long, in nanoseconds, pieces of lines are collected before they are joined: not so many that this holds the loop.
+# Nanoseconds for which pieces of lines are collected before they are joined. Joining more would block the loop.
 _COLLECT = 20_000_000
 
 
 def format_of(config: Config) -> Format:
-    """Return the format of lines that *config* asks for.
+    """Return the format of lines that *config* selects.
 
     Raises:
         ConfigError: It names an unknown atom.
@@ -45,18 +45,18 @@ class AccessLog(Observer):
         loop: The event loop.
 
     Attributes:
-        exchange_ended: Takes the pieces of an exchange's line.
-        file: Where the lines go, if that is a file.
-        timed: The exchanges have to have ``times``.
-        pieces: Of the lines that are not joined yet.
-        stamp: The time of day, as the format has it.
-        until: When, by ``time.monotonic_ns()``, they have to be joined, or the time of day is another one.
+        exchange_ended: Adds the line of an exchange.
+        file: The file that the lines go to; None if they go elsewhere.
+        timed: The format has durations, so the exchanges must have ``times``.
+        pieces: The texts of the lines that are not joined yet.
+        stamp: The text with the time of day.
+        until: The time (``time.monotonic_ns()``) at which the pieces must be joined, or the stamp is out of date.
 
     Raises:
         ConfigError: The format names an unknown atom, or the file cannot be written.
     """
 
-    # A function that is made for the format, not a method: a call less for each request.
+    # The function that the format has made, not a method that calls it: this saves a call per request.
     exchange_ended: Callable[[Exchange], None]  # type: ignore[assignment]  # see the line above
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,8 +87,8 @@ class AccessLog(Observer):
             tuple(name[:-1] for name in names if name.endswith(b"*")),
         )
 
-    def turn(self, now: int) -> None:
-        """Join the pieces so far, and look at the clock."""
+    def renew(self, now: int) -> None:
+        """Join the pieces so far, and renew the time of day."""
         self._join()
         second, rest = divmod(time.time_ns(), 1_000_000_000)
         if second != self._second:
@@ -98,15 +98,15 @@ class AccessLog(Observer):
         if self._timer is None:
             self._timer = self._loop.call_later(_INTERVAL, self.flush)
 
-    def waits(self, exchange: Exchange) -> bool:
-        """Tell, once for each exchange, that its line has to wait until the peer has read most of the response."""
+    def defers(self, exchange: Exchange) -> bool:
+        """Return True once for each exchange: its line waits until the peer has read most of the response."""
         if exchange in self._waiting:
             return False
         self._waiting.add(exchange)
 
         def was_read(future: asyncio.Future[None]) -> None:
             if not future.cancelled():
-                future.exception()  # the peer has left: its line says how much was sent
+                future.exception()  # asyncio would log it. The peer has left; the line says how much was sent
             self._end_wait(exchange)
 
         exchange.writable().add_done_callback(was_read)
@@ -123,7 +123,7 @@ class AccessLog(Observer):
             self.pieces.clear()
 
     def flush(self) -> None:
-        """Hand the lines over."""
+        """Hand the lines over to the thread that writes them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -134,7 +134,7 @@ class AccessLog(Observer):
             self._writer.write("".join(text).encode("utf-8", "backslashreplace"))
 
     def reopen(self) -> None:
-        """Open the file anew, for what is logged from now on."""
+        """Open the file again, for the lines from now on."""
         self.flush()
         if self.file is not None and not self._writer.call(self.file.try_to_reopen):
             logging.getLogger("bridge").error(
@@ -142,7 +142,7 @@ class AccessLog(Observer):
             )
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write all lines, also those that wait for a peer, and end the thread."""
         for exchange in tuple(self._waiting):
             self._end_wait(exchange)
         self.flush()

@@ -1,4 +1,4 @@
-"""A thread that writes lines, so that a full pipe or a slow disk delays nobody."""
+"""A thread that writes lines, so that a full pipe or a slow disk does not delay the loop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class LineWriter:
     """Writes lines on a thread of its own.
 
     Args:
-        write: Takes a block of whole lines; may wait; may raise OSError.
-        most: Blocks that may wait; more are dropped and counted, since memory is worth more than lines.
+        write: Writes a block of whole lines. It may block, and it may raise OSError.
+        most: Most blocks that may wait. More are dropped and counted: losing lines is better than filling the memory.
 
     Attributes:
-        dropped: Lines that were lost.
+        dropped: How many lines were lost.
     """
 
     def __init__(self, write: Callable[[bytes], None], most: int = 1000) -> None:
@@ -35,14 +35,14 @@ class LineWriter:
         self._thread.start()
 
     def write(self, block: bytes) -> None:
-        """Take a block of whole lines; never waits."""
+        """Queue a block of whole lines. This never waits."""
         try:
             self._queue.put_nowait(block)
         except queue.Full:
             self.dropped += block.count(b"\n")
 
     def call(self, function: Callable[[], None]) -> bool:
-        """Call *function* when all that was taken before is written; False, at once, if too much waits for that."""
+        """Queue a call of *function* behind the blocks so far. Return False if the queue is full."""
         try:
             self._queue.put_nowait(function)
         except queue.Full:
@@ -50,7 +50,7 @@ class LineWriter:
         return True
 
     def close(self) -> None:
-        """Write what waits, for a second at most, and end the thread."""
+        """Write the queued blocks, for a second at most, and end the thread."""
         try:
             self._queue.put(None, timeout=1.0)
         except queue.Full:
@@ -65,15 +65,15 @@ class LineWriter:
             try:
                 self._write(block)
             except OSError:
-                # Nowhere to complain: standard output is closed or the disk is full. Requests go on, lines are lost.
+                # Standard output is closed, or the disk is full, and an error message could not be written either.
                 self.dropped += block.count(b"\n")
 
 
 def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
-    """Return what writes blocks of lines to a file, pipe or socket.
+    """Return a function that writes blocks of lines to a file, pipe or socket.
 
-    Several processes may write to the same. A file that is appended to keeps their lines apart by itself; a pipe only
-    what is written in one piece that is not too large (POSIX ``write``, PIPE_BUF).
+    Several processes may write to the same one. In a file that is opened for appending, blocks never mix. In a pipe,
+    only writes of at most PIPE_BUF bytes never mix (POSIX ``write``), so larger blocks are split between lines.
     """
 
     def write_all(block: bytes) -> None:
@@ -90,13 +90,13 @@ def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
 
     try:
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except OSError:  # it is closed: writing says so
+    except OSError:  # it is closed; writing will fail too
         regular = True
     return write_all if regular else write_pieces
 
 
 def to_logger(logger: logging.Logger) -> Callable[[bytes], None]:
-    """Return what gives lines, one by one, to a logger of Python's."""
+    """Return a function that passes blocks of lines to *logger*, line by line."""
 
     def write(block: bytes) -> None:
         for line in block.decode("utf-8", "replace").splitlines():

@@ -1,12 +1,38 @@
-"""What a line of the access log says: gunicorn's atoms, or JSON, made into one function.
+"""What a line of the access log says: gunicorn's atoms, or JSON, compiled to one function.
 
-For each exchange that function only puts the pieces of its line into a list that is joined for many lines at once.
-Most pieces are ready, with the text around them: what was made of a request line, a header section or a small number
-is kept. Together that costs about half of what formatting each line by itself does.
+For each exchange, that function only adds the texts of the pieces of its line to a list, which is joined for many lines
+at once. Most texts are ready, together with the constant text around them: what was made of a request line, a header
+section or a small number is kept. The function is compiled from source, because a loop over pieces would cost more than
+the pieces. The format ``%(h)s "%(r)s" %(s)s %(L)s`` gives::
+
+    def ended(exchange):
+        head = exchange.head
+        line = head.line
+        if exchange.write_paused and lines.defers(exchange): return
+        now = monotonic_ns()
+        if now >= lines.until: lines.renew(now)
+        times = exchange.times
+        total = (now - times.opened) // 1000
+        piece0 = exchange.context.remote_ip
+        try: piece1 = kept_piece1[line]
+        except KeyError: piece1 = make_piece1(line)
+        number = exchange.status
+        piece2 = (kept_piece2[number] or make_piece2(number)) if number < 4096 else make_piece2(number)
+        piece3 = (kept_piece3[total] or make_piece3(total)) if total < 4096 else make_piece3(total)
+        pieces = lines.pieces
+        pieces += (piece0, piece1, piece2, piece3,)
+
+``make_piece1`` makes the text of a request line with the constant text around it, for instance `` "GET / HTTP/1.1" ``,
+and keeps it in ``kept_piece1``.
+
+For the default format the function takes 0.35 microseconds per line; one f-string over the same values, per line, takes
+0.91 (CPython 3.11; both timed alone, joining included). Only the access log needs this: other observers should read the
+exchange directly.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import time
@@ -22,82 +48,126 @@ if TYPE_CHECKING:
 
 __all__ = ["Format", "Lines", "compile_format", "json_format"]
 
-# Clients choose the keys, so there are bounds; numbers from here on are not kept.
+# Clients choose what most texts are made of, so the number of kept texts has a bound.
 _KEPT_MAX = 1024
+# The texts of numbers below this are kept.
 _SMALL = 4096
-
-# Where a piece comes from: it is the same for all lines; the time of day; made of a request line; made of a header
-# section; made of a number; anything else, which is an expression that is not worth keeping.
-_CONSTANT, _STAMP, _LINE, _SECTION, _NUMBER, _OTHER = range(6)
 
 
 class Lines(Protocol):
-    """What collects lines.
+    """Collects the lines of a log.
 
     Attributes:
-        pieces: Of the lines so far.
-        stamp: The piece with the time of day.
-        until: When, by ``time.monotonic_ns()``, the time of day is another one, or it is time to join the pieces.
+        pieces: The texts of the lines so far, in order.
+        stamp: The text with the time of day.
+        until: The time (``time.monotonic_ns()``) at which the stamp is out of date, or the pieces must be joined.
     """
 
     pieces: list[str]
     stamp: str
     until: int
 
-    def turn(self, now: int) -> None:
-        """Join the pieces, and look at the clock: *until* has come."""
+    def renew(self, now: int) -> None:
+        """Join the pieces and renew the stamp. Called when *until* has come."""
 
-    def waits(self, exchange: Exchange) -> bool:
-        """Tell, once for each exchange, that its line has to wait: its peer has not read the response yet."""
+    def defers(self, exchange: Exchange) -> bool:
+        """Tell, once for each exchange, that its line has to wait until the peer has read the response."""
         ...
 
 
+class Source(enum.Enum):
+    """What the text of a piece is made of. It decides how long the text is kept."""
+
+    CONSTANT = enum.auto()
+    """Nothing: it is the same in all lines."""
+
+    STAMP = enum.auto()
+    """The time of day: the lines of one second share it."""
+
+    LINE = enum.auto()
+    """The request line: the text is kept under it."""
+
+    SECTION = enum.auto()
+    """The request's head: the text is kept under its header section."""
+
+    NUMBER = enum.auto()
+    """A whole number: the texts of small ones are kept."""
+
+    EXCHANGE = enum.auto()
+    """The exchange: the text is not kept."""
+
+
+class Duration(enum.StrEnum):
+    """A time that a piece needs, in microseconds; the value is the name of the variable in the function."""
+
+    TOTAL = "total"
+    """From the head to the end of the exchange."""
+
+    QUEUE = "queue"
+    """The part of it in which the request waited for a thread."""
+
+    WRITE = "write"
+    """The part of it after the first byte of the response."""
+
+
 class Piece:
-    """A piece of a line.
+    """A piece of a line: where its text comes from.
 
     Args:
-        kind: See above.
-        make: Makes the text: of a request line, a head, a number, or an exchange; of nothing if it is the text.
-        number: The source of the number that it is made of, in which ``total``, ``queue`` and ``written`` are
-            microseconds; or of an expression that is the text, where it is always at hand.
+        source: What the text is made of.
+        make: The text if it is constant; else the function that makes it of a request line, a head, a number or an
+            exchange, as *source* says.
+        expression: Python source. For NUMBER, it gives the number; for EXCHANGE, it gives the text and replaces *make*.
+        needs: The durations that *expression* uses as variables.
 
     Attributes:
-        before: Text in front of it.
-        after: Text behind it.
+        before: Constant text in front of it.
+        after: Constant text behind it.
     """
 
-    def __init__(self, kind: int, make: Callable[[Any], str] | str = "", number: str = "") -> None:
-        self.kind = kind
+    def __init__(
+        self,
+        source: Source,
+        make: Callable[[Any], str] | str = "",
+        expression: str = "",
+        needs: frozenset[Duration] = frozenset(),
+    ) -> None:
+        self.source = source
         self.make = make
-        self.number = number
+        self.expression = expression
+        self.needs = needs
         self.before = self.after = ""
 
+    def copy(self) -> Piece:
+        """Return the same piece without text around it."""
+        return Piece(self.source, self.make, self.expression, self.needs)
+
     def text(self, value: Any) -> str:
-        """Return the piece, with what is around it, made of *value*."""
+        """Return the text made of *value*, with the constant text around it."""
         assert not isinstance(self.make, str)
         return self.before + self.make(value) + self.after
 
-    def source(self, name: str, known: dict[str, Any]) -> list[str]:
-        """Return the lines of code that set the variable *name* to the piece; what they need goes into *known*."""
-        if self.kind == _CONSTANT:
+    def code(self, name: str, known: dict[str, Any]) -> list[str]:
+        """Return the lines of code that set the variable *name* to the text. The objects they use go into *known*."""
+        if self.source is Source.CONSTANT:
             known[name] = self.make
             return []
-        if self.kind == _STAMP:
+        if self.source is Source.STAMP:
             return [f"{name} = lines.stamp"]
-        kept: Any = [None] * _SMALL if self.kind == _NUMBER else {}
+        kept: Any = [None] * _SMALL if self.source is Source.NUMBER else {}
         known[f"kept_{name}"] = kept
         known[f"make_{name}"] = self._keeping(kept)
-        if self.kind == _NUMBER:
-            number = [] if self.number.isidentifier() else [f"number = {self.number}"]
-            n = "number" if number else self.number
+        if self.source is Source.NUMBER:
+            number = [] if self.expression.isidentifier() else [f"number = {self.expression}"]
+            n = "number" if number else self.expression
             return [*number, f"{name} = (kept_{name}[{n}] or make_{name}({n})) if {n} < {_SMALL} else make_{name}({n})"]
-        if self.kind == _OTHER:
-            return [f"{name} = {self.number or f'make_{name}(exchange)'}"]
-        key, value = ("line", "line") if self.kind == _LINE else ("head.section", "head")
+        if self.source is Source.EXCHANGE:
+            return [f"{name} = {self.expression or f'make_{name}(exchange)'}"]
+        key, value = ("line", "line") if self.source is Source.LINE else ("head.section", "head")
         return [f"try: {name} = kept_{name}[{key}]", f"except KeyError: {name} = make_{name}({value})"]
 
     def _keeping(self, kept: Any) -> Callable[[Any], str]:
-        """Return a function that makes the piece and keeps it."""
+        """Return a function that makes the text and keeps it in *kept*."""
 
         def of_number(number: int) -> str:
             text = self.text(number)
@@ -119,43 +189,45 @@ class Piece:
                 kept[head.section] = text
             return text
 
-        makers: dict[int, Callable[[Any], str]] = {_NUMBER: of_number, _LINE: of_line, _SECTION: of_head}
-        return makers.get(self.kind, self.text)
+        makers: dict[Source, Callable[[Any], str]] = {
+            Source.NUMBER: of_number,
+            Source.LINE: of_line,
+            Source.SECTION: of_head,
+        }
+        return makers.get(self.source, self.text)
 
 
 class Format:
     """A format of lines.
 
     Args:
-        pieces: What a line consists of, constant text among them.
-        time_format: For ``time.strftime``, in UTC.
+        pieces: The pieces of a line, constant text among them.
+        time_format: The format of the time of day for ``time.strftime``, in UTC.
 
     Attributes:
-        timed: The exchanges have to have ``times``.
+        timed: The format has durations, so the exchanges must have ``times``.
     """
 
     def __init__(self, pieces: list[Piece], time_format: str) -> None:
         self._pieces = _merged(pieces)
         self._time_format = time_format
-        self._stamp = next((piece for piece in self._pieces if piece.kind == _STAMP), Piece(_STAMP))
-        self.timed = any(self._uses(name) for name in ("total", "queue", "written"))
-
-    def _uses(self, name: str) -> bool:
-        return any(name in piece.number for piece in self._pieces)
+        self._stamp = next((piece for piece in self._pieces if piece.source is Source.STAMP), Piece(Source.STAMP))
+        self._needs: frozenset[Duration] = frozenset().union(*(piece.needs for piece in self._pieces))
+        self.timed = bool(self._needs)
 
     def stamp(self, second: int) -> str:
-        """Return the piece with the time of day; *second* since the epoch."""
+        """Return the text with the time of day for *second* (since the epoch)."""
         return self._stamp.before + time.strftime(self._time_format, time.gmtime(second)) + self._stamp.after
 
     def observer(
         self, lines: Lines, excluded: frozenset[bytes], beginnings: tuple[bytes, ...]
     ) -> Callable[[Exchange], None]:
-        """Return the function that puts the pieces of an ended exchange's line into *lines*.
+        """Return the function that adds the line of an ended exchange to *lines*.
 
         Args:
-            lines: Where to.
-            excluded: Paths without a line.
-            beginnings: Beginnings of more of them.
+            lines: Takes the pieces.
+            excluded: Paths that get no line.
+            beginnings: Paths that begin with one of these get no line either.
         """
         known: dict[str, Any] = {
             "lines": lines,
@@ -163,47 +235,61 @@ class Format:
             "beginnings": beginnings,
             "monotonic_ns": monotonic_ns,
         }
-        source = ["def ended(exchange):", "head = exchange.head", "line = head.line"]
-        if excluded or beginnings:
-            source += ["if line.path in excluded or line.path.startswith(beginnings): return"]
-        if self._uses("total") or self._uses("written"):
-            source += ["if exchange.write_paused and lines.waits(exchange): return"]
-        source += ["now = monotonic_ns()", "if now >= lines.until: lines.turn(now)"]
-        if self.timed:
-            source += ["times = exchange.times"]
-        if self._uses("total"):
-            source += ["total = (now - times.opened) // 1000"]
-        if self._uses("queue"):
-            source += ["queue = int(times.queued * 1000000) if times.queued else 0"]
-        if self._uses("written"):
-            source += ["written = (now - times.began) // 1000 if times.began else 0"]
-        names = [f"piece{index}" for index in range(len(self._pieces))]
-        for name, piece in zip(names, self._pieces, strict=True):
-            source += piece.source(name, known)
-        source += ["pieces = lines.pieces", f"pieces += ({', '.join(names)},)"]
-        # The source has none of the user's text in it: that stands in the dictionary.
-        exec("\n    ".join(source), known)  # noqa: S102
+        # No text of the user's is part of the source: texts are values in the dictionary.
+        exec(self.source(known, exclude=bool(excluded or beginnings)), known)  # noqa: S102
         ended: Callable[[Exchange], None] = known["ended"]
         return ended
 
+    def source(self, known: dict[str, Any], *, exclude: bool) -> str:
+        """Return the source of the function. The objects that it uses by name go into *known*.
+
+        Args:
+            known: Is added to.
+            exclude: Some paths get no line.
+        """
+        code = ["head = exchange.head", "line = head.line"]
+        if exclude:
+            code += ["if line.path in excluded or line.path.startswith(beginnings): return"]
+        if self._needs & {Duration.TOTAL, Duration.WRITE}:
+            code += ["if exchange.write_paused and lines.defers(exchange): return"]
+        code += ["now = monotonic_ns()", "if now >= lines.until: lines.renew(now)"]
+        if self._needs:
+            code += ["times = exchange.times"]
+        if Duration.TOTAL in self._needs:
+            code += ["total = (now - times.opened) // 1000"]
+        if Duration.QUEUE in self._needs:
+            code += ["queue = int(times.queued * 1000000) if times.queued else 0"]
+        if Duration.WRITE in self._needs:
+            code += ["write = (now - times.began) // 1000 if times.began else 0"]
+        names = [f"piece{index}" for index in range(len(self._pieces))]
+        for name, piece in zip(names, self._pieces, strict=True):
+            code += piece.code(name, known)
+        code += ["pieces = lines.pieces", f"pieces += ({', '.join(names)},)"]
+        return "\n    ".join(["def ended(exchange):", *code])
+
 
 def _merged(pieces: list[Piece]) -> list[Piece]:
-    """Let pieces that are kept take the constant text around them, and constant ones each other's."""
+    """Merge constant text into the pieces around it, so that fewer pieces are added per line.
+
+    A piece whose text is not kept takes none, since joining the texts for every line would cost more than it saves.
+    """
     merged: list[Piece] = []
     for piece in pieces:
         last = merged[-1] if merged else None
-        if piece.kind == _CONSTANT:
+        if piece.source is Source.CONSTANT:
             assert isinstance(piece.make, str)
-            if last is None or last.kind == _OTHER:
-                merged.append(Piece(_CONSTANT, piece.make))
-            elif last.kind == _CONSTANT:
+            if not piece.make:
+                continue
+            if last is None or last.source is Source.EXCHANGE:
+                merged.append(piece.copy())
+            elif last.source is Source.CONSTANT:
                 assert isinstance(last.make, str)
                 last.make += piece.make
             else:
                 last.after += piece.make
         else:
-            own = Piece(piece.kind, piece.make, piece.number)
-            if last is not None and last.kind == _CONSTANT and piece.kind != _OTHER:
+            own = piece.copy()
+            if last is not None and last.source is Source.CONSTANT and piece.source is not Source.EXCHANGE:
                 assert isinstance(last.make, str)
                 own.before = last.make
                 merged.pop()
@@ -219,53 +305,54 @@ _ISO_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def _atoms() -> dict[str, Piece]:
-    path = Piece(_LINE, lambda line: _quoted(line.path))
-    query = Piece(_LINE, lambda line: _quoted(line.query))
-    method = Piece(_LINE, lambda line: line.method_text)
-    protocol = Piece(_LINE, lambda line: f"HTTP/{line.version_text}")
-    client = Piece(_OTHER, number="exchange.context.remote_ip")
-    status = Piece(_NUMBER, lambda number: str(number or "-"), "exchange.status")
-    stamp = Piece(_STAMP)
+    path = Piece(Source.LINE, lambda line: _quoted(line.path))
+    query = Piece(Source.LINE, lambda line: _quoted(line.query))
+    method = Piece(Source.LINE, lambda line: line.method_text)
+    protocol = Piece(Source.LINE, lambda line: f"HTTP/{line.version_text}")
+    client = Piece(Source.EXCHANGE, expression="exchange.context.remote_ip")
+    status = Piece(Source.NUMBER, lambda number: str(number or "-"), "exchange.status")
+    stamp = Piece(Source.STAMP)
+    total = frozenset({Duration.TOTAL})
     return {
         "h": client,
-        "l": Piece(_CONSTANT, "-"),
-        "u": Piece(_CONSTANT, "-"),
+        "l": Piece(Source.CONSTANT, "-"),
+        "u": Piece(Source.CONSTANT, "-"),
         "t": stamp,
-        "r": Piece(_LINE, lambda line: f"{line.method_text} {_quoted(line.target)} HTTP/{line.version_text}"),
+        "r": Piece(Source.LINE, lambda line: f"{line.method_text} {_quoted(line.target)} HTTP/{line.version_text}"),
         "m": method,
         "U": path,
         "q": query,
         "H": protocol,
         "s": status,
-        "B": Piece(_NUMBER, str, "exchange.content_sent"),
-        "b": Piece(_NUMBER, lambda number: str(number or "-"), "exchange.content_sent"),
+        "B": Piece(Source.NUMBER, str, "exchange.content_sent"),
+        "b": Piece(Source.NUMBER, lambda number: str(number or "-"), "exchange.content_sent"),
         "f": _request_field("referer"),
         "a": _request_field("user-agent"),
-        "T": Piece(_NUMBER, str, "total // 1000000"),
-        "M": Piece(_NUMBER, str, "total // 1000"),
-        "D": Piece(_NUMBER, str, "total"),
-        "L": Piece(_NUMBER, _decimal, "total"),
-        "p": Piece(_CONSTANT, f"<{os.getpid()}>"),
-        # what gunicorn has no letter for
-        "request_id": Piece(_OTHER, number="exchange.context.request_id or '-'"),
-        "queue": Piece(_NUMBER, _decimal, "queue"),
-        "app": Piece(_NUMBER, _decimal, "total - queue - written"),
-        "write": Piece(_NUMBER, _decimal, "written"),
-        # the words of another family of servers
+        "T": Piece(Source.NUMBER, str, "total // 1000000", total),
+        "M": Piece(Source.NUMBER, str, "total // 1000", total),
+        "D": Piece(Source.NUMBER, str, "total", total),
+        "L": Piece(Source.NUMBER, _decimal, "total", total),
+        "p": Piece(Source.CONSTANT, f"<{os.getpid()}>"),
+        # bridge's own, for which gunicorn has no letter
+        "request_id": Piece(Source.EXCHANGE, expression="exchange.context.request_id or '-'"),
+        "queue": Piece(Source.NUMBER, _decimal, "queue", frozenset({Duration.QUEUE})),
+        "app": Piece(Source.NUMBER, _decimal, "total - queue - write", frozenset(Duration)),
+        "write": Piece(Source.NUMBER, _decimal, "write", frozenset({Duration.WRITE})),
+        # the names that another family of servers uses
         "addr": client,
         "time": stamp,
-        "dt_ms": Piece(_NUMBER, lambda number: f"{number // 1000}.{number % 1000:03d}", "total"),
+        "dt_ms": Piece(Source.NUMBER, lambda number: f"{number // 1000}.{number % 1000:03d}", "total", total),
         "status": status,
         "path": path,
         "query_string": query,
         "method": method,
         "protocol": protocol,
-        "scheme": Piece(_OTHER, number="exchange.context.protocol"),
+        "scheme": Piece(Source.EXCHANGE, expression="exchange.context.protocol"),
     }
 
 
 def compile_format(form: str) -> Format:
-    """Return the format that *form*, a text with atoms, describes.
+    """Return the format that the text *form* describes with atoms.
 
     Raises:
         ConfigError: It names an unknown atom.
@@ -274,11 +361,11 @@ def compile_format(form: str) -> Format:
     pieces: list[Piece] = []
     position = 0
     for match in _ATOM.finditer(form):
-        pieces.append(Piece(_CONSTANT, form[position : match.start()]))
+        pieces.append(Piece(Source.CONSTANT, form[position : match.start()]))
         position = match.end()
         name, kind, header, atom = match.groups()
         if match[0] == "%%":
-            pieces.append(Piece(_CONSTANT, "%"))
+            pieces.append(Piece(Source.CONSTANT, "%"))
         elif header or kind == "i":
             pieces.append(_request_field(header or name))
         elif kind == "o":
@@ -291,15 +378,15 @@ def compile_format(form: str) -> Format:
             shown = form[match.start() : match.start() + 20]
             fields = "{field}i, {field}o, {variable}e"
             raise ConfigError(f"--access-logformat: unknown atom at {shown!r}; known are {', '.join(atoms)}, {fields}")
-    pieces.append(Piece(_CONSTANT, form[position:] + "\n"))
+    pieces.append(Piece(Source.CONSTANT, form[position:] + "\n"))
     return Format(pieces, _COMMON_TIME)
 
 
 def json_format(identified: bool) -> Format:
-    """Return the format of one JSON object a line; a client that left before the response has the status 0.
+    """Return the format of one JSON object per line. The status is 0 if the client left before the response.
 
     Args:
-        identified: Requests have ids of the server's; else an id is what the client says.
+        identified: The server gives each request an id. Otherwise the client's own id is logged.
     """
     from json.encoder import encode_basestring_ascii
 
@@ -320,24 +407,26 @@ def json_format(identified: bool) -> Format:
         found = {names[name]: text(value) for name, value in head.fields if name in names}
         return "".join(f',"{key}":{value}' for key, value in found.items())
 
+    def constant(text: str) -> Piece:
+        return Piece(Source.CONSTANT, text)
+
     atoms = _atoms()
-    values = {
-        '{"time":"': Piece(_STAMP),
-        '","client":"': atoms["h"],
-        '",': Piece(_LINE, request),
-        ',"status":': Piece(_NUMBER, str, "exchange.status"),
-        ',"bytes":': atoms["B"],
-        ',"seconds":': atoms["L"],
-        ',"queue":': atoms["queue"],
-        ',"app":': atoms["app"],
-        ',"write":': atoms["write"],
-        f',"pid":{os.getpid()}': Piece(_SECTION, fields),
-    }
+    pieces = [
+        *(constant('{"time":"'), Piece(Source.STAMP), constant('"')),
+        *(constant(',"client":"'), atoms["h"], constant('"')),
+        *(constant(","), Piece(Source.LINE, request)),
+        *(constant(',"status":'), Piece(Source.NUMBER, str, "exchange.status")),
+        *(constant(',"bytes":'), atoms["B"]),
+        *(constant(',"seconds":'), atoms["L"]),
+        *(constant(',"queue":'), atoms["queue"]),
+        *(constant(',"app":'), atoms["app"]),
+        *(constant(',"write":'), atoms["write"]),
+        constant(f',"pid":{os.getpid()}'),
+        Piece(Source.SECTION, fields),
+    ]
     if identified:
-        values[',"request_id":"'] = atoms["request_id"]
-    pieces = [piece for key, value in values.items() for piece in (Piece(_CONSTANT, key), value)]
-    pieces.append(Piece(_CONSTANT, '"}\n' if identified else "}\n"))
-    return Format(pieces, _ISO_TIME)
+        pieces += [constant(',"request_id":"'), atoms["request_id"], constant('"')]
+    return Format([*pieces, constant("}\n")], _ISO_TIME)
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -348,7 +437,7 @@ def _decimal(microseconds: int) -> str:
 
 
 def _quoted(value: bytes) -> str:
-    """Return *value* as text that cannot end the quotation or the line."""
+    """Return *value* as text that can end neither the quotation nor the line."""
     text = value.decode("latin-1")
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
@@ -357,7 +446,9 @@ def _quoted(value: bytes) -> str:
 
 def _request_field(name: str) -> Piece:
     wanted = name.lower().encode()
-    return Piece(_SECTION, lambda head: next((_quoted(value) for name, value in head.fields if name == wanted), "-"))
+    return Piece(
+        Source.SECTION, lambda head: next((_quoted(value) for name, value in head.fields if name == wanted), "-")
+    )
 
 
 def _response_field(name: str) -> Piece:
@@ -367,21 +458,21 @@ def _response_field(name: str) -> Piece:
         found = exchange.response_field(wanted)
         return "-" if found is None else _quoted(found)
 
-    return Piece(_OTHER, value)
+    return Piece(Source.EXCHANGE, value)
 
 
 def _variable(name: str) -> Piece:
-    """Return the piece with a variable of the request, as CGI names it, or of the process's environment."""
+    """Return the piece with a variable of the request, by its CGI name, or else of the process's environment."""
     upper = name.upper()
     if upper.startswith("HTTP_") or upper in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
         return _request_field(upper.removeprefix("HTTP_").replace("_", "-"))
     make = _VARIABLES.get(upper)
     if make is None:
-        return Piece(_CONSTANT, _quoted(os.environ.get(name, "-").encode("utf-8", "replace")))
-    return Piece(_OTHER, lambda exchange: _quoted(make(exchange).encode("latin-1", "replace")))
+        return Piece(Source.CONSTANT, _quoted(os.environ.get(name, "-").encode("utf-8", "replace")))
+    return Piece(Source.EXCHANGE, lambda exchange: _quoted(make(exchange).encode("latin-1", "replace")))
 
 
-# RFC 3875 section 4.1, PEP 3333, and what gunicorn adds.
+# RFC 3875 section 4.1, PEP 3333, and gunicorn's additions.
 _VARIABLES: dict[str, Callable[[Exchange], str]] = {
     "REQUEST_METHOD": lambda exchange: exchange.head.line.method_text,
     "PATH_INFO": lambda exchange: exchange.head.line.path_text,

@@ -1,4 +1,4 @@
-"""Where the server's messages go: standard error, a file, or what a configuration of Python's logging says."""
+"""Where the server's messages go: to standard error, to a file, or where a configuration of Python's logging says."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"
 
 
 class LogFile:
-    """A file that lines are appended to; its descriptor stays the same when it is opened anew.
+    """A file that lines are appended to. Its descriptor stays the same when it is opened again.
 
     Args:
-        option: Names the setting in error messages.
+        option: The setting, for error messages.
         path: The file.
-        owner: User and group, as numbers, to whom root gives the file, whenever it is opened: they have to be able to
-            open it anew later. None for whoever opens it.
+        owner: User and group (numbers) that will open the file again later, after root has given up its privileges.
+            Root makes them the file's owners. None to leave the owner as it is.
 
     Attributes:
+        path: The absolute path.
         descriptor: For ``os.write``.
 
     Raises:
@@ -40,13 +41,17 @@ class LogFile:
         self.descriptor = self._open()
 
     def reopen(self) -> None:
-        """Open the file of this name, which may be another one by now."""
+        """Open the file of this name again: after a rename it is a new one.
+
+        Raises:
+            ConfigError: The file cannot be written. The old one stays open.
+        """
         new = self._open()
         os.dup2(new, self.descriptor, inheritable=False)
         os.close(new)
 
     def try_to_reopen(self) -> None:
-        """Open the file of this name, or say why that cannot be."""
+        """Call :meth:`reopen`, and log its failure."""
         try:
             self.reopen()
         except ConfigError as exc:
@@ -57,22 +62,23 @@ class LogFile:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
             raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
-        if self._owner is not None and os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):  # no device
+        if self._owner is not None and os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.fchown(descriptor, *self._owner)
         return descriptor
 
 
-# By absolute path: both kinds of log may go to one file. Opened before a fork, and shared by the children.
+# The open log files by absolute path, since both logs may go to one file. They are opened before a fork, and the
+# children share them.
 _files: dict[str, LogFile] = {}
 
 
 def log_file(option: str, path: str, owner: tuple[int, int] | None = None) -> LogFile:
-    """Return the open log file *path*.
+    """Return the log file *path*; open it if this is the first call for it.
 
     Args:
         option: As for LogFile.
         path: As for LogFile.
-        owner: As for LogFile; only who asks first says it.
+        owner: As for LogFile. Only the first call for a file uses it.
 
     Raises:
         ConfigError: It cannot be written.
@@ -89,18 +95,19 @@ def error_descriptor(config: Config) -> int:
 
 
 def reopen(but: LogFile | None = None) -> None:
-    """Open all log files but one anew, after somebody has renamed them; what cannot be opened stays the old one."""
+    """Open all log files except *but* again, after they have been renamed. On failure the old file stays open."""
     for file in _files.values():
         if file is not but:
             file.try_to_reopen()
 
 
-def configure(config: Config, *, embedded: bool = False) -> None:
+def configure(config: Config, *, embedded: bool = False, owner: tuple[int, int] | None = None) -> None:
     """Send the server's messages where the settings say.
 
     Args:
         config: The settings.
-        embedded: The server runs in somebody's program: a logger that has handlers is left alone.
+        embedded: The server runs in a program. If that has set up handlers, they are left alone.
+        owner: User and group (numbers) that this process will become; None if it stays what it is.
 
     Raises:
         ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
@@ -112,7 +119,6 @@ def configure(config: Config, *, embedded: bool = False) -> None:
     logger.setLevel(config.log_level.upper())
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
-    owner = _owner(config)
     if config.access_log and config.access_logfile != "-":
         log_file("--access-logfile", config.access_logfile, owner)
     stream: TextIO | None
@@ -130,15 +136,6 @@ def configure(config: Config, *, embedded: bool = False) -> None:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False
-
-
-def _owner(config: Config) -> tuple[int, int] | None:
-    """Return who writes to the logs when root has given up its rights."""
-    if config.user is None and config.group is None:
-        return None
-    from bridge.serving.privileges import future_ids
-
-    return future_ids(config)
 
 
 def _wants_colours(config: Config, stream: TextIO | None) -> bool:
@@ -161,7 +158,7 @@ class _Text(logging.Formatter):
 
 
 class _JSON(logging.Formatter):
-    """One object a line."""
+    """One JSON object per line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +181,11 @@ class _JSON(logging.Formatter):
 
 
 def _load(path: str) -> None:
-    """Configure Python's logging from a file."""
+    """Configure Python's logging from the file *path*.
+
+    Raises:
+        ConfigError: The file cannot be read or used.
+    """
     import logging.config
 
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.mount import Mount
-from bridge.apps.lifecycle import host, load_places
+from bridge.apps.lifecycle import application_for, load_mount_points
 from bridge.config import Config
 from bridge.config.kinds import MOUNTS
 from bridge.core.connection.parameters import ConnectionParameters
@@ -209,13 +209,13 @@ async def test_hosting_of_all_kinds(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         app_dir=str(tmp_path),
         mount=(("", "/api", "mounted_apps:api"), ("", "", "mounted_apps:site"), ("", "/wsgi", "mounted_apps:site")),
     )
-    hosted = host(config, load_places(config))
-    assert hosted.kind.startswith("/api ASGI; / WSGI")
-    assert hosted.late_limit
-    await hosted.startup()
-    found = await answers(hosted.delegate, "/api/x", "/x", "/wsgi/x")
-    hosted.stop(restart=False)
-    await hosted.shutdown(5)
+    application = application_for(config, load_mount_points(config))
+    assert application.kind.startswith("/api ASGI; / WSGI")
+    assert application.late_limit
+    await application.startup()
+    found = await answers(application.delegate, "/api/x", "/x", "/wsgi/x")
+    application.stop(restart=False)
+    await application.shutdown(5)
     assert found == ["api /api /api/x", "site  /x", "site /wsgi /x"]
     import mounted_apps  # type: ignore[import-not-found]
 
@@ -243,10 +243,10 @@ async def test_an_application_that_cannot_start_ends_the_others(tmp_path: Any, m
     )
     mount = (("", "/bad", "half_broken:bad"),)
     config = Config(app_dir=str(tmp_path), target="half_broken:good", mount=mount)
-    hosted = host(config, load_places(config))
+    application = application_for(config, load_mount_points(config))
     with pytest.raises(LifespanFailed, match="no"):
-        await hosted.startup()
-    await hosted.shutdown(0)
+        await application.startup()
+    await application.shutdown(0)
     import half_broken  # type: ignore[import-not-found]
 
     assert half_broken.events == ["lifespan.startup", "lifespan.shutdown"]
@@ -257,7 +257,7 @@ def test_a_place_that_is_given_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     (tmp_path / "twice.py").write_text("async def app(scope, receive, send): pass\n")
     config = Config(app_dir=str(tmp_path), target="twice:app", mount=(("", "", "twice:app"),))
     with pytest.raises(ConfigError, match="--mount: two applications at /"):
-        host(config, load_places(config))
+        application_for(config, load_mount_points(config))
 
 
 async def test_the_old_form_of_asgi() -> None:
@@ -270,6 +270,6 @@ async def test_the_old_form_of_asgi() -> None:
             await send({"type": "http.response.body", "body": self.scope["path"].encode()})
 
     config = Config(lifespan="off")
-    hosted = host(config, load_places(config, Old))
-    assert hosted.kind == "ASGI 2"
-    assert await answers(hosted.delegate, "/x") == ["/x"]
+    application = application_for(config, load_mount_points(config, Old))
+    assert application.kind == "ASGI 2"
+    assert await answers(application.delegate, "/x") == ["/x"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.apps.detection import Interface
-from bridge.apps.lifecycle import HostedMount, HostedWSGI, host_application
+from bridge.apps.lifecycle import MountedApplications, WSGIApplication, adapt_application
 from bridge.config import Config
 from bridge.core.middleware.proxy import ProxyDelegate, ProxyPolicy
 from tests.support.asgi import connect, served
@@ -28,18 +28,20 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": json.dumps(found).encode()})
 
 
-async def ask(hosted: Any, target: str, *lines: str) -> Any:
-    delegate = ProxyDelegate(hosted.delegate, ProxyPolicy(["127.0.0.1"]))
+async def ask(application: Any, target: str, *lines: str) -> Any:
+    delegate = ProxyDelegate(application.delegate, ProxyPolicy(["127.0.0.1"]))
     async with served(None, delegate=delegate) as server, connect(server.port) as client:
         client.send("\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *lines, "", ""]).encode("latin-1"))
         status, _, content = await client.response()
-        await hosted.shutdown(5)
+        await application.shutdown(5)
         return json.loads(content) if status == 200 else status
 
 
-def places(root: str, *mounts: str) -> HostedMount:
+def mounted(root: str, *paths: str) -> MountedApplications:
     config = Config(root_path=root)
-    return HostedMount([("", path, host_application(wsgi, Interface.WSGI, config, path)) for path in mounts], config)
+    return MountedApplications(
+        [("", path, adapt_application(wsgi, Interface.WSGI, config, path)) for path in paths], config
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,15 +67,15 @@ def places(root: str, *mounts: str) -> HostedMount:
     ],
 )
 async def test_a_mount_below_a_root_path(root: str, target: str, script: str, path: str) -> None:
-    found = await ask(places(root, "/in", ""), target)
+    found = await ask(mounted(root, "/in", ""), target)
     assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == (script, path)
 
 
 async def test_an_asgi_mount_is_found_below_a_root_path_that_the_proxy_leaves_on() -> None:
     config = Config(root_path="/out")
-    hosted = HostedMount([("", "/in", host_application(asgi, Interface.ASGI3, config, "/in"))], config)
+    application = MountedApplications([("", "/in", adapt_application(asgi, Interface.ASGI3, config, "/in"))], config)
     expected = {"root_path": "/out/in", "path": "/out/in/x"}
-    assert await ask(hosted, "/in/x") == await ask(hosted, "/out/in/x") == expected
+    assert await ask(application, "/in/x") == await ask(application, "/out/in/x") == expected
 
 
 @pytest.mark.parametrize(
@@ -90,8 +92,16 @@ async def test_an_asgi_mount_is_found_below_a_root_path_that_the_proxy_leaves_on
 async def test_a_prefix_that_a_trusted_proxy_reports(
     root: str, mount: str, target: str, script: str, path: str
 ) -> None:
-    found = await ask(places(root, mount), target, "X-Forwarded-Prefix: /shop")
+    found = await ask(mounted(root, mount), target, "X-Forwarded-Prefix: /shop")
     assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == (script, path)
+
+
+def test_the_servers_certificate_reaches_the_adapter() -> None:
+    def certificate() -> str:
+        return "PEM"
+
+    application: Any = adapt_application(asgi, Interface.ASGI3, Config(), certificate=certificate)
+    assert application.delegate._certificate is certificate
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,7 @@ async def test_a_prefix_that_a_trusted_proxy_reports(
 async def test_multiprocess_and_multithread(
     workers: int | None, threads: int, multiprocess: bool, multithread: bool
 ) -> None:
-    found = await ask(HostedWSGI(wsgi, Config(workers=workers, threads=threads), ""), "/")
+    found = await ask(WSGIApplication(wsgi, Config(workers=workers, threads=threads), ""), "/")
     assert (found["wsgi.multiprocess"], found["wsgi.multithread"]) == (multiprocess, multithread)
 
 
@@ -116,7 +126,7 @@ def test_the_settings_of_wsgi() -> None:
         wsgi_buffer_responses=1000,
         timeout_request=9.0,
     )
-    delegate = HostedWSGI(wsgi, config, "").delegate
+    delegate = WSGIApplication(wsgi, config, "").delegate
     pool = delegate.pool
     assert (pool.maximum, pool.minimum, pool.idle_timeout, pool.queue_limit) == (7, 2, 3.0, 5)
     assert (delegate.queue_timeout, delegate.buffer_requests, delegate.response_file) == (4.0, None, 1000)
@@ -130,14 +140,14 @@ async def test_many_slow_requests_wait_by_default() -> None:
         time.sleep(0.002)
         return wsgi(environ, start_response)
 
-    hosted = HostedWSGI(slow, Config(), "")
+    application = WSGIApplication(slow, Config(), "")
 
     async def one(port: int) -> int:
         async with connect(port) as client:
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             return int((await client.response())[0])
 
-    async with served(None, delegate=hosted.delegate) as server:
+    async with served(None, delegate=application.delegate) as server:
         found = await asyncio.gather(*(one(server.port) for _ in range(200)))
-    await hosted.shutdown(5)
+    await application.shutdown(5)
     assert set(found) == {200}

@@ -150,7 +150,7 @@ NOT_THERE = [
         r"no module 'project.wsgj' in package 'project' \(\S+\); did you mean 'project.wsgi'",
         id="submodule",
     ),
-    pytest.param("shop.wsgi:app", r"'shop.wsgi', as 'shop' is a module, not a package", id="submodule of a module"),
+    pytest.param("shop.wsgi:app", r"'shop.wsgi': 'shop' is a module, not a package", id="submodule of a module"),
     pytest.param(
         "shop.app", r"'shop' has no module 'app' but an attribute; did you mean shop:app\?", id="dot for colon"
     ),
@@ -169,9 +169,7 @@ NOT_THERE = [
     pytest.param("deeper.py", r"importing module 'deeper' raised KeyError", id="file that raises"),
     pytest.param("tree/sngle.py:app", r"no file /\S+/tree/sngle.py; did you mean 'single.py' or", id="file"),
     pytest.param("nowhere/app.py:app", r"there is no file /\S+/nowhere/app.py$", id="file in no directory"),
-    pytest.param(
-        "tree/single:app", r"'tree/single' is not a module; a file is written path/to/file.py", id="no suffix"
-    ),
+    pytest.param("tree/single:app", r"'tree/single' is not a module; write a file as path/to/file.py", id="no suffix"),
     pytest.param("tree/two.dots.py", r"more than one dot in its name cannot be imported: two.dots.py", id="two dots"),
     pytest.param("tree/json.py:app", r"this file is taken by module 'json' from \S+json\S+; rename", id="taken name"),
     pytest.param("tree/sys.py:app", r"taken by module 'sys' from the interpreter; rename", id="taken by a builtin"),
@@ -181,13 +179,13 @@ NOT_THERE = [
     pytest.param("shop:", r"'' is not attribute, attribute.attribute or factory\(\)", id="no attribute"),
     pytest.param("shop:app:app", r"'app:app' is not attribute", id="two colons"),
     pytest.param("shop:needs(1)", r"'needs\(1\)' is not attribute", id="arguments"),
-    pytest.param("shop:nothing", r"it is None, not an application", id="None"),
-    pytest.param("shop:gives_none()", r"it is None, not an application", id="factory that returns None"),
+    pytest.param("shop:nothing", r"this is None, not an application", id="None"),
+    pytest.param("shop:gives_none()", r"this is None, not an application", id="factory that returns None"),
     pytest.param(
         "shop:needs()", r"'needs' cannot be called without arguments: missing .*'config'", id="arguments needed"
     ),
-    pytest.param("shop:app()", r"a factory was expected, but it is of type 'str'", id="not callable"),
-    pytest.param("shop:late()", r"factory 'late' is a coroutine function; a plain function", id="coroutine function"),
+    pytest.param("shop:app()", r"this is no factory: its type is 'str'", id="not callable"),
+    pytest.param("shop:late()", r"factory 'late' is a coroutine function; it must be a plain", id="coroutine function"),
 ]
 
 

@@ -15,6 +15,7 @@ from bridge.config import GROUPS, SETTINGS, Config
 from bridge.config import table as settings
 from bridge.config.kinds import FileDescriptor, TCPAddress, UnixAddress
 from bridge.config.reference import options_page, run_help
+from bridge.config.settings import option
 from bridge.config.sources import Given, from_command_line, from_environment, load, merge, resolve
 from bridge.config.table import show
 from bridge.errors import ConfigError
@@ -391,7 +392,7 @@ CONTRADICTIONS = [
     ),
     (
         ["--ssl-certfile", "c", "--ssl-cert-reqs", "optional"],
-        "--ssl-cert-reqs: 'optional' needs --ssl-ca-certs, which says whom to believe",
+        "--ssl-cert-reqs: 'optional' needs --ssl-ca-certs, which names the authorities to trust",
     ),
     (["--keyfile", "k"], "--ssl-keyfile: needs --ssl-certfile, which switches TLS on"),
     (["--ssl-ca-certs", "k"], "--ssl-ca-certs: needs --ssl-certfile, which switches TLS on"),
@@ -420,17 +421,22 @@ def test_tls_settings_that_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "asgi", "wsgi", "whole"),
+    ("argv", "unlimited", "limited"),
     [
-        ([], None, 1 << 30, 100 << 20),
-        (["--limit-request-body", "1k"], 1024, 1024, 1024),
-        (["--limit-request-body", "off"], None, None, None),
+        ([], None, 7),
+        (["--limit-request-body", "1k"], 1024, 1024),
+        (["--limit-request-body", "off"], None, None),
     ],
 )
-def test_body_limit(argv: list[str], asgi: int | None, wsgi: int | None, whole: int | None) -> None:
+def test_body_limit(argv: list[str], unlimited: int | None, limited: int | None) -> None:
     config = load(argv, {})
-    assert (config.body_limit(wsgi=False), config.body_limit(wsgi=True)) == (asgi, wsgi)
-    assert config.body_limit(wsgi=False, whole=True) == whole
+    assert (config.body_limit(None), config.body_limit(7)) == (unlimited, limited)
+
+
+def test_settings_are_named_as_on_the_command_line() -> None:
+    assert option("app_dir") == "--app-dir"
+    with pytest.raises(KeyError):
+        option("no_such")
 
 
 # --- in words --------------------------------------------------------------------------------------------------------

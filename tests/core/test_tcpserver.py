@@ -46,7 +46,9 @@ class Server(TCPServer):
     def connection_count(self) -> int:
         return super().connection_count() - self._met + len(self.open)
 
-    def _protocol(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> asyncio.Protocol:
+    def _protocol(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any, preface: Any
+    ) -> asyncio.Protocol:
         if self.fails:
             raise ValueError("x")
         protocol = Protocol(self)
@@ -340,3 +342,49 @@ async def test_streams_are_a_subclass_s_business() -> None:
         TCPServer().handle_stream(None, None)
     assert tcpserver.is_loop(asyncio.get_running_loop())
     assert not tcpserver.is_loop(None)
+
+
+# ---------------------------------------------------------------------- what comes before the protocol
+
+
+class Preface:
+    """Reads one byte from each peer; refuses those that say "n"."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+
+    async def read(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> Any:
+        self.waiting.set()
+        word = await loop.sock_recv(sock, 1)
+        return None if word == b"n" else self
+
+    def apply(self, context: Any) -> None: ...
+
+
+@both_loops
+async def test_a_preface_is_read_first_and_may_refuse_the_connection() -> None:
+    server = Server(preface=Preface(), max_connections=1)
+    server.listen(0, "127.0.0.1")
+    (port,) = ports(server)
+    for word, answer in ((b"n", b""), (b"y", b"hello")):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.settimeout(5)
+            sock.sendall(word)
+            assert await asyncio.to_thread(sock.recv, 10) == answer
+    await until(lambda: not server.open)
+    assert server.connection_count() == 0
+    await server.end()
+
+
+@both_loops
+async def test_a_connection_that_is_given_up_while_its_preface_is_read_is_closed() -> None:
+    preface = Preface()
+    server = Server(preface=preface)
+    server.listen(0, "127.0.0.1")
+    with socket.create_connection(("127.0.0.1", ports(server)[0])) as sock:
+        sock.settimeout(5)
+        await preface.waiting.wait()
+        for task in tuple(server._starting):
+            task.cancel()
+        assert await asyncio.to_thread(sock.recv, 10) == b""
+    await server.end()

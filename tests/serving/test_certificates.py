@@ -114,6 +114,34 @@ def test_files_that_do_not_fit_change_nothing(
     assert "the key does not belong to the certificate" in caplog.text
 
 
+def test_the_certificate_that_clients_get_is_the_contexts(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    end = "-----END CERTIFICATE-----\n"
+
+    def first() -> str:
+        return Path(certificate).read_text().partition(end)[0] + end
+
+    settings = {"ssl_certfile": certificate, "ssl_keyfile": key}
+    certificates = Certificates(Config(**settings))  # type: ignore[arg-type]
+    before = first()
+    assert certificates.server_certificate == before
+    authority.issue_cert("b.example").private_key_pem.write_to_path(key)
+    assert not certificates.reload()
+    assert certificates.server_certificate == before
+    write(authority, tmp_path, "a.example")
+    assert certificates.reload()
+    assert certificates.server_certificate == first() != before
+    os.unlink(certificate)
+    assert not certificates.reload()
+    assert certificates.server_certificate is not None
+
+
+def test_no_certificate_is_named_where_clients_may_get_another(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    config = Config(ssl_certfile=certificate, ssl_keyfile=key, ssl_sni=(("b.example", certificate, key),))
+    assert Certificates(config).server_certificate is None
+
+
 @slow
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
 def test_files_that_do_not_fit_keep_the_old_ones_serving(
@@ -202,6 +230,7 @@ def test_a_factory(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.Mo
         )
 
     assert made("good").context.num_tickets == 0
+    assert made("good").server_certificate is None
     with pytest.raises(ConfigError, match=r"returned no ssl.SSLContext"):
         made("bad")
     with pytest.raises(ConfigError, match=r"tls_factory:broken: KeyError: 'x'"):

@@ -71,7 +71,7 @@ def test_what_needs_a_running_loop_is_told_so(tmp_path: Path) -> None:
         assert server.end("") == 3
         assert server.messages.lines[-1].endswith(
             "raised RuntimeError: no running event loop; applications are imported before the loop runs:"
-            " what needs it belongs to the start of the lifespan"
+            " move what needs it to the lifespan's startup"
         )
 
 

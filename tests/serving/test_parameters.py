@@ -1,16 +1,45 @@
-"""What a server's connections may take, by what is served."""
+"""How much content a request may have, by the interface of the application."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from bridge.config.sources import load
+from bridge.apps.detection import Interface
+from bridge.apps.lifecycle import MountedApplications, adapt_application
+from bridge.config import Config
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.serving.server import _parameters
 
 
+class Native:
+    def start_exchange(self, exchange: object) -> object:
+        return NULL_DELEGATE
+
+
+def app(*_: object) -> None: ...
+
+
+@pytest.mark.parametrize("limit", ["auto", None, 7])
 @pytest.mark.parametrize(
-    ("wsgi", "late", "most"), [(False, False, None), (True, False, 1 << 30), (False, True, 100 << 20)]
+    ("interface", "target", "most", "late"),
+    [
+        (Interface.ASGI3, app, None, False),
+        (Interface.WSGI, app, 1 << 30, False),
+        (Interface.DELEGATE, Native(), None, False),
+        (Interface.CALLABLE, app, 100 << 20, True),
+    ],
 )
-def test_content_that_is_kept_in_memory_is_limited(wsgi: bool, late: bool, most: int | None) -> None:
-    params = _parameters(load([], {}), [], wsgi=wsgi, late=late)
-    assert (params.max_body_size, params.limit_after_start) == (most, late)
+def test_the_interface_decides_unless_the_settings_do(
+    interface: Interface, target: Any, most: int | None, late: bool, limit: Any
+) -> None:
+    config = Config(limit_request_body=limit)
+    application = adapt_application(target, interface, config)
+    params = _parameters(config, application, [], timed=False)
+    assert (params.max_body_size, params.limit_after_start) == (most if limit == "auto" else limit, late)
+
+
+def test_mounted_applications_have_the_limit_of_the_strictest_interface_before_their_own() -> None:
+    application = MountedApplications([], Config())
+    assert (application.default_body_limit, application.late_limit) == (100 << 20, True)

@@ -95,6 +95,11 @@ async def test_the_time_of_day_is_that_of_the_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("bridge.telemetry.logformat.monotonic_ns", Clock.monotonic_ns)
     observer, path = log(tmp_path, access_logformat="%(t)s %(L)s")
 
+    def started(exchange: Any) -> None:
+        exchange.times.opened = now  # the engine has set it by the real clock
+
+    monkeypatch.setattr(observer, "exchange_started", started)
+
     def answer(told: Told) -> None:
         nonlocal now
         now += 50_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 
 import pytest
 
@@ -28,10 +29,10 @@ class Lines:
         self.until = NOW + 1
         self.waited: list[object] = []
 
-    def turn(self, now: int) -> None:
+    def renew(self, now: int) -> None:
         raise AssertionError("it is not time yet")
 
-    def waits(self, exchange: object) -> bool:
+    def defers(self, exchange: object) -> bool:
         self.waited.append(exchange)
         return True
 
@@ -209,3 +210,22 @@ def test_json_lines_with_ids_of_the_servers() -> None:
     entry = json.loads(line_of(json_format(True), exchange))
     assert entry["request_id"] == "abc"
     assert list(entry)[-2:] == ["pid", "request_id"]
+
+
+def test_the_example_in_the_module_s_text_is_what_is_made() -> None:
+    example = compile_format('%(h)s "%(r)s" %(s)s %(L)s').source({}, exclude=False)
+    assert logformat.__doc__ is not None
+    assert textwrap.indent(example, "    ") in logformat.__doc__
+
+
+@pytest.mark.parametrize(
+    ("form", "variables"),
+    [("%(h)s", set()), ("%(L)s", {"total"}), ("%(queue)s", {"queue"}), ("%(app)s", {"total", "queue", "write"})],
+)
+def test_only_durations_that_the_format_has_are_worked_out(form: str, variables: set[str]) -> None:
+    source = compile_format(form).source({}, exclude=False)
+    assert {name for name in ("total", "queue", "write") if f"    {name} = " in source} == variables
+
+
+def test_no_text_of_the_user_s_gets_into_the_source() -> None:
+    assert "secret" not in compile_format("secret %(h)s secret %(r)s %({secret}i)s").source({}, exclude=True)

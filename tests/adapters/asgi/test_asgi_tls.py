@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from websockets.asyncio.client import connect as ws_connect
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.asgi.tls import _distinguished_name
-from bridge.apps.lifecycle import HostedASGI
-from bridge.config import Config
 from bridge.core.httpserver import HTTPServer
 from tests.support.asgi import Client
 
@@ -130,24 +127,3 @@ def test_distinguished_names_of_several_parts() -> None:
         (("commonName", "name"),),
     )
     assert _distinguished_name(subject) == "CN=name,O=O+unknownType=x,C=DE"
-
-
-def test_the_servers_certificate_comes_from_its_file(tmp_path: Path) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None: ...
-
-    def certificate_of(**settings: Any) -> Any:
-        return HostedASGI(app, Config(**settings), "ASGI", "").delegate._certificate
-
-    file = tmp_path / "chain.pem"
-    first, second = (cert.cert_chain_pems[0].bytes().decode() for cert in (SERVER, CLIENT))
-    file.write_text(SERVER.private_key_pem.bytes().decode() + first + second)
-    certificate = certificate_of(ssl_certfile=str(file))
-    assert certificate() == first
-    file.unlink()
-    assert certificate() == first  # it is being replaced
-    file.write_text(second)
-    assert certificate() == second
-    (tmp_path / "none.pem").write_text("no certificate")
-    assert certificate_of(ssl_certfile=str(tmp_path / "none.pem"))() is None
-    assert certificate_of() is None
-    assert certificate_of(ssl_certfile=str(file), ssl_sni=(("a.example", str(file), ""),)) is None

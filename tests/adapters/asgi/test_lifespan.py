@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.adapters.asgi.lifespan import Lifespan
-from bridge.apps.lifecycle import HostedASGI
+from bridge.apps.lifecycle import ASGIApplication
 from bridge.config import Config
 from bridge.errors import LifespanFailed, LocalProtocolError
 
@@ -196,13 +196,13 @@ async def test_notice_for_who_asks() -> None:
         seen.append((await receive())["type"])
         await send({"type": "lifespan.shutdown.complete"})
 
-    hosted = HostedASGI(app, Config(), "ASGI", "")
-    await hosted.startup()
-    hosted.stop(restart=False)
+    application = ASGIApplication(app, Config(), "ASGI", "")
+    await application.startup()
+    application.stop(restart=False)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert seen == ["lifespan.shutdown.notice"]
-    await hosted.shutdown(5)
+    await application.shutdown(5)
     assert seen == ["lifespan.shutdown.notice", "lifespan.shutdown"]
 
 
@@ -218,20 +218,20 @@ async def test_requests_get_the_context_and_the_state_of_the_startup() -> None:
         variable.set("later")
         await send({"type": "lifespan.shutdown.complete"})
 
-    hosted = HostedASGI(app, Config(), "ASGI", "")
-    await hosted.startup()
-    assert hosted.delegate.context[variable] == "set at startup"
-    assert hosted.delegate.state == {"a": 1}
-    await hosted.shutdown(5)
-    assert hosted.delegate.context[variable] == "set at startup"
+    application = ASGIApplication(app, Config(), "ASGI", "")
+    await application.startup()
+    assert application.delegate.context[variable] == "set at startup"
+    assert application.delegate.state == {"a": 1}
+    await application.shutdown(5)
+    assert application.delegate.context[variable] == "set at startup"
     with pytest.raises(LookupError):
         variable.get()
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
 async def test_without_a_lifespan_there_is_no_state(mode: str) -> None:
-    hosted = HostedASGI(raises_at_once, Config(lifespan=mode), "ASGI", "")
-    await hosted.startup()
-    assert hosted.delegate.state is None
-    hosted.stop(restart=False)
-    await hosted.shutdown(5)
+    application = ASGIApplication(raises_at_once, Config(lifespan=mode), "ASGI", "")
+    await application.startup()
+    assert application.delegate.state is None
+    application.stop(restart=False)
+    await application.shutdown(5)

@@ -1,0 +1,55 @@
+"""The messages between the master and its child processes: one enum for each direction.
+
+A message is a word with values. The values of each word are below; `bridge.supervisor.channel` carries the messages.
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["FromWatcher", "FromWorker", "ToWorker"]
+
+
+class ToWorker(enum.StrEnum):
+    """What the master orders a worker to do."""
+
+    RETIRE = "retire"
+    """Finish the requests in progress and end: other processes serve the same sockets. No values."""
+
+    STOP = "stop"
+    """Finish the requests in progress and end. Value: their time in seconds, or None for as long as they take."""
+
+    FORCE = "force"
+    """Cut off the requests in progress and end. No values."""
+
+    REOPEN = "reopen"
+    """Open the log files again. No values."""
+
+
+class FromWorker(enum.StrEnum):
+    """What a worker reports. Each report is a sign of life too."""
+
+    READY = "ready"
+    """The worker accepts connections. Value: the application's interface in words."""
+
+    BEAT = "beat"
+    """The event loop runs. No values."""
+
+    FINISHED = "finished"
+    """The worker has served its time and asks for a successor. No values."""
+
+    STUCK = "stuck"
+    """Every thread of a full pool is busy for too long; the worker asks for a successor. No values."""
+
+    DRAINING = "draining"
+    """The worker accepts no more connections. No values."""
+
+    FAILED = "failed"
+    """The worker cannot start. Values: its exit status, and the reason in one line."""
+
+
+class FromWatcher(enum.StrEnum):
+    """What the process that watches source files reports."""
+
+    CHANGED = "changed"
+    """Files have changed. Values: their paths."""
