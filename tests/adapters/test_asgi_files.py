@@ -96,7 +96,7 @@ async def test_what_cannot_be_sent(tmp_path: Path, what: str) -> None:
             errors.append(exc)
             raise
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=LocalProtocolError) as server, connect(server.port) as client:
         client.get()
         assert (await client.response())[0] == 500
     assert len(errors) == 1
@@ -129,7 +129,7 @@ async def test_a_file_shorter_than_declared(file: Path) -> None:
         await send(start(len(CONTENT) + 1))
         await send({"type": "http.response.pathsend", "path": str(file)})
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=LocalProtocolError) as server, connect(server.port) as client:
         client.get()
         assert len((await client.rest()).partition(b"\r\n\r\n")[2]) <= len(CONTENT)
 

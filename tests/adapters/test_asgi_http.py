@@ -189,7 +189,7 @@ async def test_error_before_the_response(exc: BaseException, caplog: pytest.LogC
         await send(START)
         raise exc
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=type(exc)) as server, connect(server.port) as client:
         client.get("/x?y")
         status, fields, _ = await client.response()
     assert (status, fields["connection"]) == (500, "close")
@@ -204,7 +204,7 @@ async def test_error_during_the_response(caplog: pytest.LogCaptureFixture) -> No
         await send(body(b"part", True))
         raise RuntimeError("broken")
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=RuntimeError) as server, connect(server.port) as client:
         client.get()
         wire = await client.rest()
     assert wire.endswith(b"4\r\npart\r\n")  # and no last chunk: the client knows that something is missing
@@ -216,7 +216,7 @@ async def test_error_after_the_response(caplog: pytest.LogCaptureFixture) -> Non
         await ok(send)
         raise RuntimeError("broken")
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=RuntimeError) as server, connect(server.port) as client:
         for _ in range(2):
             client.get()
             assert (await client.response())[2] == b"ok"
@@ -489,7 +489,7 @@ async def test_somebody_elses_connection_that_is_gone_is_an_error(caplog: pytest
         await ok(send)
         raise ConnectionGone("to a database")
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=ConnectionGone) as server, connect(server.port) as client:
         client.get()
         await client.response()
         await server.delegate.wait(5)
@@ -515,7 +515,7 @@ async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, cap
             except LocalProtocolError:
                 pass
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=(RuntimeError, ExceptionGroup)) as server, connect(server.port) as client:
         client.get()
         await asyncio.sleep(0.01)
         client.reset()

@@ -226,7 +226,7 @@ async def test_a_broken_rule_before_accept_is_500(message: dict[str, Any], caplo
         await receive()
         await send(message)
 
-    async with served(app) as server:
+    async with served(app, raises=LocalProtocolError) as server:
         with pytest.raises(InvalidStatus, match="500"):
             async with dialled(server.port):
                 pass
@@ -423,7 +423,7 @@ async def test_a_broken_rule_after_accept_is_1011(message: dict[str, Any], caplo
         await send(ACCEPT)
         await send(message)
 
-    async with served(app) as server:
+    async with served(app, raises=LocalProtocolError) as server:
         async with dialled(server.port) as client:
             with pytest.raises(ConnectionClosed):
                 await client.recv()
@@ -439,7 +439,7 @@ async def test_an_exception_is_1011_and_a_return_1000(caplog: pytest.LogCaptureF
         if scope["path"] == "/raise":
             raise RuntimeError("broken")
 
-    async with served(app) as server:
+    async with served(app, raises=RuntimeError) as server:
         for path, code in (("/raise", 1011), ("/", 1000)):
             async with dialled(server.port, path) as client:
                 with pytest.raises(ConnectionClosed):

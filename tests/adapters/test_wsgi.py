@@ -218,7 +218,7 @@ async def test_early_hints_that_are_illegal(caplog) -> None:
     def app(environ, start_response):
         environ["wsgi.early_hints"]([("Link", "a\r\nb")])
 
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         assert (await served.get()).status == 500
     assert "cannot stand in a field line" in errors(caplog)[0]
 
@@ -247,7 +247,7 @@ async def test_the_first_write_sends_the_head_even_if_it_is_empty(caplog) -> Non
             start_response("500 Oh", PLAIN, sys.exc_info())
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=KeyError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
     assert not raw.endswith(b"0\r\n\r\n")
@@ -346,7 +346,10 @@ BROKEN = [
 
 @pytest.mark.parametrize(("app", "rule"), BROKEN, ids=[rule for _, rule in BROKEN])
 async def test_a_fault_before_the_first_byte(app, rule: str, caplog) -> None:
-    async with serving(app) as served:
+    kind = {"ValueError: oops": ValueError, "SystemExit: oops": SystemExit, "TypeError": TypeError}.get(
+        rule, LocalProtocolError
+    )
+    async with serving(app, raises=kind) as served:
         answer = await served.get("/where")
     assert answer.status == 500
     assert rule.encode() not in answer.raw
@@ -378,7 +381,7 @@ async def test_write_refuses_text(caplog) -> None:
         start_response("200 OK", PLAIN)("text")
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         assert (await served.get()).status == 500
     assert "write() takes bytes, not 'text'" in caplog.text
 
@@ -417,7 +420,7 @@ async def test_exc_info_after_the_first_byte_is_raised_again(caplog) -> None:
         except ValueError:
             start_response("500 Sorry", PLAIN, sys.exc_info())
 
-    async with serving(app) as served:
+    async with serving(app, raises=ValueError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.startswith(b"HTTP/1.1 200 OK")
     assert raw.endswith(b"\r\n5\r\nbegun\r\n")  # and no last chunk
@@ -427,7 +430,7 @@ async def test_exc_info_after_the_first_byte_is_raised_again(caplog) -> None:
 
 async def test_a_fault_in_the_middle_ends_the_connection(caplog) -> None:
     result = Closing([b"a", b"b"], fail_at=1)
-    async with serving(respond(result)) as served:
+    async with serving(respond(result), raises=ValueError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.endswith(b"\r\n1\r\na\r\n")
     assert result.closed == ["closed"]
@@ -436,7 +439,7 @@ async def test_a_fault_in_the_middle_ends_the_connection(caplog) -> None:
 
 async def test_content_shorter_than_its_length_ends_the_connection(caplog) -> None:
     app = respond(lambda: iter([b"123"]), headers=[("Content-Length", "5")])
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.endswith(b"\r\n\r\n123")
     assert raw.count(b"HTTP/1.1") == 1
@@ -447,7 +450,7 @@ async def test_content_shorter_than_its_length_ends_the_connection(caplog) -> No
     "result", [[b"1234567"], [b"123", b"4567"], lambda: iter([b"12345", b"67"]), lambda: iter([b"123", b"4567"])]
 )
 async def test_content_longer_than_its_length_is_cut(result, caplog) -> None:
-    async with serving(respond(result, headers=[("Content-Length", "5")])) as served:
+    async with serving(respond(result, headers=[("Content-Length", "5")]), raises=LocalProtocolError) as served:
         answer = await served.get()
     assert answer.body == b"12345"
     assert len(errors(caplog)) == 1
@@ -459,7 +462,7 @@ async def test_a_fault_in_close_is_logged_and_the_response_is_whole(caplog) -> N
         def close(self) -> None:
             raise ValueError("in close")
 
-    async with serving(respond(lambda: Broken([b"fine"]))) as served:
+    async with serving(respond(lambda: Broken([b"fine"])), raises=ValueError) as served:
         assert (await served.get()).content == b"fine"
     assert "ValueError: in close" in caplog.text
 
@@ -477,7 +480,7 @@ async def test_a_close_that_cannot_be_had_costs_no_thread(caplog) -> None:
         start_response("200 OK", PLAIN)
         return Result()
 
-    async with serving(app, threads=1) as served:
+    async with serving(app, threads=1, raises=RuntimeError) as served:
         for _ in range(2):
             assert (await served.get()).content == b"x"
         assert served.delegate.pool.count == 1
@@ -507,7 +510,7 @@ async def test_write_after_the_end_is_no_silent_loss(caplog) -> None:
 
 async def test_close_is_called_after_a_fault_before_the_first_byte() -> None:
     result = Closing(["text"])
-    async with serving(respond(result)) as served:
+    async with serving(respond(result), raises=LocalProtocolError) as served:
         assert (await served.get()).status == 500
     assert result.closed == ["closed"]
 

@@ -22,6 +22,7 @@ from support.wsgi import Answer, serving
 from bridge.adapters.wsgi import outbox
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.parameters import ConnectionParameters
+from bridge.errors import LocalProtocolError
 
 PLAIN = [("Content-Type", "text/plain")]
 # Much more than the kernel's buffers hold.
@@ -285,7 +286,9 @@ async def test_a_part_of_a_file_that_was_begun(path) -> None:
 
 
 async def test_a_file_shorter_than_the_length(path, caplog) -> None:
-    async with serving(wrapping(lambda: open(path, "rb"), [("Content-Length", "1000001")])) as served:
+    async with serving(
+        wrapping(lambda: open(path, "rb"), [("Content-Length", "1000001")]), raises=LocalProtocolError
+    ) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert len(raw.partition(b"\r\n\r\n")[2]) <= 1_000_000
     assert "shorter than its Content-Length" in caplog.text

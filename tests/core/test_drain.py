@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from support.faults import application_errors
 from support.loops import both_loops
 
 from bridge.core.delegates import NOBODY, ExchangeDelegate
@@ -52,11 +53,12 @@ async def serving(delegate: Delegate) -> AsyncIterator[tuple[HTTPServer, int]]:
     server = HTTPServer(delegate)
     sock = socket.create_server(("127.0.0.1", 0))
     server.add_sockets([sock])
-    try:
-        yield server, sock.getsockname()[1]
-    finally:
-        server.stop()
-        await server.close_all_connections()
+    with application_errors():
+        try:
+            yield server, sock.getsockname()[1]
+        finally:
+            server.stop()
+            await server.close_all_connections()
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

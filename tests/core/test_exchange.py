@@ -419,7 +419,7 @@ def test_a_wrong_length_does_not_answer_the_next_request() -> None:
         told.exchange.send(b"123" if told.exchange.head.path == b"/short" else b"1234567890", True)
 
     for path in (b"/short", b"/long"):
-        with linked(Recorder(on_finish=answer)) as link:
+        with linked(Recorder(on_finish=answer), raises=LocalProtocolError) as link:
             link.send(GET.replace(b" / ", b" %b " % path) + GET)
             assert len(link.told) == 1
             assert len(link.responses()) == 1

@@ -353,7 +353,7 @@ async def test_delegates_that_fail(where: str, kind: str, caplog: pytest.LogCapt
 
     name = {"await headers": "on_headers", "await data": "on_data"}.get(where, where)
     app = Application(**{name: fail})
-    async with serving(app) as port, connect(port) as client:
+    async with serving(app, raises=ValueError if kind == "failure" else ()) as port, connect(port) as client:
         client.send(post(b"hello"))
         status, fields, _ = await client.response()
         assert status == (500 if kind == "failure" else 400)
@@ -377,7 +377,7 @@ async def test_callables_that_fail(asynchronous: bool, caplog: pytest.LogCapture
         await asyncio.sleep(0)
         raise ValueError("x")
 
-    async with serving(later if asynchronous else plain) as port, connect(port) as client:
+    async with serving(later if asynchronous else plain, raises=ValueError) as port, connect(port) as client:
         client.send(GET)
         assert (await client.response())[0] == 500
     assert [record.getMessage()[:18] for record in caplog.records] == ["Uncaught exception"]
@@ -541,7 +541,7 @@ async def test_interim_responses() -> None:
         ("Expect: 100-continue\r\nContent-Length: 1\r\n", "1.1", b"HTTP/1.1 100 Continue\r\n\r\n" + hints),
         ("", "1.0", b""),  # whose clients know nothing of them
     ):
-        async with serving(Application(on_headers=hint)) as port, connect(port) as client:
+        async with serving(Application(on_headers=hint, on_finish=lambda _: None)) as port, connect(port) as client:
             client.send(f"GET / HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{fields}\r\n".encode())
             answered = await client.rest()
         assert answered.startswith(interim + b"HTTP/1.1 200 OK\r\n")
@@ -561,7 +561,7 @@ async def test_a_switch_of_protocols_that_cannot_be(caplog: pytest.LogCaptureFix
 
     upgrade = ("Connection: upgrade", "Upgrade: x")
     for wire in (GET, post(b"x" * 10, *upgrade)[:-1]):
-        async with serving(Application(on_headers=switch)) as port, connect(port) as client:
+        async with serving(Application(on_headers=switch), raises=HTTPOutputError) as port, connect(port) as client:
             client.send(wire)
             assert (await client.response())[0] == 500
     assert ["did not ask" in errors[0], "before the request's content" in errors[1]] == [True, True]
@@ -675,7 +675,7 @@ async def test_raw_responses_say_whether_the_connection_goes_on(head: str, close
 
 
 async def test_finish_without_a_response(caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(lambda request: request.finish()) as port, connect(port) as client:
+    async with serving(lambda request: request.finish(), raises=HTTPOutputError) as port, connect(port) as client:
         client.send(GET)
         assert (await client.response())[0] == 500
     assert "finish() before anything was written" in caplog.text

@@ -13,6 +13,7 @@ from bridge.core.exchange import Exchange
 from bridge.core.parameters import ConnectionParameters
 from bridge.core.serverconnection import ServerConnection
 from support.faketransport import FakeTransport
+from support.faults import Raises, application_errors
 from support.manualloop import ManualLoop
 from support.responses import Response, read_responses
 
@@ -201,12 +202,16 @@ class Link:
 
 
 @contextmanager
-def linked(delegate: Any, *, tls: bool = False, **params: Any) -> Iterator[Link]:
-    """Make a link with these ConnectionParameters, and check it at the end."""
-    link = Link(delegate, ConnectionParameters(**params), tls=tls)
-    try:
-        yield link
-    except BaseException:
-        link.loop.close()
-        raise
-    link.end()
+def linked(delegate: Any, *, tls: bool = False, raises: Raises = (), **params: Any) -> Iterator[Link]:
+    """Make a link with these ConnectionParameters, and check it at the end.
+
+    What the delegate has raised is raised in the test, unless the test says that it *raises*.
+    """
+    with application_errors(raises):
+        link = Link(delegate, ConnectionParameters(**params), tls=tls)
+        try:
+            yield link
+        except BaseException:
+            link.loop.close()
+            raise
+        link.end()
