@@ -708,6 +708,28 @@ async def test_trailers(fields: list[str], end: bytes) -> None:
     assert len(errors) == 4
 
 
+async def test_nothing_comes_behind_the_last_trailers() -> None:
+    errors: list[str] = []
+    last = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "trailers": True})
+        await send(body(b"a"))
+        await send(last)
+        await _send_and_note(send, [last, body(b"b"), START], errors)
+
+    async with served(app) as server, connect(server.port) as client:
+        for _ in range(2):
+            client.get("/", "TE: trailers")
+            await client.head()
+            assert await client.reader.readuntil(b"0\r\nx-sum: 1\r\n\r\n") == b"1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"
+    assert errors == 2 * [
+        "http.response.trailers before the end of the content, or not promised",
+        "http.response.body: content after the end of the response",
+        "http.response.start a second time",
+    ]
+
+
 async def test_trailers_that_never_come() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({**START, "trailers": True})

@@ -805,6 +805,25 @@ async def test_the_server_stops() -> None:
     assert seen == ["notice", {"type": "websocket.disconnect", "code": 1012, "reason": "server is stopping"}]
 
 
+async def test_the_end_is_waited_for_no_longer_than_it_takes() -> None:
+    async with served(echo) as server, connect(server.port) as first, connect(server.port) as second:
+        for client in (first, second):
+            await shake(client)
+        server.delegate.stop(0.0, None)
+        for client in (first, second):
+            assert (await read_frame(client))[0] == 0x88
+        start = time.monotonic()
+        waiting = asyncio.ensure_future(server.delegate.wait(5))
+        first.send(frame(8, b"\x03\xe9"))
+        assert await first.rest() == b""
+        await asyncio.sleep(0.05)  # that nothing happens can only be waited for
+        assert not waiting.done()  # the other one has a moment to answer
+        second.send(frame(8, b"\x03\xe9"))
+        assert await waiting == 0
+        assert time.monotonic() - start < 0.9  # who does not answer is waited for 1 s
+        assert await second.rest() == b""
+
+
 async def test_a_websocket_opened_while_the_server_stops() -> None:
     async with served(echo) as server:
         server.delegate.stop(0.0, None)

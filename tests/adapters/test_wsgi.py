@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import logging
 import os
 import socket
@@ -11,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from wsgiref.validate import validator
@@ -426,6 +429,57 @@ async def test_exc_info_after_the_first_byte_is_raised_again(caplog) -> None:
     assert raw.endswith(b"\r\n5\r\nbegun\r\n")  # and no last chunk
     assert "ValueError: too late" in caplog.text
     assert len(errors(caplog)) == 1
+
+
+async def test_exc_info_that_is_raised_again_is_not_kept() -> None:
+    class LateError(Exception):
+        pass
+
+    kept = []
+
+    def app(environ, start_response):
+        write = start_response("200 OK", PLAIN)
+        write(b"begun")
+        try:
+            raise LateError
+        except LateError as exc:
+            kept.append(weakref.ref(exc))
+            with contextlib.suppress(LateError):
+                start_response("500 Sorry", PLAIN, sys.exc_info())
+        return [b" and ended"]
+
+    gc.collect()
+    gc.disable()  # what leads back to itself would stay until it is collected
+    try:
+        async with serving(app) as served:
+            assert (await served.get()).content == b"begun and ended"
+        assert [error() for error in kept] == [None]
+    finally:
+        gc.enable()
+
+
+async def test_a_fault_behind_the_whole_content_takes_nothing_from_it(caplog) -> None:
+    total = 20_000_000
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(total))])
+        for _ in range(10):
+            yield bytes(total // 10)
+        raise ValueError("behind it")
+
+    async with serving(app, raises=ValueError) as served:
+        reader, writer = await served.connect()
+        writer.transport.pause_reading()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not errors(caplog):  # it has failed, and the client has read nothing
+                await asyncio.sleep(0.005)
+        writer.transport.resume_reading()
+        answers = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    assert len(errors(caplog)) == 2
+    first, second = answers.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert len(first.partition(b"\r\n\r\n")[2]) == len(second.partition(b"\r\n\r\n")[2]) == total
 
 
 async def test_a_fault_in_the_middle_ends_the_connection(caplog) -> None:
