@@ -549,6 +549,27 @@ async def test_interim_responses() -> None:
     assert refused == ["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]
 
 
+@pytest.mark.parametrize(("length", "expected"), [(4, b"100 Continue"), (5, b"100 Continue"), (6, b"413 ")])
+async def test_content_of_the_greatest_size_is_asked_for(length: int, expected: bytes) -> None:
+    def raise_limit(message: Message) -> None:
+        if message.start_line.path == "/own":
+            message.connection.set_max_body_size(5)
+
+    for own, target in ((None, "/own"), (5, "/server")):
+        options = {} if own is None else {"max_body_size": own}
+        async with serving(Application(on_headers=raise_limit), **options) as port, connect(port) as client:
+            client.send(
+                f"POST {target} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                f"Content-Length: {length}\r\n\r\n".encode()
+            )
+            async with asyncio.timeout(LIMIT):
+                first = await client.reader.readuntil(b"\r\n\r\n")
+            assert first.startswith(b"HTTP/1.1 " + expected)
+            if length <= 5:
+                client.send(b"x" * length)
+                assert (await client.response())[2] == b"x" * length
+
+
 async def test_a_switch_of_protocols_that_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
     errors: list[str] = []
 

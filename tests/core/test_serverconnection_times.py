@@ -271,6 +271,11 @@ def test_one_request_s_content_as_a_whole_can_have_a_limit(caplog: pytest.LogCap
         assert len(link.responses()) == 1
         assert link.transport.eof
         assert link.told[1].calls[-1] == "closed"
+        assert not link.closed  # the peer may go on sending for a moment: a reset could destroy the response before
+        link.send(b"x")
+        link.send_eof()
+        assert link.closed
+        assert not link.transport.aborted
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert "Timeout reading body" in caplog.text
 
@@ -309,6 +314,22 @@ def test_a_peer_that_reads_nothing_is_reset(caplog: pytest.LogCaptureFixture) ->
         assert link.closed
         assert link.transport.aborted
     assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+def test_a_peer_that_reads_nothing_is_reset_though_there_is_no_socket_to_ask() -> None:
+    with linked(Recorder(on_finish=large)) as link:
+        known = link.transport.get_extra_info
+        link.transport.get_extra_info = (  # type: ignore[method-assign]
+            lambda name, default=None: default if name == "socket" else known(name, default)
+        )
+        link.stop_reading()
+        link.send(GET)
+        link.loop.advance(59, 0.5)
+        link.read(1000)
+        link.loop.advance(59, 0.5)
+        assert not link.closed
+        link.loop.advance(4 * LATE)
+        assert link.transport.aborted
 
 
 def test_a_peer_that_reads_a_little_in_every_period_is_kept() -> None:

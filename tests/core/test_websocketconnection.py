@@ -259,6 +259,27 @@ def test_the_deadline_of_pings_waits_for_the_reader(loop: ManualLoop) -> None:
     connection.abort()
 
 
+def test_a_peer_that_was_not_read_has_time_to_answer_the_last_ping(loop: ManualLoop) -> None:
+    peer = Peer(loop, options=WebSocketOptions(max_queue=2, ping_interval=20, ping_timeout=10))
+    connection = peer.open()
+    peer.send(b"".join(frame(0x81, b"%d" % number) for number in range(3)))
+    loop.advance(22)
+    assert peer.got() == b"\x89\x00"
+    peer.send(frame(0x81, b"3"))  # this, but what is behind it would wait in the system
+    assert not peer.transport.is_reading()
+    loop.advance(6)
+    assert [connection.take(), connection.take()] == ["0", "1"]
+    loop.settle()
+    assert [connection.take(), connection.take()] == ["2", "3"]
+    loop.settle()
+    assert peer.transport.is_reading()
+    loop.advance(6)
+    assert connection.open  # its answer may be on its way only now
+    loop.advance(30)
+    assert not connection.open
+    assert peer.got() == b"\x89\x00\x88\x18\x03\xf3keepalive ping timeout"
+
+
 def test_a_fault_of_a_peer_that_goes_on_sending(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.core.websocketconnection._LINGER_MAX", 1000)
     connection = peer.open()

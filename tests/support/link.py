@@ -188,6 +188,7 @@ class Link:
         assert self.transport.lost
         assert self.transport.faults == []
         assert self.ended == [self.connection]
+        assert self.connection.closing
         assert not self.clock.watched
         for told in getattr(self.delegate, "told", ()):
             assert told.calls.count("closed") <= 1
