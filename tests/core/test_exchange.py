@@ -625,6 +625,47 @@ def test_101_does_not_hand_content_to_the_next_protocol() -> None:
         link.told[0].exchange.respond(101, [(b"upgrade", b"websocket")])
 
 
+def test_upgrade_is_told_with_426_only_and_when_there_is_something_to_tell() -> None:
+    for status, fields in ((426, []), (200, [(b"upgrade", b"websocket")])):
+        for wire, connection in ((GET, None), (GET_1_0, None), (GET_1_0_KEEP, b"Keep-Alive")):
+            with linked(answering(status, fields, b"no")) as link:
+                link.send(wire)
+                response = link.response()
+                assert (response.status, response.content) == (status, b"no")
+                assert response[b"upgrade"] is None
+                assert response[b"connection"] == connection
+
+
+def test_a_whole_response_is_the_only_one() -> None:
+    head = ResponseHead(200, [])
+    for begin in (
+        lambda exchange: exchange.respond_whole(head, b"x"),
+        lambda exchange: (exchange.respond_with(head), exchange.send(b"x")),
+    ):
+        with linked(Recorder()) as link:
+            link.send(GET)
+            exchange = link.told[0].exchange
+            begin(exchange)
+            link.loop.settle()
+            before = link.received
+            with pytest.raises(LocalProtocolError):
+                exchange.respond_whole(ResponseHead(404, []), b"another")
+            link.loop.settle()
+            assert (link.received, exchange.status) == (before, 200)
+    with linked(Recorder()) as link:
+        link.send(GET)
+        exchange = link.told[0].exchange
+        with pytest.raises(LocalProtocolError, match="did not ask"):
+            exchange.respond_whole(ResponseHead(101, [(b"upgrade", b"websocket")]), b"")
+        ok(link.told[0])
+        link.reset()
+    with linked(Recorder()) as link:
+        link.send(GET)
+        link.reset()
+        with pytest.raises(ConnectionGone):
+            link.told[0].exchange.respond_whole(head, b"x")
+
+
 def test_426_says_what_to_upgrade_to() -> None:
     for wire, connection in ((GET, b"upgrade"), (GET_1_0, b"upgrade, close")):
         with linked(answering(426, [(b"Upgrade", b"websocket")], b"no")) as link:

@@ -973,6 +973,59 @@ def test_a_half_closed_client_is_answered_in_the_middle_of_a_response() -> None:
         assert link.closed
 
 
+@pytest.mark.parametrize("wire", [FIXED + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"])
+def test_a_half_closed_client_is_answered_whose_content_is_not_wanted_yet(wire: bytes) -> None:
+    with linked(Recorder(on_data=lambda told, _: told.exchange.pause_reading(), on_finish=echo)) as link:
+        link.send(wire)
+        link.send_eof()
+        assert link.told[0].calls == ["start", "data"]
+        assert not link.closed
+        link.loop.call(link.told[0].exchange.resume_reading)
+        assert link.told[0].calls == ["start", "data", "finish"]
+        assert link.response().content == b"/ hello"
+        assert link.closed
+
+
+def test_a_half_closed_client_is_answered_though_the_delegate_wants_no_news_yet() -> None:
+    with linked(Recorder(on_start=lambda told: told.exchange.pause_reading(), on_finish=ok)) as link:
+        link.send(GET)
+        link.send_eof()
+        assert link.told[0].calls == ["start"]
+        assert not link.closed
+        link.loop.call(link.told[0].exchange.resume_reading)
+        assert link.told[0].calls == ["start", "finish"]
+        assert link.response().content == b"ok"
+        assert link.closed
+
+
+def test_a_half_closed_client_is_not_waited_for_behind_a_failure() -> None:
+    for begun in (False, True):
+        with linked(Recorder()) as link:
+            link.send(GET)
+            link.send_eof()
+            if begun:
+                link.told[0].exchange.respond(200, [])
+                link.told[0].exchange.send(b"part")
+            link.loop.call(link.told[0].exchange.fail)
+            assert link.response().status == (200 if begun else 500)
+            assert link.closed  # it sends nothing more: there is nothing to linger for
+            assert not link.transport.aborted
+
+
+def test_a_stop_during_a_response_does_not_wait_for_content_that_nobody_wants() -> None:
+    with linked(Recorder()) as link:
+        link.send(FIXED + b"he")
+        exchange = link.told[0].exchange
+        exchange.respond(200, [])
+        exchange.send(b"part")
+        link.connection.close_when_idle()
+        link.loop.settle()
+        assert not link.transport.eof
+        link.loop.call(exchange.send, b"", True)
+        assert link.response().complete
+        assert link.transport.eof
+
+
 def test_requests_that_were_sent_before_the_half_close_are_all_answered() -> None:
     for wire in (GET * 3, GET * 100, GET + FIXED + b"hello" + GET, FIXED + b"hello" + CHUNKED + b"0\r\n\r\n"):
         with linked(Recorder(on_finish=ok)) as link:

@@ -96,6 +96,24 @@ def test_blank_lines_buy_no_time() -> None:
             assert all(response.status == 200 for response in link.responses())
 
 
+def test_the_time_of_a_head_behind_blank_lines_begins_with_its_first_byte() -> None:
+    for pieces in ((b"\r\nG",), (b"\r\n", b"G"), (b"\r\n\r", b"\nG")):
+        with linked(Recorder(on_finish=ok)) as link:
+            link.send(GET)
+            link.loop.advance(3)
+            link.send(*pieces)
+            ends_after(link, 10)
+            assert [response.status for response in link.responses()] == [200, 408]
+
+
+def test_the_time_of_the_first_head_begins_with_the_connection() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.loop.advance(9)
+        link.send(b"G")
+        ends_after(link, 1)
+        assert link.response().status == 408
+
+
 def test_without_limits_nothing_ends() -> None:
     times = ("head_timeout", "keep_alive_timeout", "body_timeout", "write_timeout")
     for wire in (b"", b"GET", GET, FIXED, FIXED + b"he"):
