@@ -496,7 +496,7 @@ async def test_somebody_elses_connection_that_is_gone_is_an_error(caplog: pytest
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("wrapped", ["cause", "context", "group"])
+@pytest.mark.parametrize("wrapped", ["cause", "context", "group", "kept"])
 async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -509,11 +509,15 @@ async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, cap
             except OSError as exc:
                 if wrapped == "cause":
                     raise RuntimeError("gone") from exc
+                if wrapped == "kept":
+                    kept = exc
+                    break
                 if wrapped == "group":
                     raise ExceptionGroup("gone", [exc]) from None
                 raise RuntimeError("gone")  # noqa: B904
             except LocalProtocolError:
                 pass
+        raise RuntimeError("gone") from kept
 
     async with served(app, raises=(RuntimeError, ExceptionGroup)) as server, connect(server.port) as client:
         client.get()

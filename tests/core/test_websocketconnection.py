@@ -204,6 +204,21 @@ def test_only_the_last_ping_is_answered_to_a_peer_that_does_not_read(peer: Peer)
     assert peer.got().endswith(b"\x8a\x013")
 
 
+def test_a_ping_that_the_peer_has_not_read_is_not_held_against_it(loop: ManualLoop) -> None:
+    peer = Peer(loop, options=WebSocketOptions(ping_interval=20, ping_timeout=10))
+    connection = peer.open()
+    peer.transport.window = 0
+    loop.advance(21)
+    connection.send_binary(bytes(100_000))
+    assert connection.write_paused
+    loop.advance(30)
+    assert connection.open  # the write timeout watches it
+    loop.call(peer.transport.peer_reads)
+    assert peer.got().startswith(b"\x89\x00\x82")
+    loop.advance(40)
+    assert connection.close_reason == "keepalive ping timeout"
+
+
 def test_a_write_timeout(peer: Peer) -> None:
     connection = peer.open()
     peer.transport.window = 0
