@@ -3,17 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from typing import Any
 
 import pytest
 
+from bridge.adapters.asgi import ASGIDelegate
+from bridge.adapters.wsgi import WSGIDelegate
 from bridge.apps.detection import Interface
-from bridge.apps.lifecycle import MountedApplications, WSGIApplication, adapt_application
+from bridge.apps.lifecycle import (
+    MountedApplications,
+    WSGIApplication,
+    adapt_application,
+)
 from bridge.config import Config
+from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.websocket import WebSocketOptions
+from bridge.core.http.limits import Limits
 from bridge.core.middleware.proxy import ProxyDelegate, ProxyPolicy
 from tests.support.asgi import connect, served
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (ASGIDelegate, {"timeout": "timeout_request", "grace": "timeout_disconnect_grace"}),
+        (
+            WSGIDelegate,
+            {
+                "threads_min": "threads_min",
+                "threads_idle": "threads_idle",
+                "queue": "wsgi_queue",
+                "queue_timeout": "wsgi_queue_timeout",
+                "buffer_requests": "wsgi_buffer_requests",
+                "buffer_responses": "wsgi_buffer_responses",
+                "timeout": "timeout_request",
+            },
+        ),
+        (
+            WebSocketOptions,
+            {
+                "max_size": "ws_max_size",
+                "max_queue": "ws_max_queue",
+                "ping_interval": "ws_ping_interval",
+                "ping_timeout": "ws_ping_timeout",
+            },
+        ),
+        (
+            ConnectionParameters,
+            {
+                "head_timeout": "timeout_request_head",
+                "keep_alive_timeout": "timeout_keep_alive",
+                "body_timeout": "timeout_request_body",
+                "write_timeout": "timeout_write",
+            },
+        ),
+        (
+            Limits,
+            {
+                "request_line": "limit_request_line",
+                "field_line": "limit_request_field_size",
+                "fields": "limit_request_fields",
+                "head": "limit_request_head",
+            },
+        ),
+    ],
+)
+def test_who_embeds_the_parts_has_the_defaults_of_the_settings(kind: Any, names: dict[str, str]) -> None:
+    parameters = inspect.signature(kind).parameters
+    found = {name: parameters[name].default for name in names}
+    assert found == {name: getattr(Config(), setting) for name, setting in names.items()}
 
 
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:

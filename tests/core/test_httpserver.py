@@ -174,7 +174,7 @@ async def test_the_connection_class_of_version_3() -> None:
         assert (connection.address_family, connection.no_keep_alive) == (socket.AF_INET, False)
         assert connection.request_callback is handle
         connection.close()
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         async with asyncio.timeout(LIMIT):
             await closed.wait()
         connection.write(b"nobody")

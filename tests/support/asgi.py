@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.httpserver import HTTPServer
+from support.faults import TEST_LIMIT, Raises, application_errors
 
 __all__ = ["Client", "Served", "connect", "served"]
 
@@ -31,19 +32,33 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any, *, params: Any = None, delegate: Any = None, **options: Any) -> AsyncIterator[Served]:
-    """Serve *app*, or *delegate*, while the block runs."""
-    delegate = ASGIDelegate(app, **options) if delegate is None else delegate
-    http = HTTPServer(delegate, params=params) if params is not None else HTTPServer(delegate)
-    http.listen(0, "127.0.0.1")
-    port = next(iter(http._sockets.values())).getsockname()[1]
-    try:
-        yield Served(port, http, delegate)
-    finally:
-        http.stop()
-        await http.drain(0)
+async def served(
+    app: Any, *, params: Any = None, delegate: Any = None, raises: Raises = (), **options: Any
+) -> AsyncIterator[Served]:
+    """Serve *app*, or *delegate*, while the block runs; then raise what the application has raised.
+
+    Args:
+        app: An ASGI application.
+        params: The connections' parameters.
+        delegate: Served in place of *app*.
+        raises: What the application is expected to raise.
+        **options: The delegate's.
+    """
+    with application_errors(raises) as errors:
+        delegate = ASGIDelegate(errors.asgi(app), **options) if delegate is None else delegate
+        http = HTTPServer(delegate, params=params) if params is not None else HTTPServer(delegate)
+        http.listen(0, "127.0.0.1")
+        port = next(iter(http._sockets.values())).getsockname()[1]
+        try:
+            async with asyncio.timeout(TEST_LIMIT):
+                yield Served(port, http, delegate)
+        finally:
+            http.stop()
+            await http.drain(0)
+            if isinstance(delegate, ASGIDelegate):
+                cancelled = await delegate.wait(LIMIT)
         if isinstance(delegate, ASGIDelegate):
-            await delegate.wait(0)
+            assert cancelled == 0, "the application did not end"
 
 
 class Client:
@@ -73,7 +88,7 @@ class Client:
         async with asyncio.timeout(LIMIT):
             return status, fields, await self.reader.readexactly(int(fields.get("content-length", "0")))
 
-    async def on_idle(self) -> bytes:
+    async def rest(self) -> bytes:
         """Return everything up to the end of the connection, which may be a reset."""
         data = b""
         async with asyncio.timeout(LIMIT):

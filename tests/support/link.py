@@ -14,6 +14,7 @@ from bridge.core.connection.interfaces import Exchange
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.states import DONE
 from tests.support.faketransport import FakeTransport
+from tests.support.faults import Raises, application_errors
 from tests.support.manualloop import ManualLoop
 from tests.support.responses import Response, read_responses
 
@@ -188,6 +189,7 @@ class Link:
         assert self.transport.lost
         assert self.transport.faults == []
         assert self.ended == [self.connection]
+        assert self.connection.closing
         assert not self.clock.watched
         for told in getattr(self.delegate, "told", ()):
             assert told.calls.count("closed") <= 1
@@ -202,12 +204,16 @@ class Link:
 
 
 @contextmanager
-def linked(delegate: Any, *, tls: bool = False, **params: Any) -> Iterator[Link]:
-    """Make a link with these ConnectionParameters, and check it at the end."""
-    link = Link(delegate, ConnectionParameters(**params), tls=tls)
-    try:
-        yield link
-    except BaseException:
-        link.loop.close()
-        raise
-    link.end()
+def linked(delegate: Any, *, tls: bool = False, raises: Raises = (), **params: Any) -> Iterator[Link]:
+    """Make a link with these ConnectionParameters, and check it at the end.
+
+    What the delegate has raised is raised in the test, unless the test says that it *raises*.
+    """
+    with application_errors(raises):
+        link = Link(delegate, ConnectionParameters(**params), tls=tls)
+        try:
+            yield link
+        except BaseException:
+            link.loop.close()
+            raise
+        link.end()

@@ -12,6 +12,7 @@ from typing import Any
 
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
+from tests.support.faults import TEST_LIMIT, Raises, application_errors
 
 __all__ = ["TIMEOUT", "Client", "TLSClient", "address_of", "serving", "until"]
 
@@ -20,18 +21,23 @@ TIMEOUT = 10.0
 
 
 @asynccontextmanager
-async def serving(delegate: Any, *, tls: Any = None, **params: Any) -> AsyncIterator[HTTPServer]:
-    """Serve on a free port with these ConnectionParameters; stop, and drain, at the end."""
-    server = HTTPServer(delegate, ssl_options=tls, server_name=b"bridge", params=ConnectionParameters(**params))
-    server.listen(0, "127.0.0.1")
-    try:
-        yield server
-    finally:
-        server.stop()
-        async with asyncio.timeout(TIMEOUT):
-            await server.close_all_connections()
-        assert not server.connections
-        assert server.connection_count() == 0
+async def serving(delegate: Any, *, tls: Any = None, raises: Raises = (), **params: Any) -> AsyncIterator[HTTPServer]:
+    """Serve on a free port with these ConnectionParameters; stop, and drain, at the end.
+
+    What the delegate has raised is raised in the test, unless the test says that it *raises*.
+    """
+    with application_errors(raises):
+        server = HTTPServer(delegate, ssl_options=tls, server_name=b"bridge", params=ConnectionParameters(**params))
+        server.listen(0, "127.0.0.1")
+        try:
+            async with asyncio.timeout(TEST_LIMIT):
+                yield server
+        finally:
+            server.stop()
+            async with asyncio.timeout(TIMEOUT):
+                await server.close_all_connections()
+            assert not server.connections
+            assert server.connection_count() == 0
 
 
 def address_of(server: HTTPServer) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from bridge.core.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from support.faults import TEST_LIMIT, Raises, application_errors
 
 __all__ = ["OK", "Application", "Message", "answer", "echo", "port_of", "serving"]
 
@@ -27,16 +28,23 @@ def port_of(server: Any) -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(callback: Any, *, server_type: type[HTTPServer] = HTTPServer, **options: Any) -> AsyncIterator[int]:
-    """Serve *callback* on 127.0.0.1 while the block runs; the value is the port."""
-    server = server_type(callback, **options)
-    server.listen(0, "127.0.0.1")
-    try:
-        yield port_of(server)
-    finally:
-        server.stop()
-        async with asyncio.timeout(5):
-            await server.close_all_connections()
+async def serving(
+    callback: Any, *, server_type: type[HTTPServer] = HTTPServer, raises: Raises = (), **options: Any
+) -> AsyncIterator[int]:
+    """Serve *callback* on 127.0.0.1 while the block runs; the value is the port.
+
+    What the callback has raised is raised in the test, unless the test says that it *raises*.
+    """
+    with application_errors(raises):
+        server = server_type(callback, **options)
+        server.listen(0, "127.0.0.1")
+        try:
+            async with asyncio.timeout(TEST_LIMIT):
+                yield port_of(server)
+        finally:
+            server.stop()
+            async with asyncio.timeout(5):
+                await server.close_all_connections()
 
 
 def answer(connection: Any, content: bytes, **fields: str) -> Awaitable[None]:

@@ -13,6 +13,7 @@ from bridge.adapters.wsgi import WSGIDelegate
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
+from tests.support.faults import TEST_LIMIT, Raises, application_errors
 
 TIMEOUT = 10.0
 
@@ -86,20 +87,32 @@ async def serving(
     params: ConnectionParameters | None = None,
     tls: ssl.SSLContext | None = None,
     close_timeout: float = 5.0,
+    raises: Raises = (),
     **options: Any,
 ) -> AsyncIterator[Served]:
-    """Serve *app*; every thread must have ended in the end."""
-    delegate = WSGIDelegate(app, **options)
-    server = HTTPServer(delegate, params=params, ssl_options=tls)
-    (sock,) = bind_sockets(0, "127.0.0.1")
-    server.add_socket(sock)
-    try:
-        yield Served(delegate, server, sock.getsockname())
-    finally:
-        server.stop()
-        await server.drain(1)
-        left = await delegate.close(close_timeout)
-    assert left == 0
+    """Serve *app*; every thread must have ended in the end. Then raise what the application has raised.
+
+    Args:
+        app: A WSGI application.
+        params: The connections' parameters.
+        tls: For TLS.
+        close_timeout: Seconds in which all threads end.
+        raises: What the application is expected to raise.
+        **options: The delegate's.
+    """
+    with application_errors(raises):
+        delegate = WSGIDelegate(app, **options)
+        server = HTTPServer(delegate, params=params, ssl_options=tls)
+        (sock,) = bind_sockets(0, "127.0.0.1")
+        server.add_socket(sock)
+        try:
+            async with asyncio.timeout(TEST_LIMIT):
+                yield Served(delegate, server, sock.getsockname())
+        finally:
+            server.stop()
+            await server.drain(1)
+            left = await delegate.close(close_timeout)
+        assert left == 0
 
 
 def messages(caplog: Any) -> list[str]:

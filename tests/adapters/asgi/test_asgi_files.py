@@ -57,7 +57,7 @@ async def test_pathsend_to_head(file: Path) -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        wire = await client.on_idle()
+        wire = await client.rest()
     assert wire.count(b"content-length: %d\r\n" % len(CONTENT)) == 2
     assert wire.endswith(b"\r\n\r\n")
 
@@ -96,7 +96,7 @@ async def test_what_cannot_be_sent(tmp_path: Path, what: str) -> None:
             errors.append(exc)
             raise
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=LocalProtocolError) as server, connect(server.port) as client:
         client.get()
         assert (await client.response())[0] == 500
     assert len(errors) == 1
@@ -129,9 +129,9 @@ async def test_a_file_shorter_than_declared(file: Path) -> None:
         await send(start(len(CONTENT) + 1))
         await send({"type": "http.response.pathsend", "path": str(file)})
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=LocalProtocolError) as server, connect(server.port) as client:
         client.get()
-        assert len((await client.on_idle()).partition(b"\r\n\r\n")[2]) <= len(CONTENT)
+        assert len((await client.rest()).partition(b"\r\n\r\n")[2]) <= len(CONTENT)
 
 
 async def test_zerocopysend_in_parts(file: Path) -> None:
@@ -153,7 +153,7 @@ async def test_zerocopysend_in_parts(file: Path) -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.send(b"GET / HTTP/1.0\r\n\r\n")
-        content = (await client.on_idle()).partition(b"\r\n\r\n")[2]
+        content = (await client.rest()).partition(b"\r\n\r\n")[2]
     assert content == bytes(range(2, 7)) + b"|end" + b"\x01\x02"
 
 

@@ -166,7 +166,7 @@ async def test_content_longer_than_declared() -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        assert (await client.on_idle()).endswith(b"\r\n\r\n123")
+        assert (await client.rest()).endswith(b"\r\n\r\n123")
     assert errors == ["http.response.body: content longer than its Content-Length of 3 bytes"]
 
 
@@ -179,7 +179,7 @@ async def test_content_shorter_than_declared() -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        assert (await client.on_idle()).endswith(b"content-length: 9\r\n\r\n12")
+        assert (await client.rest()).endswith(b"content-length: 9\r\n\r\n12")
     assert errors == ["http.response.body: content of 2 bytes, its Content-Length is 9"]
 
 
@@ -189,7 +189,7 @@ async def test_error_before_the_response(exc: BaseException, caplog: pytest.LogC
         await send(START)
         raise exc
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=type(exc)) as server, connect(server.port) as client:
         client.get("/x?y")
         status, fields, _ = await client.response()
     assert (status, fields["connection"]) == (500, "close")
@@ -204,9 +204,9 @@ async def test_error_during_the_response(caplog: pytest.LogCaptureFixture) -> No
         await send(body(b"part", True))
         raise RuntimeError("broken")
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=RuntimeError) as server, connect(server.port) as client:
         client.get()
-        wire = await client.on_idle()
+        wire = await client.rest()
     assert wire.endswith(b"4\r\npart\r\n")  # and no last chunk: the client knows that something is missing
     assert len(caplog.records) == 1
 
@@ -216,7 +216,7 @@ async def test_error_after_the_response(caplog: pytest.LogCaptureFixture) -> Non
         await ok(send)
         raise RuntimeError("broken")
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=RuntimeError) as server, connect(server.port) as client:
         for _ in range(2):
             client.get()
             assert (await client.response())[2] == b"ok"
@@ -244,7 +244,7 @@ async def test_return_with_half_a_response(caplog: pytest.LogCaptureFixture) -> 
 
     async with served(app) as server, connect(server.port) as client:
         client.get()
-        assert (await client.on_idle()).endswith(b"4\r\npart\r\n")
+        assert (await client.rest()).endswith(b"4\r\npart\r\n")
     assert [record.getMessage() for record in caplog.records] == [
         "ASGI application returned without a complete response, GET b'/'"
     ]
@@ -489,14 +489,14 @@ async def test_somebody_elses_connection_that_is_gone_is_an_error(caplog: pytest
         await ok(send)
         raise ConnectionGone("to a database")
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=ConnectionGone) as server, connect(server.port) as client:
         client.get()
         await client.response()
         await server.delegate.wait(5)
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("wrapped", ["cause", "context", "group"])
+@pytest.mark.parametrize("wrapped", ["cause", "context", "group", "kept"])
 async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -509,13 +509,17 @@ async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, cap
             except OSError as exc:
                 if wrapped == "cause":
                     raise RuntimeError("gone") from exc
+                if wrapped == "kept":
+                    kept = exc
+                    break
                 if wrapped == "group":
                     raise ExceptionGroup("gone", [exc]) from None
                 raise RuntimeError("gone")  # noqa: B904
             except LocalProtocolError:
                 pass
+        raise RuntimeError("gone") from kept
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=(RuntimeError, ExceptionGroup)) as server, connect(server.port) as client:
         client.get()
         await asyncio.sleep(0.01)
         client.reset()
@@ -561,7 +565,7 @@ async def test_a_client_that_only_closed_its_sending_side_gets_its_response() ->
     async with served(app, grace=0.1) as server, connect(server.port) as client:
         client.get()
         client.writer.write_eof()
-        assert (await client.on_idle()).endswith(b"1\r\nx\r\n" * 10 + b"0\r\n\r\n")
+        assert (await client.rest()).endswith(b"1\r\nx\r\n" * 10 + b"0\r\n\r\n")
 
 
 async def test_work_after_the_response_is_not_cancelled() -> None:
@@ -664,7 +668,7 @@ async def test_timeout_during_the_response() -> None:
 
     async with served(app, timeout=0.1) as server, connect(server.port) as client:
         client.get()
-        assert b"0\r\n\r\n" not in await client.on_idle()
+        assert b"0\r\n\r\n" not in await client.rest()
         await asyncio.wait_for(cancelled.wait(), 1)
 
 
@@ -708,6 +712,28 @@ async def test_trailers(fields: list[str], end: bytes) -> None:
     assert len(errors) == 4
 
 
+async def test_nothing_comes_behind_the_last_trailers() -> None:
+    errors: list[str] = []
+    last = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**START, "trailers": True})
+        await send(body(b"a"))
+        await send(last)
+        await _send_and_note(send, [last, body(b"b"), START], errors)
+
+    async with served(app) as server, connect(server.port) as client:
+        for _ in range(2):
+            client.get("/", "TE: trailers")
+            await client.head()
+            assert await client.reader.readuntil(b"0\r\nx-sum: 1\r\n\r\n") == b"1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"
+    assert errors == 2 * [
+        "http.response.trailers before the end of the content, or not promised",
+        "http.response.body: content after the end of the response",
+        "http.response.start a second time",
+    ]
+
+
 async def test_trailers_that_never_come() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({**START, "trailers": True})
@@ -715,7 +741,7 @@ async def test_trailers_that_never_come() -> None:
 
     async with served(app) as server, connect(server.port) as client:
         client.get("/", "TE: trailers")
-        assert (await client.on_idle()).endswith(b"1\r\na\r\n")
+        assert (await client.rest()).endswith(b"1\r\na\r\n")
 
 
 async def test_early_hints() -> None:
@@ -738,7 +764,7 @@ async def test_early_hints() -> None:
         assert (await client.head())[0] == 200
         assert await client.reader.readexactly(17) == b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"
         client.send(b"GET / HTTP/1.0\r\n\r\n")
-        assert (await client.on_idle()).count(b"HTTP/1.1") == 1
+        assert (await client.rest()).count(b"HTTP/1.1") == 1
 
 
 async def test_debug(caplog: pytest.LogCaptureFixture) -> None:

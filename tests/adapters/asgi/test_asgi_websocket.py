@@ -129,7 +129,7 @@ async def test_a_bad_handshake_never_reaches_the_application(fields: list[str], 
         found, headers, _ = await client.response()
         assert found == status
         assert status != 426 or headers["sec-websocket-version"] == "13"
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
 
 
 @pytest.mark.parametrize("head", ["POST / HTTP/1.1", "GET / HTTP/1.0"])
@@ -226,7 +226,7 @@ async def test_a_broken_rule_before_accept_is_500(message: dict[str, Any], caplo
         await receive()
         await send(message)
 
-    async with served(app) as server:
+    async with served(app, raises=LocalProtocolError) as server:
         with pytest.raises(InvalidStatus, match="500"):
             async with dialled(server.port):
                 pass
@@ -398,7 +398,7 @@ async def test_wsproto_as_the_client() -> None:
         client.send(peer.send(wsproto.events.CloseConnection(code=4001, reason="done")))
         event = await next_event()
         assert (event.code, event.reason) == (4001, "")
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
 
 
 # ------------------------------------------------------------------ rules that applications break
@@ -423,7 +423,7 @@ async def test_a_broken_rule_after_accept_is_1011(message: dict[str, Any], caplo
         await send(ACCEPT)
         await send(message)
 
-    async with served(app) as server:
+    async with served(app, raises=LocalProtocolError) as server:
         async with dialled(server.port) as client:
             with pytest.raises(ConnectionClosed):
                 await client.recv()
@@ -439,7 +439,7 @@ async def test_an_exception_is_1011_and_a_return_1000(caplog: pytest.LogCaptureF
         if scope["path"] == "/raise":
             raise RuntimeError("broken")
 
-    async with served(app) as server:
+    async with served(app, raises=RuntimeError) as server:
         for path, code in (("/raise", 1011), ("/", 1000)):
             async with dialled(server.port, path) as client:
                 with pytest.raises(ConnectionClosed):
@@ -498,7 +498,7 @@ async def test_the_client_closes(payload: bytes, answer: bytes, code: int, reaso
         await shake(client)
         client.send(frame(1, b"last") + frame(8, payload) + frame(1, b"behind it"))
         assert await read_frame(client) == (0x88, answer)
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         await server.delegate.wait(2)
     assert seen == [
         {"type": "websocket.receive", "text": "last"},
@@ -560,7 +560,7 @@ async def test_faults_of_the_client(wire: bytes, code: int) -> None:
         first, payload = await read_frame(client)
         assert (first, int.from_bytes(payload[:2], "big")) == (0x88, code)
         client.send(bytes(1 << 20))  # what was on its way does not reset the connection
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         await server.delegate.wait(2)
     assert [message["code"] for message in seen] == [code]
 
@@ -577,7 +577,7 @@ async def test_a_client_that_does_not_answer_the_close_frame(monkeypatch: pytest
         await shake(client)
         assert await read_frame(client) == (0x88, b"\x03\xe8")
         client.send(frame(1, b"still here"))
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
 
 
 # ------------------------------------------------------------------ pings
@@ -605,7 +605,7 @@ async def test_a_client_that_answers_no_ping(caplog: pytest.LogCaptureFixture) -
         await shake(client)
         assert await read_frame(client) == (0x89, b"")
         assert await read_frame(client) == (0x88, b"\x03\xf3keepalive ping timeout")
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         await server.delegate.wait(2)
     assert seen == [{"type": "websocket.disconnect", "code": 1006, "reason": "keepalive ping timeout"}]
     assert "no answer to a ping" in caplog.text
@@ -803,6 +803,25 @@ async def test_the_server_stops() -> None:
             assert (client.close_code, client.close_reason) == (1012, "server is stopping")
         assert await server.delegate.wait(2) == 0
     assert seen == ["notice", {"type": "websocket.disconnect", "code": 1012, "reason": "server is stopping"}]
+
+
+async def test_the_end_is_waited_for_no_longer_than_it_takes() -> None:
+    async with served(echo) as server, connect(server.port) as first, connect(server.port) as second:
+        for client in (first, second):
+            await shake(client)
+        server.delegate.stop(0.0, None)
+        for client in (first, second):
+            assert (await read_frame(client))[0] == 0x88
+        start = time.monotonic()
+        waiting = asyncio.ensure_future(server.delegate.wait(5))
+        first.send(frame(8, b"\x03\xe9"))
+        assert await first.rest() == b""
+        await asyncio.sleep(0.05)  # that nothing happens can only be waited for
+        assert not waiting.done()  # the other one has a moment to answer
+        second.send(frame(8, b"\x03\xe9"))
+        assert await waiting == 0
+        assert time.monotonic() - start < 0.9  # who does not answer is waited for 1 s
+        assert await second.rest() == b""
 
 
 async def test_a_websocket_opened_while_the_server_stops() -> None:

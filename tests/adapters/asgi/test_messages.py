@@ -11,6 +11,7 @@ import pytest
 from bridge.adapters.asgi.messages import judge, octets
 from bridge.errors import LocalProtocolError
 from tests.support.asgi import connect, served
+from tests.support.faults import Raises
 
 START: dict[str, Any] = {"type": "http.response.start", "status": 200}
 TRAILERS: list[Any] = [{**START, "trailers": True}, {"type": "http.response.body"}]
@@ -27,7 +28,9 @@ HANDSHAKE = (
 )
 
 
-async def outcome(messages: list[Any], *fields: str) -> tuple[list[Exception], bytes]:
+async def outcome(
+    messages: list[Any], *fields: str, raises: Raises = LocalProtocolError
+) -> tuple[list[Exception], bytes]:
     """Let an application send *messages*; return what send() has raised, and what the client got."""
     errors: list[Exception] = []
     ended = asyncio.Event()
@@ -44,13 +47,13 @@ async def outcome(messages: list[Any], *fields: str) -> tuple[list[Exception], b
         finally:
             ended.set()
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=raises) as server, connect(server.port) as client:
         client.get("/", "TE: trailers", *(fields or ("Connection: close",)))
         async with asyncio.timeout(5):
             await ended.wait()
         if fields:
             client.send(b"\x88\x80" + bytes(4))  # a close frame, for those that come so far
-        return errors, await client.on_idle()
+        return errors, await client.rest()
 
 
 HTTP: list[tuple[list[Any], str]] = [
@@ -112,10 +115,10 @@ async def test_other_kinds_of_bytes_are_counted_in_bytes(value: Any) -> None:
         ([START, {**PART, "body": value}, {"type": "http.response.body"}], b"\r\n4\r\n1234\r\n0\r\n\r\n"),
         ([*TRAILERS[:1], {**PART, "body": value}, *TRAILERS[1:], LAST], b"1234\r\n0\r\n\r\n"),
     ):  # fmt: skip
-        errors, response = await outcome(messages)
+        errors, response = await outcome(messages, raises=())
         assert errors == []
         assert response.replace(b"connection: close\r\n", b"").endswith(end)
-    errors, response = await outcome([ACCEPT, {"type": "websocket.send", "bytes": value}], *HANDSHAKE)
+    errors, response = await outcome([ACCEPT, {"type": "websocket.send", "bytes": value}], *HANDSHAKE, raises=())
     assert errors == []
     assert b"\r\n\r\n\x82\x041234\x88" in response
 
@@ -195,9 +198,9 @@ async def test_a_cancellation_that_nobody_has_asked_for_is_an_error(
         future.cancel()
         await future
 
-    async with served(app) as server, connect(server.port) as client:
+    async with served(app, raises=asyncio.CancelledError) as server, connect(server.port) as client:
         client.get("/", *fields)
-        assert (await client.on_idle()).startswith(b"HTTP/1.1 " + status)
+        assert (await client.rest()).startswith(b"HTTP/1.1 " + status)
     (record,) = caplog.records
     assert "cancelled by itself" in record.getMessage()
     assert record.exc_info is not None
@@ -217,5 +220,5 @@ async def test_a_cancellation_that_the_server_has_asked_for_is_none(
         client.get("/", *fields)
         await running.wait()
         assert await server.delegate.wait(0.01) == 1
-        assert (await client.on_idle()).startswith(b"HTTP/1.1 500 ")
+        assert (await client.rest()).startswith(b"HTTP/1.1 500 ")
     assert not caplog.records

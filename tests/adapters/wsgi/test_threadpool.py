@@ -105,6 +105,31 @@ async def test_jobs_that_block_get_a_thread_each_up_to_the_maximum(gates) -> Non
     assert pool.workers() == []
 
 
+async def test_a_thread_that_is_on_its_way_is_enough(gates, monkeypatch) -> None:
+    may_begin = threading.Event()
+    run = Worker.run
+
+    def late(worker: Worker) -> None:
+        assert may_begin.wait(WAIT)
+        run(worker)
+
+    monkeypatch.setattr(threadpool, "_SLOW", 60)
+    monkeypatch.setattr(threadpool, "_GUARD", 60)
+    monkeypatch.setattr(Worker, "run", late)
+    pool = ThreadPool(4)
+    works = [Work(pool, blocks=False) for _ in range(5)]
+    for work in works:
+        assert work.add()
+        for _ in range(3):  # turns of the loop
+            await asyncio.sleep(0)
+        assert pool.count == 1
+    may_begin.set()
+    for work in works:
+        await within(work.done)
+    assert pool.count == 1
+    await ends(pool)
+
+
 async def test_quick_jobs_need_one_thread(gates, monkeypatch) -> None:
     monkeypatch.setattr(threadpool, "_SLOW", 60)  # however busy this machine is
     monkeypatch.setattr(threadpool, "_GUARD", 60)
@@ -412,7 +437,10 @@ async def test_a_fault_of_the_servers_is_logged(gates, caplog, raised) -> None:
     pool = ThreadPool(1)
     Broken(pool).add()
     await until_raised(raised)
-    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+    (record,) = caplog.records
+    assert record.levelno == logging.CRITICAL
+    assert record.exc_info is not None
+    assert record.exc_info[0] is raised[0]
     assert pool.count == 0
     work = Work(pool, blocks=False)
     work.add()

@@ -19,6 +19,7 @@ import trustme
 
 from bridge.adapters.wsgi import werkzeug_socket as sockets
 from bridge.adapters.wsgi.werkzeug_socket import LazySocket
+from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support import ROOT
 from tests.support.loops import both_loops
 from tests.support.serving import until
@@ -80,7 +81,7 @@ async def test_no_descriptor_is_left(monkeypatch, caplog) -> None:
 
     monkeypatch.setattr(sockets.os, "dup", none_left)
     monkeypatch.setattr(sockets.socket, "socketpair", none_left)
-    async with serving(echo) as served:
+    async with serving(echo, raises=OSError) as served:
         reader, writer = await served.connect()
         writer.write(UPGRADE)
         with suppress(ConnectionError):
@@ -99,7 +100,7 @@ async def test_a_connection_that_was_taken_counts_until_it_is_closed() -> None:
         assert go_on.wait(5)
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         reader, writer = await served.connect()
         writer.write(UPGRADE)
         assert await asyncio.wait_for(reader.readexactly(len(SWITCH)), 5) == SWITCH
@@ -173,7 +174,7 @@ async def test_the_client_leaves() -> None:
         ended.set()
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         reader, writer = await served.connect()
         writer.write(UPGRADE)
         await asyncio.wait_for(reader.readexactly(len(SWITCH)), 5)
@@ -187,7 +188,7 @@ async def test_the_socket_is_closed_when_the_application_returns(tls) -> None:
         environ["werkzeug.socket"].sendall(SWITCH)
         return []
 
-    async with serving(app, tls=tls[0]) as served:
+    async with serving(app, tls=tls[0], raises=LocalProtocolError) as served:
         served.tls = tls[1]
         reader, writer = await served.connect()
         writer.write(UPGRADE)
@@ -197,6 +198,9 @@ async def test_the_socket_is_closed_when_the_application_returns(tls) -> None:
 
 async def test_an_application_that_does_not_touch_it_answers_as_usual() -> None:
     def app(environ, start_response):
+        if environ["PATH_INFO"] == "/again":
+            start_response("200 OK", [])
+            return [b"again"]
         assert isinstance(environ["werkzeug.socket"], LazySocket)
         copy.copy(environ)
         repr(environ)
@@ -209,6 +213,8 @@ async def test_an_application_that_does_not_touch_it_answers_as_usual() -> None:
         answer = await asyncio.wait_for(reader.read(), 5)
         writer.close()
     assert answer.startswith(b"HTTP/1.1 426 ")
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert answer.endswith(b"\r\n\r\nagain")
 
 
 async def test_a_stop_is_seen_as_the_end_of_what_the_client_sends() -> None:
@@ -241,7 +247,7 @@ async def test_too_late(caplog) -> None:
         environ["werkzeug.socket"].sendall(b"x")
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=ConnectionGone) as served:
         reader, writer = await served.connect()
         writer.write(UPGRADE)
         assert b"begun" in await asyncio.wait_for(reader.read(), 5)

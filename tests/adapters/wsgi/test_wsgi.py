@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import logging
 import os
 import socket
@@ -11,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from types import SimpleNamespace
 from wsgiref.validate import validator
 
@@ -220,7 +223,7 @@ async def test_early_hints_that_are_illegal(caplog) -> None:
     def app(environ, start_response):
         environ["wsgi.early_hints"]([("Link", "a\r\nb")])
 
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         assert (await served.get()).status == 500
     assert "cannot stand in a field line" in errors(caplog)[0]
 
@@ -249,7 +252,7 @@ async def test_the_first_write_sends_the_head_even_if_it_is_empty(caplog) -> Non
             start_response("500 Oh", PLAIN, sys.exc_info())
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=KeyError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
     assert not raw.endswith(b"0\r\n\r\n")
@@ -348,7 +351,10 @@ BROKEN = [
 
 @pytest.mark.parametrize(("app", "rule"), BROKEN, ids=[rule for _, rule in BROKEN])
 async def test_a_fault_before_the_first_byte(app, rule: str, caplog) -> None:
-    async with serving(app) as served:
+    kind = {"ValueError: oops": ValueError, "SystemExit: oops": SystemExit, "TypeError": TypeError}.get(
+        rule, LocalProtocolError
+    )
+    async with serving(app, raises=kind) as served:
         answer = await served.get("/where")
     assert answer.status == 500
     assert rule.encode() not in answer.raw
@@ -380,7 +386,7 @@ async def test_write_refuses_text(caplog) -> None:
         start_response("200 OK", PLAIN)("text")
         return []
 
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         assert (await served.get()).status == 500
     assert "write() takes bytes, not 'text'" in caplog.text
 
@@ -419,7 +425,7 @@ async def test_exc_info_after_the_first_byte_is_raised_again(caplog) -> None:
         except ValueError:
             start_response("500 Sorry", PLAIN, sys.exc_info())
 
-    async with serving(app) as served:
+    async with serving(app, raises=ValueError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.startswith(b"HTTP/1.1 200 OK")
     assert raw.endswith(b"\r\n5\r\nbegun\r\n")  # and no last chunk
@@ -427,9 +433,60 @@ async def test_exc_info_after_the_first_byte_is_raised_again(caplog) -> None:
     assert len(errors(caplog)) == 1
 
 
+async def test_exc_info_that_is_raised_again_is_not_kept() -> None:
+    class LateError(Exception):
+        pass
+
+    kept = []
+
+    def app(environ, start_response):
+        write = start_response("200 OK", PLAIN)
+        write(b"begun")
+        try:
+            raise LateError
+        except LateError as exc:
+            kept.append(weakref.ref(exc))
+            with contextlib.suppress(LateError):
+                start_response("500 Sorry", PLAIN, sys.exc_info())
+        return [b" and ended"]
+
+    gc.collect()
+    gc.disable()  # what leads back to itself would stay until it is collected
+    try:
+        async with serving(app) as served:
+            assert (await served.get()).content == b"begun and ended"
+        assert [error() for error in kept] == [None]
+    finally:
+        gc.enable()
+
+
+async def test_a_fault_behind_the_whole_content_takes_nothing_from_it(caplog) -> None:
+    total = 20_000_000
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(total))])
+        for _ in range(10):
+            yield bytes(total // 10)
+        raise ValueError("behind it")
+
+    async with serving(app, raises=ValueError) as served:
+        reader, writer = await served.connect()
+        writer.transport.pause_reading()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not errors(caplog):  # it has failed, and the client has read nothing
+                await asyncio.sleep(0.005)
+        writer.transport.resume_reading()
+        answers = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    assert len(errors(caplog)) == 2
+    first, second = answers.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert len(first.partition(b"\r\n\r\n")[2]) == len(second.partition(b"\r\n\r\n")[2]) == total
+
+
 async def test_a_fault_in_the_middle_ends_the_connection(caplog) -> None:
     result = Closing([b"a", b"b"], fail_at=1)
-    async with serving(respond(result)) as served:
+    async with serving(respond(result), raises=ValueError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.endswith(b"\r\n1\r\na\r\n")
     assert result.closed == ["closed"]
@@ -438,7 +495,7 @@ async def test_a_fault_in_the_middle_ends_the_connection(caplog) -> None:
 
 async def test_content_shorter_than_its_length_ends_the_connection(caplog) -> None:
     app = respond(lambda: iter([b"123"]), headers=[("Content-Length", "5")])
-    async with serving(app) as served:
+    async with serving(app, raises=LocalProtocolError) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert raw.endswith(b"\r\n\r\n123")
     assert raw.count(b"HTTP/1.1") == 1
@@ -449,7 +506,7 @@ async def test_content_shorter_than_its_length_ends_the_connection(caplog) -> No
     "result", [[b"1234567"], [b"123", b"4567"], lambda: iter([b"12345", b"67"]), lambda: iter([b"123", b"4567"])]
 )
 async def test_content_longer_than_its_length_is_cut(result, caplog) -> None:
-    async with serving(respond(result, headers=[("Content-Length", "5")])) as served:
+    async with serving(respond(result, headers=[("Content-Length", "5")]), raises=LocalProtocolError) as served:
         answer = await served.get()
     assert answer.body == b"12345"
     assert len(errors(caplog)) == 1
@@ -461,7 +518,7 @@ async def test_a_fault_in_close_is_logged_and_the_response_is_whole(caplog) -> N
         def close(self) -> None:
             raise ValueError("in close")
 
-    async with serving(respond(lambda: Broken([b"fine"]))) as served:
+    async with serving(respond(lambda: Broken([b"fine"])), raises=ValueError) as served:
         assert (await served.get()).content == b"fine"
     assert "ValueError: in close" in caplog.text
 
@@ -479,7 +536,7 @@ async def test_a_close_that_cannot_be_had_costs_no_thread(caplog) -> None:
         start_response("200 OK", PLAIN)
         return Result()
 
-    async with serving(app, threads=1) as served:
+    async with serving(app, threads=1, raises=RuntimeError) as served:
         for _ in range(2):
             assert (await served.get()).content == b"x"
         assert served.delegate.pool.count == 1
@@ -509,7 +566,7 @@ async def test_write_after_the_end_is_no_silent_loss(caplog) -> None:
 
 async def test_close_is_called_after_a_fault_before_the_first_byte() -> None:
     result = Closing(["text"])
-    async with serving(respond(result)) as served:
+    async with serving(respond(result), raises=LocalProtocolError) as served:
         assert (await served.get()).status == 500
     assert result.closed == ["closed"]
 

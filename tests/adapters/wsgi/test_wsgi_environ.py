@@ -249,13 +249,21 @@ def test_what_a_trusted_proxy_reports() -> None:
 
 
 def test_errors_go_where_stderr_is(monkeypatch) -> None:
-    stream = io.StringIO()
+    flushed: list[str] = []
+
+    class Stream(io.StringIO):
+        def flush(self) -> None:
+            flushed.append(self.getvalue())
+
+    stream = Stream()
     monkeypatch.setattr("sys.stderr", stream)
     errors = get("/")["wsgi.errors"]
     errors.write("a")
     errors.writelines(["b", "c"])
+    assert flushed == []
     errors.flush()
     assert stream.getvalue() == "abc"
+    assert flushed == ["abc"]
 
 
 class TLS:

@@ -21,6 +21,7 @@ import trustme
 from bridge.adapters.wsgi import response_buffer as outbox
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.connection.parameters import ConnectionParameters
+from bridge.errors import LocalProtocolError
 from tests.support.wsgi import Answer, serving
 
 PLAIN = [("Content-Type", "text/plain")]
@@ -285,10 +286,49 @@ async def test_a_part_of_a_file_that_was_begun(path) -> None:
 
 
 async def test_a_file_shorter_than_the_length(path, caplog) -> None:
-    async with serving(wrapping(lambda: open(path, "rb"), [("Content-Length", "1000001")])) as served:
+    async with serving(
+        wrapping(lambda: open(path, "rb"), [("Content-Length", "1000001")]), raises=LocalProtocolError
+    ) as served:
         raw = await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert len(raw.partition(b"\r\n\r\n")[2]) <= 1_000_000
     assert "shorter than its Content-Length" in caplog.text
+
+
+async def test_a_file_behind_other_content(path) -> None:
+    def app(environ, start_response):
+        write = start_response("200 OK", PLAIN)
+        write(b"first ")
+        return environ["wsgi.file_wrapper"](open(path, "rb"))
+
+    async with serving(app) as served:
+        answer = await served.get()
+        assert answer.content == b"first " + path.read_bytes()
+
+
+async def test_a_file_without_a_head(path, caplog) -> None:
+    opened = []
+
+    def app(environ, start_response):
+        opened.append(open(path, "rb"))
+        return environ["wsgi.file_wrapper"](opened[-1])
+
+    async with serving(app, raises=LocalProtocolError) as served:
+        assert (await served.get()).status == 500
+        await free(served)
+    assert "content came before start_response was called" in caplog.text
+    assert opened[0].closed
+
+
+async def test_a_file_without_content_behind_a_head_that_was_sent(path) -> None:
+    def app(environ, start_response):
+        write = start_response("200 OK", [("Content-Length", "1000000")])
+        write(b"")
+        return environ["wsgi.file_wrapper"](open(path, "rb"))
+
+    async with serving(app) as served:
+        answer = await served.get(method="HEAD")
+        assert (answer.status, answer.body) == (200, b"")
+        assert (await served.get()).body == path.read_bytes()
 
 
 async def test_head_and_304_of_a_file(path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from bridge.adapters.wsgi.request_content import ReceivedContent
+from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
+from bridge.adapters.wsgi.threadpool import ThreadPool, Worker
 from bridge.errors import ConnectionGone
 from tests.support.wsgi import serving
 
@@ -307,6 +308,29 @@ async def test_streamed_content_that_is_kept_ends_with_the_request(caplog) -> No
             await asyncio.get_running_loop().run_in_executor(None, read)
         assert raised.is_set()
         writer.close()
+
+
+def test_a_client_that_was_slowed_down_goes_on_when_half_is_read() -> None:
+    told: list[str] = []
+    content = StreamedContent(lambda: told.append("wanted"), lambda: told.append("pause"))
+    content.attach(Worker(ThreadPool(1), 1))
+    for _ in range(4):
+        content.add(bytes(16384))
+    assert told == ["pause"]
+    piece = bytearray(8192)
+    for _ in range(4):
+        assert content.readinto(piece) == 8192
+    assert told == ["pause"]  # there is enough to read
+    assert content.readinto(piece) == 8192
+    assert told == ["pause", "wanted"]
+    for _ in range(3):
+        assert content.readinto(piece) == 8192
+    assert told == ["pause", "wanted"]  # once
+    for _ in range(3):
+        content.add(bytes(16384))
+    assert told == ["pause", "wanted"]
+    content.add(bytes(16384))
+    assert told == ["pause", "wanted", "pause"]
 
 
 def test_little_waits_beside_a_file() -> None:

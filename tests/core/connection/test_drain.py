@@ -13,6 +13,7 @@ import pytest
 from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange, ExchangeDelegate
 from bridge.core.httpserver import HTTPServer
+from tests.support.faults import application_errors
 from tests.support.loops import both_loops
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -51,11 +52,12 @@ async def serving(delegate: Delegate) -> AsyncIterator[tuple[HTTPServer, int]]:
     server = HTTPServer(delegate)
     sock = socket.create_server(("127.0.0.1", 0))
     server.add_sockets([sock])
-    try:
-        yield server, sock.getsockname()[1]
-    finally:
-        server.stop()
-        await server.close_all_connections()
+    with application_errors():
+        try:
+            yield server, sock.getsockname()[1]
+        finally:
+            server.stop()
+            await server.close_all_connections()
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

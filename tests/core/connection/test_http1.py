@@ -515,7 +515,7 @@ def test_an_awaitable_that_fails(
             finish(future)
         return future
 
-    with linked(Recorder(on_data=fail), chunk_size=2) as link:
+    with linked(Recorder(on_data=fail), chunk_size=2, raises=ValueError if status == 500 else ()) as link:
         box.append(link)
         link.send(FIXED + b"hello")
         if not ready:
@@ -535,7 +535,7 @@ def test_an_awaitable_that_fails_when_nobody_waits_for_it_any_more(caplog: pytes
         caplog.clear()
         box: list[Any] = []
         made, data = futures(box)
-        with linked(Recorder(on_data=data)) as link:
+        with linked(Recorder(on_data=data), raises=ValueError if logged else ()) as link:
             box.append(link)
             link.send(FIXED + b"hel")
             link.reset()
@@ -825,7 +825,7 @@ def test_an_exception_before_the_response(
     def fail(*_: Any) -> None:
         raise error
 
-    with linked(Recorder(**{hook: fail})) as link:
+    with linked(Recorder(**{hook: fail}), raises=type(error) if status == 500 else ()) as link:
         link.send(FIXED + b"hello" + GET)
         assert [response.status for response in link.responses()] == [status]
         assert link.responses()[0].closes
@@ -848,7 +848,7 @@ def test_an_exception_in_the_middle_of_the_response(hook: str, caplog: pytest.Lo
         told.exchange.send(b"part")
         raise ValueError("x")
 
-    with linked(Recorder(**{hook: fail})) as link:
+    with linked(Recorder(**{hook: fail}), raises=ValueError) as link:
         link.send(FIXED + b"hello" + GET)
         assert [(response.content, response.complete) for response in link.responses()] == [(b"part", False)]
         assert link.transport.eof
@@ -868,7 +868,7 @@ def test_an_exception_behind_a_complete_response_answers_nothing_more(
         if wire is GET and hook == "on_data":
             continue
         caplog.clear()
-        with linked(Recorder(**{hook: fail})) as link:
+        with linked(Recorder(**{hook: fail}), raises=ValueError) as link:
             link.send(wire + GET)
             # A 500 would be taken for the answer to the next request.
             assert [response.status for response in link.responses()] == [200]
@@ -881,14 +881,14 @@ def test_exceptions_from_the_last_calls_are_logged_and_harmless(caplog: pytest.L
     def fail(*_: Any) -> None:
         raise ValueError("x")
 
-    with linked(Recorder(on_closed=fail)) as link:
+    with linked(Recorder(on_closed=fail), raises=ValueError) as link:
         link.send(GET)
         link.reset()
         assert link.closed
     assert caplog.text.count("Traceback") == 1
     caplog.clear()
 
-    with linked(Recorder(on_eof=fail)) as link:
+    with linked(Recorder(on_eof=fail), raises=ValueError) as link:
         link.send(GET)
         link.send_eof()
         assert link.response().status == 500
@@ -897,7 +897,7 @@ def test_exceptions_from_the_last_calls_are_logged_and_harmless(caplog: pytest.L
 
     delegate = Recorder(on_finish=ok)
     delegate.on_close = fail  # type: ignore[method-assign]
-    with linked(delegate) as link:
+    with linked(delegate, raises=ValueError) as link:
         link.send(GET)
         link.reset()
         assert link.closed
@@ -971,6 +971,59 @@ def test_a_half_closed_client_is_answered_in_the_middle_of_a_response() -> None:
         link.loop.settle()
         assert link.response().content == b"one two"
         assert link.closed
+
+
+@pytest.mark.parametrize("wire", [FIXED + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"])
+def test_a_half_closed_client_is_answered_whose_content_is_not_wanted_yet(wire: bytes) -> None:
+    with linked(Recorder(on_data=lambda told, _: told.exchange.pause_reading(), on_finish=echo)) as link:
+        link.send(wire)
+        link.send_eof()
+        assert link.told[0].calls == ["start", "data"]
+        assert not link.closed
+        link.loop.call(link.told[0].exchange.resume_reading)
+        assert link.told[0].calls == ["start", "data", "finish"]
+        assert link.response().content == b"/ hello"
+        assert link.closed
+
+
+def test_a_half_closed_client_is_answered_though_the_delegate_wants_no_news_yet() -> None:
+    with linked(Recorder(on_start=lambda told: told.exchange.pause_reading(), on_finish=ok)) as link:
+        link.send(GET)
+        link.send_eof()
+        assert link.told[0].calls == ["start"]
+        assert not link.closed
+        link.loop.call(link.told[0].exchange.resume_reading)
+        assert link.told[0].calls == ["start", "finish"]
+        assert link.response().content == b"ok"
+        assert link.closed
+
+
+def test_a_half_closed_client_is_not_waited_for_behind_a_failure() -> None:
+    for begun in (False, True):
+        with linked(Recorder()) as link:
+            link.send(GET)
+            link.send_eof()
+            if begun:
+                link.told[0].exchange.respond(200, [])
+                link.told[0].exchange.send(b"part")
+            link.loop.call(link.told[0].exchange.fail)
+            assert link.response().status == (200 if begun else 500)
+            assert link.closed  # it sends nothing more: there is nothing to linger for
+            assert not link.transport.aborted
+
+
+def test_a_stop_during_a_response_does_not_wait_for_content_that_nobody_wants() -> None:
+    with linked(Recorder()) as link:
+        link.send(FIXED + b"he")
+        exchange = link.told[0].exchange
+        exchange.respond(200, [])
+        exchange.send(b"part")
+        link.connection.close_when_idle()
+        link.loop.settle()
+        assert not link.transport.eof
+        link.loop.call(exchange.send, b"", True)
+        assert link.response().complete
+        assert link.transport.eof
 
 
 def test_requests_that_were_sent_before_the_half_close_are_all_answered() -> None:
@@ -1368,7 +1421,9 @@ def test_an_observer_is_told_of_every_exchange_once(wire: bytes, end: str, seen:
             ok(told)
 
     watcher = Watcher()
-    with linked(Recorder(on_finish=finish), observer=watcher, max_body_size=20) as link:
+    with linked(
+        Recorder(on_finish=finish), observer=watcher, max_body_size=20, raises=ValueError if b"/raise" in wire else ()
+    ) as link:
         link.send(wire)
         if end == "eof":
             link.send_eof()

@@ -97,6 +97,24 @@ def test_blank_lines_buy_no_time() -> None:
             assert all(response.status == 200 for response in link.responses())
 
 
+def test_the_time_of_a_head_behind_blank_lines_begins_with_its_first_byte() -> None:
+    for pieces in ((b"\r\nG",), (b"\r\n", b"G"), (b"\r\n\r", b"\nG")):
+        with linked(Recorder(on_finish=ok)) as link:
+            link.send(GET)
+            link.loop.advance(3)
+            link.send(*pieces)
+            ends_after(link, 10)
+            assert [response.status for response in link.responses()] == [200, 408]
+
+
+def test_the_time_of_the_first_head_begins_with_the_connection() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.loop.advance(9)
+        link.send(b"G")
+        ends_after(link, 1)
+        assert link.response().status == 408
+
+
 def test_without_limits_nothing_ends() -> None:
     times = ("head_timeout", "keep_alive_timeout", "body_timeout", "write_timeout")
     for wire in (b"", b"GET", GET, FIXED, FIXED + b"he"):
@@ -272,6 +290,11 @@ def test_one_request_s_content_as_a_whole_can_have_a_limit(caplog: pytest.LogCap
         assert len(link.responses()) == 1
         assert link.transport.eof
         assert link.told[1].calls[-1] == "closed"
+        assert not link.closed  # the peer may go on sending for a moment: a reset could destroy the response before
+        link.send(b"x")
+        link.send_eof()
+        assert link.closed
+        assert not link.transport.aborted
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert "Timeout reading body" in caplog.text
 
@@ -310,6 +333,22 @@ def test_a_peer_that_reads_nothing_is_reset(caplog: pytest.LogCaptureFixture) ->
         assert link.closed
         assert link.transport.aborted
     assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+def test_a_peer_that_reads_nothing_is_reset_though_there_is_no_socket_to_ask() -> None:
+    with linked(Recorder(on_finish=large)) as link:
+        known = link.transport.get_extra_info
+        link.transport.get_extra_info = (  # type: ignore[method-assign]
+            lambda name, default=None: default if name == "socket" else known(name, default)
+        )
+        link.stop_reading()
+        link.send(GET)
+        link.loop.advance(59, 0.5)
+        link.read(1000)
+        link.loop.advance(59, 0.5)
+        assert not link.closed
+        link.loop.advance(4 * LATE)
+        assert link.transport.aborted
 
 
 def test_a_peer_that_reads_a_little_in_every_period_is_kept() -> None:

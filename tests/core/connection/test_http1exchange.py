@@ -419,7 +419,7 @@ def test_a_wrong_length_does_not_answer_the_next_request() -> None:
         told.exchange.send(b"123" if told.exchange.head.path == b"/short" else b"1234567890", True)
 
     for path in (b"/short", b"/long"):
-        with linked(Recorder(on_finish=answer)) as link:
+        with linked(Recorder(on_finish=answer), raises=LocalProtocolError) as link:
             link.send(GET.replace(b" / ", b" %b " % path) + GET)
             assert len(link.told) == 1
             assert len(link.responses()) == 1
@@ -623,6 +623,47 @@ def test_101_does_not_hand_content_to_the_next_protocol() -> None:
         link.send(POST + upgrade + b"Content-Length: 5\r\n\r\nhello")
         assert link.told[0].calls == ["start", "data", "finish"]
         link.told[0].exchange.respond(101, [(b"upgrade", b"websocket")])
+
+
+def test_upgrade_is_told_with_426_only_and_when_there_is_something_to_tell() -> None:
+    for status, fields in ((426, []), (200, [(b"upgrade", b"websocket")])):
+        for wire, connection in ((GET, None), (GET_1_0, None), (GET_1_0_KEEP, b"Keep-Alive")):
+            with linked(answering(status, fields, b"no")) as link:
+                link.send(wire)
+                response = link.response()
+                assert (response.status, response.content) == (status, b"no")
+                assert response[b"upgrade"] is None
+                assert response[b"connection"] == connection
+
+
+def test_a_whole_response_is_the_only_one() -> None:
+    head = ResponseHead(200, [])
+    for begin in (
+        lambda exchange: exchange.send_first(head, b"x"),
+        lambda exchange: (exchange.respond_with(head), exchange.send(b"x")),
+    ):
+        with linked(Recorder()) as link:
+            link.send(GET)
+            exchange = link.told[0].exchange
+            begin(exchange)
+            link.loop.settle()
+            before = link.received
+            with pytest.raises(LocalProtocolError):
+                exchange.send_first(ResponseHead(404, []), b"another")
+            link.loop.settle()
+            assert (link.received, exchange.status) == (before, 200)
+    with linked(Recorder()) as link:
+        link.send(GET)
+        exchange = link.told[0].exchange
+        with pytest.raises(LocalProtocolError, match="did not ask"):
+            exchange.send_first(ResponseHead(101, [(b"upgrade", b"websocket")]), b"")
+        ok(link.told[0])
+        link.reset()
+    with linked(Recorder()) as link:
+        link.send(GET)
+        link.reset()
+        with pytest.raises(ConnectionGone):
+            link.told[0].exchange.send_first(head, b"x")
 
 
 def test_426_says_what_to_upgrade_to() -> None:

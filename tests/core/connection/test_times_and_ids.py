@@ -143,6 +143,7 @@ async def test_an_id_in_tornados_interface() -> None:
         ([(b"X-A", b" b ")], True, {b"x-a": b"b", b"x": None, b"content-length": b"2", b"date": None}),
         ([(b"content-length", b"2")], True, {b"content-length": b"2"}),
         ([], False, {b"content-length": None}),
+        ([(b"x-a", b"1"), (b"x-b", b"2")], True, {b"x-b": b"2", b"x-c": None, b"X-A": None}),
     ],
 )
 async def test_fields_of_a_response(

@@ -118,7 +118,7 @@ def test_a_transport_that_has_failed_takes_nothing_and_costs_nobody_else_a_respo
     def refuse(data: object) -> None:
         raise RuntimeError("the handler is closed")
 
-    with linked(Recorder(on_finish=number)) as link:
+    with linked(Recorder(on_finish=number), raises=RuntimeError) as link:
         sent: list[str] = []
 
         class Failing:

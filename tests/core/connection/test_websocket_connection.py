@@ -204,6 +204,21 @@ def test_only_the_last_ping_is_answered_to_a_peer_that_does_not_read(peer: Peer)
     assert peer.got().endswith(b"\x8a\x013")
 
 
+def test_a_ping_that_the_peer_has_not_read_is_not_held_against_it(loop: ManualLoop) -> None:
+    peer = Peer(loop, options=WebSocketOptions(ping_interval=20, ping_timeout=10))
+    connection = peer.open()
+    peer.transport.window = 0
+    loop.advance(21)
+    connection.send_binary(bytes(100_000))
+    assert connection.write_paused
+    loop.advance(30)
+    assert connection.open  # the write timeout watches it
+    loop.call(peer.transport.peer_reads)
+    assert peer.got().startswith(b"\x89\x00\x82")
+    loop.advance(40)
+    assert connection.close_reason == "keepalive ping timeout"
+
+
 def test_a_write_timeout(peer: Peer) -> None:
     connection = peer.open()
     peer.transport.window = 0
@@ -257,6 +272,27 @@ def test_the_deadline_of_pings_waits_for_the_reader(loop: ManualLoop) -> None:
     loop.settle()
     assert peer.transport.is_reading()
     connection.abort()
+
+
+def test_a_peer_that_was_not_read_has_time_to_answer_the_last_ping(loop: ManualLoop) -> None:
+    peer = Peer(loop, options=WebSocketOptions(max_queue=2, ping_interval=20, ping_timeout=10))
+    connection = peer.open()
+    peer.send(b"".join(frame(0x81, b"%d" % number) for number in range(3)))
+    loop.advance(22)
+    assert peer.got() == b"\x89\x00"
+    peer.send(frame(0x81, b"3"))  # this, but what is behind it would wait in the system
+    assert not peer.transport.is_reading()
+    loop.advance(6)
+    assert [connection.take(), connection.take()] == ["0", "1"]
+    loop.settle()
+    assert [connection.take(), connection.take()] == ["2", "3"]
+    loop.settle()
+    assert peer.transport.is_reading()
+    loop.advance(6)
+    assert connection.open  # its answer may be on its way only now
+    loop.advance(30)
+    assert not connection.open
+    assert peer.got() == b"\x89\x00\x88\x18\x03\xf3keepalive ping timeout"
 
 
 def test_a_fault_of_a_peer_that_goes_on_sending(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:

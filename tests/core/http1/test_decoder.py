@@ -266,6 +266,12 @@ def test_many_small_extensions_are_refused() -> None:
     assert status_of(read_content(chunked(), [wire] * 1000)) == 413
 
 
+@pytest.mark.parametrize(("size", "status"), [(4096, 0), (4097, 413)])
+def test_the_limit_of_extensions_that_is_documented(size: int, status: int) -> None:
+    wire = (b"1;" + b"e" * 1023 + b"\r\na\r\n") * 3 + b"1;" + b"e" * (size - 3073) + b"\r\na\r\n0\r\n\r\n"
+    assert status_of(read_content(chunked(), [wire])) == status
+
+
 SMALL = Limits(fields=3, field_line=12, head=40)
 
 

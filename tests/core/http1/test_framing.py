@@ -131,3 +131,9 @@ def test_every_input_has_one_of_three_answers(version: bytes, codings: list[byte
         assert not codings
         assert len(lengths) <= 1
         assert not lengths or (lengths[0].isdigit() and length == int(lengths[0]))
+
+
+@pytest.mark.parametrize("lengths", [[b"5", b"5"], [b"5", b"6"], [b"5,5"], [b"5, 6"], [b"5,"], [b","]])
+def test_several_lengths_are_named_as_such(lengths: list[bytes]) -> None:
+    with pytest.raises(FramingError, match="Multiple unequal Content-Lengths, or one repeated"):
+        request_content_length(b"1.1", [], lengths)

@@ -162,7 +162,7 @@ async def test_bytes_behind_the_request_are_the_detached_streams(pieces: int) ->
             client.send(GET + b"hel")
             await asyncio.sleep(0)
             client.send(b"lo and more\n")
-        assert await client.on_idle() == b"got hello"
+        assert await client.rest() == b"got hello"
         await tasks[0]
     assert app.messages[0].calls == ["headers"]
     assert len(app.ended) == 1
@@ -208,7 +208,7 @@ async def test_a_peer_that_sends_no_more_is_not_waited_for_for_ever() -> None:
     async with serving(app, params=params) as port, connect(port) as client:
         client.send(GET)
         client.writer.write_eof()
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         await until(app.one_ended)
 
 
@@ -255,7 +255,7 @@ async def test_the_response_says_whether_the_connection_goes_on(
         assert found.get("connection") == connection
         closes = connection == "close" or (version == "1.0" and connection is None)
         if closes:
-            assert await client.on_idle() == b""
+            assert await client.rest() == b""
         else:
             client.send(GET)
             assert (await client.response())[0] == 200
@@ -353,7 +353,7 @@ async def test_delegates_that_fail(where: str, kind: str, caplog: pytest.LogCapt
 
     name = {"await headers": "on_headers", "await data": "on_data"}.get(where, where)
     app = Application(**{name: fail})
-    async with serving(app) as port, connect(port) as client:
+    async with serving(app, raises=ValueError if kind == "failure" else ()) as port, connect(port) as client:
         client.send(post(b"hello"))
         status, fields, _ = await client.response()
         assert status == (500 if kind == "failure" else 400)
@@ -377,7 +377,7 @@ async def test_callables_that_fail(asynchronous: bool, caplog: pytest.LogCapture
         await asyncio.sleep(0)
         raise ValueError("x")
 
-    async with serving(later if asynchronous else plain) as port, connect(port) as client:
+    async with serving(later if asynchronous else plain, raises=ValueError) as port, connect(port) as client:
         client.send(GET)
         assert (await client.response())[0] == 500
     assert [record.getMessage()[:18] for record in caplog.records] == ["Uncaught exception"]
@@ -427,10 +427,10 @@ async def test_close_all_connections_ends_requests_and_leaves_detached_streams()
         server.stop()
         async with asyncio.timeout(LIMIT):
             await server.close_all_connections()
-        assert await waiting.on_idle() == await idle.on_idle() == b""
+        assert await waiting.rest() == await idle.rest() == b""
         await streams[0].write(b"still here")
         streams[0].close()
-        assert await detached.on_idle() == b"still here"
+        assert await detached.rest() == b"still here"
 
 
 # ---------------------------------------------------------------------- writing
@@ -447,15 +447,15 @@ async def test_framing_is_chosen_by_the_server() -> None:
     async with serving(pieces) as port:
         async with connect(port) as client:
             client.get("/", "Connection: close")
-            assert (await client.on_idle()).partition(b"\r\n\r\n")[2] == b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
+            assert (await client.rest()).partition(b"\r\n\r\n")[2] == b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
         async with connect(port) as client:
             client.send(b"GET / HTTP/1.0\r\n\r\n")
-            head, _, content = (await client.on_idle()).partition(b"\r\n\r\n")
+            head, _, content = (await client.rest()).partition(b"\r\n\r\n")
             assert content == b"abc"
             assert b"ransfer-" not in head
         async with connect(port) as client:
             client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            assert (await client.on_idle()).partition(b"\r\n\r\n")[2] == b""
+            assert (await client.rest()).partition(b"\r\n\r\n")[2] == b""
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ async def test_content_that_is_not_what_was_announced(content: list[bytes], leng
 
     async with serving(wrong) as port, connect(port) as client:
         client.send(GET)
-        answered = (await client.on_idle()).partition(b"\r\n\r\n")[2]
+        answered = (await client.rest()).partition(b"\r\n\r\n")[2]
         assert len(answered) <= length
     assert errors == [message]
 
@@ -515,7 +515,7 @@ async def test_illegal_heads_are_value_errors_and_nothing_is_sent(start_line: An
 
     async with serving(illegal) as port, connect(port) as client:
         client.send(GET)
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
     assert len(errors) == 1
 
 
@@ -541,12 +541,33 @@ async def test_interim_responses() -> None:
         ("Expect: 100-continue\r\nContent-Length: 1\r\n", "1.1", b"HTTP/1.1 100 Continue\r\n\r\n" + hints),
         ("", "1.0", b""),  # whose clients know nothing of them
     ):
-        async with serving(Application(on_headers=hint)) as port, connect(port) as client:
+        async with serving(Application(on_headers=hint, on_finish=lambda _: None)) as port, connect(port) as client:
             client.send(f"GET / HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{fields}\r\n".encode())
-            answered = await client.on_idle()
+            answered = await client.rest()
         assert answered.startswith(interim + b"HTTP/1.1 200 OK\r\n")
         assert answered.endswith(b"ok")
     assert refused == ["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]
+
+
+@pytest.mark.parametrize(("length", "expected"), [(4, b"100 Continue"), (5, b"100 Continue"), (6, b"413 ")])
+async def test_content_of_the_greatest_size_is_asked_for(length: int, expected: bytes) -> None:
+    def raise_limit(message: Message) -> None:
+        if message.start_line.path == "/own":
+            message.connection.set_max_body_size(5)
+
+    for own, target in ((None, "/own"), (5, "/server")):
+        options = {} if own is None else {"max_body_size": own}
+        async with serving(Application(on_headers=raise_limit), **options) as port, connect(port) as client:
+            client.send(
+                f"POST {target} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                f"Content-Length: {length}\r\n\r\n".encode()
+            )
+            async with asyncio.timeout(LIMIT):
+                first = await client.reader.readuntil(b"\r\n\r\n")
+            assert first.startswith(b"HTTP/1.1 " + expected)
+            if length <= 5:
+                client.send(b"x" * length)
+                assert (await client.response())[2] == b"x" * length
 
 
 async def test_a_switch_of_protocols_that_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
@@ -561,7 +582,7 @@ async def test_a_switch_of_protocols_that_cannot_be(caplog: pytest.LogCaptureFix
 
     upgrade = ("Connection: upgrade", "Upgrade: x")
     for wire in (GET, post(b"x" * 10, *upgrade)[:-1]):
-        async with serving(Application(on_headers=switch)) as port, connect(port) as client:
+        async with serving(Application(on_headers=switch), raises=HTTPOutputError) as port, connect(port) as client:
             client.send(wire)
             assert (await client.response())[0] == 500
     assert ["did not ask" in errors[0], "before the request's content" in errors[1]] == [True, True]
@@ -669,13 +690,13 @@ async def test_raw_responses_say_whether_the_connection_goes_on(head: str, close
         await client.response()
         client.send(GET)
         if closes:
-            assert await client.on_idle() == b""
+            assert await client.rest() == b""
         else:
             assert (await client.response())[0] == 200
 
 
 async def test_finish_without_a_response(caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(lambda request: request.finish()) as port, connect(port) as client:
+    async with serving(lambda request: request.finish(), raises=HTTPOutputError) as port, connect(port) as client:
         client.send(GET)
         assert (await client.response())[0] == 500
     assert "finish() before anything was written" in caplog.text
@@ -733,7 +754,7 @@ async def test_content_that_is_not_there_in_time(caplog: pytest.LogCaptureFixtur
     app = Application(on_headers=lambda message: message.connection.set_body_timeout(0.05))
     async with serving(app) as port, connect(port) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         await until(app.closed)
     assert any(record.getMessage().startswith("Timeout reading body") for record in caplog.records)
 
@@ -809,7 +830,7 @@ async def test_the_stream_of_a_connection_writes_and_closes() -> None:
 
     async with serving(handle) as port, connect(port) as client:
         client.send(GET)
-        assert await client.on_idle() == b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert await client.rest() == b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 def test_parameters() -> None:
@@ -852,7 +873,7 @@ async def test_a_connection_on_a_stream_of_ones_own() -> None:
         closing = [loop.create_task(connection.close()) for _ in range(3)]
         await asyncio.sleep(0)
         closing.pop().cancel()
-        assert await client.on_idle() == b""
+        assert await client.rest() == b""
         async with asyncio.timeout(LIMIT):
             await asyncio.gather(*closing)
             await connection.close()
@@ -872,6 +893,6 @@ async def test_a_connection_that_is_closed_before_it_begins() -> None:
                 stream.close()
             async with asyncio.timeout(LIMIT):
                 await connection.close()
-            assert await client.on_idle() == b""
+            assert await client.rest() == b""
     assert app.ended == app.messages == []
     sock.close()

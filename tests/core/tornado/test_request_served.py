@@ -17,22 +17,24 @@ from bridge.core.httputil import HTTPFile, HTTPHeaders, HTTPServerRequest, Respo
 from bridge.core.middleware.proxy import ProxyDelegate, ProxyPolicy
 from bridge.core.netutil import bind_sockets
 from bridge.core.tornado.dispatch import adapt
+from tests.support.faults import Raises, application_errors
 
 Callback = Callable[[HTTPServerRequest], object]
 
 
 @asynccontextmanager
-async def served(callback: Callback, **options: Any) -> AsyncIterator[int]:
-    """Serve *callback*; yield the port."""
-    server = HTTPServer(callback, **options)
-    sockets = bind_sockets(0, "127.0.0.1")
-    server.add_sockets(sockets)
-    try:
-        async with asyncio.timeout(30):
-            yield sockets[0].getsockname()[1]
-    finally:
-        server.stop()
-        await server.close_all_connections()
+async def served(callback: Callback, *, raises: Raises = (), **options: Any) -> AsyncIterator[int]:
+    """Serve *callback*; yield the port. What it has raised is raised in the end."""
+    with application_errors(raises):
+        server = HTTPServer(callback, **options)
+        sockets = bind_sockets(0, "127.0.0.1")
+        server.add_sockets(sockets)
+        try:
+            async with asyncio.timeout(30):
+                yield sockets[0].getsockname()[1]
+        finally:
+            server.stop()
+            await server.close_all_connections()
 
 
 async def exchange(port: int, wire: bytes, tls: ssl.SSLContext | None = None) -> bytes:

@@ -349,7 +349,7 @@ DIFFERENT = {
 async def talk(port: int, wire: bytes) -> bytes:
     async with connect(port) as client:
         client.send(wire + END)
-        return normal(await client.on_idle())
+        return normal(await client.rest())
 
 
 OPTIONS = {"xheaders": True, "decompress_request": True}
@@ -419,7 +419,7 @@ async def test_websockets(compress: bool, together: bool, tmp_path: Path) -> Non
                     for at in range(0, len(piece), 1000):
                         client.send(piece[at : at + 1000])
                         await asyncio.sleep(0)
-            transcripts.append(normal(await client.on_idle()))
+            transcripts.append(normal(await client.rest()))
     theirs, ours = transcripts
     assert ours == theirs
     assert ours.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")

@@ -439,3 +439,31 @@ def test_a_large_message_in_small_pieces():
     wire = frame(FIRST_TEXT, b"x" * 64) + piece * 65535 + frame(CONTINUATION)
     ((text,), code) = read(receiver, whole(wire))
     assert (len(text), code) == (4 << 20, None)
+
+
+@pytest.mark.parametrize(
+    ("wire", "text"),
+    [
+        (frame(0x83), "reserved opcode 3"),
+        (frame(0x03), "reserved opcode 3"),
+        (frame(PING & 0x7F), "fragmented control frame"),
+        (frame(PING & 0x7F | 0x20), "fragmented control frame"),
+        (frame(PING | 0x20), "reserved bit set"),
+        (frame(TEXT | 0x10), "reserved bit set"),
+        (frame(FIRST_TEXT | 0x10), "reserved bit set"),
+        (b"\x81\x00", "frame without mask"),
+        (b"\x01\x00", "frame without mask"),
+        (b"\x89\x00", "frame without mask"),
+        (frame(TEXT | 0x40), "compression bit where it may not be"),
+        (frame(PING | 0x40), "compression bit where it may not be"),
+        (frame(CONTINUATION), "continuation of no message"),
+        (frame(MORE), "continuation of no message"),
+        (frame(FIRST_TEXT, b"a") + frame(TEXT, b"b"), "new message inside a fragmented one"),
+    ],
+)
+def test_a_fault_is_named(wire: bytes, text: str) -> None:
+    receiver = Receiver()
+    receiver.feed(wire)
+    with pytest.raises(WebSocketError, match=f"^{text}$"):
+        while receiver.next_event() is not None:
+            pass
