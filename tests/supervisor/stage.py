@@ -83,6 +83,7 @@ class Stage:
         killed: Process and signal of every kill, in their order.
         forks: How many forks were tried.
         full: So many of the next forks fail.
+        in_child: The next fork returns in the child.
     """
 
     def __init__(self) -> None:
@@ -91,6 +92,7 @@ class Stage:
         self.killed: list[tuple[int, str]] = []
         self.forks = 0
         self.full = 0
+        self.in_child = False
         self.notes = Notes()
         self.notices: socket.socket | None = None
         self._line: Channel | None = None
@@ -114,6 +116,9 @@ class Stage:
             self.full -= 1
             line.close()
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if self.in_child:
+            line.close()
+            return 0
         self.players.append(Player(self, 101 + len(self.players), line))
         return self.players[-1].pid
 
@@ -154,6 +159,7 @@ class Stage:
                 if found := poll(0):
                     return found
                 raise AssertionError(f"the play is over, and the master waits for {timeout}") from None
+            self._turns = 0
             self._until = self.now + (passing or 0.0)
             if timeout is not None and self.now - now >= timeout:
                 return poll(0)  # the play has set the clock: everything stood still for so long
