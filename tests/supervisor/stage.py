@@ -70,8 +70,31 @@ class Notes(logging.Handler):
         super().__init__()
         self.lines: list[str] = []
 
+    def take(self) -> list[str]:
+        """Return the lines since this was asked last."""
+        lines = self.lines[:]
+        self.lines.clear()
+        return lines
+
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(f"{record.levelname} {record.getMessage()}")
+
+
+@contextmanager
+def noted() -> Iterator[Notes]:
+    """Note what the server logs, whatever loggers are set to, and leave these as they were."""
+    notes = Notes()
+    logger = logging.getLogger("bridge")
+    before = (logger.handlers[:], logger.level, logger.propagate, gen_log.level)
+    gen_log.addHandler(notes)
+    gen_log.setLevel(logging.INFO)
+    try:
+        yield notes
+    finally:
+        gen_log.removeHandler(notes)
+        logger.handlers[:], level, logger.propagate, own_level = before
+        logger.setLevel(level)
+        gen_log.setLevel(own_level)
 
 
 class Stage:
@@ -86,14 +109,14 @@ class Stage:
         in_child: The next fork returns in the child.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes) -> None:
         self.now = 1000.0
         self.players: list[Player] = []
         self.killed: list[tuple[int, str]] = []
         self.forks = 0
         self.full = 0
         self.in_child = False
-        self.notes = Notes()
+        self.notes = notes
         self.notices: socket.socket | None = None
         self._line: Channel | None = None
         self.line = Channel.pair  # a line without a process
@@ -189,9 +212,7 @@ class Stage:
 
     def news(self) -> list[str]:
         """What was logged since this was asked last."""
-        lines = self.notes.lines[:]
-        self.notes.lines.clear()
-        return lines
+        return self.notes.take()
 
     @staticmethod
     def signal(name: str) -> None:
@@ -231,18 +252,14 @@ def descriptors() -> set[str]:
 @contextmanager
 def staged() -> Iterator[Stage]:
     """Have the system played; in the end no descriptor is left."""
-    stage = Stage()
+    before = descriptors()
+    with noted() as notes, pytest.MonkeyPatch.context() as patch:
+        stage = Stage(notes)
 
-    class Turns(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
-        def select(self, timeout: float | None = None) -> list[Any]:
-            return stage.select(super().select, timeout)
+        class Turns(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+            def select(self, timeout: float | None = None) -> list[Any]:
+                return stage.select(super().select, timeout)
 
-    logger = logging.getLogger("bridge")
-    before = (logger.handlers[:], logger.level, logger.propagate, gen_log.level)
-    open_before = descriptors()
-    gen_log.addHandler(stage.notes)
-    gen_log.setLevel(logging.INFO)
-    with pytest.MonkeyPatch.context() as patch:
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "BRIDGE_HANDOVER"):
             patch.delenv(name, raising=False)
         patch.setattr(Channel, "pair", staticmethod(stage.pair))
@@ -254,13 +271,9 @@ def staged() -> Iterator[Stage]:
         try:
             yield stage
         finally:
-            gen_log.removeHandler(stage.notes)
-            logger.handlers[:], level, logger.propagate, own_level = before
-            logger.setLevel(level)
-            gen_log.setLevel(own_level)
             for player in stage.players:
                 player.line.close()
             if stage.notices is not None:
                 stage.notices.close()
-    left = descriptors() - open_before
+    left = descriptors() - before
     assert left == set(), left
