@@ -101,6 +101,14 @@ class Running:
         self.signal(name)
         return self.process.wait(PATIENCE)
 
+    def current(self) -> dict[int, int]:
+        """Return the processes of the workers that serve now by their places, without those that only finish."""
+        return {
+            int(match[1]): int(match[2])
+            for line in self.messages.lines
+            if (match := re.search(r"Worker (\d+) \(pid (\d+)\) is ready", line))
+        }
+
     def workers(self) -> set[int]:
         """Return the processes of the workers that are ready and have not ended."""
         return {pid for pid in session(self.pid) if pid != self.pid}
