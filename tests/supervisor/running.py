@@ -18,7 +18,8 @@ from typing import Self
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
-PATIENCE = 20.0
+# Longer than a graceful stop may take. Nothing takes so long on a machine that does nothing else.
+PATIENCE = 60.0
 
 
 class Running:
