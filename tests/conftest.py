@@ -21,6 +21,7 @@ settings.load_profile("repeatable")
 
 # Several times what the slowest test takes, on a machine that does other things as well.
 TIME_LIMIT = 120.0
+AGAIN = 3.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,24 +36,30 @@ class TooLong(KeyboardInterrupt):
 def limited(item: pytest.Item) -> Iterator[None]:
     """Fail what runs here when it takes too long.
 
-    A signal, because it reaches the main thread wherever it waits. It comes again each second: what has caught the
-    first one does not keep the test from ending.
+    A signal, because it reaches the main thread wherever it waits. It comes again a few seconds later: what has caught
+    the first one does not keep the test from ending.
     """
     marker = item.get_closest_marker("time_limit")
     seconds = float(marker.args[0]) if marker is not None else TIME_LIMIT
 
+    over = False
+
     def too_long(number: int, frame: object) -> None:
+        if over:
+            return
         faulthandler.dump_traceback(file=2, all_threads=True)
         raise TooLong
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     except TooLong as exc:
+        over = True
         failure = pytest.fail.Exception(f"the test has not ended within {seconds:g} s")
         raise failure.with_traceback(exc.__traceback__) from None
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
