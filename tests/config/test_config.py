@@ -109,6 +109,23 @@ def test_config_is_frozen_and_keeps_the_password_to_itself() -> None:
     assert config.port == 8000
 
 
+EVERYWHERE = TCPAddress("", 8000)
+HERE = TCPAddress("127.0.0.1", 8000)
+
+
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("anywhere", [True, False])
+@pytest.mark.parametrize("bind", [(HERE,), (EVERYWHERE,), (HERE, EVERYWHERE), (UnixAddress("/a"),)], ids=str)
+def test_debugging_is_for_this_machine_unless_somebody_wants_it(
+    debug: bool, anywhere: bool, bind: tuple[typing.Any, ...]
+) -> None:
+    if debug and not anywhere and EVERYWHERE in bind:
+        with pytest.raises(ConfigError, match=r"^--debug: :8000 is not on the loopback interface"):
+            Config(debug=debug, debug_anywhere=anywhere, bind=bind)
+    else:
+        assert Config(debug=debug, debug_anywhere=anywhere, bind=bind).debug is debug
+
+
 def test_configs_with_the_same_values_are_equal() -> None:
     assert Config() == Config(port=8000) != Config(port=8001)
     assert Config() != "x"
@@ -544,6 +561,10 @@ BAD_FILES = [
     ("port = true", "bridge.toml: port: 'on' is not a whole number from 0 to 65535"),
     ("port = [1]", "bridge.toml: port: list is not a whole number from 0 to 65535"),
     ("certfile = 'a'\nssl_certfile = 'b'", "bridge.toml: ssl_certfile: means the same as certfile"),
+    ("app_dir = { a = 'b' }", "bridge.toml: app_dir: dict is not a path"),
+    ("bind = { a = 'b' }", "bridge.toml: bind: 'a=b' is not "),
+    ("bind = 2026-01-31", "bridge.toml: bind: date is not "),
+    ("port = 2026-01-31", "bridge.toml: port: date is not "),
     ("port = 1\nbind = ':2'", "bridge.toml: port: cannot be used beside bridge.toml: bind, "),
     ("port", "bridge.toml: Expected '='"),
 ]

@@ -14,6 +14,8 @@ import trustme
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.serving.certificates import Certificates, tls_context
+from tests.supervisor.stage import noted
+from tests.support.manualloop import ManualLoop
 from tests.support.running import Running
 
 slow = pytest.mark.slow
@@ -140,6 +142,69 @@ def test_no_certificate_is_named_where_clients_may_get_another(authority: trustm
     certificate, key = write(authority, tmp_path, "a.example")
     config = Config(ssl_certfile=certificate, ssl_keyfile=key, ssl_sni=(("b.example", certificate, key),))
     assert Certificates(config).server_certificate is None
+
+
+RELOADED = "INFO TLS: new connections get {} as it is now"
+
+
+def test_files_are_read_anew_once_when_nothing_has_changed_for_a_second(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    loop = ManualLoop()
+    with noted() as notes:
+        certificates = Certificates(Config(ssl_certfile=certificate, ssl_keyfile=key))
+        loop.call(certificates.watch, loop)
+        loop.advance(10.25)
+        before = certificates.context
+        assert notes.take() == []
+        issued = authority.issue_cert("b.example")
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        loop.advance(1.0)  # seen: the key may follow
+        issued.private_key_pem.write_to_path(key)
+        loop.advance(1.0)
+        assert (certificates.context is before, notes.take()) == (True, [])
+        loop.advance(1.0)
+        assert certificates.context is not before
+        assert notes.take() == [RELOADED.format(certificate)]
+        before = certificates.context
+        loop.advance(100.0)
+        assert (certificates.context is before, notes.take()) == (True, [])
+        certificates.close()
+        write(authority, tmp_path, "c.example")
+        loop.advance(100.0)
+        assert (certificates.context is before, notes.take()) == (True, [])
+    assert loop.errors == []
+    loop.close()
+
+
+def test_what_was_read_by_hand_is_not_read_again(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    loop = ManualLoop()
+    with noted() as notes:
+        certificates = Certificates(Config(ssl_certfile=certificate, ssl_keyfile=key))
+        loop.call(certificates.watch, loop)
+        write(authority, tmp_path, "b.example")
+        assert certificates.reload()
+        assert notes.take() == [RELOADED.format(certificate)]
+        loop.advance(100.0)
+        assert notes.take() == []
+        os.unlink(key)
+        loop.advance(100.0)
+        assert len(notes.take()) == 1  # what cannot be used is said once
+        certificates.close()
+    loop.close()
+
+
+def test_files_are_left_alone_when_the_settings_say_so(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    loop = ManualLoop()
+    with noted() as notes:
+        certificates = Certificates(Config(ssl_certfile=certificate, ssl_keyfile=key, ssl_reload=False))
+        loop.call(certificates.watch, loop)
+        write(authority, tmp_path, "b.example")
+        loop.advance(100.0)
+        certificates.close()
+        assert notes.take() == []
+    loop.close()
 
 
 @slow

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from bridge.config import Config
-from bridge.config.kinds import UnixAddress
+from bridge.config.kinds import Address, FileDescriptor, TCPAddress, UnixAddress
 from bridge.errors import BindError
-from bridge.serving.sockets import bind
+from bridge.serving import sockets as sockets_module
+from bridge.serving.sockets import Listener, bind, bind_all
 from tests.support.running import Client, Running, get
 
 slow = pytest.mark.slow
@@ -112,6 +113,76 @@ def test_mode_and_owner(path: str) -> None:
 def test_a_path_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(BindError, match=message):
         listen_at(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "hint"),
+    [
+        (TCPAddress("127.0.0.1", 80), errno.EADDRINUSE, "; stop what listens there, or choose another address"),
+        (TCPAddress("127.0.0.1", 8000), errno.EADDRINUSE, "; stop what listens there, or choose another address"),
+        (TCPAddress("127.0.0.1", 80), errno.EACCES, "; ports below 1024 need a privilege"),
+        (TCPAddress("127.0.0.1", 1023), errno.EACCES, "; ports below 1024 need a privilege"),
+        (TCPAddress("127.0.0.1", 1024), errno.EACCES, ""),
+        (TCPAddress("192.0.2.1", 80), errno.EADDRNOTAVAIL, ""),
+        (UnixAddress("/run/a.sock"), errno.EACCES, ""),
+        (UnixAddress("/run/a.sock"), errno.EADDRINUSE, "; stop what listens there, or choose another address"),
+    ],
+    ids=str,
+)
+def test_hints_for_those_whom_they_help(
+    address: Address, code: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> list[socket.socket]:
+        raise OSError(code, "in the system's words")
+
+    monkeypatch.setattr(sockets_module, "bind_sockets", refuse)
+    monkeypatch.setattr(sockets_module, "bind_unix_socket", refuse)
+    with pytest.raises(BindError) as caught:
+        bind(address, Config())
+    assert str(caught.value) == f"cannot listen on {address}: {os.strerror(code)}{hint}"
+
+
+def test_no_host_is_every_interface() -> None:
+    listener = bind(TCPAddress("", 0), Config())
+    try:
+        ports = {sock.getsockname()[1] for sock in listener.sockets}
+        assert len(ports) == 1
+        assert {sock.getsockname()[0] for sock in listener.sockets} <= {"0.0.0.0", "::"}
+    finally:
+        listener.close()
+
+
+def test_an_inherited_socket_is_not_handed_on() -> None:
+    """To what the application starts; and it does not make the loop wait."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        number = os.dup(sock.fileno())
+        os.set_inheritable(number, True)
+        listener = bind(FileDescriptor(number), Config())
+        (inherited,) = listener.sockets
+        assert not inherited.get_inheritable()
+        assert not inherited.getblocking()
+        assert inherited.getsockname() == sock.getsockname()
+        listener.close()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_an_inherited_descriptor_that_does_not_listen_is_left_open(kind: socket.SocketKind) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        with pytest.raises(BindError, match=rf"^cannot listen on fd://{sock.fileno()}: descriptor \d+ is not a listen"):
+            bind(FileDescriptor(sock.fileno()), Config())
+        os.fstat(sock.fileno())
+
+
+def test_all_are_bound_or_none(path: str, tmp_path: Path) -> None:
+    held = Listener(UnixAddress(str(tmp_path / "held.sock")), [])
+    bad = UnixAddress(str(tmp_path / "none" / "b.sock"))
+    good = UnixAddress(path)
+    with pytest.raises(BindError):
+        bind_all(Config(bind=(good, held.address, bad)), keep=[held])
+    assert not os.path.exists(path)
+    first, second = bind_all(Config(bind=(good, held.address)), keep=[held])
+    assert second is held
+    first.close()
 
 
 @slow

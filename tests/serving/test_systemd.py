@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import Client, Running, get
+from tests.support.running import PATIENCE, Client, Running, get
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ def test_the_new_master_is_announced(systemd: Systemd) -> None:
             server.signal("SIGUSR2")
             new = int(systemd.wait("READY")["MAINPID"])
             assert new != server.pid
-            assert server.process.wait(20) == 0
+            assert server.process.wait(PATIENCE) == 0
             assert get(sock.getsockname())[0] == 200
             os.kill(new, 15)
             systemd.wait("STOPPING")

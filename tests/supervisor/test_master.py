@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from tests.support.running import APPS, Client, Running, get
+from tests.support.running import APPS, PATIENCE, Client, Running, get
 
 pytestmark = pytest.mark.slow
 
@@ -35,10 +36,14 @@ class Load:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            idle = time.monotonic()  # since when the connection is without a request
+            sent = 0.0
             try:
                 with Client(self.address) as client:
                     while not self._stop.is_set():
-                        status, fields, content = client.get()
+                        client.send()
+                        sent = time.monotonic()
+                        status, fields, content = client.read()
                         with self._lock:
                             self.count += 1
                             self.pids.add(content.decode())
@@ -46,9 +51,14 @@ class Load:
                                 self.faults.append(f"status {status}")
                         if fields.get("connection") == "close":
                             break
+                        idle = time.monotonic()
             except OSError as exc:
-                with self._lock:
-                    self.faults.append(repr(exc))
+                # A worker that leaves waits a second for the request of a new connection. On a busy machine it may be
+                # this client that was late.
+                waited = (sent if sent > idle else time.monotonic()) - idle
+                if waited < 0.9 or isinstance(exc, ConnectionRefusedError):
+                    with self._lock:
+                        self.faults.append(repr(exc))
 
     def stop(self) -> None:
         self._stop.set()
@@ -79,7 +89,7 @@ def test_no_request_fails_while_workers_are_replaced(app: str) -> None:
             server.messages.wait(r"Worker 2 .* is ready")
             server.signal("SIGTTOU")
             server.messages.wait(r"Worker 2 .* ended with status 0")
-            [victim] = [pid for pid in server.workers() if pid not in before][:1]
+            victim = server.current()[0]  # not one that is leaving already
             os.kill(victim, signal.SIGTERM)  # somebody ends a worker by hand
             server.messages.wait(rf"\(pid {victim}\) ended with status 0")
         assert clients.faults == []
@@ -97,7 +107,7 @@ def test_a_new_master_takes_over(tmp_path: Path) -> None:
             server.signal("SIGUSR2")
             new = int(re.search(r"a new master starts \(pid (\d+)\)", server.messages.wait("a new master starts"))[1])  # type: ignore[index]
             server.messages.wait("bridge: serving", 2)
-            assert server.process.wait(20) == 0
+            assert server.process.wait(PATIENCE) == 0
         assert clients.faults == []
         assert str(server.pid) not in clients.pids
         assert pid_file.read_text() == f"{new}\n"
@@ -232,13 +242,17 @@ def test_a_deadlocked_thread_is_shown_and_a_full_pool_is_replaced() -> None:
 
 
 def test_a_stopped_process_group_is_not_blamed() -> None:
-    with Running("plain:asgi", "--workers", "1", "--timeout-worker", "0.8") as server:
+    """The time is one that a busy machine does not take from a worker by itself."""
+    with Running("plain:asgi", "--workers", "1", "--timeout-worker", "2") as server:
         address = server.address()
+        worker = get(address)[2]
         os.killpg(server.pid, signal.SIGSTOP)
-        threading.Event().wait(2.5)
+        threading.Event().wait(3.5)  # more than a second longer than the master wanted to wait
         os.killpg(server.pid, signal.SIGCONT)
-        assert get(address)[0] == 200
-        threading.Event().wait(1.0)
+        assert get(address)[2] == worker
+        for number in (1, 2):  # two turns of the master: whom it blames, it has blamed by then
+            server.signal("SIGUSR1")
+            server.messages.wait("Log files reopened", number)
         assert "stood still" not in server.messages.text
         assert server.end() == 0
 

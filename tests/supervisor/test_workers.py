@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.test_master import path_of
-from tests.support.running import Client, Running, get, gone
+from tests.support.running import PATIENCE, Client, Running, get, gone
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +176,7 @@ def test_a_new_master_that_cannot_start_is_no_harm(tmp_path: Path, how: str) -> 
             config.write_text(good)
             server.signal("SIGUSR2")  # and another one may follow
             server.messages.wait("this one retires")
-            assert server.process.wait(20) == 0
+            assert server.process.wait(PATIENCE) == 0
         assert clients.faults == []
         new = int(pid.read_text())
         assert new != server.pid

@@ -19,7 +19,8 @@ from typing import Self
 from tests.support import ROOT as REPOSITORY
 
 APPS = Path(__file__).resolve().parent / "apps"
-PATIENCE = 20.0
+# Longer than a graceful stop may take. Nothing takes so long on a machine that does nothing else.
+PATIENCE = 60.0
 
 
 class Running:
@@ -101,6 +102,14 @@ class Running:
         """As :meth:`end`, where other processes go on and hold the streams."""
         self.signal(name)
         return self.process.wait(PATIENCE)
+
+    def current(self) -> dict[int, int]:
+        """Return the processes of the workers that serve now by their places, without those that only finish."""
+        return {
+            int(match[1]): int(match[2])
+            for line in self.messages.lines
+            if (match := re.search(r"Worker (\d+) \(pid (\d+)\) is ready", line))
+        }
 
     def workers(self) -> set[int]:
         """Return the processes of the workers that are ready and have not ended."""

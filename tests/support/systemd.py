@@ -86,7 +86,7 @@ class Service:
         root: The directory that stands for ``/`` in the units.
         note: Called with every event in words.
         environ: Variables for the service beside those of systemd.
-        output: Where its messages go.
+        output: Where its messages go. It is kept for the next start, and may be closed by who has given it.
 
     Attributes:
         pid: The main process; changes with ``MAINPID``.
@@ -106,7 +106,7 @@ class Service:
         self._root = root
         self._note = note
         self._environ = environ or {}
-        self._output = output
+        self._output = None if output is None else os.dup(output)
         self._unit = read_unit(path)["Service"]
         assert self._one("Type") == "notify"
         assert self._one("KillMode") == "mixed"
@@ -246,6 +246,8 @@ class Service:
             sock.sendto(b"end", str(self._root / "notify"))
         self._threads[0].join()
         self._notify.close()
+        if self._output is not None:
+            os.close(self._output)
         for sock in self.sockets:
             sock.close()
         self._note(f"stopped with {status}")

@@ -73,6 +73,36 @@ def test_a_program_that_has_handlers_keeps_them(logger: logging.Logger) -> None:
     assert logger.handlers == [handler]
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("root", [True, False])
+def test_a_program_that_has_handlers_anywhere_keeps_them(logger: logging.Logger, own: bool, root: bool) -> None:
+    handler = logging.NullHandler()
+    above = logging.getLogger()
+    before = above.handlers[:]
+    logger.handlers[:] = [handler] if own else []
+    above.handlers[:] = [handler] if root else []
+    logger.propagate = True
+    try:
+        configure(Config(), embedded=True)
+        found = logger.handlers[:]
+        assert above.handlers == ([handler] if root else [])
+    finally:
+        above.handlers[:] = before
+    if own or root:
+        assert found == ([handler] if own else [])
+        assert logger.propagate
+    else:
+        assert [type(one) for one in found] == [logging.StreamHandler]
+        assert not logger.propagate
+
+
+def test_a_server_of_its_own_replaces_handlers(logger: logging.Logger) -> None:
+    logger.handlers[:] = [logging.NullHandler()]
+    for _ in range(2):
+        configure(Config())
+        assert [type(one) for one in logger.handlers] == [logging.StreamHandler]
+
+
 TOML = """\
 version = 1
 [handlers.file]
