@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bridge.adapters.paths import is_below
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.tornado.dispatch import adapt
 from bridge.errors import LimitExceeded
@@ -21,7 +22,7 @@ __all__ = ["Mount"]
 _NO_LIMIT = 1 << 62
 
 
-class _Place(NamedTuple):
+class MountPoint(NamedTuple):
     host: str  # lower case, without a port; "*.name" for every name below; empty for any
     path: str  # decoded, without a slash at the end; empty for all paths
     delegate: ConnectionDelegate
@@ -32,6 +33,13 @@ class _Place(NamedTuple):
         """Names before patterns before any host; then long paths before short ones."""
         rank = 2 if not self.host else 1 if self.host.startswith("*.") else 0
         return rank, -len(self.host), -len(self.path)
+
+    def holds(self, path: str, host: bytes) -> bool:
+        """Tell whether a request for *path*, with the Host field's value *host*, belongs here."""
+        if not is_below(path, self.path):
+            # "*", the target of OPTIONS for the whole server, is below no path. The root for all hosts takes it.
+            return not (self.path or self.host)
+        return not self.host or _is_host(host, self.host)
 
 
 class Mount:
@@ -47,7 +55,7 @@ class Mount:
 
     def __init__(self, outer_path: str = "") -> None:
         self._outer = outer_path
-        self._places: list[_Place] = []
+        self._places: list[MountPoint] = []
         self._users: dict[Connection, set[int]] = {}  # whose delegates are to be told of a connection's end
 
     def add(
@@ -79,7 +87,7 @@ class Mount:
             raise ValueError(f"two applications at {host}{path or '/'}")
         native = delegate if hasattr(delegate, "start_exchange") else adapt(delegate)
         most = (_NO_LIMIT if limit is None else limit) if limited else None
-        self._places.append(_Place(host.lower(), path, native, most))
+        self._places.append(MountPoint(host.lower(), path, native, most))
         self._places.sort(key=lambda place: place.order)
 
     @property
@@ -95,15 +103,10 @@ class Mount:
         """
         head = exchange.head
         path = head.line.path_text
-        outer = self._outer
-        if outer and path.startswith(outer) and path[len(outer) : len(outer) + 1] in {"", "/"}:
-            path = path[len(outer) :]
+        if is_below(path, self._outer):
+            path = path[len(self._outer) :]
         for index, place in enumerate(self._places):  # noqa: B007 - it is used behind the loop
-            if (
-                path.startswith(place.path)
-                and path[len(place.path) : len(place.path) + 1] in {"", "/"}
-                and (not place.host or _is_host(head.host, place.host))
-            ) or (not place.path and not place.host):
+            if place.holds(path, head.host):
                 break
         else:
             exchange.answer(404)

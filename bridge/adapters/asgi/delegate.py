@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket
+from bridge.adapters.paths import is_below
 from bridge.core.connection.websocket import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
 from bridge.core.http.uri import percent_decoded
 from bridge.core.log import app_log
@@ -271,10 +272,7 @@ class ASGIDelegate:
 
     def _full_path(self, path: str) -> str:
         """Return *path* with the part of the root path that a proxy has taken off."""
-        root = self.root_path
-        if path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
-            return path
-        return self._outer_path + path
+        return path if is_below(path, self.root_path) else self._outer_path + path
 
     def _set_forwarded(self, scope: Scope, exchange: Exchange) -> None:
         """Set what is not the connection's: the id, and what a trusted proxy has reported.

@@ -5,24 +5,12 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from bridge.adapters.names import distinguished_name
+
 __all__ = ["tls_extension"]
 
 # The version numbers of the TLS specifications.
 _VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-
-# RFC 4514 section 3, and the names that OpenSSL knows besides; a type that is not here goes by its long name.
-_ATTRIBUTES = {
-    "commonName": "CN",
-    "countryName": "C",
-    "domainComponent": "DC",
-    "localityName": "L",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "stateOrProvinceName": "ST",
-    "streetAddress": "STREET",
-    "userId": "UID",
-}
-_SPECIAL = frozenset('",+;<>\\')
 
 _suites: dict[str, int] = {}
 
@@ -39,7 +27,7 @@ def tls_extension(tls: ssl.SSLObject, certificate: str | None) -> dict[str, Any]
     return {
         "server_cert": certificate,
         "client_cert_chain": chain,
-        "client_cert_name": _distinguished_name(subject) if chain else None,
+        "client_cert_name": distinguished_name(subject) if chain else None,
         "client_cert_error": None,  # a certificate that cannot be verified ends the handshake
         "tls_version": _VERSIONS.get(tls.version() or ""),
         "cipher_suite": _suite_number(tls),
@@ -65,21 +53,3 @@ def _suite_number(tls: ssl.SSLObject) -> int | None:
         # The context that has agreed on it knows its number; a process meets few suites.
         _suites.update((known["name"], known["id"] & 0xFFFF) for known in tls.context.get_ciphers())
     return _suites.get(cipher[0])
-
-
-def _distinguished_name(subject: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """Return a subject, as the ssl module gives it, in the form of RFC 4514: the last part comes first."""
-    return ",".join(
-        "+".join(f"{_ATTRIBUTES.get(kind, kind)}={_escape(value)}" for kind, value in part)
-        for part in reversed(subject)
-    )
-
-
-def _escape(value: str) -> str:
-    """Escape an attribute value (RFC 4514 section 2.4)."""
-    text = "".join("\\" + char if char in _SPECIAL else "\\00" if char == "\0" else char for char in value)
-    if text[:1] in {" ", "#"}:
-        text = "\\" + text
-    if text.endswith(" ") and text != "\\ ":
-        text = text[:-1] + "\\ "
-    return text
