@@ -116,7 +116,7 @@ class ASGIDelegate:
         self._grace = grace
         self._last_websocket: asyncio.Event | None = None
         self._certificate = certificate
-        self._exchange_type = HTTPExchange if timeout is None else TimedHTTPExchange
+        self._open_http = (HTTPExchange if timeout is None else TimedHTTPExchange).open
         self._extensions = dict(_HTTP_EXTENSIONS)
         if debug:
             self._extensions["http.response.debug"] = {}
@@ -152,8 +152,7 @@ class ASGIDelegate:
             if not cycle.open(scope):
                 return cycle
         else:
-            cycle = self._exchange_type()
-            cycle.begin(exchange, self)
+            cycle = self._open_http(exchange, self)
         coroutine = cycle.run(self.app, scope)
         if _EAGER:
             # Runs the application up to its first real wait, here and now: saves a turn of the loop.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
 from bridge.adapters.asgi.messages import STUMBLES, judge, octets
 from bridge.core.connection.states import CLOSED, DONE, HEAD
+from bridge.core.connection.waiter import Waiters
+from bridge.core.http.fields import list_members
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    from bridge.adapters.asgi.delegate import ASGIDelegate
-    from bridge.adapters.asgi.types import Application, Message, Scope
+    from bridge.adapters.asgi.types import Application, Message, Owner, Scope
     from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "client_left", "describe"]
@@ -44,32 +44,53 @@ class HTTPExchange:
     __slots__ = (
         "_chunks",
         "_complete",
-        "_delegate",
         "_disconnected",
         "_exchange",
         "_fields",
         "_finished",
+        "_owner",
         "_phase",
         "_size",
         "_trailers",
-        "_waiter",
+        "_waiters",
         "task",
     )
 
-    _fields: Iterable[tuple[bytes, bytes]]
-    _trailers: list[tuple[bytes, bytes]]
+    _exchange: Exchange
+    _owner: Owner
+    _chunks: list[bytes] | None  # content that the application has not received
+    _size: int  # of the chunks, in bytes
+    _complete: bool  # all content was received from the client
+    _finished: bool  # ... and by the application
+    _disconnected: bool
+    _phase: int
+    _fields: Iterable[tuple[bytes, bytes]]  # of http.response.start
+    _trailers: list[tuple[bytes, bytes]] | None  # once they are promised
+    _waiters: Waiters | None  # of receive(), once there was one
+    task: asyncio.Task[None] | None
 
-    def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
-        """Begin: the first call of all, in place of an ``__init__``, for the reason that the exchange has."""
+    @classmethod
+    def open(cls, exchange: Exchange, owner: Owner) -> Self:
+        """Return what serves an exchange whose head is complete; every attribute has a value then.
+
+        Args:
+            exchange: The exchange.
+            owner: The delegate that starts it.
+        """
+        self = cls()
         self._exchange = exchange
-        self._delegate = delegate
-        self._chunks: list[bytes] | None = None
-        self._complete = exchange.head.content_length == 0  # the content was received
-        self._finished = False  # ... and given to the application
+        self._owner = owner
+        self._chunks = None
+        self._size = 0
+        self._complete = exchange.head.content_length == 0
+        self._finished = False
         self._disconnected = False
         self._phase = _NOTHING
-        self._waiter: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        self._fields = ()
+        self._trailers = None
+        self._waiters = None
+        self.task = None
+        return self
 
     # ------------------------------------------------------------------ the exchange's delegate
 
@@ -77,7 +98,6 @@ class HTTPExchange:
         """Keep content until the application asks for it."""
         if self._chunks is None:
             self._chunks = []
-            self._size = 0
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size >= _WINDOW:
@@ -87,15 +107,14 @@ class HTTPExchange:
     def finish(self) -> None:
         """The content is complete."""
         self._complete = True
-        if self._waiter is not None:
-            self._wake()
+        self._wake()
 
     def on_connection_close(self) -> None:
         """The peer is gone, or the exchange ended early."""
         self._disconnected = True
         self._wake()
         if self.task is not None and self._exchange.writing is CLOSED:
-            self._delegate.expect_end(self.task)
+            self._owner.expect_end(self.task)
 
     def on_peer_eof(self) -> None:
         """The peer sends no more.
@@ -106,7 +125,7 @@ class HTTPExchange:
         self._disconnected = True
         self._wake()
         if self.task is not None:
-            self._delegate.expect_progress(self.task, self._exchange)
+            self._owner.expect_progress(self.task, self._exchange)
 
     def stop(self) -> None:
         """Tell the application of an endless response that its client has gone, as the server is stopping."""
@@ -117,11 +136,8 @@ class HTTPExchange:
             self._wake()
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters is not None:
+            self._waiters.wake()
 
     # ------------------------------------------------------------------ the application's side
 
@@ -181,18 +197,9 @@ class HTTPExchange:
                 return {"type": "http.disconnect"}
             if not self._complete:
                 exchange.send_continue()
-            first = self._waiter
-            waiter = exchange.loop.create_future()
-            if first is None or first.done():
-                self._waiter = waiter
-                await waiter
-            else:  # somebody else waits, and may be cancelled
-                wake = partial(_wake_too, waiter)
-                first.add_done_callback(wake)
-                try:
-                    await waiter
-                finally:
-                    first.remove_done_callback(wake)
+            if self._waiters is None:
+                self._waiters = Waiters(exchange.loop)
+            await self._waiters.next_event()
 
     async def send(self, message: Message) -> None:
         """Take a message of the response (ASGI HTTP, "Response Start", "Response Body", and the extensions).
@@ -214,8 +221,8 @@ class HTTPExchange:
                     exchange.send(body, not message.get("more_body", False))
                 if exchange.write_paused:
                     await exchange.writable()  # drained() would be one more coroutine for its while
-                if self._waiter is not None and exchange.finished:
-                    self._wake()
+                if self._waiters is not None and exchange.finished:
+                    self._waiters.wake()
             elif kind == "http.response.start":
                 if self._phase is not _NOTHING:
                     raise LocalProtocolError("http.response.start a second time")
@@ -268,7 +275,7 @@ class HTTPExchange:
                 await self._send_file(kind, found, last=True)
         elif kind == "http.response.zerocopysend":
             await self._send_file(kind, range_of(message), last=not message.get("more_body", False))
-        elif kind == "http.response.debug" and self._delegate.debug:
+        elif kind == "http.response.debug" and self._owner.debug:
             if self._phase is not _NOTHING:
                 raise LocalProtocolError("http.response.debug after http.response.start")
             app_log.debug("%s: %r", describe(exchange), message.get("info"))
@@ -298,10 +305,12 @@ class HTTPExchange:
         if self._phase is not _TRAILERS:
             raise LocalProtocolError("http.response.trailers before the end of the content, or not promised")
         exchange = self._exchange
-        self._trailers.extend((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
+        trailers = self._trailers
+        assert trailers is not None, "promised trailers have a list"
+        trailers.extend((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
         if not message.get("more_trailers", False):
             self._phase = _STARTED
-            exchange.end(self._trailers if _wants_trailers(exchange.head.fields) else ())
+            exchange.end(trailers if _wants_trailers(exchange.head.fields) else ())
             self._wake()
 
 
@@ -315,12 +324,17 @@ class TimedHTTPExchange(HTTPExchange):
 
     __slots__ = ("deadline", "write_deadline")
 
-    def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
-        """Begin, and set the time."""
-        super().begin(exchange, delegate)
+    deadline: float
+    write_deadline: float
+
+    @classmethod
+    def open(cls, exchange: Exchange, owner: Owner) -> Self:
+        """Return what serves an exchange, whose time runs from now on."""
+        self = super().open(exchange, owner)
         clock = exchange.clock
-        self.deadline = clock.after(delegate.timeout)
+        self.deadline = clock.after(owner.timeout)
         self.write_deadline = clock.after(None)
+        return self
 
     async def run(self, app: Application, scope: Scope) -> None:
         """Run the application under the clock."""
@@ -340,18 +354,13 @@ class TimedHTTPExchange(HTTPExchange):
         exchange.clock.forget(self)
         if exchange.finished:  # what the application still does is nobody's response
             return
-        app_log.warning("No complete response within %g s, %s", self._delegate.timeout, describe(exchange))
+        app_log.warning("No complete response within %g s, %s", self._owner.timeout, describe(exchange))
         if exchange.writing is HEAD:
             exchange.fail(504)
         else:
             exchange.abort()
         if self.task is not None:
             self.task.cancel()
-
-
-def _wake_too(waiter: asyncio.Future[None], first: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def describe(exchange: Exchange) -> str:
@@ -383,11 +392,7 @@ def caused_by_disconnect(exc: BaseException | None) -> bool:
 
 def _wants_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether the client takes trailer fields (RFC 9110 section 10.1.4)."""
-    return any(
-        b"trailers" in {member.strip(b" \t") for member in value.lower().split(b",")}
-        for name, value in fields
-        if name == b"te"
-    )
+    return b"trailers" in list_members([value for name, value in fields if name == b"te"])
 
 
 def _is_endless(fields: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe, was_not_asked_for
 from bridge.adapters.asgi.messages import STUMBLES, judge, octets
 from bridge.core.connection.states import CLOSED
+from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
+from bridge.core.http.fields import list_members
 from bridge.core.log import app_log, gen_log
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    from bridge.adapters.asgi.delegate import ASGIDelegate
-    from bridge.adapters.asgi.types import Application, Message, Scope
+    from bridge.adapters.asgi.types import Application, Message, Owner, Scope
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketOptions
     from bridge.core.http.message import RequestHead
@@ -36,7 +37,7 @@ def asks_for_websocket(head: RequestHead) -> bool:
     """
     if head.line.method != b"GET" or head.line.version != b"1.1":
         return False
-    return b"websocket" in {member.strip(b" \t") for member in head.upgrade.split(b",")}
+    return b"websocket" in list_members([head.upgrade])
 
 
 class WebSocketExchange:
@@ -51,29 +52,29 @@ class WebSocketExchange:
     __slots__ = (
         "_connected",
         "_connection",
-        "_delegate",
         "_denied",
         "_exchange",
         "_gone",
         "_handshake",
         "_options",
+        "_owner",
         "_timer",
-        "_waiter",
+        "_waiters",
         "task",
     )
 
     _handshake: Handshake
 
-    def __init__(self, exchange: Exchange, delegate: ASGIDelegate, options: WebSocketOptions) -> None:
+    def __init__(self, exchange: Exchange, owner: Owner, options: WebSocketOptions) -> None:
         self._exchange = exchange
-        self._delegate = delegate
+        self._owner = owner
         self._options = options
         self._connection: WebSocketConnection | None = None
         self._connected = False  # websocket.connect was given to the application
         self._denied = False  # the application began an HTTP response instead
         self._gone = False  # the client left during the handshake
         self._timer: asyncio.TimerHandle | None = None  # until the handshake is answered
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters = Waiters(exchange.loop)  # receive() calls before the answer
         self.task: asyncio.Task[None] | None = None
 
     def open(self, scope: Scope) -> bool:
@@ -96,16 +97,16 @@ class WebSocketExchange:
             name: known[name] for name in ("tls", "bridge.shutdown.notice") if name in known
         }
         del scope["method"]
-        if self._delegate.timeout is not None:
+        if self._owner.timeout is not None:
             loop = exchange.loop
-            self._timer = loop.call_later(self._delegate.timeout, self._time_out)
+            self._timer = loop.call_later(self._owner.timeout, self._time_out)
         return True
 
     def _time_out(self) -> None:
         """Answer 504: the application has not answered the handshake in time (``--timeout-request``)."""
         exchange = self._exchange
         if self._connection is None and not exchange.response_started:
-            app_log.warning("No answer within %g s, WebSocket %s", self._delegate.timeout, describe(exchange))
+            app_log.warning("No answer within %g s, WebSocket %s", self._owner.timeout, describe(exchange))
             exchange.fail(504)
             if self.task is not None:
                 self.task.cancel()
@@ -122,7 +123,7 @@ class WebSocketExchange:
         """The client left before the handshake was answered."""
         if self._connection is None:
             self._gone = True
-            self._wake()
+            self._waiters.wake()
             self._expect_end()
 
     def on_peer_eof(self) -> None:
@@ -137,14 +138,7 @@ class WebSocketExchange:
 
     def _expect_end(self) -> None:
         if self.task is not None:
-            self._delegate.expect_end(self.task)
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            self._owner.expect_end(self.task)
 
     # ------------------------------------------------------------------ the application's side
 
@@ -163,7 +157,7 @@ class WebSocketExchange:
                 app_log.error(
                     "ASGI application was cancelled by itself, WebSocket %s", describe(exchange), exc_info=exc
                 )
-            self._finish(self._delegate.closing_code or INTERNAL_ERROR)
+            self._finish(self._owner.closing_code or INTERNAL_ERROR)
             raise
         else:
             if self._connection is None and not self._gone and not exchange.finished:
@@ -209,9 +203,7 @@ class WebSocketExchange:
     async def _answered(self) -> WebSocketConnection | None:
         """Wait until the handshake was accepted; None if it came to nothing."""
         while self._connection is None and not self._gone and not self._exchange.finished:
-            if self._waiter is None:
-                self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiter)
+            await self._waiters.next_event()
         return self._connection
 
     async def send(self, message: Message) -> None:
@@ -278,7 +270,7 @@ class WebSocketExchange:
                 body = octets(kind, body)
             exchange.send(body, not message.get("more_body", False))
             await exchange.drained()
-            self._wake()
+            self._waiters.wake()
         elif self._denied or exchange.finished:
             raise LocalProtocolError(f"{kind!r} after the handshake was denied")
         elif kind == "websocket.accept":
@@ -287,7 +279,7 @@ class WebSocketExchange:
             exchange.close_after = True
             exchange.respond(403, [(b"content-type", b"text/plain; charset=utf-8")])
             exchange.send(b"Forbidden\r\n", True)
-            self._wake()
+            self._waiters.wake()
         else:
             raise LocalProtocolError(f"unexpected ASGI message {kind!r} before websocket.accept")
 
@@ -302,8 +294,8 @@ class WebSocketExchange:
         if self._timer is not None:
             self._timer.cancel()
         connection.on_end = self._expect_end
-        self._delegate.add_websocket(connection)
+        self._owner.add_websocket(connection)
         self._connection = connection
-        self._wake()
-        if self._delegate.closing_code is not None:
-            self.stop(self._delegate.closing_code)
+        self._waiters.wake()
+        if self._owner.closing_code is not None:
+            self.stop(self._owner.closing_code)
