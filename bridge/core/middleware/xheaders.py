@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from bridge.core.netutil import is_valid_ip
+from bridge.core.net.addresses import is_valid_ip
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
