@@ -158,7 +158,7 @@ async def test_delegates_are_told_of_the_end_of_connections() -> None:
         mount.add(path, Told(asgi(path), root_path=path))
     await answers(mount, "/a", "/b", "/a")
     assert closed == ["/a", "/b"]
-    assert not mount._users
+    assert not mount._used
 
 
 # ------------------------------------------------------------------ the setting

@@ -16,7 +16,7 @@ _suites: dict[str, int] = {}
 
 
 def tls_extension(tls: ssl.SSLObject, certificate: str | None) -> dict[str, Any]:
-    """Return what the ``tls`` extension says of a connection.
+    """Return the value of the ``tls`` extension for a connection.
 
     Args:
         tls: The connection's TLS object, after the handshake.
@@ -28,7 +28,7 @@ def tls_extension(tls: ssl.SSLObject, certificate: str | None) -> dict[str, Any]
         "server_cert": certificate,
         "client_cert_chain": chain,
         "client_cert_name": distinguished_name(subject) if chain else None,
-        "client_cert_error": None,  # a certificate that cannot be verified ends the handshake
+        "client_cert_error": None,  # a certificate that fails the verification ends the handshake
         "tls_version": _VERSIONS.get(tls.version() or ""),
         "cipher_suite": _suite_number(tls),
     }
@@ -39,17 +39,17 @@ def _client_chain(tls: ssl.SSLObject) -> list[str]:
     if not leaf:
         return []
     chain: list[bytes] = []
-    if hasattr(tls, "get_unverified_chain"):  # Python 3.13: what the client has sent
+    if hasattr(tls, "get_unverified_chain"):  # since Python 3.13: all certificates that the client has sent
         chain = list(tls.get_unverified_chain())
     return [ssl.DER_cert_to_PEM_cert(encoded) for encoded in chain or [leaf]]
 
 
 def _suite_number(tls: ssl.SSLObject) -> int | None:
-    """Return the two bytes that stand for the cipher suite in the handshake, as a number."""
+    """Return the number of the cipher suite in the handshake (two bytes)."""
     cipher = tls.cipher()
     if cipher is None:
         return None
     if cipher[0] not in _suites:
-        # The context that has agreed on it knows its number; a process meets few suites.
+        # The context knows the numbers of its suites. The table stays small: a process has few contexts.
         _suites.update((known["name"], known["id"] & 0xFFFF) for known in tls.context.get_ciphers())
     return _suites.get(cipher[0])

@@ -30,11 +30,11 @@ class Owner(Protocol):
     closing_code: int | None
     """The close code for WebSockets that are opened from now on; None while the server serves."""
 
-    def expect_end(self, task: asyncio.Task[None]) -> None:
-        """Cancel *task* if it goes on for longer than the grace time: its client has left."""
+    def cancel_after_grace(self, task: asyncio.Task[None]) -> None:
+        """Cancel *task*, whose client has left, unless it ends within the grace time."""
 
-    def expect_progress(self, task: asyncio.Task[None], exchange: Exchange) -> None:
-        """Cancel *task*, whose client has closed its sending side, if nothing is sent within the grace time."""
+    def cancel_if_idle(self, task: asyncio.Task[None], exchange: Exchange) -> None:
+        """Cancel *task*, whose client has closed its sending side, when it sends nothing for the grace time."""
 
     def add_websocket(self, connection: WebSocketConnection) -> None:
-        """Keep account of a WebSocket until its transport is gone."""
+        """Keep *connection* in mind until its transport is gone."""
