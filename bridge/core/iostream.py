@@ -1,6 +1,6 @@
 """Streams under Tornado's documented names, and how a TCPServer comes to them.
 
-``plainstream`` and ``tlsstream`` have the classes, ``streamreads`` what a reader can wait for.
+``bridge.core.stream`` has the classes.
 """
 
 from __future__ import annotations
