@@ -1,1 +1,1 @@
-"""Delegates that translate requests for applications: ASGI, WSGI."""
+"""Delegates that translate between exchanges and applications: ASGI, WSGI, several of them on one port."""

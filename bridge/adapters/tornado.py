@@ -1,7 +1,6 @@
-"""Tornado's own short cuts on bridge: ``Application.listen()`` and Tornado's testing classes name its HTTPServer.
+"""Lets ``Application.listen()`` and Tornado's testing classes, which name Tornado's own HTTPServer, start bridge's.
 
-A program that constructs the server itself needs nothing of this: it imports HTTPServer from
-``bridge.core.httpserver``.
+A program that constructs the server itself does not need this. It imports HTTPServer from ``bridge.core.httpserver``.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """Let Tornado, where it starts a server by name, start bridge's; may be called again.
+    """Put bridge's HTTPServer in the place of Tornado's in all of Tornado's modules; may be called again.
 
-    To be called before other modules import ``HTTPServer`` from ``tornado.httpserver``: what they have imported stays
-    what it is.
+    Call it before other modules import ``HTTPServer`` from ``tornado.httpserver``: a name that they have imported does
+    not change.
 
     Raises:
         ImportError: Tornado is not installed.

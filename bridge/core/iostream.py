@@ -1,6 +1,6 @@
 """Streams under Tornado's documented names, and the function that makes one for an accepted connection.
 
-The classes are in ``bridge.core.stream``.
+``bridge.core.stream`` has the classes.
 """
 
 from __future__ import annotations

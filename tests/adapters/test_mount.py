@@ -158,7 +158,7 @@ async def test_delegates_are_told_of_the_end_of_connections() -> None:
         mount.add(path, Told(asgi(path), root_path=path))
     await answers(mount, "/a", "/b", "/a")
     assert closed == ["/a", "/b"]
-    assert not mount._users
+    assert not mount._used
 
 
 # ------------------------------------------------------------------ the setting
@@ -220,6 +220,23 @@ async def test_hosting_of_all_kinds(tmp_path: Any, monkeypatch: pytest.MonkeyPat
     import mounted_apps  # type: ignore[import-not-found]
 
     assert mounted_apps.events == ["lifespan.startup", "lifespan.shutdown"]
+
+
+async def test_the_whole_server_is_a_path_of_the_root_only() -> None:
+    """OPTIONS * asks for no path; RFC 9110 section 9.3.7."""
+
+    async def answer(mount: Mount) -> int:
+        async with served(None, delegate=mount) as server, connect(server.port) as client:
+            client.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+            status, _, _ = await client.response()
+            return status
+
+    mount = Mount()
+    mount.add("/api", ASGIDelegate(asgi("api"), root_path="/api"))
+    mount.add("/", ASGIDelegate(asgi("host")), host="a")
+    assert await answer(mount) == 404
+    mount.add("/", ASGIDelegate(asgi("root")))
+    assert await answer(mount) == 200
 
 
 async def test_below_a_root_path() -> None:

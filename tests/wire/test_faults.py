@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.core import netutil
 from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
 from bridge.core.httpserver import HTTPServer
+from bridge.core.net import accept
 from tests.support.echo import Echo
 from tests.support.loops import both_loops
 from tests.support.responses import Response, read_responses
@@ -288,7 +288,7 @@ def no_descriptors() -> Iterator[None]:
 async def test_no_descriptor_for_a_connection(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(netutil, "_ACCEPT_PAUSE", 0.3)
+    monkeypatch.setattr(accept, "_ACCEPT_PAUSE", 0.3)
     async with serving(Echo()) as server, await Client.connect(server) as held:
         await held.send(GET)
         await held.read(b"GET /|")

@@ -1,4 +1,4 @@
-"""Where the content of ``http.response.pathsend`` and ``http.response.zerocopysend`` messages lies."""
+"""The files that ``http.response.pathsend`` and ``http.response.zerocopysend`` messages name."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def opened_path(message: Message) -> Iterator[FileRange]:
     """Open the file that a ``http.response.pathsend`` message names, and close it after the block.
 
     Raises:
-        LocalProtocolError: It cannot be opened, or is no regular file. Not the OSError itself, by which applications
-            know that their client has disconnected.
+        LocalProtocolError: The file cannot be opened, or is not a regular file. Not an OSError: that would tell the
+            application that its client has disconnected.
     """
     path = message["path"]
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold the loop
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
     except (OSError, TypeError, ValueError) as exc:
         raise LocalProtocolError(f"http.response.pathsend: {exc}") from None
     try:
@@ -44,17 +44,19 @@ def opened_path(message: Message) -> Iterator[FileRange]:
 
 
 def range_of(message: Message) -> FileRange:
-    """Return what a ``http.response.zerocopysend`` message names; without an offset, the file's position moves behind.
+    """Return the range that a ``http.response.zerocopysend`` message names.
+
+    Without an offset the range begins at the file's position, and the position moves to its end.
 
     Raises:
-        LocalProtocolError: It has no regular file, or the range lies outside of it.
+        LocalProtocolError: The message has no regular file, or the range exceeds the file.
     """
     file: Any = message.get("file")
     try:
         descriptor = file if isinstance(file, int) else file.fileno()
         size = _size(descriptor, message)
         offset = message.get("offset")
-        # The position of a file object is not that of its descriptor when it has read ahead.
+        # A file object that has read ahead has another position than its descriptor.
         start = _tell(file) if offset is None else offset
         count = message.get("count")
         if count is None:

@@ -4,72 +4,122 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from functools import partial
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Self
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
-from bridge.adapters.asgi.messages import STUMBLES, judge, octets
+from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.core.connection.states import CLOSED, DONE, HEAD
+from bridge.core.connection.waiter import Waiters
+from bridge.core.http.fields import list_members
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    from bridge.adapters.asgi.delegate import ASGIDelegate
-    from bridge.adapters.asgi.types import Application, Message, Scope
+    from bridge.adapters.asgi.types import Application, Message, Owner, Scope
     from bridge.core.connection.interfaces import Exchange
 
-__all__ = ["HTTPExchange", "TimedHTTPExchange", "caused_by_disconnect", "client_left", "describe"]
+__all__ = [
+    "HTTPExchange",
+    "TimedHTTPExchange",
+    "cancelled_itself",
+    "caused_by_disconnect",
+    "client_left",
+    "describe",
+]
 
-# Request content that is kept for the application before the peer is slowed down, in bytes.
+# Bytes of request content that wait for the application; beyond them the client is slowed down.
 _WINDOW = 65536
 
-# How far the application's response has come: nothing, its start, its start with trailers promised, its content with
-# the trailers still to come; and while a file is sent.
-_NOTHING, _STARTED, _PROMISED, _TRAILERS, _FILE, _STOPPED = range(6)
-
-# Responses of these types end only when somebody leaves, so they are told when the server stops.
+# Responses of these types end only when the client leaves. So the server's stop has to end them.
 _ENDLESS = (b"text/event-stream", b"multipart/x-mixed-replace")
 
 
-class HTTPExchange:
-    """One request and response as ASGI messages.
+class _Phase(Enum):
+    """What the application may send next. The members are bound to module names, which cost less to look up."""
 
-    As the exchange's delegate it takes content and the news of a disconnect; ``receive`` and ``send`` are the
-    application's ends.
+    START_DUE = "start due"
+    """``http.response.start``."""
+    CONTENT_DUE = "content due"
+    """Content."""
+    PROMISED = "trailers promised"
+    """Content, which trailers follow."""
+    TRAILERS_DUE = "trailers due"
+    """``http.response.trailers``: the content is complete."""
+    FILE = "file"
+    """Nothing until the file is sent."""
+    STOPPED = "stopped"
+    """The last content of an endless response: the server is stopping."""
+
+
+_START_DUE = _Phase.START_DUE
+_CONTENT_DUE = _Phase.CONTENT_DUE
+_PROMISED = _Phase.PROMISED
+_TRAILERS_DUE = _Phase.TRAILERS_DUE
+_FILE = _Phase.FILE
+_STOPPED = _Phase.STOPPED
+
+
+class HTTPExchange:
+    """One request and its response as ASGI messages; made by :meth:`open`.
+
+    It is the exchange's delegate, and so takes the content and learns that the client has left. ``receive`` and
+    ``send`` are for the application.
 
     Attributes:
-        task: Runs the application; None if it ended without waiting.
+        task: Runs the application; None if the application has ended without waiting.
     """
 
     __slots__ = (
         "_chunks",
         "_complete",
-        "_delegate",
         "_disconnected",
         "_exchange",
         "_fields",
         "_finished",
+        "_owner",
         "_phase",
         "_size",
         "_trailers",
-        "_waiter",
+        "_waiters",
         "task",
     )
 
-    _fields: Iterable[tuple[bytes, bytes]]
-    _trailers: list[tuple[bytes, bytes]]
+    _exchange: Exchange
+    _owner: Owner
+    _chunks: list[bytes] | None  # content that the application has not received
+    _size: int  # of the chunks, in bytes
+    _complete: bool  # all content was received from the client
+    _finished: bool  # ... and by the application
+    _disconnected: bool
+    _phase: _Phase
+    _fields: Iterable[tuple[bytes, bytes]]  # of http.response.start
+    _trailers: list[tuple[bytes, bytes]] | None  # once they are promised
+    _waiters: Waiters | None  # receive() calls; most requests have none that waits
+    task: asyncio.Task[None] | None
 
-    def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
-        """Begin: the first call of all, in place of an ``__init__``, for the reason that the exchange has."""
+    @classmethod
+    def open(cls, exchange: Exchange, owner: Owner) -> Self:
+        """Return what serves an exchange whose head is complete; every attribute has a value then.
+
+        Args:
+            exchange: The exchange.
+            owner: The delegate that starts it.
+        """
+        self = cls()
         self._exchange = exchange
-        self._delegate = delegate
-        self._chunks: list[bytes] | None = None
-        self._complete = exchange.head.content_length == 0  # the content was received
-        self._finished = False  # ... and given to the application
+        self._owner = owner
+        self._chunks = None
+        self._size = 0
+        self._complete = exchange.head.content_length == 0
+        self._finished = False
         self._disconnected = False
-        self._phase = _NOTHING
-        self._waiter: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        self._phase = _START_DUE
+        self._fields = ()
+        self._trailers = None
+        self._waiters = None
+        self.task = None
+        return self
 
     # ------------------------------------------------------------------ the exchange's delegate
 
@@ -77,7 +127,6 @@ class HTTPExchange:
         """Keep content until the application asks for it."""
         if self._chunks is None:
             self._chunks = []
-            self._size = 0
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size >= _WINDOW:
@@ -87,50 +136,46 @@ class HTTPExchange:
     def finish(self) -> None:
         """The content is complete."""
         self._complete = True
-        if self._waiter is not None:
-            self._wake()
+        self._wake()
 
     def on_connection_close(self) -> None:
-        """The peer is gone, or the exchange ended early."""
+        """The client has left, or the exchange has ended early."""
         self._disconnected = True
         self._wake()
         if self.task is not None and self._exchange.writing is CLOSED:
-            self._delegate.expect_end(self.task)
+            self._owner.cancel_after_grace(self.task)
 
     def on_peer_eof(self) -> None:
-        """The peer sends no more.
+        """The client sends nothing more.
 
-        A client that has left looks the same as one that only closed its sending side. The application is told that
-        it disconnected, if it asks; what it sends all the same is still sent.
+        A client that has left and one that has only closed its sending side look the same. An application that asks is
+        told that the client has disconnected. What the application sends is still delivered.
         """
         self._disconnected = True
         self._wake()
         if self.task is not None:
-            self._delegate.expect_progress(self.task, self._exchange)
+            self._owner.cancel_if_idle(self.task, self._exchange)
 
     def stop(self) -> None:
-        """Tell the application of an endless response that its client has gone, as the server is stopping."""
-        if self._phase is not _NOTHING and _is_endless(self._fields) and not self._exchange.finished:
+        """End an endless response, as the server is stopping: tell the application that its client has left."""
+        if self._phase is not _START_DUE and _is_endless(self._fields) and not self._exchange.finished:
             self._disconnected = True
-            if self._phase is _STARTED:
-                self._phase = _STOPPED  # who does not listen is told by the next send()
+            if self._phase is _CONTENT_DUE:
+                self._phase = _STOPPED  # an application that does not call receive() is told by its next send()
             self._wake()
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters is not None:
+            self._waiters.wake()
 
     # ------------------------------------------------------------------ the application's side
 
     async def run(self, app: Application, scope: Scope) -> None:
-        """Run the application; see to it that the exchange ends, whatever it does."""
+        """Run the application, and end the exchange if the application does not."""
         exchange = self._exchange
         try:
             await app(scope, self.receive, self.send)
-        except (Exception, SystemExit) as exc:  # an application that exits must not take the server with it
+        except (Exception, SystemExit) as exc:  # SystemExit ends the application, not the server
             if self._phase is _STOPPED and caused_by_disconnect(exc):
                 self._end_incomplete()
                 return
@@ -138,7 +183,7 @@ class HTTPExchange:
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
             exchange.fail()
         except BaseException as exc:
-            if not exchange.finished and was_not_asked_for(exc):
+            if not exchange.finished and cancelled_itself(exc):
                 app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
             exchange.fail()
             raise
@@ -147,10 +192,10 @@ class HTTPExchange:
                 self._end_incomplete()
 
     def _end_incomplete(self) -> None:
-        """End the exchange of an application that returned too early."""
+        """End the exchange of an application that has returned before the end of its response."""
         exchange = self._exchange
-        if self._disconnected:  # it was told that nobody listens
-            if exchange.response_started and self._phase is not _NOTHING and _is_endless(self._fields):
+        if self._disconnected:  # the application was told that its client has left, and may stop
+            if exchange.response_started and self._phase is not _START_DUE and _is_endless(self._fields):
                 exchange.send(b"", True)
             else:
                 exchange.fail()
@@ -181,18 +226,9 @@ class HTTPExchange:
                 return {"type": "http.disconnect"}
             if not self._complete:
                 exchange.send_continue()
-            first = self._waiter
-            waiter = exchange.loop.create_future()
-            if first is None or first.done():
-                self._waiter = waiter
-                await waiter
-            else:  # somebody else waits, and may be cancelled
-                wake = partial(_wake_too, waiter)
-                first.add_done_callback(wake)
-                try:
-                    await waiter
-                finally:
-                    first.remove_done_callback(wake)
+            if self._waiters is None:
+                self._waiters = Waiters(exchange.loop)
+            await self._waiters.next_event()
 
     async def send(self, message: Message) -> None:
         """Take a message of the response (ASGI HTTP, "Response Start", "Response Body", and the extensions).
@@ -207,40 +243,40 @@ class HTTPExchange:
             if kind == "http.response.body":
                 body = message.get("body", b"")
                 if body.__class__ is not bytes:
-                    body = octets(kind, body)
-                if self._phase is not _STARTED:
+                    body = as_bytes(kind, body)
+                if self._phase is not _CONTENT_DUE:
                     self._send_before_trailers(body, message)
                 else:
                     exchange.send(body, not message.get("more_body", False))
                 if exchange.writer.paused:
-                    await exchange.writer.writable()  # drained() would be one more coroutine for its while
-                if self._waiter is not None and exchange.finished:
-                    self._wake()
+                    await exchange.writer.writable()  # not drained(), which would make one more coroutine
+                if self._waiters is not None and exchange.finished:
+                    self._waiters.wake()
             elif kind == "http.response.start":
-                if self._phase is not _NOTHING:
+                if self._phase is not _START_DUE:
                     raise LocalProtocolError("http.response.start a second time")
                 fields = message.get("headers", ())
                 exchange.respond(message["status"], fields)
                 self._fields = fields
-                self._phase = _STARTED
+                self._phase = _CONTENT_DUE
                 if (len(message) > 3 or not fields) and message.get("trailers", False):
                     self._phase = _PROMISED
                     self._trailers = []
             else:
                 await self._send_extension(kind, message)
-        except (LocalProtocolError, *STUMBLES) as exc:
-            judge(message, exc)
+        except (LocalProtocolError, *MESSAGE_ERRORS) as exc:
+            explain(message, exc)
             raise
 
     # ------------------------------------------------------------------ extensions
 
     def _send_before_trailers(self, body: bytes, message: Message) -> None:
-        """Take a body message of a response that is not a plain one."""
-        if self._phase is _NOTHING:
+        """Take http.response.body in every phase but the usual one."""
+        if self._phase is _START_DUE:
             raise LocalProtocolError("http.response.body before http.response.start")
         if self._phase is _FILE:
             raise LocalProtocolError("http.response.body while a file is being sent")
-        if self._phase is _TRAILERS:
+        if self._phase is _TRAILERS_DUE:
             raise LocalProtocolError("http.response.body after the last one; http.response.trailers is due")
         if self._phase is _STOPPED:
             if message.get("more_body", False):
@@ -249,7 +285,7 @@ class HTTPExchange:
             return
         self._exchange.send(body)
         if not message.get("more_body", False):
-            self._phase = _TRAILERS
+            self._phase = _TRAILERS_DUE
 
     async def _send_extension(self, kind: str, message: Message) -> None:
         exchange = self._exchange
@@ -258,7 +294,7 @@ class HTTPExchange:
         if kind == "http.response.trailers":
             self._take_trailers(message)
         elif kind == "http.response.early_hint":
-            # After the head it is too late for a hint on HTTP/1.1; the extension lets a server ignore it.
+            # HTTP/1.1 has no room for a hint after the head. The extension allows to ignore it.
             if exchange.writing is HEAD:
                 exchange.inform(103, [(b"link", link) for link in message["links"]])
         elif kind == "http.response.pathsend":
@@ -268,17 +304,17 @@ class HTTPExchange:
                 await self._send_file(kind, found, last=True)
         elif kind == "http.response.zerocopysend":
             await self._send_file(kind, range_of(message), last=not message.get("more_body", False))
-        elif kind == "http.response.debug" and self._delegate.debug:
-            if self._phase is not _NOTHING:
+        elif kind == "http.response.debug" and self._owner.debug:
+            if self._phase is not _START_DUE:
                 raise LocalProtocolError("http.response.debug after http.response.start")
             app_log.debug("%s: %r", describe(exchange), message.get("info"))
         else:
             raise LocalProtocolError(f"unexpected ASGI message {kind!r}")
 
     async def _send_file(self, kind: str, found: FileRange, last: bool) -> None:
-        """Send a part of a file as content; nothing else can be sent meanwhile."""
+        """Send a part of a file as content; the application can send nothing else until that is done."""
         phase = self._phase
-        if phase is not _STARTED and phase is not _PROMISED:
+        if phase is not _CONTENT_DUE and phase is not _PROMISED:
             raise LocalProtocolError(f"{kind} before http.response.start, after the content, or during another file")
         exchange = self._exchange
         self._phase = _FILE
@@ -289,41 +325,47 @@ class HTTPExchange:
         if not last:
             return
         if phase is _PROMISED:
-            self._phase = _TRAILERS
+            self._phase = _TRAILERS_DUE
         else:
             exchange.send(b"", True)
             self._wake()
 
     def _take_trailers(self, message: Message) -> None:
-        if self._phase is not _TRAILERS:
+        if self._phase is not _TRAILERS_DUE:
             raise LocalProtocolError("http.response.trailers before the end of the content, or not promised")
         exchange = self._exchange
-        self._trailers.extend((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
+        trailers = self._trailers
+        assert trailers is not None, "promised trailers have a list"
+        trailers.extend((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
         if not message.get("more_trailers", False):
-            self._phase = _STARTED
-            exchange.end(self._trailers if _wants_trailers(exchange.head.fields) else ())
+            self._phase = _CONTENT_DUE
+            exchange.end(trailers if _wants_trailers(exchange.head.fields) else ())
             self._wake()
 
 
 class TimedHTTPExchange(HTTPExchange):
-    """An exchange whose response must be complete within a time (``--timeout-request``).
+    """An exchange whose response must be complete within the owner's time (``--timeout-request``).
+
+    The clock watches it while the application runs.
 
     Attributes:
         deadline: Loop time in seconds.
-        write_deadline: Loop time in seconds; never, the connection has its own.
     """
 
-    __slots__ = ("deadline", "write_deadline")
+    __slots__ = ("deadline",)
 
-    def begin(self, exchange: Exchange, delegate: ASGIDelegate) -> None:
-        """Begin, and set the time."""
-        super().begin(exchange, delegate)
+    deadline: float
+
+    @classmethod
+    def open(cls, exchange: Exchange, owner: Owner) -> Self:
+        """Return what serves an exchange; its time begins now."""
+        self = super().open(exchange, owner)
         clock = exchange.clock
-        self.deadline = clock.after(delegate.timeout)
-        self.write_deadline = clock.after(None)
+        self.deadline = clock.after(owner.timeout)
+        return self
 
     async def run(self, app: Application, scope: Scope) -> None:
-        """Run the application under the clock."""
+        """Run the application while the clock watches."""
         clock = self._exchange.clock
         clock.watch(self)
         try:
@@ -332,15 +374,15 @@ class TimedHTTPExchange(HTTPExchange):
             clock.forget(self)
 
     def on_idle(self) -> None:
-        """Keep everything: the application is at work."""
+        """Keep everything: the application is running."""
 
     def deadline_passed(self, now: float) -> None:
         """Answer 504 if nothing was sent, else reset the connection; cancel the application in either case."""
         exchange = self._exchange
         exchange.clock.forget(self)
-        if exchange.finished:  # what the application still does is nobody's response
+        if exchange.finished:  # the application may go on after its response
             return
-        app_log.warning("No complete response within %g s, %s", self._delegate.timeout, describe(exchange))
+        app_log.warning("No complete response within %g s, %s", self._owner.timeout, describe(exchange))
         if exchange.writing is HEAD:
             exchange.fail(504)
         else:
@@ -349,29 +391,24 @@ class TimedHTTPExchange(HTTPExchange):
             self.task.cancel()
 
 
-def _wake_too(waiter: asyncio.Future[None], first: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
 def describe(exchange: Exchange) -> str:
     """Return method and target for a log line."""
     return f"{exchange.head.line.method_text} {exchange.head.target[:80]!r}"
 
 
 def client_left(exchange: Exchange) -> bool:
-    """Tell whether the client left before it could have the response, which may be complete and wait to be sent."""
+    """Tell whether the client left before it had the whole response, of which the end may still wait to be sent."""
     return exchange.writing is CLOSED or (exchange.writing is DONE and exchange.peer_gone)
 
 
-def was_not_asked_for(exc: BaseException) -> bool:
-    """Tell whether an application ends as if it were cancelled, though nobody has cancelled it: its own mistake."""
+def cancelled_itself(exc: BaseException) -> bool:
+    """Tell whether *exc*, raised by an application, is a CancelledError although its task was not cancelled."""
     task = asyncio.current_task()
     return isinstance(exc, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
 def caused_by_disconnect(exc: BaseException | None) -> bool:
-    """Tell whether an exception is what frameworks make of the one that send() raised for a client that left."""
+    """Tell whether *exc* is a ConnectionGone that ``send`` has raised, or what a framework has made of it."""
     while exc is not None:
         if isinstance(exc, ConnectionGone):
             return True
@@ -382,15 +419,12 @@ def caused_by_disconnect(exc: BaseException | None) -> bool:
 
 
 def _wants_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Tell whether the client takes trailer fields (RFC 9110 section 10.1.4)."""
-    return any(
-        b"trailers" in {member.strip(b" \t") for member in value.lower().split(b",")}
-        for name, value in fields
-        if name == b"te"
-    )
+    """Tell whether the client accepts trailer fields (RFC 9110 section 10.1.4)."""
+    return b"trailers" in list_members([value for name, value in fields if name == b"te"])
 
 
 def _is_endless(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a response with these fields ends only when the client leaves."""
     return any(
         bytes(name).lower() == b"content-type" and bytes(value).lower().startswith(_ENDLESS) for name, value in fields
     )

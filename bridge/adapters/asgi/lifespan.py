@@ -8,7 +8,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-from bridge.adapters.asgi.messages import STUMBLES, judge
+from bridge.adapters.asgi.messages import MESSAGE_ERRORS, explain
 from bridge.core.log import app_log
 from bridge.errors import LifespanFailed, LocalProtocolError
 
@@ -20,13 +20,13 @@ class Lifespan:
 
     Args:
         app: An ASGI 3 application.
-        mode: ``on``: a failure of any kind stops the start. ``auto``: an application that raises before it
-            has received anything, or before it answered, has no lifespan, and that is no error.
+        mode: ``on``: a failure of any kind ends the start. ``auto``: an application that raises or returns before it
+            answers has no lifespan, which is no error.
 
     Attributes:
-        state: What the application put into ``scope["state"]``; requests get shallow copies.
-        context: What the application's lifespan task runs in; after the start it has what the startup has set.
-        supported: The application takes part; False after a start in ``auto`` mode without one.
+        state: What the application puts into ``scope["state"]``; requests get shallow copies.
+        context: The context of the lifespan task; after the start it holds what the startup has set.
+        supported: The application has a lifespan; False once a start in ``auto`` mode has shown that it has none.
     """
 
     def __init__(self, app: Any, mode: str = "auto") -> None:
@@ -44,7 +44,7 @@ class Lifespan:
         self.supported = True
 
     async def startup(self) -> None:
-        """Send lifespan.startup and wait for the answer.
+        """Send lifespan.startup and wait for the application's answer.
 
         Raises:
             LifespanFailed: The application failed to start.
@@ -56,16 +56,16 @@ class Lifespan:
         self._started = True
 
     def notify(self) -> None:
-        """Send lifespan.shutdown.notice, if the application has asked for it; nothing is waited for.
+        """Send lifespan.shutdown.notice if the application has asked for it; do not wait for anything.
 
-        An application asks by ``"shutdown_notice": True`` in its lifespan.startup.complete. To others any message after
-        the startup means the shutdown, so they never get this one.
+        An application asks with ``"shutdown_notice": True`` in its lifespan.startup.complete. The others never get this
+        message: they would take any message after the startup for the shutdown.
         """
         if self._wants_notice and self._task is not None and not self._task.done():
             self._messages.put_nowait({"type": "lifespan.shutdown.notice"})
 
     async def shutdown(self, timeout: float | None) -> None:
-        """Send lifespan.shutdown and wait for the answer and the end of the task; failures are logged.
+        """Send lifespan.shutdown, wait for the answer and the end of the task, and log a failure.
 
         Args:
             timeout: Seconds until the task is cancelled; None to wait as long as it takes.
@@ -74,7 +74,7 @@ class Lifespan:
         if task is None or task.done():
             return
         try:
-            if self._started:  # else the start was given up: there is no answer to wait for
+            if self._started:  # else the start was given up, and the application waits for no event
                 async with asyncio.timeout(timeout):
                     error = await self._ask("shutdown")
                     if error is not None:
@@ -87,13 +87,14 @@ class Lifespan:
             await asyncio.wait({task}, timeout=1.0)
 
     async def _ask(self, stage: str) -> str | None:
-        """Send the event of *stage*; return the application's reason if it failed."""
+        """Send the event of *stage*, wait for the answer, and return the application's reason if it failed."""
         self._stage = stage
         self._answer = asyncio.get_running_loop().create_future()
         self._messages.put_nowait({"type": f"lifespan.{stage}"})
         return await self._answer
 
     def _settle(self, reason: str | None) -> None:
+        """End the wait for an answer: with None, or with the reason of a failure."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(reason)
 
@@ -108,9 +109,9 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except (Exception, SystemExit) as exc:
             if self._stage == "startup" and self._answer is not None and not self._answer.done():
-                if self._mode == "auto" and isinstance(exc, Exception):  # who exits does not mean "I have none"
-                    # The specification's way of saying "I have none". A broken one looks the same, but most that have
-                    # none do not even ask for a message.
+                if self._mode == "auto" and isinstance(exc, Exception):  # SystemExit does not mean "no lifespan"
+                    # By the specification an application that raises has no lifespan. One with a broken lifespan raises
+                    # as well, but it has received the message by then, and most applications without one have not.
                     app_log.log(
                         logging.WARNING if self._received else logging.DEBUG,
                         "The application is served without a lifespan (--lifespan on would end the start): %r",
@@ -150,6 +151,6 @@ class Lifespan:
                 self._wants_notice = bool(message.get("shutdown_notice", False))
             failed = kind.endswith("failed")
             self._settle((message.get("message", "") or "the application gave no reason") if failed else None)
-        except STUMBLES as exc:
-            judge(message, exc)
+        except MESSAGE_ERRORS as exc:
+            explain(message, exc)
             raise

@@ -1,7 +1,7 @@
-"""What the specifications say of the messages that applications send, for those that do otherwise.
+"""Explains what is wrong with an invalid ASGI message, in the specification's words.
 
-Messages are not looked at before they are acted on: nearly all are right. When one has failed, this tells what was
-wrong with it, in the words of the specification and not of the code that stumbled.
+Messages are not checked before they are acted on, since nearly all are valid. When one has failed, the message is
+examined, and the application gets an error that names the key.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from bridge.errors import LocalProtocolError
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Message
 
-__all__ = ["STUMBLES", "judge", "octets"]
+__all__ = ["MESSAGE_ERRORS", "as_bytes", "explain"]
 
-#: What acting on a message may raise that has a missing key, or a value of a wrong type.
-STUMBLES = (AttributeError, KeyError, TypeError, ValueError)
+#: What acting on a message raises when a key is missing or a value has a wrong type.
+MESSAGE_ERRORS = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class _Key(NamedTuple):
+    """What the specification says of one key of a message."""
+
     name: str
-    type: type
-    word: str
+    type: type  # list stands for pairs of bytes in any iterable, tuple for bytes in any iterable
+    word: str  # what the value should be, for the error
     required: bool = False
     may_be_none: bool = False
 
 
 _STATUS = _Key("status", int, "int", required=True)
 _BODY = _Key("body", bytes, "bytes")
-_FIELDS = _Key("headers", list, "pairs of bytes")  # any iterable of pairs
+_FIELDS = _Key("headers", list, "pairs of bytes")
 _KEYS: dict[object, tuple[_Key, ...]] = {
     "http.response.start": (_STATUS, _FIELDS),
     "http.response.body": (_BODY,),
@@ -54,24 +56,33 @@ _KEYS: dict[object, tuple[_Key, ...]] = {
 }
 
 
-def octets(kind: str, value: Any, key: str = "body") -> bytes:
-    """Return the bytes of a value that is no ``bytes``: of a bytearray or a memoryview.
+def as_bytes(kind: str, value: Any, key: str = "body") -> bytes:
+    """Return a copy of a bytearray or a memoryview as ``bytes``.
 
-    A copy, since an application may go on to change what it has sent; and a view counts items where we count bytes.
+    The application may change the original after it was sent. And the length of a view counts items, not bytes.
+
+    Args:
+        kind: The message's type, for the error.
+        value: The value of *key*.
+        key: The key, for the error.
 
     Raises:
-        LocalProtocolError: It is something else.
+        LocalProtocolError: *value* is something else.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise LocalProtocolError(f"{kind}: {key!r} is {_class_of(value)}, not bytes")
 
 
-def judge(message: Message, exc: Exception) -> None:
-    """Say what is wrong with *message*, on which *exc* was raised; return if it is not the message's fault.
+def explain(message: Message, exc: Exception) -> None:
+    """Raise an error that says what is wrong with *message*; return if *exc* is not the message's fault.
+
+    Args:
+        message: What the application has sent.
+        exc: What acting on it has raised: LocalProtocolError, or one of MESSAGE_ERRORS.
 
     Raises:
-        LocalProtocolError: Names the message and the key.
+        LocalProtocolError: The error names the message, and the key if one is wrong.
     """
     if isinstance(exc, LocalProtocolError):
         kind = message["type"]
@@ -91,12 +102,12 @@ def judge(message: Message, exc: Exception) -> None:
         value = message[key.name]
         if value is None and key.may_be_none:
             continue
-        if not _is_right(value, key):
+        if not _is_valid(value, key):
             found = f"{value!r:.80}" if key.type in {list, tuple} else _class_of(value)
             raise LocalProtocolError(f"{kind}: {key.name!r} is {found}, not {key.word}") from exc
 
 
-def _is_right(value: Any, key: _Key) -> bool:
+def _is_valid(value: Any, key: _Key) -> bool:
     if key.type is list:
         return isinstance(value, Iterable) and all(_is_pair(pair) for pair in value)
     if key.type is tuple:

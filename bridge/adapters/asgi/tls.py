@@ -5,30 +5,18 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from bridge.adapters.names import distinguished_name
+
 __all__ = ["tls_extension"]
 
 # The version numbers of the TLS specifications.
 _VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
-# RFC 4514 section 3, and the names that OpenSSL knows besides; a type that is not here goes by its long name.
-_ATTRIBUTES = {
-    "commonName": "CN",
-    "countryName": "C",
-    "domainComponent": "DC",
-    "localityName": "L",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "stateOrProvinceName": "ST",
-    "streetAddress": "STREET",
-    "userId": "UID",
-}
-_SPECIAL = frozenset('",+;<>\\')
-
 _suites: dict[str, int] = {}
 
 
 def tls_extension(tls: ssl.SSLObject, certificate: str | None) -> dict[str, Any]:
-    """Return what the ``tls`` extension says of a connection.
+    """Return the value of the ``tls`` extension for a connection.
 
     Args:
         tls: The connection's TLS object, after the handshake.
@@ -39,8 +27,8 @@ def tls_extension(tls: ssl.SSLObject, certificate: str | None) -> dict[str, Any]
     return {
         "server_cert": certificate,
         "client_cert_chain": chain,
-        "client_cert_name": _distinguished_name(subject) if chain else None,
-        "client_cert_error": None,  # a certificate that cannot be verified ends the handshake
+        "client_cert_name": distinguished_name(subject) if chain else None,
+        "client_cert_error": None,  # a certificate that fails the verification ends the handshake
         "tls_version": _VERSIONS.get(tls.version() or ""),
         "cipher_suite": _suite_number(tls),
     }
@@ -51,35 +39,17 @@ def _client_chain(tls: ssl.SSLObject) -> list[str]:
     if not leaf:
         return []
     chain: list[bytes] = []
-    if hasattr(tls, "get_unverified_chain"):  # Python 3.13: what the client has sent
+    if hasattr(tls, "get_unverified_chain"):  # since Python 3.13: all certificates that the client has sent
         chain = list(tls.get_unverified_chain())
     return [ssl.DER_cert_to_PEM_cert(encoded) for encoded in chain or [leaf]]
 
 
 def _suite_number(tls: ssl.SSLObject) -> int | None:
-    """Return the two bytes that stand for the cipher suite in the handshake, as a number."""
+    """Return the number of the cipher suite in the handshake (two bytes)."""
     cipher = tls.cipher()
     if cipher is None:
         return None
     if cipher[0] not in _suites:
-        # The context that has agreed on it knows its number; a process meets few suites.
+        # The context knows the numbers of its suites. The table stays small: a process has few contexts.
         _suites.update((known["name"], known["id"] & 0xFFFF) for known in tls.context.get_ciphers())
     return _suites.get(cipher[0])
-
-
-def _distinguished_name(subject: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """Return a subject, as the ssl module gives it, in the form of RFC 4514: the last part comes first."""
-    return ",".join(
-        "+".join(f"{_ATTRIBUTES.get(kind, kind)}={_escape(value)}" for kind, value in part)
-        for part in reversed(subject)
-    )
-
-
-def _escape(value: str) -> str:
-    """Escape an attribute value (RFC 4514 section 2.4)."""
-    text = "".join("\\" + char if char in _SPECIAL else "\\00" if char == "\0" else char for char in value)
-    if text[:1] in {" ", "#"}:
-        text = "\\" + text
-    if text.endswith(" ") and text != "\\ ":
-        text = text[:-1] + "\\ "
-    return text

@@ -2,110 +2,110 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from bridge.adapters.asgi.http import caused_by_disconnect, client_left, describe, was_not_asked_for
-from bridge.adapters.asgi.messages import STUMBLES, judge, octets
+from bridge.adapters.asgi.http import cancelled_itself, caused_by_disconnect, client_left, describe
+from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.core.connection.states import CLOSED
+from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
+from bridge.core.http.fields import list_members
 from bridge.core.log import app_log, gen_log
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    from bridge.adapters.asgi.delegate import ASGIDelegate
-    from bridge.adapters.asgi.types import Application, Message, Scope
+    import asyncio
+
+    from bridge.adapters.asgi.types import Application, Message, Owner, Scope
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketOptions
     from bridge.core.http.message import RequestHead
 
-__all__ = ["WebSocketExchange", "asks_for_websocket"]
+__all__ = ["WebSocketExchange", "asks_for_websocket", "read_handshake"]
 
-# Fields of the 101 response that are the server's alone; the subprotocol has a key of its own in websocket.accept.
-_OURS = frozenset(
+# Fields of the 101 response that only the server sets. The subprotocol has a key of its own in websocket.accept.
+_SERVER_FIELDS = frozenset(
     (b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol", b"upgrade", b"connection")
 )
 
 
 def asks_for_websocket(head: RequestHead) -> bool:
-    """Tell whether a request with an Upgrade field is to be judged as a WebSocket handshake.
+    """Tell whether a request with an Upgrade field is to be read as a WebSocket handshake.
 
-    An upgrade that is not ours, of another method or in HTTP/1.0 is ignored (RFC 9110 section 7.8): the request is
+    An upgrade to another protocol, by another method or in HTTP/1.0 is ignored (RFC 9110 section 7.8): the request is
     then an ordinary one.
     """
     if head.line.method != b"GET" or head.line.version != b"1.1":
         return False
-    return b"websocket" in {member.strip(b" \t") for member in head.upgrade.split(b",")}
+    return b"websocket" in list_members([head.upgrade])
+
+
+def read_handshake(exchange: Exchange, options: WebSocketOptions) -> Handshake | None:
+    """Return the handshake of a request that asks for a WebSocket; answer an invalid one and return None."""
+    verdict = check_handshake(exchange.head, options.deflate)
+    if isinstance(verdict, Handshake):
+        return verdict
+    _refuse(exchange, verdict)
+    return None
+
+
+def _refuse(exchange: Exchange, refusal: Refusal) -> None:
+    gen_log.info("WebSocket handshake from %s refused: %s", exchange.context, refusal.message)
+    exchange.close_after = True
+    exchange.answer(refusal.status, refusal.message.encode("ascii", "backslashreplace") + b"\r\n", refusal.fields)
 
 
 class WebSocketExchange:
     """A WebSocket, from its handshake to its end, as ASGI messages.
 
-    As the handshake's delegate it takes the news of a disconnect; ``receive`` and ``send`` are the application's ends.
+    It is the delegate of the handshake's exchange, and so learns that the client leaves before the answer. ``receive``
+    and ``send`` are for the application.
+
+    Args:
+        exchange: The handshake's.
+        owner: The delegate that starts it.
+        options: How the WebSocket is served.
+        handshake: The client's valid handshake.
 
     Attributes:
-        task: Runs the application; None if it ended without waiting.
+        task: Runs the application; None if the application has ended without waiting.
     """
 
     __slots__ = (
         "_connected",
         "_connection",
-        "_delegate",
         "_denied",
         "_exchange",
         "_gone",
         "_handshake",
         "_options",
+        "_owner",
         "_timer",
-        "_waiter",
+        "_waiters",
         "task",
     )
 
-    _handshake: Handshake
-
-    def __init__(self, exchange: Exchange, delegate: ASGIDelegate, options: WebSocketOptions) -> None:
+    def __init__(self, exchange: Exchange, owner: Owner, options: WebSocketOptions, handshake: Handshake) -> None:
         self._exchange = exchange
-        self._delegate = delegate
+        self._owner = owner
         self._options = options
-        self._connection: WebSocketConnection | None = None
-        self._connected = False  # websocket.connect was given to the application
-        self._denied = False  # the application began an HTTP response instead
+        self._handshake = handshake
+        self._connection: WebSocketConnection | None = None  # once the handshake is accepted
+        self._connected = False  # the application has received websocket.connect
+        self._denied = False  # the application answers with an HTTP response
         self._gone = False  # the client left during the handshake
         self._timer: asyncio.TimerHandle | None = None  # until the handshake is answered
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters = Waiters(exchange.loop)  # receive() calls before the answer
         self.task: asyncio.Task[None] | None = None
+        if owner.timeout is not None:
+            self._timer = exchange.loop.call_later(owner.timeout, self._time_out, owner.timeout)
 
-    def open(self, scope: Scope) -> bool:
-        """Judge the handshake; make the scope a WebSocket's if it is valid, else refuse it and return False."""
-        exchange = self._exchange
-        verdict = check_handshake(exchange.head, self._options.deflate)
-        if isinstance(verdict, Refusal):
-            gen_log.info("WebSocket handshake from %s refused: %s", exchange.context, verdict.message)
-            text = verdict.message.encode("ascii", "backslashreplace") + b"\r\n"
-            exchange.close_after = True
-            exchange.respond(verdict.status, [(b"content-type", b"text/plain; charset=utf-8"), *verdict.fields])
-            exchange.send(text, True)
-            return False
-        self._handshake = verdict
-        scope["type"] = "websocket"
-        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
-        scope["subprotocols"] = verdict.subprotocols
-        known = scope["extensions"]
-        scope["extensions"] = {"websocket.http.response": {}} | {
-            name: known[name] for name in ("tls", "bridge.shutdown.notice") if name in known
-        }
-        del scope["method"]
-        if self._delegate.timeout is not None:
-            loop = exchange.loop
-            self._timer = loop.call_later(self._delegate.timeout, self._time_out)
-        return True
-
-    def _time_out(self) -> None:
+    def _time_out(self, timeout: float) -> None:
         """Answer 504: the application has not answered the handshake in time (``--timeout-request``)."""
         exchange = self._exchange
         if self._connection is None and not exchange.response_started:
-            app_log.warning("No answer within %g s, WebSocket %s", self._delegate.timeout, describe(exchange))
+            app_log.warning("No answer within %g s, WebSocket %s", timeout, describe(exchange))
             exchange.fail(504)
             if self.task is not None:
                 self.task.cancel()
@@ -122,55 +122,49 @@ class WebSocketExchange:
         """The client left before the handshake was answered."""
         if self._connection is None:
             self._gone = True
-            self._wake()
-            self._expect_end()
+            self._waiters.wake()
+            self._cancel_after_grace()
 
     def on_peer_eof(self) -> None:
-        """The client sends nothing more, so a WebSocket is of no use to it."""
+        """The client sends nothing more, so it has no use for a WebSocket."""
         self.on_connection_close()
 
     def stop(self, code: int) -> None:
-        """Close with *code*, as the server is stopping."""
+        """Close with *code*: the server is stopping."""
         if self._connection is not None:
             self._connection.close(code, "server is stopping")
-            self._expect_end()
+            self._cancel_after_grace()
 
-    def _expect_end(self) -> None:
+    def _cancel_after_grace(self) -> None:
         if self.task is not None:
-            self._delegate.expect_end(self.task)
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            self._owner.cancel_after_grace(self.task)
 
     # ------------------------------------------------------------------ the application's side
 
     async def run(self, app: Application, scope: Scope) -> None:
-        """Run the application; see to it that the WebSocket ends with it."""
+        """Run the application, and end the WebSocket when it ends."""
         exchange = self._exchange
         code = 1000
         try:
             await app(scope, self.receive, self.send)
-        except (Exception, SystemExit) as exc:  # an application that exits must not take the server with it
+        except (Exception, SystemExit) as exc:  # SystemExit ends the application, not the server
             code = INTERNAL_ERROR
             if not (self._is_over() and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
         except BaseException as exc:
-            if not self._is_over() and was_not_asked_for(exc):
+            if not self._is_over() and cancelled_itself(exc):
                 app_log.error(
                     "ASGI application was cancelled by itself, WebSocket %s", describe(exchange), exc_info=exc
                 )
-            self._finish(self._delegate.closing_code or INTERNAL_ERROR)
+            self._end(self._owner.closing_code or INTERNAL_ERROR)
             raise
         else:
             if self._connection is None and not self._gone and not exchange.finished:
                 app_log.error("ASGI application returned without an answer, WebSocket %s", describe(exchange))
-        self._finish(code)
+        self._end(code)
 
-    def _finish(self, code: int) -> None:
+    def _end(self, code: int) -> None:
+        """Close the WebSocket with *code*, or answer the handshake; do nothing if that is done."""
         if self._timer is not None:
             self._timer.cancel()
         connection = self._connection
@@ -207,11 +201,9 @@ class WebSocketExchange:
         return {"type": "websocket.receive", "bytes": data}
 
     async def _answered(self) -> WebSocketConnection | None:
-        """Wait until the handshake was accepted; None if it came to nothing."""
+        """Wait for the answer to the handshake; return the connection if it was accepted."""
         while self._connection is None and not self._gone and not self._exchange.finished:
-            if self._waiter is None:
-                self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiter)
+            await self._waiters.next_event()
         return self._connection
 
     async def send(self, message: Message) -> None:
@@ -224,11 +216,11 @@ class WebSocketExchange:
         connection = self._connection
         try:
             if connection is None:
-                await self._send_handshake(message)
+                await self._send_before_answer(message)
                 return
             kind = message["type"]
             if kind == "websocket.send":
-                # Not by send_text() and send_binary(): a call more would cost 1 % of a short message.
+                # Not by send_text() and send_binary(): one more call would be 1 % of a short message.
                 if not connection.open:
                     raise ConnectionGone("the WebSocket is closed")
                 text = message.get("text")
@@ -239,7 +231,7 @@ class WebSocketExchange:
                     connection.write_frame(connection.encode_text(text))
                 elif text is None:
                     if data.__class__ is not bytes:
-                        data = octets(kind, data, "bytes")
+                        data = as_bytes(kind, data, "bytes")
                     connection.write_frame(connection.encode_binary(data))
                 else:
                     raise LocalProtocolError("websocket.send with both bytes and text")
@@ -251,12 +243,12 @@ class WebSocketExchange:
                 connection.close(message.get("code") or 1000, message.get("reason") or "")
             else:
                 raise LocalProtocolError(f"unexpected ASGI message {kind!r} after websocket.accept")
-        except (LocalProtocolError, *STUMBLES) as exc:
-            judge(message, exc)
+        except (LocalProtocolError, *MESSAGE_ERRORS) as exc:
+            explain(message, exc)
             raise
 
-    async def _send_handshake(self, message: Message) -> None:
-        """Take a message before the handshake is answered, or of an answer that is no WebSocket."""
+    async def _send_before_answer(self, message: Message) -> None:
+        """Take a message while there is no WebSocket: the answer to the handshake, or a part of it."""
         exchange = self._exchange
         kind = message["type"]
         if self._gone or exchange.writing is CLOSED:
@@ -265,7 +257,7 @@ class WebSocketExchange:
             if self._denied:
                 raise LocalProtocolError("websocket.http.response.start a second time")
             status = message["status"]
-            if status == 101:  # the client would take it for an open WebSocket
+            if status == 101:  # the client would believe that the WebSocket is open
                 raise LocalProtocolError("websocket.http.response.start with status 101")
             exchange.close_after = True
             exchange.respond(status, message.get("headers", ()))
@@ -275,35 +267,34 @@ class WebSocketExchange:
                 raise LocalProtocolError("websocket.http.response.body before websocket.http.response.start")
             body = message.get("body", b"")
             if body.__class__ is not bytes:
-                body = octets(kind, body)
+                body = as_bytes(kind, body)
             exchange.send(body, not message.get("more_body", False))
             await exchange.drained()
-            self._wake()
+            self._waiters.wake()
         elif self._denied or exchange.finished:
             raise LocalProtocolError(f"{kind!r} after the handshake was denied")
         elif kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
             exchange.close_after = True
-            exchange.respond(403, [(b"content-type", b"text/plain; charset=utf-8")])
-            exchange.send(b"Forbidden\r\n", True)
-            self._wake()
+            exchange.answer(403)
+            self._waiters.wake()
         else:
             raise LocalProtocolError(f"unexpected ASGI message {kind!r} before websocket.accept")
 
     def _accept(self, message: Message) -> None:
         fields = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
         for name, _ in fields:
-            if name.lower() in _OURS:
+            if name.lower() in _SERVER_FIELDS:
                 raise LocalProtocolError(f"websocket.accept with a field of the server's: {name!r}")
         connection = WebSocketConnection.accept(
             self._exchange, self._handshake, self._options, message.get("subprotocol"), fields
         )
         if self._timer is not None:
             self._timer.cancel()
-        connection.on_end = self._expect_end
-        self._delegate.add_websocket(connection)
+        connection.on_end = self._cancel_after_grace
+        self._owner.add_websocket(connection)
         self._connection = connection
-        self._wake()
-        if self._delegate.closing_code is not None:
-            self.stop(self._delegate.closing_code)
+        self._waiters.wake()
+        if self._owner.closing_code is not None:
+            self.stop(self._owner.closing_code)

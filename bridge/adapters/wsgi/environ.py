@@ -11,11 +11,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bridge._version import __version__
+from bridge.adapters.names import distinguished_name
+from bridge.adapters.paths import is_below
 from bridge.core.http.uri import percent_decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bridge.adapters.names import Name
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestHead, RequestLine
@@ -194,7 +197,7 @@ def _set_line(environ: Environ, line: RequestLine, peer: Peer) -> None:
     info = path.decode("latin-1")
     if peer.mount:
         for root in (peer.mount, peer.place):  # the proxy in front has taken off nothing, or what is before the place
-            if info.startswith(root) and info[len(root) : len(root) + 1] in {"", "/"}:
+            if is_below(info, root):
                 info = info[len(root) :]
                 break
     environ["REQUEST_METHOD"] = line.method_text
@@ -275,7 +278,7 @@ def _octets(text: str) -> str:
     return text.encode("utf-8").decode("latin-1")
 
 
-# The parts of a distinguished name as mod_ssl abbreviates them.
+# How mod_ssl abbreviates the parts of a distinguished name in the names of variables.
 _DN = {
     "commonName": "CN",
     "countryName": "C",
@@ -315,14 +318,7 @@ def ssl_variables(tls: ssl.SSLObject) -> Environ:
     return environ
 
 
-def _add_name(environ: Environ, key: str, name: tuple[tuple[tuple[str, str], ...], ...]) -> None:
-    parts = [(_DN.get(kind, kind), _octets(value)) for group in name for kind, value in group]
-    # RFC 4514: from the last to the first; what would end a part is escaped.
-    environ[key] = ",".join(f"{kind}={_escaped(value)}" for kind, value in reversed(parts))
-    for kind, value in parts:
-        environ.setdefault(f"{key}_{kind}", value)
-
-
-def _escaped(value: str) -> str:
-    text = "".join("\\" + character if character in ',+"\\<>;=' else character for character in value)
-    return "\\" + text if text[:1] in {"#", " "} else text
+def _add_name(environ: Environ, key: str, name: Name) -> None:
+    environ[key] = _octets(distinguished_name(name))
+    for kind, value in (pair for group in name for pair in group):
+        environ.setdefault(f"{key}_{_DN.get(kind, kind)}", _octets(value))

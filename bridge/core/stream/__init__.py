@@ -1,1 +1,1 @@
-"""Streams: Tornado's IOStream and its TLS form, over asyncio."""
+"""Tornado's IOStream and its form with TLS, over asyncio's transports."""

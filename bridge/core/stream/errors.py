@@ -1,4 +1,4 @@
-"""What can go wrong with a stream; ``iostream`` has the documented names."""
+"""The errors of streams; ``bridge.core.iostream`` has the documented names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StreamClosedError(ConnectionGone):
     """The stream was closed, by either end.
 
     Attributes:
-        real_error: What ended the connection; None if it was closed in order.
+        real_error: What ended the connection; None if it was closed properly.
     """
 
     def __init__(self, real_error: BaseException | None = None) -> None:
@@ -25,15 +25,15 @@ class StreamClosedError(ConnectionGone):
 
 
 class UnsatisfiableReadError(Exception):
-    """What was to be read did not come within ``max_bytes``."""
+    """The bytes that the read waits for did not come within ``max_bytes``."""
 
 
 class StreamBufferFullError(Exception):
-    """More bytes are waiting, to be read or to be sent, than the stream may keep."""
+    """More bytes wait to be read or to be sent than the stream may keep."""
 
 
 def closed_error(real_error: BaseException | None = None) -> StreamClosedError:
-    """Return a StreamClosedError that code written for Tornado catches as well, if Tornado is in use."""
+    """Return a StreamClosedError; if Tornado is imported, one that is also Tornado's, so that its programs catch it."""
     tornado = sys.modules.get("tornado.iostream")
     error = StreamClosedError if tornado is None else _error_of_both(tornado.StreamClosedError)
     return error(real_error)
@@ -45,9 +45,9 @@ def _error_of_both(other: type[Any]) -> type[StreamClosedError]:
 
 
 def stream_future(future: asyncio.Future[None]) -> asyncio.Future[None]:
-    """Return a future that ends as *future* does, but fails with :func:`closed_error`.
+    """Return a future that ends when *future* does; when that fails, it fails with :func:`closed_error`.
 
-    Whoever does not look at it is told of the close otherwise.
+    An error that nobody retrieves is not logged: the stream reports its close in other ways, too.
     """
     result: asyncio.Future[None] = future.get_loop().create_future()
 

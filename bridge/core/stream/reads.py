@@ -1,13 +1,12 @@
-"""What a stream's reader waits for: each kind looks at the buffer and says where its bytes end.
+"""The reads that can wait for a stream: each kind finds out where its bytes end in the buffer.
 
-Nothing here does I/O. ``size(buffer)`` is the number of bytes that satisfy the read, -1 while there are too few; it is
-called again when more have arrived. ``closing(buffer)`` is the same for the last time: nothing more will come.
+Nothing here does I/O. ``size(buffer)`` returns how many bytes satisfy the read, or -1 if there are too few. It is
+called again when more bytes have arrived. ``closing(buffer)`` is called instead when the stream has ended.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from bridge.core.stream.errors import UnsatisfiableReadError
@@ -16,10 +15,10 @@ __all__ = ["BytesRead", "CloseRead", "IntoRead", "Read", "RegexRead", "UntilRead
 
 
 class Read:
-    """A read that waits. The base is the one that takes whatever there is.
+    """A read that waits. The base class takes any bytes, at least one.
 
     Attributes:
-        future: Gets the bytes.
+        future: Its result is the bytes.
     """
 
     __slots__ = ("future",)
@@ -31,24 +30,24 @@ class Read:
         """Return how many bytes at the front of *buffer* satisfy the read; -1: not enough yet.
 
         Raises:
-            UnsatisfiableReadError: No further byte can.
+            UnsatisfiableReadError: No further byte can satisfy it.
         """
         return len(buffer) or -1
 
     def closing(self, buffer: bytearray) -> int:
-        """Return the same, when nothing more will come."""
+        """Return the same when no more bytes will come."""
         return self.size(buffer)
 
     def result(self, data: bytes) -> Any:
-        """Return what the future gets for *data*."""
+        """Return the future's result for the bytes *data*."""
         return data
 
     def release(self) -> None:
-        """Hold nothing any more: the read has ended."""
+        """Let go of what the read holds: it has ended."""
 
 
 class BytesRead(Read):
-    """A number of bytes, or with *partial* any number up to it."""
+    """A number of bytes; with *partial* any number from one up to it."""
 
     __slots__ = ("_least", "_most")
 
@@ -58,12 +57,12 @@ class BytesRead(Read):
         self._least = min(1, number) if partial else number
 
     def size(self, buffer: bytearray) -> int:
-        """Return the number, or less if that is enough."""
+        """Return the number of bytes to take."""
         return min(len(buffer), self._most) if len(buffer) >= self._least else -1
 
 
 class IntoRead(Read):
-    """Bytes that are copied into a buffer of the reader's as they come; the future gets their number."""
+    """Bytes that are copied into the reader's own buffer as they come; the result is their number."""
 
     __slots__ = ("_filled", "_least", "_target")
 
@@ -74,7 +73,7 @@ class IntoRead(Read):
         self._filled = 0
 
     def size(self, buffer: bytearray) -> int:
-        """Take what there is, and leave nothing for :meth:`result`."""
+        """Copy what there is; return 0 when that is enough, since nothing is left for :meth:`result`."""
         number = min(len(buffer), len(self._target) - self._filled)
         self._target[self._filled : self._filled + number] = buffer[:number]
         del buffer[:number]
@@ -86,12 +85,12 @@ class IntoRead(Read):
         return self._filled
 
     def release(self) -> None:
-        """Let the reader resize its buffer."""
+        """Release the buffer, which cannot be resized until then."""
         self._target.release()
 
 
 class UntilRead(Read):
-    """Bytes up to and with a delimiter."""
+    """Bytes up to a delimiter and including it."""
 
     __slots__ = ("_delimiter", "_max_bytes", "_scanned")
 
@@ -113,7 +112,7 @@ class UntilRead(Read):
 
 
 class RegexRead(Read):
-    """Bytes up to and with the first match of a pattern."""
+    """Bytes up to the first match of a pattern and including it."""
 
     __slots__ = ("_max_bytes", "_pattern")
 
@@ -150,6 +149,3 @@ def _within(size: int, max_bytes: int | None, wanted: str) -> int:
     if max_bytes is not None and size > max_bytes:
         raise UnsatisfiableReadError(f"{wanted} not found within {max_bytes} bytes")
     return size
-
-
-ReadFactory = Callable[[Any], Read]

@@ -1,9 +1,15 @@
 """IOStream: a stream of bytes over a socket or a transport, under Tornado's documented names.
 
-A stream is an asyncio protocol: what arrives is pushed into its buffer, and readers pull from there. It reads ahead a
-little and then pauses the transport. It comes about in one of three ways: around a socket (``IOStream(sock)``), from
-``TCPServer``, which has accepted one, or from a connection that speaks HTTP. In the last case it is *lent*: it can
-write and close, but the other side's bytes are HTTP's until ``detach`` gives the whole connection to the stream.
+A stream is an asyncio protocol. The transport pushes what arrives into the stream's buffer, and readers pull from
+there. The stream reads ahead a little and then pauses the transport.
+
+A stream has one of three origins, all with the same class, since programs see all of them as ``IOStream``:
+
+* A program makes it around a socket. The stream makes its transport in a task of its own, at the first use.
+* ``TCPServer`` makes it for an accepted socket and sets ``_given``: the server makes the transport.
+* A connection that speaks HTTP makes it (:meth:`IOStream.of_connection`) or borrows its transport
+  (:meth:`IOStream.lend`). Then ``_lender`` is the connection. It reads; the stream can only write and close. At
+  ``detach`` the connection gives the transport back (:meth:`IOStream.take_back`).
 """
 
 from __future__ import annotations
@@ -32,26 +38,26 @@ __all__ = ["IOStream", "client_options"]
 
 _MAX_BUFFER_SIZE = 104857600
 _CHUNK_SIZE = 65536
-# Seconds in which the peer must take what was written before a close.
+# Seconds in which the peer must read what was written before a close.
 _CLOSE_TIME = 30.0
 
 
 class IOStream(asyncio.Protocol):
     """A non-blocking stream of bytes with one reader at a time.
 
-    All reads return futures; a second read while one waits is an AssertionError. On a closed stream they raise
-    StreamClosedError, unless what was received before satisfies them.
+    All reads return futures. A second read while one waits is an AssertionError. On a closed stream a read raises
+    StreamClosedError, unless the bytes received before satisfy it.
 
     Args:
         socket: A connected socket, or one for :meth:`connect`. Nothing else may use it.
-        max_buffer_size: Most bytes kept for a reader; more closes the stream. 104857600 if None.
-        read_chunk_size: Bytes that are read ahead when nobody reads; 65536 if None.
-        max_write_buffer_size: Most bytes waiting to be sent; None for no limit.
+        max_buffer_size: The most bytes kept for a reader; more closes the stream. 104857600 if None.
+        read_chunk_size: Bytes that are read ahead while no read waits; 65536 if None.
+        max_write_buffer_size: The most bytes that may wait to be sent; None for no limit.
 
     Attributes:
         socket: The socket; under TLS it also has ``getpeercert``, ``cipher`` and the like.
-        error: What ended the connection; None if it was closed in order, or is open.
-        max_buffer_size: See above; also the next two.
+        error: What ended the connection; None if it was closed properly, or is open.
+        max_buffer_size: See above, as for the next two.
         read_chunk_size: See above.
         max_write_buffer_size: See above.
     """
@@ -77,36 +83,36 @@ class IOStream(asyncio.Protocol):
         self._paused = False
         self._closed = False
         self._given = False  # a server makes the transport
-        self._connected = False  # the socket was when the transport was asked for
-        self._ready: asyncio.Future[Any] | None = None  # of connect, or of wait_for_handshake
-        self._write_buffer: list[bytes] = []  # written before there was a transport
+        self._connected = False  # the socket was connected when the task began that makes the transport
+        self._ready: asyncio.Future[Any] | None = None  # the result of connect(), or of wait_for_handshake()
+        self._write_buffer: list[bytes] = []  # what was written before there was a transport
         self._flushed: deque[asyncio.Future[None]] = deque()
         self._close_callback: Callable[[], object] | None = None
-        self._gone: Callable[[], None] | None = None  # to be called when the transport is gone
+        self._gone: Callable[[], None] | None = None  # called when the transport is gone
 
     @property
     def io_loop(self) -> Any:
-        """The loop of the stream: Tornado's IOLoop if Tornado is in use, else ours."""
+        """The stream's loop: Tornado's IOLoop if Tornado is imported, else bridge's."""
         tornado = sys.modules.get("tornado.ioloop")
         return IOLoop.current() if tornado is None else tornado.IOLoop.current()
 
     # ------------------------------------------------------------------ reading
 
     def read_bytes(self, num_bytes: int, partial: bool = False) -> asyncio.Future[bytes]:
-        """Read *num_bytes* bytes; with *partial* any number up to it, at least one."""
+        """Read *num_bytes* bytes; with *partial* any number from one up to that."""
         assert isinstance(num_bytes, int), "num_bytes is a number"
         return self._start_read(BytesRead(self._loop.create_future(), num_bytes, partial))
 
     def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> asyncio.Future[bytes]:
-        """Read up to and with *delimiter*; if it does not come within *max_bytes* bytes, close the stream."""
+        """Read up to *delimiter* and including it; if it does not come within *max_bytes* bytes, close the stream."""
         return self._start_read(UntilRead(self._loop.create_future(), delimiter, max_bytes))
 
     def read_until_regex(self, regex: bytes | re.Pattern[bytes], max_bytes: int | None = None) -> asyncio.Future[bytes]:
-        """Read up to and with the first match of *regex*; *max_bytes* as for :meth:`read_until`."""
+        """Read up to the first match of *regex* and including it; *max_bytes* as for :meth:`read_until`."""
         return self._start_read(RegexRead(self._loop.create_future(), regex, max_bytes))
 
     def read_into(self, buf: bytearray | memoryview, partial: bool = False) -> asyncio.Future[int]:
-        """Fill *buf*; with *partial* it is enough to put something into it. The result is the number of bytes."""
+        """Fill *buf*; with *partial* at least one byte is enough. The result is the number of bytes."""
         return self._start_read(IntoRead(self._loop.create_future(), buf, partial))
 
     def read_until_close(self) -> asyncio.Future[bytes]:
@@ -118,11 +124,11 @@ class IOStream(asyncio.Protocol):
         return self._read is not None
 
     def buffered(self) -> int:
-        """Return how many bytes were received and not read."""
+        """Return how many bytes were received and not yet read."""
         return len(self._buffer)
 
     def unread(self, data: bytes) -> None:
-        """Put *data*, which was read, back in front of what comes next."""
+        """Put *data*, which was read, back to the front: the next read begins with it."""
         if data:
             self._buffer[:0] = data
 
@@ -143,7 +149,7 @@ class IOStream(asyncio.Protocol):
         return future
 
     def _serve_read(self) -> None:
-        """Satisfy the read that waits, if that is possible."""
+        """Satisfy the read that waits, if the buffer has enough."""
         read = self._read
         if read is None:
             return
@@ -162,7 +168,7 @@ class IOStream(asyncio.Protocol):
         elif len(self._buffer) > self.max_buffer_size:
             error = StreamBufferFullError(f"Reached maximum read buffer size of {self.max_buffer_size} bytes")
             gen_log.error("%s", error)
-            gen_log.warning("error on read: %s", error)  # a second record, which programs look for
+            gen_log.warning("error on read: %s", error)  # Tornado's record, which programs look for
             self.close(error)
 
     def _satisfy(self, read: Read, size: int) -> None:
@@ -183,19 +189,19 @@ class IOStream(asyncio.Protocol):
             with contextlib.suppress(UnsatisfiableReadError):
                 size = read.closing(self._buffer)
         if isinstance(read, CloseRead) and self.error is not None and not isinstance(self.error, ConnectionResetError):
-            size = -1  # a message cut off must not look like a whole one
+            size = -1  # a message that was cut off must not look complete
         if size >= 0:
             self._satisfy(read, size)
             return
         read.release()
         if not read.future.done():
             read.future.set_exception(closed_error(self.error))
-            read.future.exception()  # whoever does not wait for it gave up: nothing to log
+            read.future.exception()  # retrieved, so that asyncio does not log it if the reader has given up
 
     # ------------------------------------------------------------------ writing
 
     def write(self, data: bytes | bytearray | memoryview) -> asyncio.Future[None]:
-        """Send *data*; the future is done when everything has left this process.
+        """Send *data*; the future is done when all bytes have left this process.
 
         Raises:
             StreamClosedError: At once, if the stream is closed.
@@ -210,7 +216,7 @@ class IOStream(asyncio.Protocol):
                     f"Reached maximum write buffer size: {waiting} bytes, limit {self.max_write_buffer_size}"
                 )
         if data.__class__ is not bytes:
-            data = bytes(data)  # the caller may change his, and asyncio's transports keep a view of it
+            data = bytes(data)  # the caller may change the original, of which asyncio's transports keep a view
         future = self._loop.create_future()
         lender = self._lender
         if lender is not None:
@@ -245,10 +251,10 @@ class IOStream(asyncio.Protocol):
     # ------------------------------------------------------------------ closing
 
     def close(self, exc_info: bool | BaseException | tuple[Any, Any, Any] = False) -> None:
-        """Close the stream. What was written is still sent, if the peer takes it.
+        """Close the stream. What was written is still sent, if the peer reads it.
 
         Args:
-            exc_info: An error to keep in ``error``; True for the one that is being handled.
+            exc_info: An error to keep in ``error``; True for the one that is handled now.
         """
         if self._closed:
             return
@@ -265,10 +271,10 @@ class IOStream(asyncio.Protocol):
         if self._transport is not None:
             self._close_transport(self._transport)
         elif self._given:
-            pass  # the transport is closed when it comes
+            pass  # connection_made closes the transport
         elif self._starter is None:
             self.socket.close()
-        elif not (self._connected and self._write_buffer):  # else it is sent when the transport is there
+        elif not (self._connected and self._write_buffer):  # else connection_made sends it and closes the transport
             self._starter.cancel()
             self._starter.add_done_callback(self._close_socket)
         self._end()
@@ -299,7 +305,7 @@ class IOStream(asyncio.Protocol):
                 self._start()
 
     def _end(self) -> None:
-        """End what waits for the stream."""
+        """Mark the stream closed, and end everything that waits for it."""
         self._closed = True
         self._read_last()
         error = self.error
@@ -322,12 +328,12 @@ class IOStream(asyncio.Protocol):
         return int(self.socket.fileno())
 
     def set_nodelay(self, value: bool) -> None:
-        """Send small writes at once (True), or let the system wait for more."""
+        """Let the system send small writes at once (True), or wait for more (False)."""
         if not self.closed() and self.socket.family in {socket.AF_INET, socket.AF_INET6}:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(value))
 
     def connect(self, address: Any, server_hostname: str | None = None) -> asyncio.Future[Any]:
-        """Connect the socket; the future is done, with the stream as its result, when it can be used.
+        """Connect the socket; the result of the future is the stream, when it can be used.
 
         Args:
             address: As for ``socket.connect``.
@@ -341,7 +347,7 @@ class IOStream(asyncio.Protocol):
     def start_tls(
         self, server_side: bool, ssl_options: SSLOptions | None = None, server_hostname: str | None = None
     ) -> asyncio.Future[SSLIOStream]:
-        """Turn the connection into one with TLS; the future's result is the new stream, this one is of no more use.
+        """Begin TLS on the connection; the result of the future is a new stream, and this one can no longer be used.
 
         Args:
             server_side: Whether this end is the server.
@@ -371,7 +377,7 @@ class IOStream(asyncio.Protocol):
         return True
 
     def _start(self) -> None:
-        """Give a socket that is connected already its transport, in the background."""
+        """Make the transport of a socket that is connected, in a task."""
         if self._transport is None and self._starter is None and not self._given:
             self._connected = True
             self._starter = self._loop.create_task(self._open(None, None))
@@ -389,7 +395,7 @@ class IOStream(asyncio.Protocol):
         await self._loop.create_connection(lambda: self, sock=self.socket)
 
     def _failed(self, exc: BaseException) -> None:
-        """No transport comes about."""
+        """End the stream: its transport could not be made."""
         self.error = exc
         self.socket.close()
         if not self._closed:
@@ -399,7 +405,7 @@ class IOStream(asyncio.Protocol):
     # ------------------------------------------------------------------ called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: send what was written before."""
+        """Take the transport, and send what was written before."""
         ready = self._ready
         if ready is not None:
             self._ready = None
@@ -409,7 +415,7 @@ class IOStream(asyncio.Protocol):
 
     def _attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        transport.set_write_buffer_limits(high=0)  # so that resume_writing means: everything was sent
+        transport.set_write_buffer_limits(high=0)  # so that resume_writing means that everything was sent
         unsent, self._write_buffer = self._write_buffer, []
         if unsent:
             transport.write(b"".join(unsent))
@@ -419,19 +425,19 @@ class IOStream(asyncio.Protocol):
             self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Keep what has come, and let the reader have it."""
+        """Keep *data* for the reader, and satisfy the read that waits."""
         self._buffer += data
         self._serve_read()
         if self._read is None and len(self._buffer) >= self.read_chunk_size:
             self._pause()
 
     def eof_received(self) -> None:
-        """Close: the peer sends nothing more."""
+        """End the stream: the peer sends nothing more."""
         if not self._closed:
             self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: the connection is gone."""
+        """End the stream: the connection is gone."""
         if self.error is None:
             self.error = exc
         if not self._closed:
@@ -465,7 +471,7 @@ class IOStream(asyncio.Protocol):
 
     @classmethod
     def of_connection(cls, connection: ServerConnection, max_buffer_size: int, chunk_size: int) -> IOStream:
-        """Return a stream that stands for *connection*'s transport while HTTP reads it; the sizes are bytes."""
+        """Return a stream for the transport of *connection*, which goes on reading it; the sizes are bytes."""
         from bridge.core.stream.tls import SSLIOStream, TLSSocket
 
         transport = connection.transport
@@ -481,7 +487,7 @@ class IOStream(asyncio.Protocol):
         return stream
 
     def lend(self, connection: ServerConnection) -> tuple[asyncio.Transport, bytes]:
-        """Let *connection* read and write the stream's transport; return it, and what was received already."""
+        """Lend the transport to *connection*; return it, and what was received and not read."""
         transport = self._transport
         if transport is None or self._closed:
             raise closed_error(self.error)
@@ -493,7 +499,7 @@ class IOStream(asyncio.Protocol):
         return transport, rest
 
     def take_back(self, transport: asyncio.Transport, rest: bytes, gone: Callable[[], None]) -> None:
-        """Own the transport, which a connection has lent, and what it received and did not read.
+        """Take the transport back from the connection, with what the connection has received and not read.
 
         Args:
             transport: The transport.
@@ -507,12 +513,12 @@ class IOStream(asyncio.Protocol):
             self.data_received(rest)
 
     def lender_lost(self, exc: Exception | None) -> None:
-        """The connection that reads the stream has ended."""
+        """End the stream: the connection that reads it has ended."""
         self._lender = None
         self.connection_lost(exc)
 
     def ready(self) -> Awaitable[None]:
-        """Return an awaitable that is done when there is a transport, with any TLS handshake behind it.
+        """Return an awaitable that is done when there is a transport, and after the handshake with TLS.
 
         Raises:
             StreamClosedError: There will be none.
@@ -530,14 +536,14 @@ class IOStream(asyncio.Protocol):
 
 
 def client_options(options: SSLOptions | None, server_side: bool) -> SSLOptions:
-    """Return *options*, or where there are none a client's defaults."""
+    """Return *options*; without any, a client's defaults, or none for a server."""
     if options is None:
         return {} if server_side else ssl.create_default_context()
     return options
 
 
 def _forget_error(future: asyncio.Future[None]) -> None:
-    """Mark a failed write as seen: the close of the stream tells the same."""
+    """Retrieve the error of a write, so that asyncio does not log it: the stream reports its close in other ways."""
     if not future.cancelled():
         future.exception()
 

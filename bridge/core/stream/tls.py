@@ -1,4 +1,4 @@
-"""SSLIOStream: a stream with TLS, which asyncio's transports do."""
+"""SSLIOStream: a stream with TLS. asyncio's transports do the TLS."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class SSLIOStream(IOStream):
         super().connection_made(transport)
 
     def wait_for_handshake(self) -> asyncio.Future[SSLIOStream]:
-        """Return a future that is done, with the stream as its result, when the handshake is.
+        """Return a future whose result is the stream, when the handshake is done.
 
         Raises:
-            RuntimeError: Somebody waits already.
+            RuntimeError: Another call waits already.
         """
         if self._ready is not None:
             raise RuntimeError("Already waiting")
@@ -91,7 +91,7 @@ class SSLIOStream(IOStream):
 
 
 class TLSSocket:
-    """A socket together with what is known of its TLS session; until the handshake is done, that is nothing."""
+    """A socket that also answers for its TLS session, of which nothing is known until the handshake is done."""
 
     def __init__(self, plain: Any, transport: Any) -> None:
         self.plain = plain
@@ -104,7 +104,7 @@ class TLSSocket:
         return getattr(self.plain, name)
 
     def close(self) -> None:
-        """Close the socket, unless it is a transport's, which closes it by itself."""
+        """Close the socket, unless it belongs to a transport, which closes it itself."""
         if isinstance(self.plain, socket.socket):
             self.plain.close()
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support.asgi import connect, served
@@ -28,70 +27,7 @@ async def ok(send: Any, data: bytes = b"ok") -> None:
     await send(body(data))
 
 
-# ------------------------------------------------------------------ the scope
-
-
-async def test_scope() -> None:
-    seen: list[dict[str, Any]] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(scope)
-        await ok(send)
-
-    async with served(app, root_path="/r", state={"a": 1}) as server, connect(server.port) as client:
-        client.get("/caf%C3%A9/x%2Fy?q=%20", "X-A: 1", "x-a: 2")
-        await client.response()
-        peer = client.writer.get_extra_info("sockname")
-    (scope,) = seen
-    assert scope["type"] == "http"
-    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
-    assert (scope["http_version"], scope["method"], scope["scheme"]) == ("1.1", "GET", "http")
-    assert (scope["root_path"], scope["path"]) == ("/r", "/r/café/x/y")
-    assert (scope["raw_path"], scope["query_string"]) == (b"/caf%C3%A9/x%2Fy", b"q=%20")
-    assert scope["headers"] == [(b"host", b"a"), (b"x-a", b"1"), (b"x-a", b"2")]
-    assert (scope["client"], scope["server"]) == (peer, ("127.0.0.1", server.port))
-    assert scope["state"] == {"a": 1}
-    assert scope["extensions"].keys() == {
-        "http.response.trailers",
-        "http.response.early_hint",
-        "http.response.pathsend",
-        "http.response.zerocopysend",
-        "bridge.shutdown.notice",
-    }
-
-
-async def test_path_with_the_root_path_is_left_alone() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await ok(send, scope["path"].encode())
-
-    async with served(app, root_path="/api") as server, connect(server.port) as client:
-        for target, path in (("/api/x", b"/api/x"), ("/x", b"/api/x"), ("/apix", b"/api/apix"), ("/api", b"/api")):
-            client.get(target)
-            assert (await client.response())[2] == path
-
-
-async def test_nothing_leaks_to_the_next_request() -> None:
-    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="clean")
-    seen: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        extensions = scope["extensions"]
-        seen.append(
-            (variable.get(), dict(scope["state"]), len(scope["headers"]), "mine" in extensions, len(extensions))
-        )
-        variable.set("dirty")
-        scope["state"]["dirty"] = 1
-        scope["headers"].append((b"dirty", b"1"))
-        extensions["mine"] = {}
-        scope["mine"] = 1
-        await ok(send)
-
-    async with served(app, state={}) as server, connect(server.port) as client:
-        for _ in range(3):
-            client.get()
-            await client.response()
-    assert seen == [seen[0]] * 3
-    assert seen[0][:4] == ("clean", {}, 1, False)
+# ------------------------------------------------------------------ the task
 
 
 async def test_requests_run_in_copies_of_the_delegates_context() -> None:
@@ -314,7 +250,7 @@ async def test_concurrent_and_cancelled_receives() -> None:
 async def test_a_receive_that_is_tried_again_and_again_leaves_nothing_behind() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        (cycle,) = server.delegate.tasks.values()
+        (request,) = server.delegate.tasks.values()
         listening = asyncio.ensure_future(receive())
         await asyncio.sleep(0)
         for _ in range(100):
@@ -322,7 +258,7 @@ async def test_a_receive_that_is_tried_again_and_again_leaves_nothing_behind() -
             await asyncio.sleep(0)
             attempt.cancel()
             await asyncio.wait([attempt])
-        assert len(cycle._waiter._callbacks) == 1  # the listening task's
+        assert len(request._waiters._futures) <= 2  # the listening task's, and the last attempt's
         listening.cancel()
         await ok(send, b"fine")
 
@@ -862,88 +798,3 @@ async def test_wait_cancels_what_does_not_end() -> None:
         assert await server.delegate.wait(0.01) == 1
         assert (await client.response())[0] == 500
         assert await server.delegate.wait(0.01) == 0
-
-
-# ------------------------------------------------------------------ behind a proxy
-
-
-async def test_what_a_proxy_has_reported() -> None:
-    seen: list[Any] = []
-
-    class Proxied:
-        """Gives every exchange a context, as the delegate for forwarded fields does."""
-
-        def __init__(self, delegate: ASGIDelegate) -> None:
-            self.delegate = delegate
-
-        def start_exchange(self, exchange: Any) -> Any:
-            context = exchange.context = exchange.context.copy()
-            context.remote_ip, context.remote_port, context.has_remote = "192.0.2.9", 0, True
-            context.protocol = "https"
-            context.local_address, context.forwarded_server = ("shop.example", 443), True
-            context.prefix = "/sh%C3%B6p"
-            return self.delegate.start_exchange(exchange)
-
-        def on_close(self, connection: Any) -> None:
-            self.delegate.on_close(connection)
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append({key: scope[key] for key in ("scheme", "client", "server", "root_path", "path", "raw_path")})
-        await ok(send)
-
-    delegate = ASGIDelegate(app, root_path="/r")
-    async with served(None, delegate=Proxied(delegate)) as server, connect(server.port) as client:
-        for target in ("/x", "/r/x", "/sh%C3%B6p/r/x"):
-            client.get(target)
-            await client.response()
-    common = {"scheme": "https", "client": ("192.0.2.9", 0), "server": ("shop.example", 443), "root_path": "/shöp/r"}
-    assert seen == [
-        {**common, "path": "/shöp/r/x", "raw_path": b"/x"},
-        {**common, "path": "/shöp/r/x", "raw_path": b"/r/x"},
-        # The proxy has taken one prefix off, so what looks like another one is the application's: a rule of the
-        # proxy's for one path is not passed by way of another.
-        {**common, "path": "/shöp/r/shöp/r/x", "raw_path": b"/sh%C3%B6p/r/x"},
-    ]
-
-
-async def test_every_scope_has_its_own_request_line() -> None:
-    seen = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(f"{scope['http_version']} {scope['method']} {scope['raw_path'].decode()} {scope['path']}")
-        seen[-1] += f" {scope['query_string'].decode()}"
-        scope.update(http_version="?", method="?", raw_path=b"?", path="?", query_string=b"?")
-        await send({"type": "http.response.start", "status": 204})
-        await send({"type": "http.response.body"})
-
-    lines = ["GET / HTTP/1.1", "GET / HTTP/1.1", "GET /a%20b?c HTTP/1.1", "HEAD /a%20b?c HTTP/1.1", "GET / HTTP/1.1"]
-    async with served(app) as server, connect(server.port) as client:
-        for line in (*lines, *reversed(lines), "GET /?c HTTP/1.0"):
-            client.send(f"{line}\r\nHost: x\r\n\r\n".encode())
-            await client.response()
-    expected = ["1.1 GET / / ", "1.1 GET / / ", "1.1 GET /a%20b /a b c", "1.1 HEAD /a%20b /a b c", "1.1 GET / / "]
-    assert seen == [*expected, *reversed(expected), "1.0 GET / / c"]
-
-
-async def test_what_scopes_have_in_common_is_kept_from_the_second_request_on() -> None:
-    scopes = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        scopes.append(scope)
-        await send({"type": "http.response.start", "status": 204})
-        await send({"type": "http.response.body"})
-
-    async with served(app) as server, connect(server.port) as client:
-        kept = []
-        for number in range(6):
-            client.get("/")
-            await client.response()
-            (connection,) = server.http.connections
-            kept.append(connection.templates.get(server.delegate))
-            if number == 3:
-                connection.on_idle()
-                assert not connection.templates
-        assert kept[0] is None
-        assert kept[1] is kept[2] is kept[3] is not None
-        assert kept[4] is kept[5] is not kept[3]
-    assert all(scope == scopes[0] for scope in scopes)

@@ -11,7 +11,6 @@ import trustme
 from websockets.asyncio.client import connect as ws_connect
 
 from bridge.adapters.asgi import ASGIDelegate
-from bridge.adapters.asgi.tls import _distinguished_name
 from bridge.core.httpserver import HTTPServer
 from tests.support.asgi import Client
 
@@ -99,31 +98,3 @@ async def test_with_a_client_certificate(verify: ssl.VerifyMode) -> None:
 def test_no_extension_without_tls() -> None:
     delegate = ASGIDelegate(lambda scope, receive, send: None)  # type: ignore[arg-type,return-value]
     assert "tls" not in delegate._extensions
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("plain", "plain"),
-        ("a,b+c", "a\\,b\\+c"),
-        ('"<>;\\', '\\"\\<\\>\\;\\\\'),
-        (" lead", "\\ lead"),
-        ("#hash", "\\#hash"),
-        ("trail ", "trail\\ "),
-        (" ", "\\ "),
-        ("a b", "a b"),
-        ("nul\0", "nul\\00"),
-        ("é=", "é="),
-    ],
-)
-def test_distinguished_names(value: str, text: str) -> None:
-    assert _distinguished_name(((("commonName", value),),)) == f"CN={text}"
-
-
-def test_distinguished_names_of_several_parts() -> None:
-    subject = (
-        (("countryName", "DE"),),
-        (("organizationName", "O"), ("unknownType", "x")),
-        (("commonName", "name"),),
-    )
-    assert _distinguished_name(subject) == "CN=name,O=O+unknownType=x,C=DE"

@@ -668,8 +668,8 @@ async def test_the_queue_is_bounded() -> None:
             before = sent
             await asyncio.sleep(0.05)
         assert sent < total / 2
-        (cycle,) = server.delegate.tasks.values()
-        connection = cycle._connection
+        (websocket,) = server.delegate.tasks.values()
+        connection = websocket._connection
         assert len(connection.messages) <= 32
         assert len(connection._receiver.unread) <= 512 << 10
         go.set()
@@ -727,13 +727,13 @@ async def test_a_client_that_does_not_read_stops_the_application() -> None:
         while before != sent or not sent:
             before = sent
             await asyncio.sleep(0.05)
-            for cycle in server.delegate.tasks.values():
-                peak = max(peak, cycle._connection.transport.get_write_buffer_size())
+            for websocket in server.delegate.tasks.values():
+                peak = max(peak, websocket._connection.transport.get_write_buffer_size())
         assert 0 < peak <= 256 << 10
         client.send(frame(9, b"x") * 10000)  # pings do not fill the buffer either
         await asyncio.sleep(0.05)
-        for cycle in server.delegate.tasks.values():
-            assert cycle._connection.transport.get_write_buffer_size() <= 256 << 10
+        for websocket in server.delegate.tasks.values():
+            assert websocket._connection.transport.get_write_buffer_size() <= 256 << 10
         await asyncio.wait_for(gone.wait(), 5)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.adapters.asgi.messages import judge, octets
+from bridge.adapters.asgi.messages import as_bytes, explain
 from bridge.errors import LocalProtocolError
 from tests.support.asgi import connect, served
 from tests.support.faults import Raises
@@ -175,16 +175,16 @@ def test_what_is_not_the_messages_fault_is_left_as_it_is() -> None:
         {"type": "websocket.close", "code": None, "reason": None},
         {"type": "own", "status": "x"},
     ):
-        judge(message, TypeError("somewhere else"))
+        explain(message, TypeError("somewhere else"))
 
 
 def test_octets() -> None:
     class Bytes(bytes):
         pass
 
-    assert octets("kind", Bytes(b"x")).__class__ is bytes
+    assert as_bytes("kind", Bytes(b"x")).__class__ is bytes
     original = bytearray(b"x")
-    copy = octets("kind", original)
+    copy = as_bytes("kind", original)
     original[:] = b"y"
     assert copy == b"x"
 

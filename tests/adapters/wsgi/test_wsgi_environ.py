@@ -310,7 +310,7 @@ def test_tls_with_a_client_certificate() -> None:
     variables = ssl_variables(TLS(CERTIFICATE, b"der"))  # type: ignore[arg-type]
     assert variables["SSL_CLIENT_VERIFY"] == "SUCCESS"
     assert variables["SSL_CLIENT_CERT"] == ssl.DER_cert_to_PEM_cert(b"der")
-    assert variables["SSL_CLIENT_S_DN"] == 'x=\\#y,CN=J\xc3\xbcrgen,O=A\\, \\"B\\" \\+ C,C=DE'
+    assert variables["SSL_CLIENT_S_DN"] == 'CN=J\xc3\xbcrgen+x=\\#y,O=A\\, \\"B\\" \\+ C,C=DE'
     assert variables["SSL_CLIENT_S_DN_CN"] == "J\xc3\xbcrgen"
     assert variables["SSL_CLIENT_S_DN_O"] == 'A, "B" + C'
     assert variables["SSL_CLIENT_I_DN"] == "CN=CA"

@@ -72,6 +72,8 @@ FOR = [
     (["X-Forwarded-For: "], "10.0.0.1"),
     (["X-Forwarded-For: fe80::1%eth0"], "10.0.0.1"),
     (["X-Forwarded-For: 010.0.0.1"], "10.0.0.1"),
+    (["X-Forwarded-For: \t198.51.100.7 "], "198.51.100.7"),
+    (["X-Forwarded-For: 1.2.3.4,\xa0198.51.100.7"], "10.0.0.1"),  # white space to Python, but not to HTTP
     (["X-Real-Ip: 198.51.100.7"], "198.51.100.7"),
     (["X-Real-Ip: 1.2.3.4", "X-Forwarded-For: 198.51.100.7"], "198.51.100.7"),
     (["Forwarded: for=198.51.100.7"], "198.51.100.7"),

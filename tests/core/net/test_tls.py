@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.core.netutil import check_ssl_options, ssl_options_to_context, ssl_wrap_socket
+from bridge.core.net.tls import check_ssl_options, ssl_options_to_context, ssl_wrap_socket
 from bridge.errors import ConfigError
 
 Files = dict[str, str]

@@ -1,0 +1,16 @@
+"""How the paths of requests compare with the places where applications are mounted."""
+
+from __future__ import annotations
+
+__all__ = ["is_below"]
+
+
+def is_below(path: str, root: str) -> bool:
+    """Tell whether *path* is *root* itself, or goes on behind it with a slash: ``/api`` does not hold ``/apix``.
+
+    Args:
+        path: A request's path.
+        root: A place, without a slash at the end; empty for the root, which holds every path that begins with a slash.
+            Both are decoded in the same way.
+    """
+    return path == root or path.startswith(root + "/")

@@ -1,0 +1,45 @@
+"""Coroutines that wait for the next event of one source: how they wait, and how the source wakes them.
+
+The source knows of no reader, and a reader may be cancelled at any time. So each one waits for a future of its own, and
+looks again at the source's state when it is woken: an event says that something has changed, not what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Waiters"]
+
+
+class Waiters:
+    """Everyone who waits for one source of events.
+
+    Nearly all requests end before anyone has waited. A source that is made for each request makes its waiters when
+    the first one comes.
+
+    Args:
+        loop: The loop on which they wait, and on which :meth:`wake` is called.
+    """
+
+    __slots__ = ("_futures", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._futures: list[asyncio.Future[None]] = []
+
+    def next_event(self) -> asyncio.Future[None]:
+        """Return a future that is done after the next :meth:`wake`; it may be cancelled."""
+        future = self._loop.create_future()
+        if self._futures:
+            # A reader that is cancelled and comes again, such as one under a timeout, must not leave a trail.
+            self._futures = [waiting for waiting in self._futures if not waiting.done()]
+        self._futures.append(future)
+        return future
+
+    def wake(self) -> None:
+        """Let everyone go on who waits now; they run in a later turn of the loop."""
+        if self._futures:
+            woken, self._futures = self._futures, []
+            for future in woken:
+                if not future.done():  # cancelled
+                    future.set_result(None)
