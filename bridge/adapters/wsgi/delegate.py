@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
 from bridge.adapters.wsgi.exchange import WSGIExchange
+from bridge.adapters.wsgi.filethreads import FileThreads
 from bridge.adapters.wsgi.filewrapper import FileWrapper
 from bridge.adapters.wsgi.loopcalls import Mailbox
+from bridge.adapters.wsgi.receivers import ContentReceiver, StreamReceiver
+from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool
 from bridge.core.log import app_log
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from wsgiref.types import WSGIApplication
 
-    from bridge.core.connection.interfaces import Connection, Exchange
+    from bridge.core.connection.interfaces import Connection, Exchange, ExchangeDelegate
 
 __all__ = ["WSGIDelegate"]
 
@@ -88,10 +91,11 @@ class WSGIDelegate:
         self.post: Callable[..., None]
         self.detached: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.file_threads = FileThreads()
         self._watching = False
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
 
-    def start_exchange(self, exchange: Exchange) -> WSGIExchange:
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Take a request; a thread answers it when its content is complete."""
         peer = exchange.templates.get(self)
         if peer is None:
@@ -100,12 +104,22 @@ class WSGIDelegate:
         request = WSGIExchange()
         request.begin(self, exchange, peer)
         length = exchange.head.content_length
-        if length != 0:
-            if length is not None and self.max_body is not None and length > self.max_body:
-                exchange.fail(413)
-            else:
-                request.expect_content()
-        return request
+        return request if length == 0 else self._receive(request, length)
+
+    def _receive(self, request: WSGIExchange, length: int | None) -> ExchangeDelegate:
+        """Get ready for content: to keep it, or to stream it to a thread that starts now."""
+        exchange = request.exchange
+        limit = self.max_body
+        if limit is not None and length is not None and length > limit:
+            exchange.fail(413)
+            return request
+        if self.buffer_requests is None:
+            stream = request.content = StreamedContent(exchange, self.post)
+            request.finish()
+            return StreamReceiver(request, stream, limit)
+        content = request.content = ReceivedContent()
+        exchange.send_continue()
+        return ContentReceiver(request, content, self.buffer_requests, limit, self.file_threads)
 
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
@@ -113,7 +127,7 @@ class WSGIDelegate:
     def refuse(self, request: WSGIExchange) -> None:
         """Answer 503: there are too many requests."""
         exchange = request.exchange
-        request.close_content()
+        request.discard_content()
         if request.gone or exchange.response_started:
             return
         text = b"Service Unavailable\n"
@@ -184,6 +198,7 @@ class WSGIDelegate:
         except TimeoutError:
             for worker in self.pool.workers():
                 app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
+        self.file_threads.stop()
         return self.pool.count
 
     async def wait(self, timeout: float | None) -> int:

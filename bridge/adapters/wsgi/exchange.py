@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.filewrapper import FileRange, FileWrapper, file_range
-from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
+from bridge.adapters.wsgi.request_content import ContentError, ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.response_buffer import MEMORY, PIECE, Outbox, SpoolError
 from bridge.adapters.wsgi.start_response import check_headers, response_head
 from bridge.adapters.wsgi.werkzeug_socket import LazySocket, detach
@@ -44,6 +44,7 @@ class WSGIExchange:
 
     Attributes:
         exchange: The exchange.
+        content: Its content; None if it has none.
         gone: Nobody waits for the response any more.
         detached: The application has taken the connection.
         queued: ``time.monotonic()`` when the request was ready for a thread; 0 before.
@@ -51,7 +52,6 @@ class WSGIExchange:
 
     __slots__ = (
         "_complete",
-        "_content",
         "_delegate",
         "_head",
         "_outbox",
@@ -60,6 +60,7 @@ class WSGIExchange:
         "_socket",
         "_started",
         "_worker",
+        "content",
         "detached",
         "exchange",
         "gone",
@@ -74,7 +75,7 @@ class WSGIExchange:
         self.gone = False
         self.detached = False
         self.queued = 0.0
-        self._content: ReceivedContent | StreamedContent | None = None
+        self.content: ReceivedContent | StreamedContent | None = None
         self._head: ResponseHead | None = None
         self._remaining = _NO_HEAD  # bytes that the response still has to have, or NO_LENGTH (-1)
         self._started = False  # the head counts as sent
@@ -84,82 +85,41 @@ class WSGIExchange:
 
     # ------------------------------------------------------------------ on the loop: the exchange's delegate
 
-    def expect_content(self) -> None:
-        """Get ready for content: to keep it, or to stream it to a thread that starts now."""
-        delegate = self._delegate
-        exchange = self.exchange
-        if delegate.buffer_requests is None:
-            self._content = StreamedContent(self._want_content, exchange.pause_reading)
-            self._enqueue()
-        else:
-            self._content = ReceivedContent(delegate.buffer_requests)
-            exchange.send_continue()
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Keep content, or pass it on to the thread."""
-        content = self._content
-        assert content is not None
-        limit = self._delegate.max_body
-        if limit is not None and content.size + len(chunk) > limit:
-            self.exchange.fail(413)
-        elif content.add(chunk):
-            return self._write(content)
-        return None
-
-    async def _write(self, content: ReceivedContent | StreamedContent) -> None:
-        """Let a thread write content to the disk, which may be slow; the client waits for it, and nobody else."""
-        assert isinstance(content, ReceivedContent)
-        try:
-            await self._delegate.loop.run_in_executor(None, content.write)
-        except OSError as exc:
-            app_log.error("The content of %s cannot be kept: %s", self.describe(), exc)
-            self.exchange.fail()
+    def data_received(self, chunk: bytes) -> None:
+        """Do nothing: a request with content has a receiver for it."""
 
     def finish(self) -> None:
-        """The request is complete: let a thread answer it."""
-        content = self._content
-        if content is not None and content.__class__ is StreamedContent:
-            content.finish()
-        else:
-            self._enqueue()
+        """The request is complete, or its content is streamed: let a thread answer it."""
+        delegate = self._delegate
+        if not delegate.pool.add(self, delegate.loop):
+            delegate.refuse(self)
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the response any more, or the request will never be complete."""
+        """Nobody waits for the response any more."""
         self.gone = True
         if self.exchange.writing is CLOSED:
             self._peer.client.left = True
-        content = self._content
-        if isinstance(content, StreamedContent):
-            content.lost()
-        elif not self.queued or self._delegate.pool.withdraw(self):
-            self.close_content()  # else the thread does
+        if self.queued and self._delegate.pool.withdraw(self):
+            self.discard_content()  # else the thread does
         if self._outbox is not None:
             self._outbox.close()
 
-    def close_content(self) -> None:
-        """Give back what content that was received takes: nobody will read it."""
-        if self._content is not None and self._content.__class__ is ReceivedContent:
-            self._content.close()
+    def discard_content(self) -> None:
+        """Give back what received content takes, without waiting for the disk: no thread has read it, or will."""
+        content = self.content
+        if content is not None and content.__class__ is ReceivedContent:
+            content.rest = []
+            if content.has_file:
+                self._delegate.file_threads.submit(content.close)
 
     def on_peer_eof(self) -> None:
         """The client sends nothing more; what is sent to it may still be read."""
         self._peer.client.left = True
 
-    def _enqueue(self) -> None:
-        delegate = self._delegate
-        if not delegate.pool.add(self, delegate.loop):
-            delegate.refuse(self)
-
     # ------------------------------------------------------------------ on the loop: called through the mailbox
 
     def _refuse(self, _: None) -> None:
         self._delegate.refuse(self)
-
-    def _resume(self, _: None) -> None:
-        """The thread waits for content."""
-        if not self.gone:
-            self.exchange.send_continue()
-            self.exchange.resume_reading()
 
     def _inform(self, fields: list[tuple[bytes, bytes]]) -> None:
         """Send early hints, unless it is too late for them."""
@@ -225,7 +185,7 @@ class WSGIExchange:
         if worker is None:
             if not self._delegate.pool.withdraw(self):
                 return
-            self.close_content()
+            self.discard_content()
             app_log.error("No thread was free for %s within %g seconds", self.describe(), seconds)
         else:
             if not self._delegate.pool.lose(worker, self):
@@ -265,8 +225,8 @@ class WSGIExchange:
             delegate.post(WSGIExchange._refuse, self)
         elif not self.gone:
             delegate.context.copy().run(WSGIExchange._run, self)
-        if self._content is not None:
-            self.close_content()
+        if self.content is not None and self.content.__class__ is ReceivedContent:
+            self.content.close()
         if self._outbox is not None and self._outbox.lost:
             self._outbox.close()
         if self._socket is not None:
@@ -291,7 +251,7 @@ class WSGIExchange:
         exchange = self.exchange
         delegate = self._delegate
         environ = self._peer.environ(exchange)
-        content = self._content
+        content = self.content
         if content is None:
             environ["wsgi.input"] = io.BytesIO()
         elif isinstance(content, ReceivedContent):
@@ -308,9 +268,6 @@ class WSGIExchange:
             environ["bridge.deadline"] = self.queued + delegate.timeout
         environ["wsgi.early_hints"] = self.early_hints
         return environ
-
-    def _want_content(self) -> None:
-        self._delegate.post(WSGIExchange._resume, self)
 
     def _request_socket(self, answer: Callable[[socket.socket | Exception], None]) -> None:
         self._delegate.post(WSGIExchange._detach, self, answer)
@@ -505,6 +462,8 @@ class WSGIExchange:
             app_log.error("WSGI application %s breaks PEP 3333: %s (%s)", app, exc, self.describe(), exc_info=exc)
         elif isinstance(exc, SpoolError):
             app_log.error("The response to %s cannot be kept: %s", self.describe(), exc)
+        elif isinstance(exc, ContentError):
+            app_log.error("The content of %s cannot be kept: %s", self.describe(), exc)
         else:
             app_log.error("Exception in WSGI application %s, %s", app, self.describe(), exc_info=exc)
         if not self._complete:
