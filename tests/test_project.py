@@ -346,8 +346,6 @@ STILL_IN_CIRCLES: set[str] = {
     "bridge.adapters.asgi.delegate",
     "bridge.adapters.asgi.http",
     "bridge.adapters.asgi.websocket",
-    "bridge.adapters.wsgi.delegate",
-    "bridge.adapters.wsgi.exchange",
     "bridge.core.iostream",
     "bridge.core.tcpserver",
 }

@@ -6,10 +6,10 @@ import asyncio
 import contextvars
 import socket
 import time
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from bridge.adapters.wsgi.application import Application
 from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.adapters.wsgi.filethreads import FileThreads
@@ -21,7 +21,6 @@ from bridge.adapters.wsgi.threadpool import ThreadPool
 from bridge.core.log import app_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from wsgiref.types import WSGIApplication
 
     from bridge.core.connection.interfaces import Connection, Exchange, ExchangeDelegate
@@ -87,26 +86,24 @@ class WSGIDelegate:
             threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._watch
         )
         self.context = contextvars.copy_context()
-        self.loop: asyncio.AbstractEventLoop
-        self.post: Callable[..., None]
-        self.detached: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.file_threads = FileThreads()
+        self._application: Application | None = None  # made when the loop is known
+        self._file_threads = FileThreads()
         self._watching = False
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Take a request; a thread answers it when its content is complete."""
+        application = self._application or self._start(exchange)
         peer = exchange.templates.get(self)
         if peer is None:
             peer = self._meet(exchange)
             exchange.keep_template(self, peer)
         request = WSGIExchange()
-        request.begin(self, exchange, peer)
+        request.begin(application, exchange, peer)
         length = exchange.head.content_length
-        return request if length == 0 else self._receive(request, length)
+        return request if length == 0 else self._receive(application, request, length)
 
-    def _receive(self, request: WSGIExchange, length: int | None) -> ExchangeDelegate:
+    def _receive(self, application: Application, request: WSGIExchange, length: int | None) -> ExchangeDelegate:
         """Get ready for content: to keep it, or to stream it to a thread that starts now."""
         exchange = request.exchange
         limit = self.max_body
@@ -114,25 +111,15 @@ class WSGIDelegate:
             exchange.fail(413)
             return request
         if self.buffer_requests is None:
-            stream = request.content = StreamedContent(exchange, self.post)
+            stream = request.content = StreamedContent(exchange, application.post)
             request.finish()
             return StreamReceiver(request, stream, limit)
         content = request.content = ReceivedContent()
         exchange.send_continue()
-        return ContentReceiver(request, content, self.buffer_requests, limit, self.file_threads)
+        return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads)
 
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
-
-    def refuse(self, request: WSGIExchange) -> None:
-        """Answer 503: there are too many requests."""
-        exchange = request.exchange
-        request.discard_content()
-        if request.gone or exchange.response_started:
-            return
-        text = b"Service Unavailable\n"
-        exchange.respond(503, [(b"retry-after", b"1"), (b"content-type", b"text/plain; charset=utf-8")])
-        exchange.send(text, True)
 
     def _watch(self) -> None:
         """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
@@ -150,7 +137,7 @@ class WSGIDelegate:
             if timeout is not None and now - job.queued > timeout:
                 job.expire(None, timeout)
             elif pool.withdraw(job):
-                self.refuse(job)
+                job.refuse()
         busy = False
         for worker in pool.workers() if timeout is not None else ():
             running = worker.job
@@ -160,13 +147,7 @@ class WSGIDelegate:
                     running.expire(worker, timeout)
         self._watching = busy or bool(pool.queue)
         if self._watching:
-            self.loop.call_later(min(max(shortest / 10, 0.01), 1.0), self._look)
-
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop."""
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._look)
 
     async def close(self, timeout: float | None = None) -> int:
         """End the threads; call it when no more requests come, that is, after the server's ``drain``.
@@ -179,7 +160,7 @@ class WSGIDelegate:
         Returns:
             How many threads are still busy. They do not keep the interpreter from exiting.
         """
-        for sock in self.detached:
+        for sock in () if self._application is None else self._application.detached:
             with suppress(OSError):  # it was closed
                 sock.shutdown(socket.SHUT_RD)  # the application sees that the client has left, and can say goodbye
         loop = asyncio.get_running_loop()
@@ -198,12 +179,28 @@ class WSGIDelegate:
         except TimeoutError:
             for worker in self.pool.workers():
                 app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
-        self.file_threads.stop()
+        self._file_threads.stop()
         return self.pool.count
 
     async def wait(self, timeout: float | None) -> int:
         """As :meth:`close`: the name that the adapters have in common."""
         return await self.close(timeout)
+
+    def _start(self, exchange: Exchange) -> Application:
+        """Connect the application with the event loop that runs, at the first request."""
+        self._application = application = Application(
+            self.app,
+            name=self.app_name,
+            context=self.context,
+            pool=self.pool,
+            file_threads=self._file_threads,
+            loop=exchange.loop,
+            post=Mailbox(exchange.loop, exchange.clock).post,
+            queue_timeout=self.queue_timeout,
+            timeout=self.timeout,
+            response_file=self.response_file,
+        )
+        return application
 
     def _meet(self, exchange: Exchange) -> Peer:
         """Prepare what the requests of a connection have in common."""
@@ -223,9 +220,6 @@ class WSGIDelegate:
         tls = exchange.tls
         if tls is not None:
             base = base | ssl_variables(tls)
-        if not hasattr(self, "loop"):
-            self.loop = exchange.loop
-            self.post = Mailbox(exchange.loop, exchange.clock).post
         return Peer(base, context, self.outer_path)
 
 

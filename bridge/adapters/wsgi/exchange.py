@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import socket
     from types import TracebackType
 
-    from bridge.adapters.wsgi.delegate import WSGIDelegate
+    from bridge.adapters.wsgi.application import Application
     from bridge.adapters.wsgi.environ import Peer
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.connection.interfaces import Exchange
@@ -51,8 +51,8 @@ class WSGIExchange:
     """
 
     __slots__ = (
+        "_application",
         "_complete",
-        "_delegate",
         "_head",
         "_outbox",
         "_peer",
@@ -67,9 +67,9 @@ class WSGIExchange:
         "queued",
     )
 
-    def begin(self, delegate: WSGIDelegate, exchange: Exchange, peer: Peer) -> None:
+    def begin(self, application: Application, exchange: Exchange, peer: Peer) -> None:
         """Begin: the first call of all, in place of an ``__init__``, for the reason that the exchange has."""
-        self._delegate = delegate
+        self._application = application
         self._peer = peer
         self.exchange = exchange
         self.gone = False
@@ -90,16 +90,16 @@ class WSGIExchange:
 
     def finish(self) -> None:
         """The request is complete, or its content is streamed: let a thread answer it."""
-        delegate = self._delegate
-        if not delegate.pool.add(self, delegate.loop):
-            delegate.refuse(self)
+        application = self._application
+        if not application.pool.add(self, application.loop):
+            self.refuse()
 
     def on_connection_close(self) -> None:
         """Nobody waits for the response any more."""
         self.gone = True
         if self.exchange.writing is CLOSED:
             self._peer.client.left = True
-        if self.queued and self._delegate.pool.withdraw(self):
+        if self.queued and self._application.pool.withdraw(self):
             self.discard_content()  # else the thread does
         if self._outbox is not None:
             self._outbox.close()
@@ -110,7 +110,7 @@ class WSGIExchange:
         if content is not None and content.__class__ is ReceivedContent:
             content.rest = []
             if content.has_file:
-                self._delegate.file_threads.submit(content.close)
+                self._application.file_threads.submit(content.close)
 
     def on_peer_eof(self) -> None:
         """The client sends nothing more; what is sent to it may still be read."""
@@ -118,8 +118,11 @@ class WSGIExchange:
 
     # ------------------------------------------------------------------ on the loop: called through the mailbox
 
-    def _refuse(self, _: None) -> None:
-        self._delegate.refuse(self)
+    def refuse(self, _: None = None) -> None:
+        """Answer 503: there are too many requests."""
+        self.discard_content()
+        if not self.gone and not self.exchange.response_started:
+            self.exchange.answer(503, fields=[(b"retry-after", b"1")])
 
     def _inform(self, fields: list[tuple[bytes, bytes]]) -> None:
         """Send early hints, unless it is too late for them."""
@@ -143,7 +146,7 @@ class WSGIExchange:
         if self.gone:
             os.close(part.descriptor)
         else:
-            self._delegate.start_task(self._copy(part))
+            self._application.start_task(self._copy(part))
 
     async def _copy(self, part: FileRange) -> None:
         """Send the whole response from a file; no thread takes part in it."""
@@ -170,7 +173,7 @@ class WSGIExchange:
             answer(exc)
             return
         self.gone = self.detached = self._peer.client.left = True
-        self._delegate.detached.add(sock)
+        self._application.detached.add(sock)
         answer(sock)
 
     def expire(self, worker: Worker | None, seconds: float) -> None:
@@ -183,16 +186,16 @@ class WSGIExchange:
         if self.detached or self._complete:
             return
         if worker is None:
-            if not self._delegate.pool.withdraw(self):
+            if not self._application.pool.withdraw(self):
                 return
             self.discard_content()
             app_log.error("No thread was free for %s within %g seconds", self.describe(), seconds)
         else:
-            if not self._delegate.pool.lose(worker, self):
+            if not self._application.pool.lose(worker, self):
                 return
             app_log.error(
                 "WSGI application %s did not answer %s within %g seconds; the thread is given up, it is here:\n%s",
-                self._delegate.app_name,
+                self._application.name,
                 self.describe(),
                 seconds,
                 worker.stack(),
@@ -214,17 +217,17 @@ class WSGIExchange:
 
     def run(self, worker: Worker, now: float) -> None:
         """Answer the request: the whole of the application's work is done here, in one thread."""
-        delegate = self._delegate
+        application = self._application
         self._worker = worker
         waited = now - self.queued
         if waited < 0.0:  # noqa: PLR1730 -- a call for each request; it came after the thread had looked at the clock
             waited = 0.0
         if self.exchange.times is not None:
             self.exchange.times.queued = waited
-        if waited > delegate.queue_timeout:
-            delegate.post(WSGIExchange._refuse, self)
+        if waited > application.queue_timeout:
+            application.post(WSGIExchange.refuse, self)
         elif not self.gone:
-            delegate.context.copy().run(WSGIExchange._run, self)
+            application.context.copy().run(WSGIExchange._run, self)
         if self.content is not None and self.content.__class__ is ReceivedContent:
             self.content.close()
         if self._outbox is not None and self._outbox.lost:
@@ -235,7 +238,7 @@ class WSGIExchange:
     def _run(self) -> None:
         result: Iterable[bytes] | None = None
         try:
-            result = self._delegate.app(self._environ(), self.start_response)
+            result = self._application.app(self._environ(), self.start_response)
             self._send(result)
         except BaseException as exc:
             self._failed(exc)
@@ -249,7 +252,7 @@ class WSGIExchange:
 
     def _environ(self) -> dict[str, Any]:
         exchange = self.exchange
-        delegate = self._delegate
+        application = self._application
         environ = self._peer.environ(exchange)
         content = self.content
         if content is None:
@@ -264,13 +267,13 @@ class WSGIExchange:
             environ["wsgi.input"] = io.BufferedReader(content, 65536)
         if exchange.head.upgrade:
             self._socket = environ["werkzeug.socket"] = LazySocket(self._request_socket)
-        if delegate.timeout is not None:
-            environ["bridge.deadline"] = self.queued + delegate.timeout
+        if application.timeout is not None:
+            environ["bridge.deadline"] = self.queued + application.timeout
         environ["wsgi.early_hints"] = self.early_hints
         return environ
 
     def _request_socket(self, answer: Callable[[socket.socket | Exception], None]) -> None:
-        self._delegate.post(WSGIExchange._detach, self, answer)
+        self._application.post(WSGIExchange._detach, self, answer)
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
         """Send 103 (Early Hints), RFC 8297.
@@ -278,7 +281,7 @@ class WSGIExchange:
         Raises:
             LocalProtocolError: The headers are illegal.
         """
-        self._delegate.post(WSGIExchange._inform, self, check_headers(headers))
+        self._application.post(WSGIExchange._inform, self, check_headers(headers))
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -318,7 +321,7 @@ class WSGIExchange:
             self._put(data)
         elif not self._started and not self.gone:  # the first call sends the head in any case
             self._begin()
-            self._delegate.post(WSGIExchange._send_head, self)
+            self._application.post(WSGIExchange._send_head, self)
 
     @property
     def _bodiless(self) -> bool:
@@ -335,7 +338,7 @@ class WSGIExchange:
                 if (length < 0 or length == size) and 0 < size <= MEMORY and not self._started:
                     # As the rest would, in a third of the steps: most responses are like this.
                     self._started = self._complete = True
-                    self._delegate.post(WSGIExchange._respond_whole, self, data)
+                    self._application.post(WSGIExchange._respond_whole, self, data)
                     return
             self._send_sequence(result)
         elif not (result.__class__ is FileWrapper and self._put_file(result)):
@@ -392,7 +395,7 @@ class WSGIExchange:
         else:
             part.descriptor = os.dup(part.descriptor)  # the application closes its own now
             self._started = self._complete = True
-            self._delegate.post(WSGIExchange._send_file, self, part)
+            self._application.post(WSGIExchange._send_file, self, part)
         return True
 
     def _put(self, data: bytes, last: bool = False) -> None:
@@ -441,14 +444,14 @@ class WSGIExchange:
 
     def _respond_at_once(self, data: bytes) -> None:
         self._started = self._complete = True
-        self._delegate.post(WSGIExchange._respond_whole, self, data)
+        self._application.post(WSGIExchange._respond_whole, self, data)
 
     def _begin(self) -> Outbox:
         """Let the head go out, and content follow piece by piece."""
-        delegate = self._delegate
+        application = self._application
         self._started = True
-        delegate.post(WSGIExchange._respond, self)
-        self._outbox = outbox = Outbox(self.exchange, self._worker, delegate.post, delegate.response_file)
+        application.post(WSGIExchange._respond, self)
+        self._outbox = outbox = Outbox(self.exchange, self._worker, application.post, application.response_file)
         if self.gone:  # on_connection_close has not seen the outbox
             outbox.lost = True
         return outbox
@@ -457,7 +460,7 @@ class WSGIExchange:
         """Log what went wrong, once, and let the client know."""
         if isinstance(exc, ConnectionGone) and self.gone:
             return  # raised by us to end the application's work
-        app = self._delegate.app_name
+        app = self._application.name
         if isinstance(exc, LocalProtocolError):
             app_log.error("WSGI application %s breaks PEP 3333: %s (%s)", app, exc, self.describe(), exc_info=exc)
         elif isinstance(exc, SpoolError):
@@ -468,4 +471,4 @@ class WSGIExchange:
             app_log.error("Exception in WSGI application %s, %s", app, self.describe(), exc_info=exc)
         if not self._complete:
             self._complete = True
-            self._delegate.post(WSGIExchange._fail, self)
+            self._application.post(WSGIExchange._fail, self)

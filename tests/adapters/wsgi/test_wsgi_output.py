@@ -327,7 +327,7 @@ async def test_a_file_to_a_client_that_leaves(tmp_path, caplog) -> None:
         await free(served)
         writer.transport.abort()
         async with asyncio.timeout(5):
-            while served.delegate._tasks:
+            while served.delegate._application._tasks:
                 await asyncio.sleep(0.005)
     assert caplog.records == []
 
