@@ -198,7 +198,6 @@ STILL_UPWARD: set[str] = {
     "bridge.adapters.asgi.delegate",
     "bridge.adapters.asgi.websocket",
     "bridge.adapters.mount",
-    "bridge.adapters.wsgi.werkzeug_socket",
     "bridge.core.middleware.xheaders",
     "bridge.serving.embedding",
     "bridge.telemetry.logs",
