@@ -93,13 +93,14 @@ class WSGIDelegate:
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Take a request; a thread answers it when its content is complete."""
-        application = self._application or self._start(exchange)
+        application = self._application
+        if application is None:
+            application = self._start(exchange)
         peer = exchange.templates.get(self)
         if peer is None:
             peer = self._meet(exchange)
             exchange.keep_template(self, peer)
-        request = WSGIExchange()
-        request.begin(application, exchange, peer)
+        request = WSGIExchange.open(application, exchange, peer)
         length = exchange.head.content_length
         return request if length == 0 else self._receive(application, request, length)
 

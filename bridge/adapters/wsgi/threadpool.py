@@ -229,7 +229,9 @@ class ThreadPool:
             self._turn = now
 
     def _flush(self) -> None:
-        self.excuse(time.monotonic())
+        now = time.monotonic()
+        if now - self._turn > _KEPT:
+            self.excuse(now)
         self._flushing = False
         waiting = len(self.queue)
         if self._on_jobs is not None:
