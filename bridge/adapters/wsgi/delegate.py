@@ -117,7 +117,7 @@ class WSGIDelegate:
             return StreamReceiver(request, stream, limit)
         content = request.content = ReceivedContent()
         exchange.send_continue()
-        return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads)
+        return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads, application.loop)
 
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""

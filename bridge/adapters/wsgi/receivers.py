@@ -20,8 +20,8 @@ __all__ = ["ContentReceiver", "StreamReceiver"]
 
 # How much content may wait for a write that is going on before the client has to wait, in bytes.
 _WINDOW = 262144
-# Beside a temporary file, more than this much content (bytes) is worth a write of its own.
-_WORTH_WRITING = 16384
+# More content than this (bytes) is worth a write of its own, even if more may be kept in memory.
+_WORTH_WRITING = 65536
 
 
 class Request(Protocol):
@@ -60,9 +60,10 @@ class ContentReceiver:
     meanwhile the loop receives into a window. When the window is full, the client has to wait for the job. So an upload
     takes the memory of two windows at most, whatever the disk does.
 
-    A fast upload is written in few large pieces. 1,000,000 bytes over a local socket take 5 jobs and about 200 calls of
-    functions in bridge; with a job for every 64 KiB, and the client waiting for each, they took 15 and 367. The time of
-    the processor went from 3.0 to 2.0 ms (asyncio) and from 2.0 to 1.5 ms (uvloop), CPython 3.11.
+    A job costs two switches between threads, so it takes more than one piece. With a job for each piece, for which the
+    client had to wait, an upload of 1,000,000 bytes took 15 jobs, now it takes 5; the time of the processor went from
+    3.5 to 1.9 ms on asyncio's loop and from 2.2 to 1.5 ms on uvloop (CPython 3.11; ``benchmarks.walk wsgi-upload``
+    shows the calls).
 
     Args:
         request: Whose content it is.
@@ -70,6 +71,7 @@ class ContentReceiver:
         memory: Bytes up to which it is kept in memory.
         limit: Most bytes of content: 413; None for no limit.
         file_threads: Write what is too much for the memory.
+        loop: The event loop.
     """
 
     __slots__ = (
@@ -78,6 +80,7 @@ class ContentReceiver:
         "_ended",
         "_file_threads",
         "_limit",
+        "_loop",
         "_memory",
         "_paused",
         "_pending",
@@ -92,12 +95,14 @@ class ContentReceiver:
         memory: int,
         limit: int | None,
         file_threads: FileThreads,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._request = request
         self._content = content
         self._memory = memory
         self._limit = limit
         self._file_threads = file_threads
+        self._loop = loop
         self._pending = 0  # bytes in content.rest
         self._writing = False  # a job has the content's file; from its start until _written()
         self._paused = False  # the client waits for it
@@ -146,9 +151,9 @@ class ContentReceiver:
         self._pending = 0
         self._memory = min(self._memory, _WORTH_WRITING)
         self._writing = True
-        self._file_threads.submit(self._write_in_thread, chunks, self._request.exchange.loop)
+        self._file_threads.submit(self._write_in_thread, chunks)
 
-    def _write_in_thread(self, chunks: list[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def _write_in_thread(self, chunks: list[bytes]) -> None:
         """Write, and have :meth:`_written` called on the loop."""
         error = None
         try:
@@ -156,7 +161,7 @@ class ContentReceiver:
         except Exception as exc:
             error = exc
         try:
-            loop.call_soon_threadsafe(self._written, error)
+            self._loop.call_soon_threadsafe(self._written, error)
         except RuntimeError:  # the loop was closed: nobody else will
             self._content.close()
 

@@ -57,18 +57,17 @@ class Upload:
             fail=self.fail,
             pause_reading=functools.partial(self.pause, True),
             resume_reading=functools.partial(self.pause, False),
-            loop=SimpleNamespace(call_soon_threadsafe=self.call),
         )
-        self.receiver = ContentReceiver(self, self.content, memory, limit, self)
+        self.receiver = ContentReceiver(self, self.content, memory, limit, self, self)
         self.most = 0
 
-    # What the receiver uses of file threads, exchange and request.
+    # What the receiver uses of file threads, loop, exchange and request.
 
     def submit(self, function: Any, *arguments: Any) -> None:
         self.jobs.append(functools.partial(function, *arguments))
         assert len(self.jobs) <= 1
 
-    def call(self, function: Any, *arguments: Any) -> None:
+    def call_soon_threadsafe(self, function: Any, *arguments: Any) -> None:
         self.calls.append(functools.partial(function, *arguments))
 
     def pause(self, paused: bool) -> None:
@@ -269,7 +268,7 @@ def test_a_loop_that_has_ended_leaves_no_file() -> None:
     def closed(*arguments: Any) -> None:
         raise RuntimeError("Event loop is closed")
 
-    upload.exchange.loop.call_soon_threadsafe = closed
+    upload.call_soon_threadsafe = closed
     upload.receive(bytes(101))
     upload.work()
     with pytest.raises(ValueError, match="closed"):
