@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.application import Application
-from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
+from bridge.adapters.wsgi.environ import EnvironCache, environ_template, ssl_variables
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.adapters.wsgi.filethreads import FileThreads
 from bridge.adapters.wsgi.filewrapper import FileWrapper
-from bridge.adapters.wsgi.loopcalls import Mailbox
+from bridge.adapters.wsgi.loopcalls import LoopCalls
 from bridge.adapters.wsgi.receivers import ContentReceiver, StreamReceiver
 from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool
@@ -83,12 +83,12 @@ class WSGIDelegate:
         self.outer_path = root_path if outer_path is None else outer_path
         self.multiprocess = multiprocess
         self.pool = ThreadPool(
-            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._watch
+            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._start_checks
         )
         self.context = contextvars.copy_context()
         self._application: Application | None = None  # made when the loop is known
         self._file_threads = FileThreads()
-        self._watching = False
+        self._checking = False
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
@@ -96,11 +96,11 @@ class WSGIDelegate:
         application = self._application
         if application is None:
             application = self._start(exchange)
-        peer = exchange.templates.get(self)
-        if peer is None:
-            peer = self._meet(exchange)
-            exchange.keep_template(self, peer)
-        request = WSGIExchange.open(application, exchange, peer)
+        environs = exchange.templates.get(self)
+        if environs is None:
+            environs = self._environs_for(exchange)
+            exchange.keep_template(self, environs)
+        request = WSGIExchange.open(application, exchange, environs)
         length = exchange.head.content_length
         return request if length == 0 else self._receive(application, request, length)
 
@@ -122,15 +122,15 @@ class WSGIDelegate:
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
 
-    def _watch(self) -> None:
+    def _start_checks(self) -> None:
         """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
-        if not self._watching:
-            self._look()
+        if not self._checking:
+            self._check_times()
 
-    def _look(self) -> None:
+    def _check_times(self) -> None:
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
-        pool.excuse(now)
+        pool.forget_blocked_time(now)
         shortest = self.queue_timeout if timeout is None else min(self.queue_timeout, timeout)
         for job in pool.queue.copy():  # threads take from it meanwhile
             if not isinstance(job, WSGIExchange) or now - job.queued <= shortest:
@@ -142,13 +142,13 @@ class WSGIDelegate:
         busy = False
         for worker in pool.workers() if timeout is not None else ():
             running = worker.job
-            if isinstance(running, WSGIExchange) and not worker.lost:
+            if isinstance(running, WSGIExchange) and not worker.abandoned:
                 busy = True
                 if timeout is not None and now - running.queued > timeout:
                     running.expire(worker, timeout)
-        self._watching = busy or bool(pool.queue)
-        if self._watching:
-            asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._look)
+        self._checking = busy or bool(pool.queue)
+        if self._checking:
+            asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
     async def close(self, timeout: float | None = None) -> int:
         """End the threads; call it when no more requests come, that is, after the server's ``drain``.
@@ -196,21 +196,21 @@ class WSGIDelegate:
             pool=self.pool,
             file_threads=self._file_threads,
             loop=exchange.loop,
-            post=Mailbox(exchange.loop, exchange.clock).post,
+            post=LoopCalls(exchange.loop, exchange.clock).post,
             queue_timeout=self.queue_timeout,
             timeout=self.timeout,
             response_file=self.response_file,
         )
         return application
 
-    def _meet(self, exchange: Exchange) -> Peer:
+    def _environs_for(self, exchange: Exchange) -> EnvironCache:
         """Prepare what the requests of a connection have in common."""
         context = exchange.connection_context
         local = context.local_address
         key = (context.protocol, local)
         base = self._templates.get(key)
         if base is None:
-            base = self._templates[key] = template(
+            base = self._templates[key] = environ_template(
                 context,
                 root_path=self.root_path,
                 multithread=self.pool.maximum > 1,
@@ -221,7 +221,7 @@ class WSGIDelegate:
         tls = exchange.tls
         if tls is not None:
             base = base | ssl_variables(tls)
-        return Peer(base, context, self.outer_path)
+        return EnvironCache(base, context, self.outer_path)
 
 
 def _name_of(app: object) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from bridge.adapters.wsgi.application import Application
-    from bridge.adapters.wsgi.environ import Peer
+    from bridge.adapters.wsgi.environ import EnvironCache
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.connection.interfaces import Exchange
 
@@ -42,10 +42,10 @@ class WSGIExchange:
         queued: ``time.monotonic()`` when the request was ready for a thread; 0 before.
     """
 
-    __slots__ = ("_application", "_peer", "_socket", "content", "detached", "exchange", "queued", "response")
+    __slots__ = ("_application", "_environs", "_socket", "content", "detached", "exchange", "queued", "response")
 
     _application: Application
-    _peer: Peer
+    _environs: EnvironCache
     _socket: LazySocket | None
     content: ReceivedContent | StreamedContent | None
     detached: bool
@@ -54,11 +54,11 @@ class WSGIExchange:
     response: Response
 
     @classmethod
-    def open(cls, application: Application, exchange: Exchange, peer: Peer) -> Self:
+    def open(cls, application: Application, exchange: Exchange, environs: EnvironCache) -> Self:
         """Return a request without content; see the class for the reason."""
         self = cls()
         self._application = application
-        self._peer = peer
+        self._environs = environs
         self._socket = None
         self.exchange = exchange
         self.content = None
@@ -81,14 +81,14 @@ class WSGIExchange:
     def on_connection_close(self) -> None:
         """Nobody waits for the response any more."""
         if self.exchange.writing is CLOSED:
-            self._peer.client.left = True
-        self.response.leave()
+            self._environs.client.left = True
+        self.response.mark_gone()
         if self.queued and self._application.pool.withdraw(self):
             self.discard_content()  # else the thread does
 
     def on_peer_eof(self) -> None:
         """The client sends nothing more; what is sent to it may still be read."""
-        self._peer.client.left = True
+        self._environs.client.left = True
 
     def discard_content(self) -> None:
         """Give back what received content takes, without waiting for the disk: no thread has read it, or will."""
@@ -122,7 +122,7 @@ class WSGIExchange:
             self.discard_content()
             app_log.error("No thread was free for %s within %g seconds", self.describe(), seconds)
         else:
-            if not application.pool.lose(worker, self):
+            if not application.pool.abandon(worker, self):
                 return
             app_log.error(
                 "WSGI application %s did not answer %s within %g seconds; the thread is given up, it is here:\n%s",
@@ -146,7 +146,7 @@ class WSGIExchange:
         except Exception as exc:  # the thread waits for an answer
             answer(exc)
             return
-        response.gone = self.detached = self._peer.client.left = True
+        response.gone = self.detached = self._environs.client.left = True
         self._application.detached.add(sock)
         answer(sock)
 
@@ -172,7 +172,7 @@ class WSGIExchange:
             application.context.copy().run(WSGIExchange._run, self)
         if self.content is not None and self.content.__class__ is ReceivedContent:
             self.content.close()
-        if response.buffer is not None and response.buffer.lost:
+        if response.buffer is not None and response.buffer.closed:
             response.buffer.close()
         if self._socket is not None:
             self._socket._finish()
@@ -181,7 +181,7 @@ class WSGIExchange:
         response = self.response
         result: Iterable[bytes] | None = None
         try:
-            environ = self._peer.environ(self.exchange)
+            environ = self._environs.environ(self.exchange)
             environ["wsgi.early_hints"] = response.early_hints
             if self.content is None:
                 environ["wsgi.input"] = io.BytesIO()

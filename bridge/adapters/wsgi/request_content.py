@@ -142,7 +142,7 @@ class StreamedContent(io.RawIOBase):
 
     def _ring(self) -> None:
         if self._worker is not None:
-            self._worker.ring()
+            self._worker.notify()
 
     # ------------------------------------------------------------------ called by the thread
 

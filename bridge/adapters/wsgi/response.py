@@ -1,6 +1,6 @@
 """The response of a WSGI application: what the thread makes of it, and what the loop then sends.
 
-:class:`Mailbox` and :class:`Outbox` lead from the thread to the loop.
+:class:`LoopCalls` and :class:`ResponseBuffer` lead from the thread to the loop.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.filewrapper import FileRange, FileWrapper, file_range
 from bridge.adapters.wsgi.request_content import ContentError
-from bridge.adapters.wsgi.response_buffer import MEMORY, PIECE, Outbox, SpoolError
+from bridge.adapters.wsgi.response_buffer import MEMORY, PIECE, ResponseBuffer, SpoolError
 from bridge.adapters.wsgi.start_response import check_headers, response_head
 from bridge.core.http.fields import NO_LENGTH
 from bridge.core.log import app_log
@@ -67,7 +67,7 @@ class Response:
     worker: Worker | None
     gone: bool
     complete: bool
-    buffer: Outbox | None
+    buffer: ResponseBuffer | None
 
     @classmethod
     def open(cls, application: Application, exchange: Exchange) -> Self:
@@ -281,20 +281,20 @@ class Response:
         self._started = self.complete = True
         self._application.post(Response._respond_whole, self, data)
 
-    def _begin(self) -> Outbox:
+    def _begin(self) -> ResponseBuffer:
         """Let the head go out, and content follow piece by piece."""
         application = self._application
         assert self.worker is not None
         self._started = True
         application.post(Response._respond, self)
-        self.buffer = buffer = Outbox(self._exchange, self.worker, application.post, application.response_file)
-        if self.gone:  # leave() has not seen the buffer
-            buffer.lost = True
+        self.buffer = buffer = ResponseBuffer(self._exchange, self.worker, application.post, application.response_file)
+        if self.gone:  # mark_gone() has not seen the buffer
+            buffer.closed = True
         return buffer
 
     # ------------------------------------------------------------------ on the loop
 
-    def leave(self) -> None:
+    def mark_gone(self) -> None:
         """Nobody waits for the response any more."""
         self.gone = True
         if self.buffer is not None:

@@ -771,7 +771,7 @@ async def test_an_application_that_takes_too_long(caplog) -> None:
         assert app.environ["bridge.deadline"] is not None
         assert app.environ["bridge.client_disconnected"]()  # nobody waits any more
         pool = served.delegate.pool
-        assert (pool.lost, pool.count) == (1, 1)
+        assert (pool.abandoned, pool.count) == (1, 1)
         second = asyncio.create_task(served.get("/again"))  # another thread in place of the lost one
         async with asyncio.timeout(5):
             while pool.count < 2:
@@ -781,7 +781,7 @@ async def test_an_application_that_takes_too_long(caplog) -> None:
     message = errors(caplog)[0]
     assert "did not answer GET /slow within 0.1 seconds" in message
     assert "self.open.wait" in message  # the stack
-    assert (pool.lost, pool.count) == (0, 0)
+    assert (pool.abandoned, pool.count) == (0, 0)
 
 
 async def test_too_long_after_the_first_byte() -> None:
@@ -802,7 +802,7 @@ async def test_too_long_after_the_first_byte() -> None:
 async def test_too_long_in_the_queue(caplog) -> None:
     app = Gate()
     async with serving(app, threads=1, timeout=0.15) as served:
-        served.delegate.pool.lost_limit = 0
+        served.delegate.pool.abandoned_limit = 0
         answers = await asyncio.gather(served.get("/1"), served.get("/2"))
         app.open.set()
     assert [answer.status for answer in answers] == [504, 504]
@@ -815,7 +815,7 @@ async def test_quick_requests_are_not_touched_by_the_time_limit() -> None:
         for _ in range(3):
             assert (await served.get()).content == b"quick"
             await asyncio.sleep(0.05)
-        assert not served.delegate._watching
+        assert not served.delegate._checking
 
 
 async def test_close_waits_for_what_runs() -> None:

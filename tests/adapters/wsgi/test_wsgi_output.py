@@ -18,7 +18,7 @@ import time
 import pytest
 import trustme
 
-from bridge.adapters.wsgi import response_buffer as outbox
+from bridge.adapters.wsgi import response_buffer
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.connection.parameters import ConnectionParameters
 from tests.support.wsgi import Answer, serving
@@ -158,7 +158,7 @@ async def test_a_full_disk_ends_the_response(monkeypatch, caplog) -> None:
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outbox.os, "pwrite", full)
+    monkeypatch.setattr(response_buffer.os, "pwrite", full)
     closed = threading.Event()
 
     def app(environ, start_response):
