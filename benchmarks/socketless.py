@@ -79,6 +79,6 @@ class AcceptedSocket:
 def connect(server: HTTPServer, transport: Transport) -> None:
     """Let *server* have a connection whose transport is *transport*, on the running loop."""
     # What the server itself calls for a socket that it has accepted.
-    protocol = server._protocol(asyncio.get_running_loop(), AcceptedSocket(), PEER)
+    protocol = server._protocol(asyncio.get_running_loop(), AcceptedSocket(), PEER, None)
     transport.set_protocol(protocol)
     protocol.connection_made(transport)

@@ -207,16 +207,10 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
-#: Modules that still import something above their layer. The list only gets shorter.
-STILL_UPWARD: set[str] = {
-    "bridge.adapters.wsgi.werkzeug_socket",
-}
-
-
 @pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules()])
 def test_imports_point_downwards(module: str, path: Path) -> None:
     faults = layer_faults(module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py")
-    assert bool(faults) == (module in STILL_UPWARD), faults
+    assert faults == []
 
 
 UPWARD = [
@@ -349,17 +343,9 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
     return found
 
 
-#: Modules in circles that are still there. The list only gets shorter.
-STILL_IN_CIRCLES: set[str] = {
-    "bridge.adapters.wsgi.delegate",
-    "bridge.adapters.wsgi.exchange",
-}
-
-
 def test_no_imports_form_a_circle() -> None:
     sources = {module: (path.read_text(encoding="utf-8"), path.name == "__init__.py") for module, path in modules()}
-    found = [circle for circle in circles(import_graph(sources)) if circle not in MEANT_CIRCLES]
-    assert set().union(*found) == STILL_IN_CIRCLES
+    assert circles(import_graph(sources)) == MEANT_CIRCLES
 
 
 CIRCLE = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.httpserver import HTTPServer
-from support.faults import TEST_LIMIT, Raises, application_errors
+from tests.support.faults import TEST_LIMIT, Raises, application_errors
 
 __all__ = ["Client", "Served", "connect", "served"]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from support.asgi import connect, served
-from support.faults import application_errors
-from support.link import GET, Recorder, linked
-from support.serving import Client
-from support.serving import serving as serving_natively
-from support.tornadostyle import serving as serving_tornado
-from support.wsgi import serving as serving_wsgi
+from tests.support.asgi import connect, served
+from tests.support.faults import application_errors
+from tests.support.link import GET, Recorder, linked
+from tests.support.serving import Client
+from tests.support.serving import serving as serving_natively
+from tests.support.tornadostyle import serving as serving_tornado
+from tests.support.wsgi import serving as serving_wsgi
 
 
 def no(*_: Any) -> Any:

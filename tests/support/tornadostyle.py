@@ -16,7 +16,7 @@ from bridge.core.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from support.faults import TEST_LIMIT, Raises, application_errors
+from tests.support.faults import TEST_LIMIT, Raises, application_errors
 
 __all__ = ["OK", "Application", "Message", "answer", "echo", "port_of", "serving"]
 

@@ -6,22 +6,24 @@ import asyncio
 import contextvars
 import socket
 import time
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from bridge.adapters.wsgi.environ import Peer, ssl_variables, template
+from bridge.adapters.wsgi.application import Application
+from bridge.adapters.wsgi.environ import EnvironCache, environ_template, ssl_variables
 from bridge.adapters.wsgi.exchange import WSGIExchange
+from bridge.adapters.wsgi.filethreads import FileThreads
 from bridge.adapters.wsgi.filewrapper import FileWrapper
-from bridge.adapters.wsgi.loopcalls import Mailbox
+from bridge.adapters.wsgi.loopcalls import LoopCalls
+from bridge.adapters.wsgi.receivers import ContentReceiver, StreamReceiver
+from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool
 from bridge.core.log import app_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from wsgiref.types import WSGIApplication
 
-    from bridge.core.connection.interfaces import Connection, Exchange
+    from bridge.core.connection.interfaces import Connection, Exchange, ExchangeDelegate
 
 __all__ = ["WSGIDelegate"]
 
@@ -81,54 +83,54 @@ class WSGIDelegate:
         self.outer_path = root_path if outer_path is None else outer_path
         self.multiprocess = multiprocess
         self.pool = ThreadPool(
-            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._watch
+            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._start_checks
         )
         self.context = contextvars.copy_context()
-        self.loop: asyncio.AbstractEventLoop
-        self.post: Callable[..., None]
-        self.detached: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._watching = False
+        self._application: Application | None = None  # made when the loop is known
+        self._file_threads = FileThreads()
+        self._checking = False
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
 
-    def start_exchange(self, exchange: Exchange) -> WSGIExchange:
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Take a request; a thread answers it when its content is complete."""
-        peer = exchange.templates.get(self)
-        if peer is None:
-            peer = self._meet(exchange)
-            exchange.keep_template(self, peer)
-        request = WSGIExchange()
-        request.begin(self, exchange, peer)
+        application = self._application
+        if application is None:
+            application = self._start(exchange)
+        environs = exchange.templates.get(self)
+        if environs is None:
+            environs = self._environs_for(exchange)
+            exchange.keep_template(self, environs)
+        request = WSGIExchange.open(application, exchange, environs)
         length = exchange.head.content_length
-        if length != 0:
-            if length is not None and self.max_body is not None and length > self.max_body:
-                exchange.fail(413)
-            else:
-                request.expect_content()
-        return request
+        return request if length == 0 else self._receive(application, request, length)
+
+    def _receive(self, application: Application, request: WSGIExchange, length: int | None) -> ExchangeDelegate:
+        """Get ready for content: to keep it, or to stream it to a thread that starts now."""
+        exchange = request.exchange
+        limit = self.max_body
+        if limit is not None and length is not None and length > limit:
+            exchange.fail(413)
+            return request
+        if self.buffer_requests is None:
+            stream = request.content = StreamedContent(exchange, application.post)
+            request.finish()
+            return StreamReceiver(request, stream, limit)
+        content = request.content = ReceivedContent()
+        exchange.send_continue()
+        return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads, application.loop)
 
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
 
-    def refuse(self, request: WSGIExchange) -> None:
-        """Answer 503: there are too many requests."""
-        exchange = request.exchange
-        request.close_content()
-        if request.gone or exchange.response_started:
-            return
-        text = b"Service Unavailable\n"
-        exchange.respond(503, [(b"retry-after", b"1"), (b"content-type", b"text/plain; charset=utf-8")])
-        exchange.send(text, True)
-
-    def _watch(self) -> None:
+    def _start_checks(self) -> None:
         """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
-        if not self._watching:
-            self._look()
+        if not self._checking:
+            self._check_times()
 
-    def _look(self) -> None:
+    def _check_times(self) -> None:
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
-        pool.excuse(now)
+        pool.forget_blocked_time(now)
         shortest = self.queue_timeout if timeout is None else min(self.queue_timeout, timeout)
         for job in pool.queue.copy():  # threads take from it meanwhile
             if not isinstance(job, WSGIExchange) or now - job.queued <= shortest:
@@ -136,23 +138,17 @@ class WSGIDelegate:
             if timeout is not None and now - job.queued > timeout:
                 job.expire(None, timeout)
             elif pool.withdraw(job):
-                self.refuse(job)
+                job.refuse()
         busy = False
         for worker in pool.workers() if timeout is not None else ():
             running = worker.job
-            if isinstance(running, WSGIExchange) and not worker.lost:
+            if isinstance(running, WSGIExchange) and not worker.abandoned:
                 busy = True
                 if timeout is not None and now - running.queued > timeout:
                     running.expire(worker, timeout)
-        self._watching = busy or bool(pool.queue)
-        if self._watching:
-            self.loop.call_later(min(max(shortest / 10, 0.01), 1.0), self._look)
-
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop."""
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._checking = busy or bool(pool.queue)
+        if self._checking:
+            asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
     async def close(self, timeout: float | None = None) -> int:
         """End the threads; call it when no more requests come, that is, after the server's ``drain``.
@@ -165,7 +161,7 @@ class WSGIDelegate:
         Returns:
             How many threads are still busy. They do not keep the interpreter from exiting.
         """
-        for sock in self.detached:
+        for sock in () if self._application is None else self._application.detached:
             with suppress(OSError):  # it was closed
                 sock.shutdown(socket.SHUT_RD)  # the application sees that the client has left, and can say goodbye
         loop = asyncio.get_running_loop()
@@ -184,20 +180,37 @@ class WSGIDelegate:
         except TimeoutError:
             for worker in self.pool.workers():
                 app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
+        self._file_threads.stop()
         return self.pool.count
 
     async def wait(self, timeout: float | None) -> int:
         """As :meth:`close`: the name that the adapters have in common."""
         return await self.close(timeout)
 
-    def _meet(self, exchange: Exchange) -> Peer:
+    def _start(self, exchange: Exchange) -> Application:
+        """Connect the application with the event loop that runs, at the first request."""
+        self._application = application = Application(
+            self.app,
+            name=self.app_name,
+            context=self.context,
+            pool=self.pool,
+            file_threads=self._file_threads,
+            loop=exchange.loop,
+            post=LoopCalls(exchange.loop, exchange.clock).post,
+            queue_timeout=self.queue_timeout,
+            timeout=self.timeout,
+            response_file=self.response_file,
+        )
+        return application
+
+    def _environs_for(self, exchange: Exchange) -> EnvironCache:
         """Prepare what the requests of a connection have in common."""
         context = exchange.connection_context
         local = context.local_address
         key = (context.protocol, local)
         base = self._templates.get(key)
         if base is None:
-            base = self._templates[key] = template(
+            base = self._templates[key] = environ_template(
                 context,
                 root_path=self.root_path,
                 multithread=self.pool.maximum > 1,
@@ -208,10 +221,7 @@ class WSGIDelegate:
         tls = exchange.tls
         if tls is not None:
             base = base | ssl_variables(tls)
-        if not hasattr(self, "loop"):
-            self.loop = exchange.loop
-            self.post = Mailbox(exchange.loop, exchange.clock).post
-        return Peer(base, context, self.outer_path)
+        return EnvironCache(base, context, self.outer_path)
 
 
 def _name_of(app: object) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestHead, RequestLine
 
-__all__ = ["Peer", "environ_key", "set_fields", "ssl_variables", "template"]
+__all__ = ["EnvironCache", "environ_key", "environ_template", "set_fields", "ssl_variables"]
 
 Environ = dict[str, Any]
 Field = tuple[bytes, bytes]
@@ -75,7 +75,7 @@ class Client:
         return self.left
 
 
-class Peer:
+class EnvironCache:
     """What the environs of one connection have in common.
 
     Most clients repeat most of their header section to the letter. So the last environ is kept, without what leads
@@ -88,14 +88,14 @@ class Peer:
         place: The part of it that paths begin with when a proxy has taken off the part before.
     """
 
-    __slots__ = ("_environ", "_head", "_joined", "_template", "client", "context", "mount", "place")
+    __slots__ = ("_environ", "_head", "_joined", "_template", "client", "context", "inner_mount", "mount")
 
     def __init__(self, base: Environ, context: ConnectionContext, outer_path: str = "") -> None:
         self._template = base
         self.client = Client()
         self.context = context
         self.mount: str = base["SCRIPT_NAME"]
-        self.place = self.mount[len(_octets(outer_path)) :]
+        self.inner_mount = self.mount[len(_as_latin1(outer_path)) :]
         self._head: RequestHead | None = None  # that _environ was made of
         self._environ: Environ = {}
         self._joined = False  # it has values of several field lines
@@ -104,18 +104,18 @@ class Peer:
         """Return the environ of a request, without what leads back to the server."""
         head = exchange.head
         if head is not self._head:
-            self._take(head)
+            self._build(head)
         environ = self._environ.copy()
         if exchange.context is not self.context:
             _set_forwarded(environ, exchange.context)
         return environ
 
-    def _take(self, head: RequestHead) -> None:
+    def _build(self, head: RequestHead) -> None:
         before = self._head
         self._head = None  # should anything be raised
         fields = head.fields
         line = head.line
-        if before is None or (fields is not before.fields and not self._update(fields, before.fields)):
+        if before is None or (fields is not before.fields and not self._update_fields(fields, before.fields)):
             environ = self._environ = self._template.copy()
             context = self.context
             if isinstance(context.address, tuple):
@@ -128,7 +128,7 @@ class Peer:
             _set_line(self._environ, line, self)
         self._head = head
 
-    def _update(self, fields: tuple[Field, ...], before: tuple[Field, ...]) -> bool:
+    def _update_fields(self, fields: tuple[Field, ...], before: tuple[Field, ...]) -> bool:
         """Set the fields that are not the same objects as before; False if the section has another shape."""
         if self._joined or len(fields) != len(before):
             return False
@@ -144,7 +144,7 @@ class Peer:
         return True
 
 
-def template(
+def environ_template(
     context: ConnectionContext, *, root_path: str, multithread: bool, multiprocess: bool, extra: Environ
 ) -> Environ:
     """Return what all requests have in common that came in by one address.
@@ -163,7 +163,7 @@ def template(
         name, port = "localhost", "443" if context.protocol == "https" else "80"
     environ: Environ = {
         "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": _octets(root_path),
+        "SCRIPT_NAME": _as_latin1(root_path),
         "PATH_INFO": "/",
         "QUERY_STRING": "",
         "REQUEST_URI": "/",
@@ -190,13 +190,16 @@ def template(
     return environ
 
 
-def _set_line(environ: Environ, line: RequestLine, peer: Peer) -> None:
+def _set_line(environ: Environ, line: RequestLine, cache: EnvironCache) -> None:
     path = line.path
     if b"%" in path:
         path = percent_decoded(path)
     info = path.decode("latin-1")
-    if peer.mount:
-        for root in (peer.mount, peer.place):  # the proxy in front has taken off nothing, or what is before the place
+    if cache.mount:
+        for root in (
+            cache.mount,
+            cache.inner_mount,
+        ):  # the proxy in front has taken off nothing, or what is before the inner mount
             if is_below(info, root):
                 info = info[len(root) :]
                 break
@@ -273,7 +276,7 @@ def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
         environ.pop("HTTPS", None)
 
 
-def _octets(text: str) -> str:
+def _as_latin1(text: str) -> str:
     """Return the UTF-8 octets of *text* as characters."""
     return text.encode("utf-8").decode("latin-1")
 
@@ -319,6 +322,6 @@ def ssl_variables(tls: ssl.SSLObject) -> Environ:
 
 
 def _add_name(environ: Environ, key: str, name: Name) -> None:
-    environ[key] = _octets(distinguished_name(name))
+    environ[key] = _as_latin1(distinguished_name(name))
     for kind, value in (pair for group in name for pair in group):
-        environ.setdefault(f"{key}_{_DN.get(kind, kind)}", _octets(value))
+        environ.setdefault(f"{key}_{_DN.get(kind, kind)}", _as_latin1(value))

@@ -13,10 +13,10 @@ from bridge.core.log import app_log
 if TYPE_CHECKING:
     from bridge.core.connection.clock import Clock
 
-__all__ = ["Mailbox"]
+__all__ = ["LoopCalls"]
 
 
-class Mailbox:
+class LoopCalls:
     """Calls that threads want made on the loop, in order; the loop is woken once for all that have gathered.
 
     Args:
@@ -25,13 +25,13 @@ class Mailbox:
             while the system takes it.
     """
 
-    __slots__ = ("_calls", "_clock", "_loop", "_woken")
+    __slots__ = ("_calls", "_clock", "_loop", "_scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._loop = loop
         self._clock = clock
         self._calls: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
-        self._woken = False
+        self._scheduled = False
 
     def post(self, function: Callable[[Any, Any], None], target: Any, argument: Any = None) -> None:
         """Have *function* called with the two others on the loop, soon; for any thread.
@@ -42,14 +42,14 @@ class Mailbox:
             argument: What the method takes.
         """
         self._calls.append((function, target, argument))
-        if not self._woken:
-            self._woken = True
+        if not self._scheduled:
+            self._scheduled = True
             # RuntimeError: the loop was closed. A thread has outlived the server, and nobody is left to hear of it.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._deliver)
+                self._loop.call_soon_threadsafe(self._make_calls)
 
-    def _deliver(self) -> None:
-        self._woken = False  # first: what is posted from here on may come too late for this round
+    def _make_calls(self) -> None:
+        self._scheduled = False  # first: what is posted from here on may come too late for this round
         calls = self._calls
         clock = self._clock
         clock.write_through = True

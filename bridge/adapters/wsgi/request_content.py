@@ -1,164 +1,148 @@
 """Request content on its way to ``wsgi.input``.
 
-Either everything is received before a thread is taken, in memory first and then in a temporary file, or the content is
-streamed: then the thread waits for what the client sends, and the client for the thread.
+There are two ways. Either the request gets a thread when its content is complete: in memory, or in a temporary file.
+Or the content is streamed: then the thread waits for the client, and the client for the thread.
+
+The classes here are what threads read. :mod:`.receivers` fills them on the event loop.
 """
 
 from __future__ import annotations
 
 import io
-import threading
 from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.adapters.wsgi.threadpool import Worker
+    from bridge.core.connection.interfaces import Exchange
 
-__all__ = ["ReceivedContent", "StreamedContent"]
+    Post = Callable[[Callable[[Exchange, None], None], Exchange], None]
 
-# Content beside a temporary file that waits to be written to it, in bytes.
-_PENDING = 16384
-# Streamed content that is kept before the client has to wait, in bytes.
+__all__ = ["ContentError", "ReceivedContent", "StreamedContent"]
+
+# How much streamed content is kept before the client has to wait, in bytes.
 _WINDOW = 65536
+
+
+class ContentError(OSError):
+    """The temporary file for a request's content cannot be written."""
 
 
 class ReceivedContent:
     """Content that is complete before the application is called.
 
-    A disk can be slow, and the loop must not wait for it: :meth:`add` and :meth:`close` are for the loop, the other two
-    for threads.
-
-    Args:
-        memory: Bytes up to which it is kept in memory.
+    One thread at a time uses it, and none while the loop does: the loop fills it, gives it away for each write, and
+    gives it to the thread that answers the request. So it needs no lock. Every method may wait for the disk and is for
+    threads only.
 
     Attributes:
         size: Bytes received so far.
+        rest: What is not in the file: the end of the content, or all of it.
     """
 
-    __slots__ = ("_chunks", "_closed", "_file", "_lock", "_memory", "_pending", "size")
+    __slots__ = ("_file", "rest", "size")
 
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
-        self._chunks: list[bytes] = []
-        self._pending = 0  # bytes in them
-        self._file: IO[bytes] | None = None
-        self._lock: threading.Lock | None = None  # held by the thread that writes; the loop never waits for it
-        self._closed = False
+    def __init__(self) -> None:
         self.size = 0
+        self.rest: list[bytes] = []
+        self._file: IO[bytes] | None = None
 
-    def add(self, chunk: bytes) -> bool:
-        """Keep a piece; tell whether :meth:`write` is to be called before the next one."""
-        self._chunks.append(chunk)
-        self.size += len(chunk)
-        self._pending += len(chunk)
-        if self._pending <= self._memory:
-            return False
-        if self._lock is None:
-            self._lock = threading.Lock()
-            self._memory = min(self._memory, _PENDING)
-        return True
+    @property
+    def has_file(self) -> bool:
+        """Some of the content is in a temporary file."""
+        return self._file is not None
 
-    def write(self) -> None:
-        """Write what is in memory to a temporary file.
+    def append(self, chunks: list[bytes]) -> None:
+        """Write content to the temporary file.
 
         Raises:
             OSError: It cannot be written.
         """
-        assert self._lock is not None
-        with self._lock:
-            if not self._closed:
-                self._write()
-        if self._closed:  # meanwhile
-            self.close()
-
-    def _write(self) -> None:
         if self._file is None:
-            # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
-            import tempfile  # 5 ms of every start, and few requests need it
+            import tempfile  # takes 5 ms, and few requests need it
 
+            # On Linux the file never has a name; elsewhere it is unlinked as soon as it is open.
             self._file = tempfile.TemporaryFile(prefix="bridge-")  # noqa: SIM115 -- close() closes it
-        for chunk in self._chunks:
+        for chunk in chunks:
             self._file.write(chunk)
-        self._chunks.clear()
-        self._pending = 0
+        self._file.flush()  # a full disk is noticed here, and close() has nothing left to write
 
     def open(self) -> IO[bytes]:
         """Return the content as a file at its beginning.
 
         Raises:
-            OSError: The temporary file cannot be written.
+            ContentError: The temporary file cannot be written.
         """
         if self._file is None:
-            return io.BytesIO(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
-        self._write()
-        self._file.seek(0)  # writes what is buffered, and fails here if the disk is full
+            return io.BytesIO(self.rest[0] if len(self.rest) == 1 else b"".join(self.rest))
+        try:
+            self.append(self.rest)
+            self._file.seek(0)
+        except OSError as exc:
+            raise ContentError(exc.errno, exc.strerror) from exc
+        self.rest = []
         return self._file
 
     def close(self) -> None:
-        """Give the memory and the file back; a thread that is writing does it itself."""
-        self._closed = True
-        if self._lock is None:
-            self._chunks.clear()
-        elif self._lock.acquire(blocking=False):
-            self._chunks.clear()
-            try:
-                if self._file is not None:
-                    self._file.close()
-            finally:
-                self._lock.release()
+        """Give the memory and the file back."""
+        self.rest = []
+        if self._file is not None:
+            with suppress(OSError):  # from a write that has failed before and is tried again; the file is closed
+                self._file.close()
 
 
 class StreamedContent(io.RawIOBase):
     """Content that is read while it arrives; to be wrapped in a BufferedReader.
 
     Args:
-        wanted: Asks the loop, from the thread, for more content: resumes reading, sends 100 (Continue).
-        pause: Lets the client wait; called on the loop.
+        exchange: Whose content it is.
+        post: Has a function called on the loop.
 
     Attributes:
         size: Bytes received so far.
     """
 
-    def __init__(self, wanted: Callable[[], None], pause: Callable[[], None]) -> None:
+    def __init__(self, exchange: Exchange, post: Post) -> None:
         super().__init__()
-        self._wanted = wanted
-        self._pause = pause
+        self._exchange = exchange
+        self._post = post
         self._chunks: deque[bytes] = deque()
         self.size = 0
         self._taken = 0
         self._paused = False
         self._complete = False
-        self._gone = False
+        self._cut_off = False
         self._worker: Worker | None = None
 
     # ------------------------------------------------------------------ called by the loop
 
-    def add(self, chunk: bytes) -> bool:
-        """Keep a piece; there is nothing to be written."""
+    def add(self, chunk: bytes) -> None:
+        """Keep a piece; the client waits when there are many."""
         self._chunks.append(chunk)
         self.size += len(chunk)
         if self.size - self._taken >= _WINDOW:
             self._paused = True
-            self._pause()
+            self._exchange.pause_reading()
         self._ring()
-        return False
 
     def finish(self) -> None:
         """The content is complete."""
         self._complete = True
         self._ring()
 
-    def lost(self) -> None:
+    def cut_off(self) -> None:
         """No more will come, and it is not complete."""
-        self._gone = True
+        self._cut_off = True
         self._ring()
 
     def _ring(self) -> None:
         if self._worker is not None:
-            self._worker.ring()
+            self._worker.notify()
 
     # ------------------------------------------------------------------ called by the thread
 
@@ -180,12 +164,12 @@ class StreamedContent(io.RawIOBase):
         worker = self._worker
         assert worker is not None
         while not chunks:
-            if self._gone:
+            if self._cut_off:
                 raise ConnectionGone("the client left before its request was complete")
             if self._complete and not chunks:
                 return 0
-            self._wanted()
-            if not (chunks or self._gone or self._complete):
+            self._ask_for_more()
+            if not (chunks or self._cut_off or self._complete):
                 worker.wait(1.0)
         chunk = chunks[0]
         room = len(buffer)
@@ -199,5 +183,14 @@ class StreamedContent(io.RawIOBase):
         self._taken += size
         if self._paused and self.size - self._taken < _WINDOW // 2:
             self._paused = False
-            self._wanted()
+            self._ask_for_more()
         return size
+
+    def _ask_for_more(self) -> None:
+        self._post(_resume, self._exchange)
+
+
+def _resume(exchange: Exchange, _: None) -> None:
+    """Let the client send more content, which may wait for being asked; called on the loop."""
+    exchange.send_continue()
+    exchange.resume_reading()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.connection.interfaces import Exchange
 
-__all__ = ["MEMORY", "PIECE", "Outbox", "SpoolError"]
+__all__ = ["MEMORY", "PIECE", "ResponseBuffer", "SpoolError"]
 
 MEMORY = 65536
 """Content that is kept in memory for the loop to take, in bytes."""
@@ -43,7 +43,7 @@ class SpoolError(OSError):
     """The temporary file for a response cannot be written."""
 
 
-class Outbox:
+class ResponseBuffer:
     """The content of one response on its way to the client.
 
     Args:
@@ -54,10 +54,14 @@ class Outbox:
 
     Attributes:
         complete: Nothing more will be put.
-        lost: Nobody takes any more.
+        closed: Nobody takes any more.
     """
 
     __slots__ = (
+        "_awaiting_client",
+        "_bytes_put",
+        "_bytes_taken",
+        "_client_slow",
         "_exchange",
         "_file",
         "_file_end",
@@ -66,22 +70,18 @@ class Outbox:
         "_lock",
         "_parts",
         "_post",
-        "_posted",
-        "_put",
-        "_resuming",
-        "_slow",
-        "_taken",
-        "_waiting",
+        "_take_posted",
+        "_thread_waits",
         "_worker",
+        "closed",
         "complete",
-        "lost",
     )
 
     def __init__(
         self,
         exchange: Exchange,
         worker: Worker,
-        post: Callable[[Callable[[Outbox, None], None], Outbox], None],
+        post: Callable[[Callable[[ResponseBuffer, None], None], ResponseBuffer], None],
         file_limit: int,
     ) -> None:
         self._exchange = exchange
@@ -89,22 +89,22 @@ class Outbox:
         self._post = post
         self._file_limit = file_limit
         self.complete = False
-        self.lost = False
-        # Counters have one writer each, or are written under the lock: _put and _file_end are the thread's, _taken and
-        # _file_start the loop's.
+        self.closed = False
+        # Each counter has one writer, or is written under the lock only: _bytes_put and _file_end are the thread's,
+        # _bytes_taken and _file_start the loop's.
         self._parts: deque[bytes] = deque()
-        self._put = 0
-        self._taken = 0
+        self._bytes_put = 0
+        self._bytes_taken = 0
         self._file: IO[bytes] | None = None
         self._file_start = 0
         self._file_end = 0
         # Held by the loop while it takes and by the thread while it moves parts to the file; the loop never waits for
         # it.
         self._lock = threading.Lock()
-        self._posted = False  # take() is on its way
-        self._resuming = False  # ... and will be called when the client has read
-        self._slow = False  # the client does not read as fast as it is sent to
-        self._waiting = False  # the thread waits for room
+        self._take_posted = False  # take() is on its way
+        self._awaiting_client = False  # ... and will be called when the client has read
+        self._client_slow = False  # the client does not read as fast as it is sent to
+        self._thread_waits = False  # the thread waits for room
 
     # ------------------------------------------------------------------ called by the thread
 
@@ -129,66 +129,66 @@ class Outbox:
         Raises:
             SpoolError: The temporary file cannot be written.
         """
-        if self._slow and self._parts and not self.lost:
+        if self._client_slow and self._parts and not self.closed:
             self._spill(b"")
         self.complete = True
         self._notify()
 
     def _put_piece(self, data: bytes) -> None:
-        if self.lost:
+        if self.closed:
             raise ConnectionGone("the client left")
         if self._file_end > self._file_start or not self._wait_for_room(len(data)):
             self._spill(data)
         else:
             self._parts.append(data)
-            self._put += len(data)
+            self._bytes_put += len(data)
         self._notify()
 
     def _notify(self) -> None:
-        if not self._posted:
-            self._posted = True
-            self._post(Outbox.take, self)
+        if not self._take_posted:
+            self._take_posted = True
+            self._post(ResponseBuffer.take, self)
 
-    def _room(self, size: int) -> bool:
-        waiting = self._put - self._taken
+    def _has_room(self, size: int) -> bool:
+        waiting = self._bytes_put - self._bytes_taken
         return waiting == 0 or waiting + size <= MEMORY
 
     def _wait_for_room(self, size: int) -> bool:
         """Wait until the loop has taken enough; False if the client is slow."""
         patient = True
-        while not self._room(size):
-            if self._slow and not (patient and not self._worker.pool.queue):
+        while not self._has_room(size):
+            if self._client_slow and not (patient and not self._worker.pool.queue):
                 return False
-            self._waiting = True
-            if not self._room(size) and not self.lost:
-                self._worker.wait(_PATIENCE if self._slow else 1.0)
-                patient = not self._slow
-            self._waiting = False
-            if self.lost:
+            self._thread_waits = True
+            if not self._has_room(size) and not self.closed:
+                self._worker.wait(_PATIENCE if self._client_slow else 1.0)
+                patient = not self._client_slow
+            self._thread_waits = False
+            if self.closed:
                 raise ConnectionGone("the client left")
         return True
 
     def _spill(self, data: bytes) -> None:
         """Move what is in memory, and *data*, to the temporary file."""
-        size = len(data) + self._put - self._taken
+        size = len(data) + self._bytes_put - self._bytes_taken
         while self._file_end + size > self._file_limit and self._file_end > self._file_start:
-            self._waiting = True
-            if self._file_end > self._file_start and not self.lost:
+            self._thread_waits = True
+            if self._file_end > self._file_start and not self.closed:
                 self._worker.wait(1.0)
-            self._waiting = False
-            if self.lost:
+            self._thread_waits = False
+            if self.closed:
                 raise ConnectionGone("the client left")
-            size = len(data) + self._put - self._taken
+            size = len(data) + self._bytes_put - self._bytes_taken
         try:
             with self._lock:
-                if self.lost:
+                if self.closed:
                     raise ConnectionGone("the client left")
                 if self._file is None:
                     self._file = _temporary_file()
                 if self._file_end == self._file_start:  # everything was taken: begin again
                     self._file_end = self._file_start = 0
                 parts, self._parts = self._parts, deque()
-                self._taken = self._put
+                self._bytes_taken = self._bytes_put
                 for part in (*parts, data):
                     self._append(part)
         except ConnectionGone:
@@ -210,8 +210,8 @@ class Outbox:
 
     def take(self, _: None = None) -> None:
         """Send as much as the client reads."""
-        self._posted = False
-        if self.lost or self._resuming:
+        self._take_posted = False
+        if self.closed or self._awaiting_client:
             return
         # The thread is about to move everything to the file, and calls again after it.
         if not self._lock.acquire(blocking=False):
@@ -224,8 +224,8 @@ class Outbox:
             self._lock.release()
         if done:
             self.close()
-        elif self._waiting:
-            self._worker.ring()
+        elif self._thread_waits:
+            self._worker.notify()
 
     def _send(self) -> bool:
         """Send what the transport takes; tell whether that was all."""
@@ -240,8 +240,8 @@ class Outbox:
                 exchange.send(data, last)
             if last or not data:
                 return last
-        self._slow = True
-        self._resuming = True
+        self._client_slow = True
+        self._awaiting_client = True
         exchange.writable().add_done_callback(self._resume)
         return False
 
@@ -256,7 +256,7 @@ class Outbox:
                     size += len(parts[0])
                     joined.append(parts.popleft())
                 data = b"".join(joined)
-            self._taken += len(data)
+            self._bytes_taken += len(data)
             return data
         if self._file is not None and self._file_end > self._file_start:
             data = os.pread(self._file.fileno(), min(PIECE, self._file_end - self._file_start), self._file_start)
@@ -265,19 +265,19 @@ class Outbox:
         return b""
 
     def _resume(self, future: asyncio.Future[None]) -> None:
-        self._resuming = False
+        self._awaiting_client = False
         if future.cancelled() or future.exception() is not None:
             return  # the exchange's delegate is told of the end
-        self._slow = False
+        self._client_slow = False
         self.take()
 
     def close(self) -> None:
         """Throw away what is left; called by the thread once more if it was writing the file."""
-        self.lost = True
+        self.closed = True
         if self._lock.acquire(blocking=False):
             self._parts.clear()
             if self._file is not None:
                 self._file.close()
             self._lock.release()
-        if self._waiting:
-            self._worker.ring()
+        if self._thread_waits:
+            self._worker.notify()

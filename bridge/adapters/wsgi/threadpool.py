@@ -30,11 +30,11 @@ __all__ = ["Job", "ThreadPool", "Worker"]
 # A job that takes longer than this (seconds) is a slow one.
 _SLOW = 0.001
 # After so many quick jobs in a row the pool takes the next ones to be quick, too.
-_QUICK_ENOUGH = 50
+_QUICK_IN_A_ROW = 50
 # From so many jobs on it is worth a turn of the loop to wait for more.
 _MANY = 4
 # Two turns of the loop that take longer (seconds) were kept by something.
-_KEPT = 0.05
+_BLOCKED = 0.05
 # How soon (seconds) the loop looks whether a job that was thought to be quick keeps others waiting.
 _GUARD = 0.002
 # How soon (seconds) another thread is tried after the system had none.
@@ -46,7 +46,7 @@ _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for pool in list(_pools):
-        pool._forked()
+        pool._reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -80,14 +80,14 @@ class ThreadPool:
         minimum: Threads that stay although they are idle. None is started before there is work.
         idle_timeout: Seconds after which an idle thread beyond the minimum ends.
         queue_limit: Most jobs that wait for a thread.
-        lost_limit: Most threads that are replaced while they are lost, see :meth:`lose`.
+        abandoned_limit: Most threads that are replaced while they are abandoned, see :meth:`abandon`.
         on_jobs: Called on the loop after every turn in which jobs were added.
         name: What the threads' names begin with.
 
     Attributes:
         queue: The jobs that wait.
-        count: Threads that exist, lost ones included.
-        lost: Threads that are given up.
+        count: Threads that exist, abandoned ones included.
+        abandoned: Threads that are given up.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ThreadPool:
         minimum: int = 1,
         idle_timeout: float = 30.0,
         queue_limit: int = 1024,
-        lost_limit: int | None = None,
+        abandoned_limit: int | None = None,
         on_jobs: Callable[[], None] | None = None,
         name: str = "bridge-wsgi",
     ) -> None:
@@ -105,12 +105,12 @@ class ThreadPool:
         self.minimum = min(minimum, maximum)
         self.idle_timeout = idle_timeout
         self.queue_limit = queue_limit
-        self.lost_limit = maximum if lost_limit is None else lost_limit
+        self.abandoned_limit = maximum if abandoned_limit is None else abandoned_limit
         self.name = name
         self._on_jobs = on_jobs
         self.queue: deque[Job] = deque()
         self.count = 0
-        self.lost = 0
+        self.abandoned = 0
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []  # the last one to become idle is the first one to work
         self._waking = False  # a thread is on its way to the queue
@@ -122,10 +122,10 @@ class ThreadPool:
         self._next_start = 0.0  # when the system is asked for another thread, after it had none
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing = False
-        self._turn = 0.0  # when the first job of this turn of the loop was queued
+        self._turn_start = 0.0  # when the first job of this turn of the loop was queued
         self._guarded = False
         self._shrinking = False
-        self._lock = threading.Lock()  # count, lost and the end of threads
+        self._lock = threading.Lock()  # count, abandoned and the end of threads
         _pools.add(self)
 
     @property
@@ -159,10 +159,10 @@ class ThreadPool:
             return False
         if not self._flushing:
             self._flushing = True
-            self._turn = time.monotonic()
+            self._turn_start = time.monotonic()
             self._loop = loop
             loop.call_soon(self._gather)
-        job.queued = self._turn
+        job.queued = self._turn_start
         queue.append(job)
         return True
 
@@ -186,17 +186,17 @@ class ThreadPool:
         while self._idle:
             self._dismiss()
 
-    def lose(self, worker: Worker, job: Job) -> bool:
+    def abandon(self, worker: Worker, job: Job) -> bool:
         """Give up a thread whose job does not end, and allow another one in its place.
 
         Returns:
             False if the job has ended in the meantime.
         """
         with self._lock:
-            if worker.job is not job or worker.lost:
+            if worker.job is not job or worker.abandoned:
                 return False
-            worker.lost = True
-            self.lost += 1
+            worker.abandoned = True
+            self.abandoned += 1
         if self.queue and not self._waking:
             self._wake()
         return True
@@ -217,19 +217,21 @@ class ThreadPool:
             assert self._loop is not None
             self._loop.call_soon(self._flush)
 
-    def excuse(self, now: float) -> None:
+    def forget_blocked_time(self, now: float) -> None:
         """Count the waiting anew of jobs that no thread was woken for yet, if something has kept the loop.
 
         It is *now* by ``time.monotonic()``. Time in which the loop was blocked is not waiting for a thread.
         """
-        if self._flushing and now - self._turn > _KEPT:
+        if self._flushing and now - self._turn_start > _BLOCKED:
             for job in self.queue.copy():  # threads take from it meanwhile
-                if job.queued >= self._turn:
+                if job.queued >= self._turn_start:
                     job.queued = now
-            self._turn = now
+            self._turn_start = now
 
     def _flush(self) -> None:
-        self.excuse(time.monotonic())
+        now = time.monotonic()
+        if now - self._turn_start > _BLOCKED:
+            self.forget_blocked_time(now)
         self._flushing = False
         waiting = len(self.queue)
         if self._on_jobs is not None:
@@ -277,7 +279,7 @@ class ThreadPool:
     # ------------------------------------------------------------------ called by the loop and by the threads
 
     def _allowed(self) -> int:
-        return self.maximum + min(self.lost, self.lost_limit)
+        return self.maximum + min(self.abandoned, self.abandoned_limit)
 
     def _wake(self) -> None:
         """Send one idle or new thread to the queue, if there is one."""
@@ -332,16 +334,16 @@ class ThreadPool:
                     self._quick = 0
                 elif self._slow:
                     self._quick += 1
-                    if self._quick >= _QUICK_ENOUGH:
+                    if self._quick >= _QUICK_IN_A_ROW:
                         self._slow = False
                 start = end
-                if worker.lost and not self._found(worker):
+                if worker.abandoned and not self._reclaim(worker):
                     return
             worker.job = None
-            if not self._rest(worker):
+            if not self._await_job(worker):
                 return
 
-    def _rest(self, worker: Worker) -> bool:
+    def _await_job(self, worker: Worker) -> bool:
         """Wait for work; False if the thread is to end."""
         worker.idle_since = time.monotonic()
         idle = self._idle
@@ -356,35 +358,35 @@ class ThreadPool:
             except ValueError:
                 pass  # somebody was faster, and opens the gate
             else:
-                return bool(self.queue) or not self._leave()
+                return bool(self.queue) or not self._end_one()
         worker.gate.wait()
         return not worker.dismissed
 
-    def _leave(self) -> bool:
+    def _end_one(self) -> bool:
         with self._lock:
             self.count -= 1
         return True
 
-    def _found(self, worker: Worker) -> bool:
-        """A lost thread has come back: tell whether it is still wanted."""
+    def _reclaim(self, worker: Worker) -> bool:
+        """An abandoned thread has come back: tell whether it is still wanted."""
         with self._lock:
-            worker.lost = False
-            self.lost -= 1
+            worker.abandoned = False
+            self.abandoned -= 1
             if self.count > self._allowed():
                 self.count -= 1
                 return False
         return True
 
-    def _died(self, worker: Worker) -> None:
+    def _remove_failed(self, worker: Worker) -> None:
         """Forget a thread that a job has ended, and let another one have its place."""
         with self._lock:
             self.count -= 1
-            self.lost -= worker.lost
+            self.abandoned -= worker.abandoned
         worker.job = None
         if self.queue and not self._waking:
             self._wake()
 
-    def _forked(self) -> None:
+    def _reset_after_fork(self) -> None:
         """Begin anew in a child process, which has none of the threads, or end with the only one that it has.
 
         That is one whose application has called fork. Its parent does what waits, and the child must not listen at the
@@ -398,7 +400,7 @@ class ThreadPool:
             self._ended = None
         else:
             self._workers.clear()
-            self.count = self.lost = 0
+            self.count = self.abandoned = 0
             self._waking = self._flushing = self._guarded = self._shrinking = False
 
     def _call_loop(self, function: Callable[[], None]) -> None:
@@ -468,7 +470,7 @@ class Worker(threading.Thread):
         gate: Where it waits while it is idle.
         idle_since: When it became idle, by ``time.monotonic()``.
         dismissed: It is not needed any more.
-        lost: Its job takes too long.
+        abandoned: Its job takes too long.
     """
 
     def __init__(self, pool: ThreadPool, number: int) -> None:
@@ -478,9 +480,9 @@ class Worker(threading.Thread):
         self.gate = _gate()
         self.idle_since = 0.0
         self.dismissed = False
-        self.lost = False
-        self._bell = allocate_lock()
-        self._bell.acquire()
+        self.abandoned = False
+        self._notified = allocate_lock()
+        self._notified.acquire()
 
     # Made when somebody asks: setting a name for every request would cost more than taking it from the queue.
     @property
@@ -500,7 +502,7 @@ class Worker(threading.Thread):
             self.pool.work(self)
         except BaseException:
             app_log.critical("A thread of the pool has ended by a fault of the server's", exc_info=True)
-            self.pool._died(self)
+            self.pool._remove_failed(self)
             raise
         finally:
             self.pool._workers.discard(self)
@@ -510,12 +512,12 @@ class Worker(threading.Thread):
 
     def wait(self, timeout: float) -> None:
         """Let the job wait until somebody rings, or *timeout* seconds; it may also return too early."""
-        self._bell.acquire(timeout=timeout)
+        self._notified.acquire(timeout=timeout)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Let the job go on that waits in :meth:`wait`, or will."""
         with suppress(RuntimeError):  # it was rung before, and nobody has heard yet
-            self._bell.release()
+            self._notified.release()
 
     def stack(self) -> str:
         """Return where the thread is, as text like a traceback."""

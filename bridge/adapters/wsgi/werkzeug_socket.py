@@ -15,8 +15,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from bridge.core.connection.http1 import noop
-
 if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
 
@@ -24,6 +22,10 @@ __all__ = ["LazySocket", "detach"]
 
 # Seconds for the loop to let go; it takes that long only if something blocks it.
 _TIMEOUT = 30.0
+
+
+def _do_nothing() -> None:
+    """Stand in for the connection's callback when there is none, or another object has it."""
 
 
 class LazySocket:
@@ -91,7 +93,7 @@ def detach(exchange: Exchange) -> socket.socket:
         transport.abort()
         raise
     sock.on_close = partial(_call_soon, loop, outer.gone)
-    outer.gone = noop
+    outer.gone = _do_nothing
     transport.abort()  # closes the loop's descriptor; the connection lives on in ours
     sock.setblocking(True)
     return sock
@@ -121,7 +123,7 @@ class _Relay(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._other: _Relay | None = None
-        self.gone: Callable[[], None] = noop  # called when the transport is gone
+        self.gone: Callable[[], None] = _do_nothing  # called when the transport is gone
         self._ended = False  # nothing more will be received
         self._task: asyncio.Task[None] | None = None
 

@@ -190,9 +190,9 @@ async def test_a_loop_that_was_busy_is_not_held_against_jobs(gates, number: int)
     works = [Work(pool, blocks=False) for _ in range(number)]
     for work in works:
         assert work.add()
-    time.sleep(2 * threadpool._KEPT)
+    time.sleep(2 * threadpool._BLOCKED)
     end = time.monotonic()
-    pool.excuse(end)  # by a timer, which may come before the rest
+    pool.forget_blocked_time(end)  # by a timer, which may come before the rest
     assert [work.queued for work in works] == [end] * number
     assert waiting.queued == queued
     blocking.release.set()
@@ -300,24 +300,24 @@ async def test_names_say_what_runs(gates) -> None:
     await ends(pool)
 
 
-async def test_a_lost_thread_is_replaced_within_a_cap_and_taken_back(gates) -> None:
-    pool = ThreadPool(1, lost_limit=1)
+async def test_a_abandoned_thread_is_replaced_within_a_cap_and_taken_back(gates) -> None:
+    pool = ThreadPool(1, abandoned_limit=1)
     works = [Work(pool) for _ in range(3)]
     for work in works:
         work.add()
     await within(works[0].started)
     first = works[0].thread
     assert first is not None
-    assert pool.lose(first, works[0])
-    assert not pool.lose(first, works[0])  # once is enough
+    assert pool.abandon(first, works[0])
+    assert not pool.abandon(first, works[0])  # once is enough
     await within(works[1].started)
     assert pool.count == 2
     second = works[1].thread
     assert second is not None
-    assert pool.lose(second, works[1])
+    assert pool.abandon(second, works[1])
     await asyncio.sleep(0.05)
     assert not works[2].started.is_set()  # one replacement, not two
-    works[0].release.set()  # the lost thread comes back, and goes on working
+    works[0].release.set()  # the abandoned thread comes back, and goes on working
     await within(works[2].started)
     works[1].release.set()
     works[2].release.set()
@@ -326,11 +326,11 @@ async def test_a_lost_thread_is_replaced_within_a_cap_and_taken_back(gates) -> N
     async with asyncio.timeout(WAIT):
         while pool.count > 1:
             await asyncio.sleep(0.001)
-    assert pool.lost == 0
+    assert pool.abandoned == 0
     await ends(pool)
 
 
-async def test_a_job_that_has_ended_is_not_lost(gates) -> None:
+async def test_a_job_that_has_ended_is_not_abandoned(gates) -> None:
     pool = ThreadPool(1)
     work = Work(pool, blocks=False)
     work.add()
@@ -339,7 +339,7 @@ async def test_a_job_that_has_ended_is_not_lost(gates) -> None:
         while pool.idle < 1:
             await asyncio.sleep(0.001)
     assert work.thread is not None
-    assert not pool.lose(work.thread, work)
+    assert not pool.abandon(work.thread, work)
     await ends(pool)
 
 
@@ -461,8 +461,8 @@ async def test_what_waits_behind_a_fault_of_the_servers_is_done(gates, caplog, r
 async def test_a_bell_is_heard_also_if_it_rang_before() -> None:
     pool = ThreadPool(1)
     worker = Worker(pool, 1)
-    worker.ring()
-    worker.ring()
+    worker.notify()
+    worker.notify()
     start = time.monotonic()
     worker.wait(WAIT)
     assert time.monotonic() - start < WAIT / 2

@@ -725,9 +725,8 @@ async def test_queue_time_is_known() -> None:
 
 async def test_no_request_waits_less_than_no_time() -> None:
     exchange = SimpleNamespace(times=Times(0))
-    request = WSGIExchange()
-    request.begin(SimpleNamespace(queue_timeout=1.0), exchange, None)
-    request.gone = True
+    request = WSGIExchange.open(SimpleNamespace(queue_timeout=1.0), exchange, None)
+    request.response.gone = True
     request.queued = 7.0
     for now, waited in ((6.75, 0.0), (7.0, 0.0), (7.25, 0.25)):
         request.run(None, now)
@@ -829,7 +828,7 @@ async def test_an_application_that_takes_too_long(caplog) -> None:
         assert app.environ["bridge.deadline"] is not None
         assert app.environ["bridge.client_disconnected"]()  # nobody waits any more
         pool = served.delegate.pool
-        assert (pool.lost, pool.count) == (1, 1)
+        assert (pool.abandoned, pool.count) == (1, 1)
         second = asyncio.create_task(served.get("/again"))  # another thread in place of the lost one
         async with asyncio.timeout(5):
             while pool.count < 2:
@@ -839,7 +838,7 @@ async def test_an_application_that_takes_too_long(caplog) -> None:
     message = errors(caplog)[0]
     assert "did not answer GET /slow within 0.1 seconds" in message
     assert "self.open.wait" in message  # the stack
-    assert (pool.lost, pool.count) == (0, 0)
+    assert (pool.abandoned, pool.count) == (0, 0)
 
 
 async def test_too_long_after_the_first_byte() -> None:
@@ -860,7 +859,7 @@ async def test_too_long_after_the_first_byte() -> None:
 async def test_too_long_in_the_queue(caplog) -> None:
     app = Gate()
     async with serving(app, threads=1, timeout=0.15) as served:
-        served.delegate.pool.lost_limit = 0
+        served.delegate.pool.abandoned_limit = 0
         answers = await asyncio.gather(served.get("/1"), served.get("/2"))
         app.open.set()
     assert [answer.status for answer in answers] == [504, 504]
@@ -873,7 +872,7 @@ async def test_quick_requests_are_not_touched_by_the_time_limit() -> None:
         for _ in range(3):
             assert (await served.get()).content == b"quick"
             await asyncio.sleep(0.05)
-        assert not served.delegate._watching
+        assert not served.delegate._checking
 
 
 async def test_close_waits_for_what_runs() -> None:

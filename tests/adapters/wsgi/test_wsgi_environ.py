@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from bridge.adapters.wsgi import environ as module
-from bridge.adapters.wsgi.environ import Peer, environ_key, set_fields, ssl_variables, template
+from bridge.adapters.wsgi.environ import EnvironCache, environ_key, environ_template, set_fields, ssl_variables
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_head
@@ -24,15 +24,15 @@ TCP = (("192.0.2.1", 1234), socket.AF_INET, "http", ("192.0.2.9", 8000))
 
 def make(wire: bytes, address: tuple[Any, ...] = TCP, forwarded: Any = None, root_path: str = "") -> dict[str, Any]:
     context = ConnectionContext(*address)
-    base = template(context, root_path=root_path, multithread=True, multiprocess=False, extra={})
+    base = environ_template(context, root_path=root_path, multithread=True, multiprocess=False, extra={})
     head = parse_head(wire, 0, Limits())
     assert head is not None
     exchange: Any = SimpleNamespace(head=head, context=forwarded or context)
-    peer = Peer(base, context)
-    result = peer.environ(exchange)
-    assert result == peer.environ(exchange)  # a second request with the same head
-    assert result is not peer.environ(exchange)
-    assert result.pop("bridge.client_disconnected") is result.pop("waitress.client_disconnected") is peer.client
+    cache = EnvironCache(base, context)
+    result = cache.environ(exchange)
+    assert result == cache.environ(exchange)  # a second request with the same head
+    assert result is not cache.environ(exchange)
+    assert result.pop("bridge.client_disconnected") is result.pop("waitress.client_disconnected") is cache.client
     return result
 
 
@@ -167,11 +167,13 @@ def test_what_is_kept_of_names_is_bounded_and_never_forgets_proxy() -> None:
 
 def test_another_head_on_the_same_connection_leaves_nothing_behind() -> None:
     context = ConnectionContext(*TCP)
-    peer = Peer(template(context, root_path="", multithread=True, multiprocess=False, extra={}), context)
+    cache = EnvironCache(
+        environ_template(context, root_path="", multithread=True, multiprocess=False, extra={}), context
+    )
 
     def ask(wire: bytes) -> dict[str, Any]:
         exchange: Any = SimpleNamespace(head=parse_head(wire, 0, Limits()), context=context)
-        return peer.environ(exchange)
+        return cache.environ(exchange)
 
     first = ask(b"POST /a?b HTTP/1.1\r\nHost: x\r\nCookie: secret\r\nContent-Length: 1\r\n\r\n")
     assert (first["HTTP_COOKIE"], first["QUERY_STRING"]) == ("secret", "b")
@@ -201,10 +203,10 @@ HEADS = st.tuples(
 @given(st.lists(HEADS, min_size=2, max_size=5), st.booleans())
 def test_the_environ_is_the_same_whatever_came_before(heads: list[Any], mounted: bool) -> None:
     context = ConnectionContext(*TCP)
-    base = template(
+    base = environ_template(
         context, root_path="/a b" if mounted else "", multithread=True, multiprocess=False, extra={"wsgi.x": None}
     )
-    peer = Peer(base, context)
+    cache = EnvironCache(base, context)
     previous = None
     for line, lines in heads:
         wire = b"\r\n".join([line, b"Host: x", *(b"%b: %b" % pair for pair in lines), b"", b""])
@@ -212,9 +214,9 @@ def test_the_environ_is_the_same_whatever_came_before(heads: list[Any], mounted:
         fresh = parse_head(wire, 0, Limits())
         exchange: Any = SimpleNamespace(head=previous, context=context)
         again: Any = SimpleNamespace(head=fresh, context=context)
-        other = Peer(base, context)
-        other.client = peer.client
-        environ = peer.environ(exchange)
+        other = EnvironCache(base, context)
+        other.client = cache.client
+        environ = cache.environ(exchange)
         assert environ == other.environ(again)
         environ.clear()  # it is the application's
 

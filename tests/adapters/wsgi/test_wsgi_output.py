@@ -18,7 +18,7 @@ import time
 import pytest
 import trustme
 
-from bridge.adapters.wsgi import response_buffer as outbox
+from bridge.adapters.wsgi import response_buffer
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.errors import LocalProtocolError
@@ -159,7 +159,7 @@ async def test_a_full_disk_ends_the_response(monkeypatch, caplog) -> None:
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outbox.os, "pwrite", full)
+    monkeypatch.setattr(response_buffer.os, "pwrite", full)
     closed = threading.Event()
 
     def app(environ, start_response):
@@ -367,7 +367,7 @@ async def test_a_file_to_a_client_that_leaves(tmp_path, caplog) -> None:
         await free(served)
         writer.transport.abort()
         async with asyncio.timeout(5):
-            while served.delegate._tasks:
+            while served.delegate._application._tasks:
                 await asyncio.sleep(0.005)
     assert caplog.records == []
 

@@ -9,11 +9,12 @@ import logging
 import os
 import tempfile
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
+from bridge.adapters.wsgi.request_content import StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool, Worker
 from bridge.errors import ConnectionGone
 from tests.support.wsgi import serving
@@ -267,23 +268,6 @@ async def test_no_file_is_left() -> None:
                 await asyncio.sleep(0.005)
 
 
-def test_content_is_kept_in_memory_up_to_the_bound() -> None:
-    content = ReceivedContent(4)
-    assert not content.add(b"ab")
-    assert not content.add(b"cd")
-    assert isinstance(content.open(), io.BytesIO)
-    assert content.open().read() == b"abcd"
-    assert content.add(b"e")
-    content.write()
-    assert not content.add(b"f")  # kept until there is more, or until it is read
-    assert content.size == 6
-    file = content.open()
-    assert not isinstance(file, io.BytesIO)
-    assert file.read() == b"abcdef"
-    content.close()
-    assert file.closed
-
-
 async def test_streamed_content_that_is_kept_ends_with_the_request(caplog) -> None:
     kept = []
     raised = threading.Event()
@@ -312,7 +296,8 @@ async def test_streamed_content_that_is_kept_ends_with_the_request(caplog) -> No
 
 def test_a_client_that_was_slowed_down_goes_on_when_half_is_read() -> None:
     told: list[str] = []
-    content = StreamedContent(lambda: told.append("wanted"), lambda: told.append("pause"))
+    exchange: Any = SimpleNamespace(pause_reading=lambda: told.append("pause"))
+    content = StreamedContent(exchange, lambda function, target: told.append("wanted"))
     content.attach(Worker(ThreadPool(1), 1))
     for _ in range(4):
         content.add(bytes(16384))
@@ -331,17 +316,6 @@ def test_a_client_that_was_slowed_down_goes_on_when_half_is_read() -> None:
     assert told == ["pause", "wanted"]
     content.add(bytes(16384))
     assert told == ["pause", "wanted", "pause"]
-
-
-def test_little_waits_beside_a_file() -> None:
-    content = ReceivedContent(100_000)
-    assert content.add(bytes(100_001))
-    content.write()
-    assert not content.add(bytes(16384))
-    assert content.add(b"x")
-    content.write()
-    assert len(content.open().read()) == 100_001 + 16385
-    content.close()
 
 
 class SlowFile(io.BytesIO):
@@ -391,22 +365,6 @@ async def test_a_client_that_leaves_while_its_content_is_written(monkeypatch) ->
         async with asyncio.timeout(5):
             while not disk.closed:
                 await asyncio.sleep(0.005)
-
-
-def test_content_that_nobody_wants_is_closed_when_it_is_written(monkeypatch) -> None:
-    disk = SlowFile()
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
-    content = ReceivedContent(4)
-    assert content.add(b"abcde")
-    thread = threading.Thread(target=content.write)
-    thread.start()
-    assert disk.begun.wait(5)
-    content.close()  # does not wait
-    assert not disk.closed
-    disk.release.set()
-    thread.join(5)
-    assert disk.closed
-    content.write()  # one that was on its way finds nothing to do
 
 
 async def test_a_disk_that_fills_up_later(monkeypatch, caplog) -> None:

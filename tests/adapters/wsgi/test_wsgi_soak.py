@@ -173,7 +173,7 @@ async def test_nothing_is_left(buffer, caplog) -> None:
         growth = memory() - before
         assert files() <= open_before + served.delegate.pool.maximum  # a thread that is new has one
         assert served.delegate.pool.count <= 8
-        assert served.delegate.pool.lost == 0
+        assert served.delegate.pool.abandoned == 0
         assert growth < 8_000_000
         assert ends["read"] > REQUESTS // 4
         assert ends["left"] > REQUESTS // 4
