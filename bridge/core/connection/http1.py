@@ -99,6 +99,7 @@ class ServerConnection(asyncio.Protocol):
         "_held",
         "_on_end",
         "_paused",
+        "_progress_at",
         "_unlimited",
         "clock",
         "closing",
@@ -145,6 +146,7 @@ class ServerConnection(asyncio.Protocol):
         self._held = False  # the transport was told to read nothing
         self._on_end = on_end
         self._paused = 0  # who wants no content now
+        self._progress_at = NEVER  # the clock's time when content came last
         self._unlimited = False  # the content has not yet been compared with the limit that the delegate may have set
 
     @property
@@ -372,6 +374,7 @@ class ServerConnection(asyncio.Protocol):
             raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
         self._unlimited = parameters.limit_after_start
         self._content_deadline = self.clock.after(parameters.body_total_timeout)
+        self._progress_at = self.clock.now
         self.deadline = min(self.clock.after(parameters.body_timeout), self._content_deadline)
 
     def _peer_left(self) -> bool:
@@ -414,7 +417,9 @@ class ServerConnection(asyncio.Protocol):
                 self._release()
             else:
                 progress = True
-                self.deadline = min(self.clock.after(self.parameters.body_timeout), self._content_deadline)
+                if self.clock.now != self._progress_at:  # the clock's time stands still between its ticks
+                    self._progress_at = self.clock.now
+                    self.deadline = min(self.clock.after(self.parameters.body_timeout), self._content_deadline)
                 exchange.continue_pending = False
                 if data:
                     waiting = exchange.delegate.data_received(data)
@@ -429,7 +434,10 @@ class ServerConnection(asyncio.Protocol):
         if not progress and self._eof:
             self._abandon_exchange()
             self._close()
-        return progress and self.reading is READ_CONTENT
+        if not progress or self.reading is not READ_CONTENT:
+            return False
+        # With nothing in the buffer another step is only needed to let the peer send again, or to see its end.
+        return bool(reader.buffer) or self._held or self._eof
 
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
         self.reader.decoder = None

@@ -407,8 +407,10 @@ class HTTP1Exchange:
             ConnectionGone: The peer left.
         """
         if self.writing is not CONTENT:
-            self._send_early(data, last)
-            return
+            if self.writing is HEAD and self.response is not None:
+                self.send_first(self.response, data, last)
+                return
+            self._refuse_content()
         encoder = self._encoder
         writer = self.writer
         assert encoder is not None
@@ -435,16 +437,12 @@ class HTTP1Exchange:
             self.writing = self.writing.complete
             self.connection.response_done(self)
 
-    def _send_early(self, data: bytes, last: bool) -> None:
-        """Send the head and *data*, or say why nothing can be sent."""
-        if self.writing is HEAD:
-            if self.response is None:
-                raise LocalProtocolError("content before the response head")
-            self.send_first(self.response, data, last)
-        elif self.writing is CLOSED:
+    def _refuse_content(self) -> None:
+        """Say why no content can be sent."""
+        if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
-        else:
-            raise LocalProtocolError("content after the end of the response")
+        when = "before the response head" if self.writing is HEAD else "after the end of the response"
+        raise LocalProtocolError(f"content {when}")
 
     def _end_wrong(self, error: WrongLength, head: bytes) -> None:
         """Send what fits of content that is not as long as was declared, and end the connection."""

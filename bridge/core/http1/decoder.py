@@ -59,22 +59,19 @@ class FixedDecoder:
         trailers: Always empty; chunked content can have some.
     """
 
-    __slots__ = ("remaining",)
+    __slots__ = ("done", "remaining")
 
     trailers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(self, length: int) -> None:
         self.remaining = length
-
-    @property
-    def done(self) -> bool:
-        """All content was taken."""
-        return self.remaining == 0
+        self.done = not length
 
     def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
         """Return up to *most* bytes of content from *start* on, and the position behind them."""
         size = min(self.remaining, most, len(buffer) - start)
         self.remaining -= size
+        self.done = not self.remaining
         if size == len(buffer) and buffer.__class__ is bytes:
             return buffer, size  # nothing but content, as it came: not copied
         return bytes(buffer[start : start + size]), start + size
@@ -91,7 +88,7 @@ class ChunkedDecoder:
         limit: Most bytes that all chunks may have together; more is refused from the chunk's size on.
     """
 
-    __slots__ = ("_chunk", "_extensions", "_limits", "_searched", "_state", "_total", "limit", "trailers")
+    __slots__ = ("_chunk", "_extensions", "_limits", "_searched", "_state", "_total", "done", "limit", "trailers")
 
     remaining = None
 
@@ -104,11 +101,7 @@ class ChunkedDecoder:
         self._extensions = 0
         self._searched = 0  # bytes of an incomplete trailer section
         self._state = _SIZE
-
-    @property
-    def done(self) -> bool:
-        """The last chunk and the trailer section were taken."""
-        return self._state is _DONE
+        self.done = False
 
     def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
         """Return up to *most* bytes of content from *start* on, and the position behind what was read.
@@ -138,7 +131,7 @@ class ChunkedDecoder:
             if moved == position:
                 break
             position = moved
-            if self._state is _DONE:
+            if self.done:
                 break
         return (parts[0] if len(parts) == 1 else b"".join(parts)), position
 
@@ -176,7 +169,7 @@ class ChunkedDecoder:
 
     def _read_trailers(self, buffer: bytes | bytearray, position: int) -> int:
         if buffer[position : position + 2] == b"\r\n":
-            self._state = _DONE
+            self.done = True
             return position + 2
         # What was searched in vain is not searched again: a section in small pieces would cost quadratic time.
         searched = self._searched
@@ -192,8 +185,8 @@ class ChunkedDecoder:
             return position
         fields = parse_fields(bytes(buffer[position:end]), self._limits)
         self.trailers = [field for field in fields if field[0] not in _NOT_IN_TRAILERS]
-        self._state = _DONE
+        self.done = True
         return end + 4
 
 
-_SIZE, _DATA, _DATA_END, _TRAILERS, _DONE = (object() for _ in range(5))
+_SIZE, _DATA, _DATA_END, _TRAILERS = (object() for _ in range(4))
