@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bridge._version import __version__
 from bridge.adapters.names import distinguished_name
 from bridge.adapters.paths import is_below
+from bridge.core.http.cache import remember
 from bridge.core.http.uri import percent_decoded
 
 if TYPE_CHECKING:
@@ -246,9 +247,7 @@ def environ_key(name: bytes) -> str:
     if key is None:
         key = "" if b"_" in name else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
     if len(name) <= _KEY_LENGTH_MAX:
-        if len(_keys) >= _KEYS_MAX:  # names come from clients
-            _keys.clear()
-        _keys[name] = key
+        remember(_keys, name, key, _KEYS_MAX)  # names come from clients
     return key
 
 

@@ -14,6 +14,7 @@ from bridge.adapters.wsgi.request_content import ContentError
 from bridge.adapters.wsgi.response_buffer import MEMORY, PIECE, ResponseBuffer, SpoolError
 from bridge.adapters.wsgi.start_response import check_headers, response_head
 from bridge.core.http.fields import NO_LENGTH
+from bridge.core.http.status import is_bodiless
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Response", "describe"]
 
-_NO_CONTENT = frozenset({204, 304})
 # How much content is to come before there is a head. No content is that long, so the first test of a length is enough.
 _NO_HEAD = 1 << 62
 
@@ -188,7 +188,7 @@ class Response:
     def _bodiless(self) -> bool:
         """The response, of which there is a head, has no content by definition."""
         head = self._head
-        return head is not None and (head.status in _NO_CONTENT or self._exchange.head.line.method == b"HEAD")
+        return head is not None and is_bodiless(self._exchange.head.line.method, head.status)
 
     def _send_sequence(self, result: list[bytes] | tuple[bytes, ...]) -> None:
         """Send what has been made already; its length is known if nothing was written before."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from bridge.core.http.cache import remember
 from bridge.core.http.fields import FIELD_VALUE, TOKEN
 from bridge.core.http.message import ResponseHead
 from bridge.errors import LocalProtocolError
@@ -50,12 +51,10 @@ def response_head(status: object, headers: object) -> ResponseHead:
         code, reason = check_status(status)
         fields = check_headers(headers)
         head = ResponseHead(code, fields, reason)
-        if key is not None and sum(len(name) + len(value) for name, value in fields) <= _SIZE_MAX:
-            if len(_heads) >= _HEADS_MAX:
-                _heads.clear()
-            # Cookies are secrets and never repeat.
-            if not any(name.lower() == b"set-cookie" for name, _ in fields):
-                _heads[key] = head
+        size = sum(len(name) + len(value) for name, value in fields)
+        secret = any(name.lower() == b"set-cookie" for name, _ in fields)  # and it never repeats
+        if key is not None and size <= _SIZE_MAX and not secret:
+            remember(_heads, key, head, _HEADS_MAX)
     return head
 
 

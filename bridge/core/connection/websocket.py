@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
+from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.writer import Writer
 from bridge.core.log import gen_log
 from bridge.core.websocket.extensions import DeflateOptions
@@ -91,6 +92,7 @@ class WebSocketConnection(asyncio.Protocol):
             ours if we closed first, 1006 if the connection was lost. 0 while it is open.
         close_reason: The reason that goes with the code, often empty.
         messages: What has arrived and was not taken; for a look whether there is something, `take` takes it.
+        arrival: Returns a future that is done when `take` may have a message, or the connection has ended.
         encode_text: Makes a frame of a str.
         encode_binary: Makes a frame of bytes.
         write_frame: Writes a frame; only while ``open``.
@@ -112,15 +114,15 @@ class WebSocketConnection(asyncio.Protocol):
         "_held",
         "_lost",
         "_max_queue",
-        "_more_waiters",
         "_next_event",
         "_options",
         "_pinged",
         "_pong",
+        "_readers",
         "_receiver",
         "_resuming",
         "_size",
-        "_waiter",
+        "arrival",
         "clock",
         "close_code",
         "close_reason",
@@ -137,6 +139,7 @@ class WebSocketConnection(asyncio.Protocol):
         "writer",
     )
 
+    arrival: Callable[[], asyncio.Future[None]]
     encode_text: Callable[[str], bytes]
     encode_binary: Callable[[bytes], bytes]
     write_frame: Callable[[bytes], None]
@@ -175,8 +178,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._closed = False  # by us: what still arrives is dropped, up to the peer's close frame
         self._lost = False  # the transport is gone, but not everything that was fed was read
         self._discarded = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._more_waiters: list[asyncio.Future[None]] | None = None
+        self._readers = Waiters(exchange.loop)
+        self.arrival = self._readers.next_event
 
     @classmethod
     def accept(
@@ -238,29 +241,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._resuming = False
         if self._blocked:
             self._unblock()
-
-    def arrival(self) -> asyncio.Future[None]:
-        """Return a future that is done when `take` may have a message, or the connection has ended."""
-        waiter = self.loop.create_future()
-        if self._waiter is None or self._waiter.done():
-            self._waiter = waiter
-        elif self._more_waiters is None:
-            self._more_waiters = [waiter]
-        else:
-            self._more_waiters.append(waiter)
-        return waiter
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-        if self._more_waiters is not None:
-            waiters, self._more_waiters = self._more_waiters, None
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
 
     # ------------------------------------------------------------------ the writer's side
 
@@ -407,8 +387,8 @@ class WebSocketConnection(asyncio.Protocol):
             if self._lost:
                 self._end(self.close_code or ABNORMAL, self.close_reason)
         finally:
-            if messages and self._waiter is not None:
-                self._wake()
+            if messages:
+                self._readers.wake()
 
     def _unblock(self) -> None:
         """Go on reading: first what was fed, then from the transport."""
@@ -468,7 +448,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.close_code = code
         self.close_reason = reason
         self._pong = None
-        self._wake()
+        self._readers.wake()
 
     def _lose(self, code: int, reason: str) -> None:
         """Note an end that is not our doing."""

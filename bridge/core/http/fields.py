@@ -24,6 +24,7 @@ __all__ = [
     "TextFields",
     "check_fields",
     "encode_fields",
+    "field_line",
     "list_members",
     "without_length",
 ]
@@ -167,18 +168,27 @@ def _note(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
             special.has_server = True
 
 
+def field_line(name: bytes, value: bytes) -> bytes:
+    """Return a field line with its CRLF.
+
+    Raises:
+        LocalProtocolError: *name* is no token, or *value* has control characters.
+    """
+    if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
+        raise LocalProtocolError(f"illegal field line {name[:80]!r}: {value[:80]!r}")
+    return b"%b: %b\r\n" % (name, value)
+
+
 def _encode_field(field: tuple[bytes, bytes]) -> Entry:
     """Return a field's line (for Connection and Upgrade only the value), its kind, and the number if it has one."""
     try:
         name, value = field
-        if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
-            raise LocalProtocolError(f"illegal field line {name[:80]!r}: {value[:80]!r}")
+        line = field_line(name, value)
     except (TypeError, ValueError):
         raise LocalProtocolError(f"a field is a pair of bytes, not {field!r:.80}") from None
     name, value = bytes(name), bytes(value)  # what is kept must not change later
     kind = _KINDS.get(name.lower(), PLAIN)
     number = 0
-    line = b"%b: %b\r\n" % (name, value)
     if kind == LENGTH:
         digits = value.strip(b" \t")
         if DIGITS.fullmatch(digits) is None or len(digits) > 18:

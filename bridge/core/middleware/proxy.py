@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from bridge.core.http.cache import remember
 from bridge.core.http.message import RequestHead
 from bridge.core.middleware.reports import members, reports_in
 
@@ -97,9 +98,8 @@ class ProxyPolicy:
         """Tell whether *address* is trusted; text that is no address is not."""
         decision = self._decisions.get(address)
         if decision is None:
-            if len(self._decisions) >= _DECISIONS_MAX:  # clients could fill the memory with made-up addresses
-                self._decisions.clear()
-            decision = self._decisions[address] = self._in_networks(address)
+            decision = self._in_networks(address)
+            remember(self._decisions, address, decision, _DECISIONS_MAX)  # clients may make addresses up
         return decision
 
     def _in_networks(self, address: str) -> bool:

@@ -9,9 +9,10 @@ from abc import ABC
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from bridge.core.http.fields import DIGITS, FIELD_VALUE, TOKEN
+from bridge.core.http.fields import DIGITS, NO_LENGTH, TOKEN, field_line
 from bridge.core.http.limits import Limits
 from bridge.core.http1.decoder import ChunkedDecoder
+from bridge.core.http1.encoder import LAST_CHUNK, chunk
 from bridge.core.log import app_log, gen_log
 from bridge.core.stream.errors import StreamClosedError, UnsatisfiableReadError, closed_error
 from bridge.core.stream.stream import IOStream
@@ -28,7 +29,7 @@ from bridge.core.tornado.startline import (
     input_error,
     parse_response_start_line,
 )
-from bridge.errors import LimitExceeded, RemoteProtocolError
+from bridge.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 
 __all__ = ["HTTP1Connection"]
 
@@ -36,7 +37,6 @@ __all__ = ["HTTP1Connection"]
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM_MAX = 10
 _READ_SIZE = 16384
-_NO_CONTENT_LENGTH = -1
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
@@ -79,7 +79,7 @@ class HTTP1Connection(HTTPConnection, ABC):
         self._stream: IOStream | None = stream
         self._method = ""
         self._chunked = False  # the request's content goes out in chunks
-        self._to_send = _NO_CONTENT_LENGTH  # bytes of it that Content-Length still announces
+        self._to_send = NO_LENGTH  # bytes of it that Content-Length still announces
         self._body_timeout = self.params.body_timeout
         limit = self.params.max_body_size
         self._max_body_size: int | None = stream.max_buffer_size if limit is None else limit
@@ -140,16 +140,16 @@ class HTTP1Connection(HTTPConnection, ABC):
             raise HTTPOutputError(f"Tried to write {self._to_send} bytes less than Content-Length")
         if self._chunked:
             self._chunked = False
-            self._write(b"0\r\n\r\n", None)
+            self._write(LAST_CHUNK, None)
 
     def _framed(self, data: bytes) -> bytes:
-        if self._to_send != _NO_CONTENT_LENGTH:
+        if self._to_send != NO_LENGTH:
             if len(data) > self._to_send:
                 if self._stream is not None:
                     self._stream.close()
                 raise HTTPOutputError("Tried to write more data than Content-Length")
             self._to_send -= len(data)
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+        return chunk(data) if self._chunked and data else data
 
     def _write(self, data: bytes, callback: Callable[[], object] | None) -> asyncio.Future[None]:
         stream = self._stream
@@ -379,20 +379,20 @@ HTTP1Connection.register(TornadoExchange)
 
 def _encode_fields(fields: Iterable[tuple[str, str]]) -> tuple[bytes, int]:
     """Return checked field lines, and the declared Content-Length."""
-    length = _NO_CONTENT_LENGTH
+    length = NO_LENGTH
     lines = []
     for field in fields:
         try:
             name, value = field[0].encode("latin-1"), field[1].encode("latin-1")
+            lines.append(field_line(name, value))
         except UnicodeEncodeError as exc:
             raise IllegalFieldError(f"field {field[0]!r:.80} is not latin-1") from exc
-        if TOKEN.fullmatch(name) is None or FIELD_VALUE.fullmatch(value) is None:
-            raise IllegalFieldError(f"illegal field line {name[:80]!r}: {value[:80]!r}")
+        except LocalProtocolError as exc:
+            raise IllegalFieldError(str(exc)) from exc
         if name.lower() == b"content-length":
             if DIGITS.fullmatch(value) is None:
                 raise IllegalFieldError(f"Content-Length {value[:80]!r} is not a number")
             length = int(value)
-        lines.append(b"%b: %b\r\n" % (name, value))
     return b"".join(lines), length
 
 

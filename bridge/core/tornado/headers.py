@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, MutableMapping
 from typing import Any, Self
 
+from bridge.core.http.cache import remember
 from bridge.core.tornado.startline import HTTPInputError
 
 __all__ = ["HTTPHeaders"]
@@ -37,18 +38,14 @@ def _canonical(name: str) -> str:
 def _make_canonical(name: str) -> str:
     canonical = "-".join([word.capitalize() for word in name.split("-")])
     if len(name) <= 40:
-        if len(_canonical_names) >= _NAMES_MAX:
-            _canonical_names.clear()
-        _canonical_names[name] = canonical
+        remember(_canonical_names, name, canonical, _NAMES_MAX)
     return canonical
 
 
 def _canonical_of_wire(name: bytes) -> str:
     text = _canonical(name.decode("latin-1"))
     if len(name) <= 40:
-        if len(_names) >= _NAMES_MAX:
-            _names.clear()
-        _names[name] = text
+        remember(_names, name, text, _NAMES_MAX)
     return text
 
 
