@@ -26,7 +26,7 @@ from bridge.core.tornado.startline import (
     HTTPInputError,
     HTTPOutputError,
     ResponseStartLine,
-    input_error,
+    is_foreign_input_error,
     parse_response_start_line,
 )
 from bridge.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
@@ -221,7 +221,7 @@ class HTTP1Connection(HTTPConnection, ABC):
         except TimeoutError:
             gen_log.info("Timeout reading %s from %s", reader.phase, self.context)
         except Exception as exc:
-            if input_error(exc) is not exc:
+            if is_foreign_input_error(exc):
                 gen_log.info("Malformed HTTP message from %s: %s", self.context, exc)
             else:
                 app_log.exception("Uncaught exception while reading a response from %s", self.context)

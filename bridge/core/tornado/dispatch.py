@@ -16,11 +16,11 @@ from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import DONE
 from bridge.core.tornado import gzip as gzipcontent
 from bridge.core.tornado.connection import TornadoConnection
-from bridge.core.tornado.exchange import CompleteRequest, MessageAdapter, TornadoExchange, with_input_errors
+from bridge.core.tornado.exchange import CompleteRequest, MessageAdapter, TornadoExchange, with_faults
 from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.tornado.request import HTTPServerRequest
-from bridge.core.tornado.startline import RequestStartLine, input_error
+from bridge.core.tornado.startline import RequestStartLine, raise_by_fault
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class DelegateAdapter(_Adapter):
             message = self._delegate.start_request(connection.server_connection, connection)
             return start_message(connection, message, self._start_line, self._decompress)
         except Exception as exc:
-            raise input_error(exc) from exc
+            raise_by_fault(exc)
 
     def on_close(self, connection: Any) -> None:
         """Pass on the end of a connection."""
@@ -128,7 +128,7 @@ def start_message(
     elif head.expect_continue:
         _continue(exchange)
     if waiting is not None:
-        waiting = with_input_errors(waiting)
+        waiting = with_faults(waiting)
     if waiting is not None:
         exchange.pause_until(waiting)
     return MessageAdapter(connection, message)
@@ -160,7 +160,7 @@ class CallableAdapter(_Adapter):
             try:  # as call(), which would cost a call
                 result = self._callback(HTTPServerRequest.from_connection(connection))
             except Exception as exc:
-                raise input_error(exc) from exc
+                raise_by_fault(exc)
             if result is not None and inspect.isawaitable(result):
                 self._run(connection, result)
             return NULL_DELEGATE if exchange.writing is DONE else CompleteRequest(connection)
@@ -177,7 +177,7 @@ class CallableAdapter(_Adapter):
         try:
             result = self._callback(request)
         except Exception as exc:
-            raise input_error(exc) from exc
+            raise_by_fault(exc)
         if result is not None and inspect.isawaitable(result):
             self._run(connection, result)
 
@@ -190,8 +190,11 @@ class CallableAdapter(_Adapter):
             if done.cancelled():
                 connection.exchange.fail()
             elif (error := done.exception()) is not None and not isinstance(error, ConnectionGone):
-                if isinstance(error, Exception):
-                    error = input_error(error)
+                try:
+                    if isinstance(error, Exception):
+                        raise_by_fault(error)
+                except Exception as exc:
+                    error = exc
                 connection.exchange.report_failure(error)
 
         future.add_done_callback(ended)

@@ -16,7 +16,7 @@ from bridge.core.tornado.fields import IllegalFieldError, text_fields
 from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPConnection
 from bridge.core.tornado.parameters import HTTP1ConnectionParameters
-from bridge.core.tornado.startline import HTTPOutputError, input_error
+from bridge.core.tornado.startline import HTTPOutputError, raise_by_fault
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.http1exchange import HTTP1Exchange
     from bridge.core.stream.stream import IOStream
 
-__all__ = ["CompleteRequest", "MessageAdapter", "TornadoExchange", "with_input_errors"]
+__all__ = ["CompleteRequest", "MessageAdapter", "TornadoExchange", "with_faults"]
 
 _DIGITS = r"[0-9]+"
 
@@ -42,11 +42,11 @@ class TornadoExchange(HTTPConnection):
         is_client: False.
     """
 
-    __slots__ = ("_close_callback", "_head_refused", "_ready", "detached", "exchange")
+    __slots__ = ("_close_callback", "_head_tried", "_ready", "detached", "exchange")
 
     is_client = False
     _close_callback: Callable[[], object] | None
-    _head_refused: bool
+    _head_tried: bool
     _ready: asyncio.Future[None]
     detached: bool
     exchange: HTTP1Exchange
@@ -63,7 +63,7 @@ class TornadoExchange(HTTPConnection):
         self.exchange = exchange
         self._ready = ready
         self._close_callback = None
-        self._head_refused = False
+        self._head_tried = False
         self.detached = False
         return self
 
@@ -128,6 +128,7 @@ class TornadoExchange(HTTPConnection):
             ValueError: The status, the reason or a field is illegal. Another head may be written.
         """
         _, status, reason = start_line
+        self._head_tried = True
         exchange = self.exchange
         if exchange.writing is not HEAD:
             if exchange.writing is CLOSED:
@@ -146,7 +147,6 @@ class TornadoExchange(HTTPConnection):
         if chunk is None:
             chunk = b""
         elif 0 <= response.length < len(chunk) and not is_bodiless(exchange.head.line.method, response.status):
-            self._head_refused = True
             self.close()
             raise HTTPOutputError("Tried to write more data than Content-Length")
         try:
@@ -175,9 +175,10 @@ class TornadoExchange(HTTPConnection):
         try:
             if response is not None:
                 exchange.send(data)
-            elif self._head_refused:
-                # Sent as they are, these bytes would be a response that the application did not mean, or a forged one.
-                raise HTTPOutputError("content behind a response head that was refused")
+            elif self._head_tried and exchange.writing is not CLOSED:
+                # The head was refused, or was an interim one. These bytes would go out as a response that the application
+                # did not mean, and that a client may have forged.
+                raise HTTPOutputError("content without a response head")
             else:
                 exchange.send_raw(data)
         except ConnectionGone:
@@ -217,7 +218,6 @@ class TornadoExchange(HTTPConnection):
         try:
             return _known_heads.add(*key)
         except (TypeError, ValueError, LocalProtocolError) as exc:
-            self._head_refused = True
             if "Content-Length" in headers and not re.fullmatch(_DIGITS, headers["Content-Length"]):
                 self.close()  # as where content and length differ: what follows could not be framed
             raise IllegalFieldError(str(exc)) from exc
@@ -356,8 +356,8 @@ class MessageAdapter:
         try:
             waiting = self._message.data_received(chunk)
         except Exception as exc:
-            raise input_error(exc) from exc
-        return None if waiting is None else with_input_errors(waiting)
+            raise_by_fault(exc)
+        return None if waiting is None else with_faults(waiting)
 
     def finish(self) -> None:
         """Pass on the end of the request."""
@@ -365,7 +365,7 @@ class MessageAdapter:
         try:
             self._message.finish()
         except Exception as exc:
-            raise input_error(exc) from exc
+            raise_by_fault(exc)
 
     def on_connection_close(self) -> None:
         """Tell the message delegate, or who has set a close callback, that the exchange has ended early."""
@@ -381,7 +381,7 @@ class MessageAdapter:
         self._connection.peer_sends_no_more()
 
 
-def with_input_errors(waiting: Awaitable[None]) -> Awaitable[None] | None:
+def with_faults(waiting: Awaitable[None]) -> Awaitable[None] | None:
     """Return an awaitable that fails with an HTTPInputError of ours where *waiting* fails with somebody else's.
 
     None if there is nothing to wait for.
@@ -397,4 +397,4 @@ async def _translated(waiting: Awaitable[None]) -> None:
     try:
         await waiting
     except Exception as exc:
-        raise input_error(exc) from exc
+        raise_by_fault(exc)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Self
 
 from bridge.core.http.cache import remember
-from bridge.core.tornado.startline import HTTPInputError
+from bridge.core.tornado.startline import HTTPInputError, IllegalHeaderError
 
 __all__ = ["HTTPHeaders"]
 
@@ -155,12 +155,12 @@ class HTTPHeaders(MutableMapping[str, str]):
         """Add a field line, whether or not there is one of this name.
 
         Raises:
-            HTTPInputError: *name* is not a token, or *value* has control characters or white space at its ends.
+            IllegalHeaderError: *name* is not a token, or *value* has control characters or white space at its ends.
         """
         if _TOKEN.fullmatch(name) is None:
-            raise HTTPInputError(f"Invalid header name {name[:80]!r}")
+            raise IllegalHeaderError(f"Invalid header name {name[:80]!r}")
         if _FIELD_VALUE.fullmatch(value) is None:
-            raise HTTPInputError(f"Invalid header value {value[:80]!r}")
+            raise IllegalHeaderError(f"Invalid header value {value[:80]!r}")
         values = self._change()
         name = _canonical(name)
         if name in values:
@@ -206,7 +206,10 @@ class HTTPHeaders(MutableMapping[str, str]):
         name, colon, value = line.partition(":")
         if not colon:
             raise HTTPInputError(f"no colon in header line: {line[:80]!r}")
-        self.add(name, value.strip(" \t"))
+        try:
+            self.add(name, value.strip(" \t"))
+        except IllegalHeaderError as exc:  # what is parsed is somebody's input
+            raise HTTPInputError(str(exc)) from None
 
     @classmethod
     def parse(cls, headers: str) -> Self:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from bridge.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
     "HTTPInputError",
     "HTTPOutputError",
+    "IllegalHeaderError",
     "RequestStartLine",
     "ResponseStartLine",
-    "input_error",
+    "is_foreign_input_error",
     "parse_request_start_line",
     "parse_response_start_line",
+    "raise_by_fault",
 ]
 
 # Control characters and white space are not allowed in a target; everything else is left to whoever reads it.
@@ -35,18 +37,37 @@ class HTTPOutputError(LocalProtocolError):
     """What the application wrote is not a correct message, such as too much content for its Content-Length."""
 
 
-def input_error(error: Exception) -> Exception:
-    """Return *error*; or HTTPInputError in its place, if it is the one of a module with delegate interfaces of its own.
+class IllegalHeaderError(HTTPInputError):
+    """A program has put a name or a value into HTTPHeaders that cannot stand in a field line.
 
-    Such a module is not imported for that: whoever raises its error has done so.
+    Tornado's programs know it as an HTTPInputError. In a server it is the application's fault, never the peer's.
     """
-    if not isinstance(error, HTTPInputError):
-        for cls in type(error).__mro__:
-            if cls.__name__ == "HTTPInputError":
-                if hasattr(sys.modules.get(cls.__module__), "HTTPServerConnectionDelegate"):
-                    return HTTPInputError(str(error))
-                break
-    return error
+
+
+def raise_by_fault(error: Exception) -> NoReturn:
+    """Raise *error*, which an application's code has raised, as the engine knows it: by who is at fault.
+
+    The HTTPInputError of another module with delegate interfaces of its own is one of ours. Such a module is not
+    imported for that: the code that raises its error has done so. An IllegalHeaderError becomes an HTTPOutputError.
+
+    Raises:
+        Exception: Always.
+    """
+    if isinstance(error, IllegalHeaderError):
+        raise HTTPOutputError(str(error)) from error
+    if is_foreign_input_error(error):
+        raise HTTPInputError(str(error)) from error
+    raise error
+
+
+def is_foreign_input_error(error: BaseException) -> bool:
+    """Tell whether *error* is the HTTPInputError of another module that has delegate interfaces of its own."""
+    if isinstance(error, HTTPInputError):
+        return False
+    for cls in type(error).__mro__:
+        if cls.__name__ == "HTTPInputError":
+            return hasattr(sys.modules.get(cls.__module__), "HTTPServerConnectionDelegate")
+    return False
 
 
 class RequestStartLine(NamedTuple):

@@ -896,3 +896,90 @@ async def test_a_connection_that_is_closed_before_it_begins() -> None:
             assert await client.rest() == b""
     assert app.ended == app.messages == []
     sock.close()
+
+
+# ---------------------------------------------------------------------- heads that are refused
+
+NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+
+
+class Pairs(dict[str, str]):
+    """Fields that are not checked before they are written."""
+
+    def get_all(self) -> list[tuple[str, str]]:
+        return list(self.items())
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (200, {"a\r\nb": "c"}),
+        (200, {"x a": "v"}),
+        (200, {"x-\xe9": "v"}),
+        (200, {"": "v"}),
+        (200, {"a": "b\r\nc: d"}),
+        (200, {"Set-Cookie": "a=\u4e2d"}),
+        (200, {"Content-Length": "x"}),
+        (99, {}),
+        (1000, {}),
+        ("200", {}),
+        (103, {"x a": "v"}),
+    ],
+)
+async def test_behind_a_head_that_is_refused_nothing_is_sent_as_a_response(status: Any, fields: dict[str, str]) -> None:
+    """The application catches the error and goes on: the connection is never kept, and its bytes forge nothing."""
+    caught: list[Exception] = []
+
+    def answer(message: Message) -> None:
+        connection = message.connection
+        for step in (
+            lambda: connection.write_headers(ResponseStartLine("", status, "OK"), Pairs(fields)),
+            lambda: connection.write(FORGED),
+            connection.finish,
+        ):
+            try:
+                step()
+            except Exception as exc:
+                caught.append(exc)
+
+    app = Application(on_finish=answer)
+    async with serving(app) as port, connect(port) as client:
+        client.send(GET + NEXT)
+        received = await client.rest()
+    assert isinstance(caught[0], ValueError)
+    assert b"forged" not in received
+    assert len(app.messages) == 1
+    assert received == b"" or (received.startswith(b"HTTP/1.1 500 ") and b"\r\nconnection: close\r\n" in received)
+
+
+async def test_a_head_that_is_refused_makes_room_for_another_one() -> None:
+    def answer(message: Message) -> None:
+        with pytest.raises(ValueError, match="illegal field line"):
+            message.connection.write_headers(ResponseStartLine("", 200, "OK"), Pairs({"x a": "v"}))
+        message.connection.write_headers(ResponseStartLine("", 500, "Oh"), Pairs({"Content-Length": "2"}), b"no")
+        message.connection.finish()
+
+    async with serving(Application(on_finish=answer)) as port, connect(port) as client:
+        client.send(GET)
+        status, _, content = await client.response()
+        assert (status, content) == (500, b"no")
+        client.send(GET)
+        assert (await client.response())[0] == 500  # the connection is kept
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_illegal_field_of_a_callable_is_the_applications_fault(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain(request: HTTPServerRequest) -> None:
+        HTTPHeaders().add("x a", "v")
+
+    async def later(request: HTTPServerRequest) -> None:
+        await asyncio.sleep(0)
+        plain(request)
+
+    async with serving(later if asynchronous else plain, raises=Exception) as port, connect(port) as client:
+        client.send(GET)
+        assert (await client.response())[0] == 500
+    assert [record.exc_info is not None for record in caplog.records if record.levelno >= logging.ERROR] == [True]
