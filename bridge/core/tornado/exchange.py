@@ -176,8 +176,8 @@ class TornadoExchange(HTTPConnection):
             if response is not None:
                 exchange.send(data)
             elif self._head_tried and exchange.writing is not CLOSED:
-                # The head was refused, or was an interim one. These bytes would go out as a response that the application
-                # did not mean, and that a client may have forged.
+                # The head was refused, or was an interim one. These bytes would go out as a response that the
+                # application did not mean, and that a client may have forged.
                 raise HTTPOutputError("content without a response head")
             else:
                 exchange.send_raw(data)
