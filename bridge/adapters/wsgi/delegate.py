@@ -83,12 +83,11 @@ class WSGIDelegate:
         self.outer_path = root_path if outer_path is None else outer_path
         self.multiprocess = multiprocess
         self.pool = ThreadPool(
-            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._start_checks
+            threads, minimum=threads_min, idle_timeout=threads_idle, queue_limit=queue, on_jobs=self._check_times
         )
         self.context = contextvars.copy_context()
         self._application: Application | None = None  # made when the loop is known
         self._file_threads = FileThreads()
-        self._checking = False
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
@@ -122,12 +121,8 @@ class WSGIDelegate:
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
 
-    def _start_checks(self) -> None:
-        """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
-        if not self._checking:
-            self._check_times()
-
     def _check_times(self) -> None:
+        """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
         pool.forget_blocked_time(now)
@@ -146,8 +141,9 @@ class WSGIDelegate:
                 busy = True
                 if timeout is not None and now - running.queued > timeout:
                     running.expire(worker, timeout)
-        self._checking = busy or bool(pool.queue)
-        if self._checking:
+        if not busy and not pool.queue:
+            pool.on_jobs = self._check_times
+        else:
             asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
     async def close(self, timeout: float | None = None) -> int:

@@ -20,7 +20,6 @@ from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
 
     from bridge.adapters.wsgi.application import Application
     from bridge.adapters.wsgi.threadpool import Worker
@@ -69,10 +68,10 @@ class Response:
     complete: bool
     buffer: ResponseBuffer | None
 
-    @classmethod
-    def open(cls, application: Application, exchange: Exchange) -> Self:
+    @staticmethod
+    def open(application: Application, exchange: Exchange) -> Response:
         """Return a response of which there is nothing yet; see :class:`.exchange.WSGIExchange` for the reason."""
-        self = cls()
+        self = Response()
         self._application = application
         self._exchange = exchange
         self._head = None

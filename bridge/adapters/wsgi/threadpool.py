@@ -81,7 +81,7 @@ class ThreadPool:
         idle_timeout: Seconds after which an idle thread beyond the minimum ends.
         queue_limit: Most jobs that wait for a thread.
         abandoned_limit: Most threads that are replaced while they are abandoned, see :meth:`abandon`.
-        on_jobs: Called on the loop after every turn in which jobs were added.
+        on_jobs: Called on the loop, once, after the next turn in which jobs are added; it may be set again.
         name: What the threads' names begin with.
 
     Attributes:
@@ -107,7 +107,7 @@ class ThreadPool:
         self.queue_limit = queue_limit
         self.abandoned_limit = maximum if abandoned_limit is None else abandoned_limit
         self.name = name
-        self._on_jobs = on_jobs
+        self.on_jobs = on_jobs
         self.queue: deque[Job] = deque()
         self.count = 0
         self.abandoned = 0
@@ -161,7 +161,7 @@ class ThreadPool:
             self._flushing = True
             self._turn_start = time.monotonic()
             self._loop = loop
-            loop.call_soon(self._gather)
+            loop.call_soon(self._flush, True)
         job.queued = self._turn_start
         queue.append(job)
         return True
@@ -205,18 +205,6 @@ class ThreadPool:
         """Return the threads; their names say what they do."""
         return list(self._workers)
 
-    def _gather(self) -> None:
-        """Let one more turn of the loop bring jobs when this one has brought many.
-
-        They come from the clients whose responses have just been sent. The more a thread finds in the queue, the fewer
-        switches between it and the loop there are: 4 % less for a small request.
-        """
-        if self._slow or len(self.queue) < _MANY:
-            self._flush()
-        else:
-            assert self._loop is not None
-            self._loop.call_soon(self._flush)
-
     def forget_blocked_time(self, now: float) -> None:
         """Count the waiting anew of jobs that no thread was woken for yet, if something has kept the loop.
 
@@ -228,14 +216,26 @@ class ThreadPool:
                     job.queued = now
             self._turn_start = now
 
-    def _flush(self) -> None:
+    def _flush(self, gather: bool = False) -> None:
+        """Wake a thread for the jobs of this turn.
+
+        Args:
+            gather: Let one more turn bring jobs if this one has brought many. They come from the clients whose
+                responses have just been sent. The more a thread finds in the queue, the fewer switches between it and
+                the loop there are: 4 % less for a small request.
+        """
+        if gather and not self._slow and len(self.queue) >= _MANY and self._loop is not None:
+            self._loop.call_soon(self._flush)
+            return
         now = time.monotonic()
         if now - self._turn_start > _BLOCKED:
             self.forget_blocked_time(now)
         self._flushing = False
         waiting = len(self.queue)
-        if self._on_jobs is not None:
-            self._on_jobs()
+        on_jobs = self.on_jobs
+        if on_jobs is not None:
+            self.on_jobs = None
+            on_jobs()
         if waiting:
             if waiting > 1 and not self._guarded:
                 self._guard(False)
