@@ -63,6 +63,9 @@ _STOPPED = _Phase.STOPPED
 class HTTPExchange:
     """One request and its response as ASGI messages; made by :meth:`open`.
 
+    An ``__init__`` in the place of ``open`` adds about 1 % to a plain request: 720 of 60,500 instructions with CPython
+    3.13, 350 of 58,600 with 3.11 (``python -m benchmarks.instructions plaintext``, without garbage collection).
+
     It is the exchange's delegate, and so takes the content and learns that the client has left. ``receive`` and
     ``send`` are for the application.
 
@@ -136,7 +139,8 @@ class HTTPExchange:
     def finish(self) -> None:
         """The content is complete."""
         self._complete = True
-        self._wake()
+        if self._waiters is not None:  # not by _wake(): a call in vain is 0.5 % of a plain request
+            self._waiters.wake()
 
     def on_connection_close(self) -> None:
         """The client has left, or the exchange has ended early."""

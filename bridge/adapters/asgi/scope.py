@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestLine
 
-__all__ = ["ScopeTemplate", "into_websocket_scope"]
+__all__ = ["ScopeTemplate", "into_websocket_scope", "set_forwarded"]
 
 # The extensions that a WebSocket's scope keeps from the connection's.
 _WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice")
@@ -22,26 +22,33 @@ _WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice")
 class ScopeTemplate:
     """What the scopes of one connection have in common.
 
-    It also keeps what a request line gives, since clients often repeat the line: then a scope costs a copy and the
-    list of fields.
+    The delegate copies ``scope`` for each request. Before that it calls :meth:`update` if the request line is another
+    one than the last, or if an application has changed the extensions.
 
     Args:
         exchange: An exchange on the connection.
         root_path: Where the application is mounted; percent-decoded, without a slash at the end.
         outer_path: The part of *root_path* that a proxy removes from the paths that it passes on.
         extensions: The scope's extensions.
+
+    Attributes:
+        scope: The scope of a request with the request line ``line``, except for its fields.
+        line: The last request's line; None before the first request.
+        extensions: The scope's extensions, one dictionary for all requests. A copy for each would be 2 % of a plain
+            request.
+        extension_count: How many there should be: another number shows that an application has changed them.
     """
 
-    __slots__ = ("_extension_count", "_extensions", "_line", "_original_extensions", "_outer_path", "_scope")
+    __slots__ = ("_original_extensions", "_outer_path", "extension_count", "extensions", "line", "scope")
 
     def __init__(self, exchange: Exchange, root_path: str, outer_path: str, extensions: dict[str, Any]) -> None:
         context = exchange.connection_context
-        self._line: RequestLine | None = None  # the last request's
         self._outer_path = outer_path
         self._original_extensions = extensions
-        self._extensions = extensions.copy()
-        self._extension_count = len(extensions)
-        self._scope: dict[str, Any] = {
+        self.line: RequestLine | None = None
+        self.extensions = extensions.copy()
+        self.extension_count = len(extensions)
+        self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": "1.1",
@@ -54,40 +61,31 @@ class ScopeTemplate:
             "headers": [],
             "client": _client(context),
             "server": _server(context),
-            "extensions": self._extensions,
+            "extensions": self.extensions,
         }
 
-    def scope(self, exchange: Exchange) -> dict[str, Any]:
-        """Return the scope of a request on the connection."""
-        template = self._scope
-        if len(self._extensions) != self._extension_count:
-            # Requests share the dictionary of extensions: a copy for each would cost 2 % of a plain request. When an
-            # application adds or removes something, the following requests get a fresh one.
-            self._extensions = template["extensions"] = self._original_extensions.copy()
-        head = exchange.head
-        line = head.line
-        if line is not self._line:
-            self._line = line
+    def update(self, line: RequestLine) -> None:
+        """Make ``scope`` that of a request with *line*, and restore the extensions if they were changed."""
+        scope = self.scope
+        if len(self.extensions) != self.extension_count:
+            self.extensions = scope["extensions"] = self._original_extensions.copy()
+        if line is not self.line:
+            self.line = line
             path = line.path_text
-            root = template["root_path"]
-            template["http_version"] = line.version_text
-            template["method"] = line.method_text
+            root = scope["root_path"]
+            scope["http_version"] = line.version_text
+            scope["method"] = line.method_text
             # A path that is not below the root path lacks the part that a proxy has removed.
-            template["path"] = path if not root or is_below(path, root) else self._outer_path + path
-            template["raw_path"] = line.path
-            template["query_string"] = line.query
-        scope = template.copy()
-        scope["headers"] = [*head.fields]
-        if exchange.context is not exchange.connection_context:
-            _set_forwarded(scope, exchange.context)
-        return scope
+            scope["path"] = path if not root or is_below(path, root) else self._outer_path + path
+            scope["raw_path"] = line.path
+            scope["query_string"] = line.query
 
 
 def into_websocket_scope(scope: Scope, subprotocols: list[str]) -> None:
     """Turn the scope of a request into that of the WebSocket that it asks for.
 
     Args:
-        scope: As :meth:`ScopeTemplate.scope` has made it.
+        scope: The request's.
         subprotocols: Those that the client offers.
     """
     known = scope["extensions"]
@@ -116,7 +114,7 @@ def _server(context: ConnectionContext) -> tuple[str, int | None] | None:
     return (local if isinstance(local, str) else local.decode("utf-8", "replace"), None)
 
 
-def _set_forwarded(scope: Scope, context: ConnectionContext) -> None:
+def set_forwarded(scope: Scope, context: ConnectionContext) -> None:
     """Set what is the request's own and not the connection's: its id, and what a trusted proxy has reported.
 
     A report gives client, scheme, server, and the prefix that the proxy has removed from the path.

@@ -35,6 +35,11 @@ def template(exchange: Any, root: str = "", outer: str = "", extensions: Any = N
     return ScopeTemplate(exchange, root, outer, {"one": {}, "two": {}} if extensions is None else extensions)
 
 
+def updated(made: ScopeTemplate, exchange: Any) -> dict[str, Any]:
+    made.update(exchange.head.line)
+    return made.scope.copy()
+
+
 # ------------------------------------------------------------------ the template
 
 
@@ -52,7 +57,7 @@ def template(exchange: Any, root: str = "", outer: str = "", extensions: Any = N
 )
 def test_paths(root: str, outer: str, target: str, path: str) -> None:
     exchange: Any = FakeExchange(target)
-    assert template(exchange, root, outer).scope(exchange)["path"] == path
+    assert updated(template(exchange, root, outer), exchange)["path"] == path
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ def test_paths(root: str, outer: str, target: str, path: str) -> None:
 )
 def test_addresses(peer: Any, local: Any, client: Any, server: Any) -> None:
     exchange: Any = FakeExchange(peer=peer, local=local)
-    scope = template(exchange).scope(exchange)
+    scope = updated(template(exchange), exchange)
     assert (scope["client"], scope["server"]) == (client, server)
     if client is not None:
         assert scope["client"] is exchange.context.address
@@ -75,19 +80,19 @@ def test_addresses(peer: Any, local: Any, client: Any, server: Any) -> None:
 def test_extensions_that_an_application_has_changed_are_made_anew() -> None:
     exchange: Any = FakeExchange()
     mine = template(exchange)
-    first = mine.scope(exchange)["extensions"]
-    assert mine.scope(exchange)["extensions"] is first
+    first = updated(mine, exchange)["extensions"]
+    assert updated(mine, exchange)["extensions"] is first
     first["three"] = {}
-    second = mine.scope(exchange)["extensions"]
+    second = updated(mine, exchange)["extensions"]
     assert second == {"one": {}, "two": {}}
     del second["one"]
-    assert mine.scope(exchange)["extensions"] == {"one": {}, "two": {}}
+    assert updated(mine, exchange)["extensions"] == {"one": {}, "two": {}}
 
 
 @pytest.mark.parametrize(("scheme", "other"), [("http", "ws"), ("https", "wss")])
 def test_the_scope_of_a_websocket(scheme: str, other: str) -> None:
     exchange: Any = FakeExchange()
-    scope = template(exchange, extensions={"tls": {"a": 1}, "http.response.trailers": {}}).scope(exchange)
+    scope = updated(template(exchange, extensions={"tls": {"a": 1}, "http.response.trailers": {}}), exchange)
     scope["scheme"] = scheme
     into_websocket_scope(scope, ["chat"])
     assert (scope["type"], scope["scheme"], scope["subprotocols"]) == ("websocket", other, ["chat"])
