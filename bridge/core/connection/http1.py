@@ -175,15 +175,6 @@ class ServerConnection(asyncio.Protocol):
         if self.parameters.observer is not None:
             self.parameters.observer.connection_opened(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Take what the peer sent."""
-        reader = self.reader
-        if reader.buffer:
-            reader.feed(data)
-        else:  # as nearly always: saves a call
-            reader.buffer = data
-        self._advance()
-
     def eof_received(self) -> bool:
         """Note that the peer sends nothing more; it may still wait for a response (RFC 9112 section 9.6)."""
         self._eof = True
@@ -272,12 +263,16 @@ class ServerConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ reading
 
-    def _advance(self) -> None:
-        """Go as far as the buffer, the delegate and the peer's reading allow."""
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer sent, and go as far as the buffer, the delegate and the peer's reading allow."""
+        reader = self.reader
+        if reader.buffer:
+            reader.feed(data)
+        else:  # as nearly always: saves a call
+            reader.buffer = data
         if self._busy:
             return
         self._busy = True
-        reader = self.reader
         try:
             for step in _A_TURN:
                 reading = self.reading
@@ -304,6 +299,10 @@ class ServerConnection(asyncio.Protocol):
             self._delegate_failed(exc)
         finally:
             self._busy = False
+
+    def _advance(self) -> None:
+        """Go on with what has been received."""
+        self.data_received(b"")
 
     def _read_head(self) -> bool:
         """Start an exchange if a head is complete; tell whether it did.
