@@ -94,9 +94,7 @@ class ASGIDelegate:
         self._outer_path = root_path if outer_path is None else outer_path
         self._websocket = websocket
         self._grace = grace
-        self._no_websockets: asyncio.Event | None = (
-            None  # set when the last one has ended, once somebody waits for that
-        )
+        self._no_websockets: asyncio.Event | None = None  # set when the last one ends, once wait() waits for that
         self._certificate = certificate
         self._open_http = (HTTPExchange if timeout is None else TimedHTTPExchange).open
         self._extensions = dict(_HTTP_EXTENSIONS)
@@ -112,9 +110,12 @@ class ASGIDelegate:
             exchange.keep_template(self, template)
         head = exchange.head
         line = head.line
-        # Here and not in a method of the template: one more call would be 0.8 % of a plain request.
-        if line is not template.line or len(template.extensions) != template.extension_count:
-            template.update(line)
+        # Here and not in a method of the template: one more call would be 0.8 % of a plain request
+        # (python -m benchmarks.instructions plaintext).
+        if line is not template.line:
+            template.set_line(line)
+        if len(template.extensions) != template.extension_count:
+            template.restore_extensions()
         scope = template.scope.copy()
         scope["headers"] = [*head.fields]
         if exchange.context is not exchange.connection_context:

@@ -22,8 +22,8 @@ _WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice")
 class ScopeTemplate:
     """What the scopes of one connection have in common.
 
-    The delegate copies ``scope`` for each request. Before that it calls :meth:`update` if the request line is another
-    one than the last, or if an application has changed the extensions.
+    The delegate copies ``scope`` for each request. Before that it calls :meth:`set_line` if the request line is not the
+    last one, and :meth:`restore_extensions` if an application has added or removed some.
 
     Args:
         exchange: An exchange on the connection.
@@ -36,13 +36,14 @@ class ScopeTemplate:
         line: The last request's line; None before the first request.
         extensions: The scope's extensions, one dictionary for all requests. A copy for each would be 2 % of a plain
             request.
-        extension_count: How many there should be: another number shows that an application has changed them.
+        extension_count: How many there should be.
     """
 
-    __slots__ = ("_original_extensions", "_outer_path", "extension_count", "extensions", "line", "scope")
+    __slots__ = ("_original_extensions", "_outer_path", "_root_path", "extension_count", "extensions", "line", "scope")
 
     def __init__(self, exchange: Exchange, root_path: str, outer_path: str, extensions: dict[str, Any]) -> None:
         context = exchange.connection_context
+        self._root_path = root_path
         self._outer_path = outer_path
         self._original_extensions = extensions
         self.line: RequestLine | None = None
@@ -64,21 +65,22 @@ class ScopeTemplate:
             "extensions": self.extensions,
         }
 
-    def update(self, line: RequestLine) -> None:
-        """Make ``scope`` that of a request with *line*, and restore the extensions if they were changed."""
+    def set_line(self, line: RequestLine) -> None:
+        """Make ``scope`` that of a request with the request line *line*."""
+        self.line = line
         scope = self.scope
-        if len(self.extensions) != self.extension_count:
-            self.extensions = scope["extensions"] = self._original_extensions.copy()
-        if line is not self.line:
-            self.line = line
-            path = line.path_text
-            root = scope["root_path"]
-            scope["http_version"] = line.version_text
-            scope["method"] = line.method_text
-            # A path that is not below the root path lacks the part that a proxy has removed.
-            scope["path"] = path if not root or is_below(path, root) else self._outer_path + path
-            scope["raw_path"] = line.path
-            scope["query_string"] = line.query
+        path = line.path_text
+        root = self._root_path
+        scope["http_version"] = line.version_text
+        scope["method"] = line.method_text
+        # A path that is not below the root path lacks the part that a proxy has removed.
+        scope["path"] = path if not root or is_below(path, root) else self._outer_path + path
+        scope["raw_path"] = line.path
+        scope["query_string"] = line.query
+
+    def restore_extensions(self) -> None:
+        """Undo what an application has done to the extensions."""
+        self.extensions = self.scope["extensions"] = self._original_extensions.copy()
 
 
 def into_websocket_scope(scope: Scope, subprotocols: list[str]) -> None:

@@ -36,7 +36,7 @@ def template(exchange: Any, root: str = "", outer: str = "", extensions: Any = N
 
 
 def updated(made: ScopeTemplate, exchange: Any) -> dict[str, Any]:
-    made.update(exchange.head.line)
+    made.set_line(exchange.head.line)
     return made.scope.copy()
 
 
@@ -77,16 +77,16 @@ def test_addresses(peer: Any, local: Any, client: Any, server: Any) -> None:
         assert scope["client"] is exchange.context.address
 
 
-def test_extensions_that_an_application_has_changed_are_made_anew() -> None:
+def test_extensions_are_restored() -> None:
     exchange: Any = FakeExchange()
     mine = template(exchange)
-    first = updated(mine, exchange)["extensions"]
-    assert updated(mine, exchange)["extensions"] is first
-    first["three"] = {}
-    second = updated(mine, exchange)["extensions"]
-    assert second == {"one": {}, "two": {}}
-    del second["one"]
-    assert updated(mine, exchange)["extensions"] == {"one": {}, "two": {}}
+    mine.extensions["three"] = {}
+    assert len(mine.extensions) != mine.extension_count
+    del mine.extensions["one"]
+    mine.restore_extensions()
+    assert len(mine.extensions) == mine.extension_count
+    assert mine.scope["extensions"] is mine.extensions
+    assert mine.extensions == {"one": {}, "two": {}}
 
 
 @pytest.mark.parametrize(("scheme", "other"), [("http", "ws"), ("https", "wss")])
