@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
+from bridge.adapters.asgi.types import SENDS_IN_A_ROW
 from bridge.core.connection.states import CLOSED, DONE, HEAD
 from bridge.core.connection.waiter import Waiters
 from bridge.core.http.fields import list_members
@@ -82,6 +83,7 @@ class HTTPExchange:
         "_finished",
         "_owner",
         "_phase",
+        "_sends",
         "_size",
         "_trailers",
         "_waiters",
@@ -96,6 +98,7 @@ class HTTPExchange:
     _finished: bool  # ... and by the application
     _disconnected: bool
     _phase: _Phase
+    _sends: int  # body messages until the loop gets a turn
     _fields: Iterable[tuple[bytes, bytes]]  # of http.response.start
     _trailers: list[tuple[bytes, bytes]] | None  # once they are promised
     _waiters: Waiters | None  # receive() calls; most requests have none that waits
@@ -118,6 +121,7 @@ class HTTPExchange:
         self._finished = False
         self._disconnected = False
         self._phase = _START_DUE
+        self._sends = SENDS_IN_A_ROW
         self._fields = ()
         self._trailers = None
         self._waiters = None
@@ -248,12 +252,17 @@ class HTTPExchange:
                 body = message.get("body", b"")
                 if body.__class__ is not bytes:
                     body = as_bytes(kind, body)
+                more = message.get("more_body", False)
                 if self._phase is not _CONTENT_DUE:
                     self._send_before_trailers(body, message)
                 else:
-                    exchange.send(body, not message.get("more_body", False))
+                    exchange.send(body, not more)
                 if exchange.writer.paused:
                     await exchange.writer.writable()  # not drained(), which would make one more coroutine
+                elif more:
+                    self._sends -= 1
+                    if not self._sends:
+                        await self._let_others_run()
                 if self._waiters is not None and exchange.finished:
                     self._waiters.wake()
             elif kind == "http.response.start":
@@ -271,6 +280,17 @@ class HTTPExchange:
         except (LocalProtocolError, *MESSAGE_ERRORS) as exc:
             explain(message, exc)
             raise
+
+    async def _let_others_run(self) -> None:
+        """Give the loop a turn: a client that reads fast never makes the application wait.
+
+        The application also learns so that its client has left. One that goes on although its response has no content,
+        and is complete, is treated as one whose client has left.
+        """
+        self._sends = SENDS_IN_A_ROW
+        if self._exchange.finished and self.task is not None:
+            self._owner.cancel_after_grace(self.task)
+        await asyncio.sleep(0)
 
     # ------------------------------------------------------------------ extensions
 

@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketConnection
 
-__all__ = ["Application", "Message", "Owner", "Receive", "Scope", "Send"]
+__all__ = ["SENDS_IN_A_ROW", "Application", "Message", "Owner", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+SENDS_IN_A_ROW = 16
+"""Messages that an application may send before the loop gets a turn, if the client reads so fast that none waits."""
 
 
 class Owner(Protocol):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from bridge.adapters.asgi.http import cancelled_itself, caused_by_disconnect, client_left, describe
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
+from bridge.adapters.asgi.types import SENDS_IN_A_ROW
 from bridge.core.connection.states import CLOSED
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
@@ -15,8 +17,6 @@ from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from bridge.adapters.asgi.types import Application, Message, Owner, Scope
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketOptions
@@ -81,6 +81,7 @@ class WebSocketExchange:
         "_handshake",
         "_options",
         "_owner",
+        "_sends",
         "_timer",
         "_waiters",
         "task",
@@ -95,6 +96,7 @@ class WebSocketExchange:
         self._connected = False  # the application has received websocket.connect
         self._denied = False  # the application answers with an HTTP response
         self._gone = False  # the client left during the handshake
+        self._sends = SENDS_IN_A_ROW  # until the loop gets a turn
         self._timer: asyncio.TimerHandle | None = None  # until the handshake is answered
         self._waiters = Waiters(exchange.loop)  # receive() calls before the answer
         self.task: asyncio.Task[None] | None = None
@@ -175,7 +177,9 @@ class WebSocketExchange:
 
     def _is_over(self) -> bool:
         connection = self._connection
-        return client_left(self._exchange) if connection is None else not connection.open
+        if connection is None:
+            return self._gone or client_left(self._exchange)
+        return not connection.open
 
     async def receive(self) -> Message:
         """Return the next message (ASGI WebSocket, "Connect", "Receive" and "Disconnect")."""
@@ -237,6 +241,11 @@ class WebSocketExchange:
                     raise LocalProtocolError("websocket.send with both bytes and text")
                 if connection.writer.paused:
                     await connection.writer.writable()
+                else:
+                    self._sends -= 1
+                    if not self._sends:
+                        self._sends = SENDS_IN_A_ROW
+                        await asyncio.sleep(0)
             elif kind == "websocket.close":
                 if not connection.open:
                     raise ConnectionGone("the WebSocket is closed")

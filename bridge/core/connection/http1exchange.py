@@ -14,7 +14,7 @@ from bridge.core.connection.sendfile import read_piece, send_range
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.http.fields import NO_LENGTH, encode_fields
 from bridge.core.http.message import KnownHeads
-from bridge.core.http.status import PHRASES
+from bridge.core.http.status import PHRASES, is_bodiless
 from bridge.core.http1.encoder import (
     BODILESS,
     CONTINUE,
@@ -359,6 +359,8 @@ class HTTP1Exchange:
         head = self.head
         size = len(data)
         length = response.length
+        if not (response.plain and head.line.plain) and is_bodiless(head.line.method, response.status):
+            last = True  # it is complete with its head, whatever the application still sends
         if last and head.content_length != 0 and connection.must_close_after(self):
             self.close_after = True
         if (
@@ -411,6 +413,7 @@ class HTTP1Exchange:
                 self.send_first(self.response, data, last)
                 return
             self._refuse_content()
+            return
         encoder = self._encoder
         writer = self.writer
         assert encoder is not None
@@ -438,9 +441,11 @@ class HTTP1Exchange:
             self.connection.response_done(self)
 
     def _refuse_content(self) -> None:
-        """Say why no content can be sent."""
+        """Say why no content can be sent, or drop it where the response has none."""
         if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
+        if self.writing is DONE and self._encoder is BODILESS and self.status != 101:
+            return  # it is dropped
         when = "before the response head" if self.writing is HEAD else "after the end of the response"
         raise LocalProtocolError(f"content {when}")
 

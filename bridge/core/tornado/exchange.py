@@ -28,6 +28,9 @@ __all__ = ["CompleteRequest", "MessageAdapter", "TornadoExchange", "with_faults"
 
 _DIGITS = r"[0-9]+"
 
+# Writes after which an application that awaits each of them gives the loop a turn, however fast its client reads.
+_WRITES_IN_A_ROW = 16
+
 _known_heads = KnownHeads(text=True)
 _known_head = _known_heads.get
 
@@ -42,12 +45,13 @@ class TornadoExchange(HTTPConnection):
         is_client: False.
     """
 
-    __slots__ = ("_close_callback", "_head_tried", "_ready", "detached", "exchange")
+    __slots__ = ("_close_callback", "_head_tried", "_ready", "_writes", "detached", "exchange")
 
     is_client = False
     _close_callback: Callable[[], object] | None
     _head_tried: bool
     _ready: asyncio.Future[None]
+    _writes: int
     detached: bool
     exchange: HTTP1Exchange
 
@@ -64,6 +68,7 @@ class TornadoExchange(HTTPConnection):
         self._ready = ready
         self._close_callback = None
         self._head_tried = False
+        self._writes = 0
         self.detached = False
         return self
 
@@ -187,7 +192,17 @@ class TornadoExchange(HTTPConnection):
             if response is not None and response.length >= 0:
                 raise HTTPOutputError("Tried to write more data than Content-Length") from exc
             raise HTTPOutputError(str(exc)) from exc
-        return self._flushed(callback) if exchange.writer.paused or callback is not None else self._ready
+        if exchange.writer.paused or callback is not None:
+            return self._flushed(callback)
+        self._writes += 1
+        return self._ready if self._writes % _WRITES_IN_A_ROW else self._next_turn()
+
+    def _next_turn(self) -> Awaitable[None]:
+        """Return a future that is done in the loop's next turn: an application that only writes lets others run."""
+        loop = self.exchange.loop
+        future = loop.create_future()
+        loop.call_soon(_set_done, future)
+        return future
 
     def finish(self) -> None:
         """End the response.
@@ -293,6 +308,11 @@ class TornadoExchange(HTTPConnection):
         self._close_callback = None
         self.detached = True
         return self.server_connection.detach()
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class CompleteRequest:

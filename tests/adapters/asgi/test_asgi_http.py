@@ -258,7 +258,8 @@ async def test_a_receive_that_is_tried_again_and_again_leaves_nothing_behind() -
             await asyncio.sleep(0)
             attempt.cancel()
             await asyncio.wait([attempt])
-        assert len(request._waiters._futures) <= 2  # the listening task's, and the last attempt's
+        waiting = [request._waiters._first, *request._waiters._more]
+        assert len(waiting) <= 2  # the listening task's, and the last attempt's
         listening.cancel()
         await ok(send, b"fine")
 

@@ -41,7 +41,7 @@ async def test_attempts_that_are_given_up_leave_nothing_behind() -> None:
     for _ in range(100):
         waiters.next_event().cancel()
     last = waiters.next_event()
-    assert waiters._futures == [other, last]
+    assert [waiters._first, *waiters._more] == [other, last]
 
 
 async def test_who_waits_again_when_woken_waits_for_the_next_event() -> None:
