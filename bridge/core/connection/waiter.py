@@ -1,7 +1,7 @@
-"""Coroutines that wait for the next event of one source: how they wait, and how the source wakes them.
+"""Lets coroutines wait for the next event of a source, and lets the source wake them.
 
-The source knows of no reader, and a reader may be cancelled at any time. So each one waits for a future of its own, and
-looks again at the source's state when it is woken: an event says that something has changed, not what.
+An event says that the source has changed, not how. A coroutine that is woken looks at the source's state again. Each
+one waits for a future of its own, since it may be cancelled at any time.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """Everyone who waits for one source of events.
+    """The coroutines that wait for one source of events.
 
-    Nearly all requests end before anyone has waited. A source that is made for each request makes its waiters when
-    the first one comes.
+    Nearly all requests end before any coroutine has waited. So a source that is made for each request makes its Waiters
+    when the first coroutine comes.
 
     Args:
-        loop: The loop on which they wait, and on which :meth:`wake` is called.
+        loop: The event loop of the coroutines. :meth:`wake` is called on its thread.
     """
 
     __slots__ = ("_futures", "_loop")
@@ -31,15 +31,16 @@ class Waiters:
         """Return a future that is done after the next :meth:`wake`; it may be cancelled."""
         future = self._loop.create_future()
         if self._futures:
-            # A reader that is cancelled and comes again, such as one under a timeout, must not leave a trail.
+            # Futures of cancelled coroutines are removed here. Otherwise a coroutine that waits again and again under a
+            # timeout would make the list grow.
             self._futures = [waiting for waiting in self._futures if not waiting.done()]
         self._futures.append(future)
         return future
 
     def wake(self) -> None:
-        """Let everyone go on who waits now; they run in a later turn of the loop."""
+        """Wake all coroutines that wait now; they run in the next turn of the loop."""
         if self._futures:
             woken, self._futures = self._futures, []
             for future in woken:
-                if not future.done():  # cancelled
+                if not future.done():  # done: it was cancelled
                     future.set_result(None)
