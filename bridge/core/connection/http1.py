@@ -249,7 +249,7 @@ class ServerConnection(asyncio.Protocol):
     def deadline_passed(self, now: float) -> None:
         """Act on a deadline of reading.
 
-        1. A head: 408 if a part of it has come, else the connection closes without an answer.
+        1. A head: 408 if a part of it has come, otherwise the connection closes without an answer.
         2. Content: 408 if its next bytes are late; if the whole is, the connection closes without an answer.
         3. A response for which :meth:`expect_response` has set the deadline: the connection is reset.
         4. After the end of HTTP: the transport closes.

@@ -231,7 +231,7 @@ class HTTP1Exchange:
             self.connection.set_body_timeout(seconds)
 
     def send_continue(self) -> None:
-        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); else do nothing."""
+        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); otherwise do nothing."""
         if self.continue_pending and self.writing is HEAD:
             self.continue_pending = False
             self.writer.write(CONTINUE)

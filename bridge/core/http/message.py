@@ -28,7 +28,7 @@ class RequestLine:
         version: ``b"1.0"`` or ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5).
         path: The target's path, percent-encoded as received; ``b"*"`` for the asterisk-form.
         query: The part of the target after the first ``?``; empty if there is none.
-        authority: The authority of an absolute-form target, else empty.
+        authority: The authority of an absolute-form target; empty for the other forms.
         version_text: The version as str.
         method_text: The method as str.
         path_text: The path, percent-decoded once and read as UTF-8 (ASGI's ``path``). Octets that are not UTF-8
@@ -93,7 +93,7 @@ class RequestHead:
         content_length: Bytes of content; 0 for none; None for chunked content.
         keep_alive: The client wants the connection to persist (RFC 9112 section 9.3).
         expect_continue: The client waits for 100 (Continue) before it sends content (RFC 9110 section 10.1.1).
-        upgrade: The Upgrade field's value in lower case if the Connection field names it, else empty.
+        upgrade: The Upgrade field's value in lower case; empty if the Connection field does not name it.
         size: Bytes of the whole head, blank line included.
         wire: The head as received, to be compared with the connection's next one; None if it is not worth keeping.
         section: The field lines as received, without the last line end; None as *wire*.

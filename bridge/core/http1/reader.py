@@ -162,7 +162,7 @@ class RequestReader:
         assert decoder is not None, "no content is expected"
         start = self._position
         if not start and decoder.remaining is not None and len(buffer) <= min(decoder.remaining, most):
-            # Nothing but content of a known length, as in nearly every piece of an upload: it goes on as it came.
+            # All of the buffer is content of a known length, as for nearly every piece of an upload: no copy is made.
             size = len(buffer)
             if not size:
                 return None

@@ -98,7 +98,7 @@ class HTTPHeaders(MutableMapping[str, str]):
             fields: Checked (name, value) pairs in wire order, names in lower case. The list must not be changed
                 afterwards.
         """
-        self = cls.__new__(cls)
+        self = cls.__new__(cls)  # without __init__, which would build the index
         self._raw = fields
         self._repeated = False
         self._values = None
