@@ -87,14 +87,14 @@ class Writing(_State):
 READ_HEAD = Reading("head", "a request head is awaited or incomplete")
 READ_CONTENT = Reading("content", "content is expected, or the delegate has not been told of its end")
 READ_DONE = Reading("done", "the request is complete, its response is not")
-READ_DISCARD = Reading("discard", "the last response was sent; what still arrives is thrown away for a moment")
-READ_SWITCHED = Reading("switched", "the bytes are another protocol's")
+READ_DISCARD = Reading("discard", "the last response was sent; bytes that still arrive are dropped for a moment")
+READ_SWITCHED = Reading("switched", "101 was sent; the bytes that follow belong to another protocol")
 READ_CLOSED = Reading("closed", "nothing more is read")
 
 HEAD = Writing("head", "no byte of the final response was handed over")
 CONTENT = Writing("content", "the head was handed over")
 DONE = Writing("done", "the response is complete")
-CLOSED = Writing("closed", "nobody waits for the response")
+CLOSED = Writing("closed", "the exchange has ended without a complete response")
 
 READING_TABLE: dict[Reading, dict[str, Reading]] = {
     READ_HEAD: {
