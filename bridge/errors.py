@@ -1,4 +1,4 @@
-"""The exceptions of bridge, sorted by who is at fault and what happens next.
+"""The exceptions of bridge: each class says who is at fault and what happens next.
 
 This module knows nothing else of the package; every layer may import it.
 """
@@ -34,14 +34,14 @@ class BindError(BridgeError, OSError):
 
 
 class LifespanFailed(BridgeError):
-    """The application said, or showed, that it cannot start."""
+    """The application cannot start: it has said so, or it has failed or ended during startup."""
 
 
 class RemoteProtocolError(BridgeError):
-    """The peer broke a rule: answer ``status`` if nothing was sent, then close.
+    """The peer broke a rule. The server answers ``status`` if nothing was sent yet, and closes the connection.
 
     Attributes:
-        status: The HTTP status code that answers the fault.
+        status: The HTTP status code of the answer.
     """
 
     status = 400
@@ -52,11 +52,11 @@ class RequestSyntaxError(RemoteProtocolError):
 
 
 class FramingError(RemoteProtocolError):
-    """The end of the message cannot be told safely (RFC 9112 sections 6 and 7): 400."""
+    """It is not certain where the message ends (RFC 9112 sections 6 and 7): 400."""
 
 
 class LimitExceeded(RemoteProtocolError):
-    """A part of the request is larger than this server takes: 413, 414 or 431."""
+    """A part of the request exceeds a limit of this server: 413, 414 or 431."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class LimitExceeded(RemoteProtocolError):
 
 
 class UnsupportedFeature(RemoteProtocolError):
-    """A well-formed request asks for what this server does not do: 501, or 505 for the version."""
+    """The request is well-formed, but asks for something that this server does not do: 501, or 505 for the version."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -78,8 +78,8 @@ class RequestTimeout(RemoteProtocolError):
 
 
 class LocalProtocolError(BridgeError):
-    """The application broke a rule: 500 if nothing was sent, else the connection is aborted."""
+    """The application broke a rule. The server answers 500 if nothing was sent yet, else it aborts the connection."""
 
 
 class ConnectionGone(BridgeError, OSError):
-    """The peer left, or the connection was closed; what is sent now reaches nobody."""
+    """The peer left, or the connection was closed: nothing more can be sent. It is never logged as an error."""

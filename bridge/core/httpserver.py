@@ -298,9 +298,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         for connection in tuple(self._connections):
             connection.close_when_idle(idle_grace)
         if self._starting and timeout != 0:
-            await asyncio.wait(
-                self._starting, timeout=timeout
-            )  # they were accepted before the stop: their requests are coming
+            # They were accepted before the stop: their requests are coming.
+            await asyncio.wait(self._starting, timeout=timeout)
             for connection in tuple(self._connections):
                 connection.close_when_idle(idle_grace)
         await self._cancel_starting()
@@ -318,9 +317,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 except TimeoutError:
                     pass
             else:
-                await asyncio.sleep(
-                    0
-                )  # connections that were just closed end first: an abort could destroy their last responses
+                # Connections that were just closed end first: an abort could destroy their last responses.
+                await asyncio.sleep(0)
             aborted = len(self._connections)
             for connection in tuple(self._connections):
                 connection.abort()

@@ -1,6 +1,7 @@
-"""What servers, delegates and applications share: one place for the documented names, and a few small helpers.
+"""Tornado's documented names for servers, delegates and applications, and a few small helpers.
 
-The work is done in ``httpheaders``, ``startline``, ``interfaces``, ``httprequest``, ``forms`` and ``cookies``.
+The classes are in ``bridge.core.tornado``: ``headers``, ``startline``, ``interfaces``, ``request``, ``forms`` and
+``cookies``.
 """
 
 from __future__ import annotations
@@ -63,15 +64,15 @@ __all__ = [
     "url_concat",
 ]
 
-# Status code -> reason phrase; equal to http.client.responses, whose module takes 15 ms to import.
+# Status code -> reason phrase. It equals http.client.responses, but the import of http.client takes 15 ms.
 responses = {status.value: status.phrase for status in HTTPStatus}
 
 
 def url_concat(url: str, args: Mapping[str, str] | list[tuple[str, str]] | tuple[tuple[str, str], ...] | None) -> str:
-    """Return *url* with *args* added to its query, whether or not it has one.
+    """Return *url* with *args* added to its query.
 
     Args:
-        url: May have a query and a fragment.
+        url: A URL, with or without query and fragment.
         args: A mapping, or a list or tuple of pairs; None adds nothing.
 
     Raises:
@@ -92,11 +93,11 @@ def url_concat(url: str, args: Mapping[str, str] | list[tuple[str, str]] | tuple
 def format_timestamp(
     ts: float | tuple[int, ...] | time.struct_time | datetime.datetime,
 ) -> str:
-    """Return *ts* as a date field has it (RFC 9110 section 5.6.7).
+    """Return *ts* in the form of a date field (RFC 9110 section 5.6.7), such as ``Sun, 06 Nov 1994 08:49:37 GMT``.
 
     Args:
-        ts: Seconds since the epoch; or a tuple as ``time.gmtime`` returns it; or a datetime, which is taken as UTC if
-            it has no time zone.
+        ts: Seconds since the epoch; or a tuple as ``time.gmtime`` returns it; or a datetime, which is in UTC if it has
+            no time zone.
 
     Raises:
         TypeError: *ts* is something else.
@@ -115,14 +116,17 @@ def format_timestamp(
 
 
 def qs_to_qsl(qs: Mapping[str, list[AnyStr]]) -> Iterable[tuple[str, AnyStr]]:
-    """Yield the name-value pairs of what ``urllib.parse.parse_qs`` returned."""
+    """Yield (name, value) for every value in *qs*, a mapping as ``urllib.parse.parse_qs`` returns it."""
     for name, values in qs.items():
         for value in values:
             yield name, value
 
 
 def encode_username_password(username: str | bytes, password: str | bytes) -> bytes:
-    """Return ``username:password`` as the Basic scheme wants it, before base64 (RFC 7617 section 2.1)."""
+    """Return ``username:password`` for the Basic scheme, before base64 (RFC 7617 section 2.1).
+
+    Text is normalized (NFC) and encoded in UTF-8.
+    """
     import unicodedata
 
     return b":".join(

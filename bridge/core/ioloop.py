@@ -1,7 +1,7 @@
-"""IOLoop: the documented names of Tornado's event loop over an asyncio loop.
+"""IOLoop: Tornado's documented names over an asyncio event loop.
 
-Only what programs need that start a server and hand work to its loop; everything else is asyncio's own business,
-reached through ``asyncio_loop``.
+It has the methods by which programs start a server and pass work to its loop. For all others, use the asyncio loop
+itself, which is the attribute ``asyncio_loop``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ AnyFuture = asyncio.Future[T] | concurrent.futures.Future[T]
 
 
 class Timeout(Protocol):
-    """The handle of something that will be called later."""
+    """The handle of a callback that is called later."""
 
     def cancel(self) -> None:
-        """Do not call it."""
+        """Cancel the callback."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -47,15 +47,15 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 class IOLoop:
     """An event loop under Tornado's names.
 
-    ``IOLoop()`` makes a new asyncio loop and makes it the current one of the thread; :meth:`current` wraps the loop
-    that is there already.
+    ``IOLoop()`` makes a new asyncio loop and sets it as the thread's current one. :meth:`current` wraps the loop that
+    is current already.
 
     Args:
-        asyncio_loop: The loop to wrap; None makes a new one.
-        make_current: Make a new loop the thread's current one.
+        asyncio_loop: The loop to wrap; None to make a new one.
+        make_current: Set a new loop as the thread's current one.
 
     Raises:
-        RuntimeError: *asyncio_loop* is wrapped already.
+        RuntimeError: *asyncio_loop* has an IOLoop already.
 
     Attributes:
         asyncio_loop: The asyncio loop that does the work.
@@ -63,7 +63,7 @@ class IOLoop:
 
     __slots__ = ("__weakref__", "asyncio_loop")
 
-    # Loop -> its only IOLoop. Closed loops are dropped when a new one comes.
+    # Loop -> its only IOLoop. Closed loops are removed when the next IOLoop is made.
     _known: dict[asyncio.AbstractEventLoop, IOLoop] = {}  # noqa: RUF012 -- shared on purpose
     _lock = threading.Lock()
     # The main thread's loop, for other threads that ask for instance().
@@ -89,10 +89,10 @@ class IOLoop:
 
     @classmethod
     def current(cls, instance: bool = True) -> IOLoop | None:
-        """Return the IOLoop of the running event loop, else of the thread's current one, else a new one.
+        """Return the IOLoop of the running event loop, else of the thread's current loop, else a new one.
 
         Args:
-            instance: False for None in place of a new one.
+            instance: Make a new loop if there is none; False to return None then.
         """
         loop = _current_loop(make=instance)
         if loop is None:
@@ -104,7 +104,7 @@ class IOLoop:
 
     @classmethod
     def instance(cls) -> IOLoop:
-        """Return :meth:`current`; in a thread that runs no loop, the main thread's IOLoop if there is one."""
+        """Return :meth:`current`; in another thread without a running loop, the main thread's IOLoop if it exists."""
         main = cls._main
         if (
             main is not None
@@ -120,9 +120,9 @@ class IOLoop:
         self.asyncio_loop.run_forever()
 
     def stop(self) -> None:
-        """Let :meth:`start` return after the next turn of the loop; before the start, after its first turn.
+        """Make :meth:`start` return after the next turn of the loop; if called before it, after its first turn.
 
-        What this turn puts off is still done, such as sending the response that was just finished.
+        Callbacks that this turn schedules still run, such as the one that sends a response that was just finished.
         """
         loop = self.asyncio_loop
         if not loop.is_closed():
@@ -132,18 +132,18 @@ class IOLoop:
         """Close the loop, which must not be running.
 
         Args:
-            all_fds: Accepted for old programs; asyncio knows which descriptors it owns.
+            all_fds: Ignored; accepted for old programs. asyncio closes the descriptors that it owns.
         """
         self.asyncio_loop.close()
 
     def time(self) -> float:
-        """Return the time that deadlines are given in: seconds since the epoch."""
+        """Return the current time on the clock of :meth:`call_at` and :meth:`add_timeout`: seconds since the epoch."""
         return time.time()
 
     def add_callback(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Call *callback* in the next turn of the loop; safe from any thread.
+        """Call *callback* in the next turn of the loop. May be called from any thread.
 
-        What it raises is logged; an awaitable that it returns is run.
+        An exception of the callback is logged. If it returns an awaitable, that is run.
 
         Raises:
             RuntimeError: The loop is closed.
@@ -157,7 +157,7 @@ class IOLoop:
     spawn_callback = add_callback
 
     def add_callback_from_signal(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Call *callback* in the next turn of the loop; safe from a signal handler, too."""
+        """Call *callback* in the next turn of the loop. May also be called from a signal handler."""
         self.asyncio_loop.call_soon_threadsafe(self._run_callback, functools.partial(callback, *args, **kwargs))
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any, **kwargs: Any) -> Timeout:
@@ -166,7 +166,7 @@ class IOLoop:
         return self.asyncio_loop.call_later(max(0, delay), self._run_callback, call)
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, **kwargs: Any) -> Timeout:
-        """Call *callback* at *when*, in seconds as :meth:`time` gives them; return a handle."""
+        """Call *callback* at *when*, in seconds as :meth:`time` returns them; return a handle."""
         return self.call_later(when - self.time(), callback, *args, **kwargs)
 
     def add_timeout(
@@ -175,8 +175,8 @@ class IOLoop:
         """Call *callback* at *deadline*; return a handle for :meth:`remove_timeout`.
 
         Args:
-            deadline: Seconds as :meth:`time` gives them, or a timedelta from now.
-            callback: What to call.
+            deadline: Seconds as :meth:`time` returns them, or a timedelta from now.
+            callback: The function to call.
             *args: Its arguments.
             **kwargs: Its keyword arguments.
 
@@ -185,21 +185,21 @@ class IOLoop:
         """
         if isinstance(deadline, int | float):
             return self.call_at(deadline, callback, *args, **kwargs)
-        import datetime  # who has made one has imported it
+        import datetime  # costs nothing: a program that passes a timedelta has imported it
 
         if isinstance(deadline, datetime.timedelta):
             return self.call_later(deadline.total_seconds(), callback, *args, **kwargs)
         raise TypeError(f"deadline {deadline!r} is neither a number nor a timedelta")
 
     def remove_timeout(self, timeout: Timeout) -> None:
-        """Cancel what :meth:`call_later`, :meth:`call_at` or :meth:`add_timeout` returned; also after its time."""
+        """Cancel the handle of :meth:`call_later`, :meth:`call_at` or :meth:`add_timeout`, also after its time."""
         timeout.cancel()
 
     def add_future(self, future: AnyFuture[T], callback: Callable[[AnyFuture[T]], object]) -> None:
         """Call ``callback(future)`` on this loop when *future* is done.
 
         Args:
-            future: Of asyncio, or of concurrent.futures from any thread.
+            future: A future of asyncio; or of concurrent.futures, which any thread may complete.
             callback: Called as by :meth:`add_callback`.
         """
         if isinstance(future, concurrent.futures.Future):
@@ -208,14 +208,14 @@ class IOLoop:
             future.add_done_callback(lambda done: self._run_callback(functools.partial(callback, done)))
 
     def run_sync(self, func: Callable[[], T | Awaitable[T]], timeout: float | None = None) -> T:
-        """Start the loop, call *func* in it, stop the loop when the result is there, and return the result.
+        """Run the loop until *func* has returned, and its awaitable is done if it returns one; return the result.
 
         Args:
-            func: A function, or a coroutine function.
-            timeout: In seconds; None waits for ever.
+            func: A function, or a coroutine function. It is called inside the loop.
+            timeout: Seconds; None for no limit.
 
         Raises:
-            TimeoutError: The result was not there in time; the coroutine was cancelled.
+            TimeoutError: There was no result in time. The coroutine was cancelled.
         """
 
         async def call() -> T:
@@ -248,7 +248,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _current_loop(*, make: bool) -> asyncio.AbstractEventLoop | None:
-    """Return the running loop, else the one that was set for this thread, else None or a new one, which is set."""
+    """Return the running loop, else the loop that was set for this thread.
+
+    Args:
+        make: Without a loop, make and set a new one; False to return None.
+    """
     loop = _running_loop() or _loop_that_was_set()
     if loop is None or loop.is_closed():
         if not make:
@@ -259,14 +263,15 @@ def _current_loop(*, make: bool) -> asyncio.AbstractEventLoop | None:
 
 
 def _loop_that_was_set() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that ``asyncio.set_event_loop`` was given in this thread."""
+    """Return the loop that ``asyncio.set_event_loop`` was given in this thread; None if it was not called."""
     if sys.version_info < (3, 12):
-        # Until 3.11 asyncio creates a loop here without a word; there is no public way to ask whether one was set.
+        # Up to 3.11 get_event_loop() below creates a loop without a warning, and no public function tells whether one
+        # was set.
         local = getattr(asyncio.get_event_loop_policy(), "_local", None)
         if local is not None and local._loop is None:
             return None
     with warnings.catch_warnings():
-        # 3.12 and 3.13 warn before they create one.
+        # 3.12 and 3.13 warn before they create a loop. As an error, the warning prevents that.
         warnings.simplefilter("error", DeprecationWarning)
         try:
             return asyncio.get_event_loop()

@@ -1,6 +1,6 @@
-"""The three loggers of the server, under one parent named ``bridge``.
+"""The server's three loggers, under one parent named ``bridge``.
 
-Nothing here installs a handler or sets a level: that is the program's affair.
+This module installs no handler and sets no level. That is left to the program.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import logging
 
 __all__ = ["access_log", "app_log", "gen_log"]
 
-# One line per finished response, if somebody asks for it.
+# One line for each finished response, if the access log is on.
 access_log = logging.getLogger("bridge.access")
 
-# What an application did wrong: exceptions that nobody caught.
+# Faults of the application: exceptions that it did not catch.
 app_log = logging.getLogger("bridge.application")
 
 # Everything else: refused requests, failed handshakes, the server's own warnings.

@@ -1,7 +1,7 @@
-"""Several processes that serve the same listening sockets: fork, wait, restart.
+"""Forks processes that serve the same listening sockets, and replaces those that die (Tornado's documented functions).
 
-For programs that call it themselves, before anything touches the event loop. The command line's workers are another
-matter.
+Programs call it themselves, before they use the event loop. ``bridge run`` does not use it: its workers are those of
+``bridge.supervisor``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bridge.core.log import gen_log
 
 __all__ = ["cpu_count", "fork_processes", "task_id"]
 
-_MAX_RESTARTS = 100
+_MAX_RESTARTS = 100  # of all children together
 
 _task_id: int | None = None
 
@@ -27,25 +27,25 @@ def cpu_count() -> int:
 
 
 def task_id() -> int | None:
-    """Return this child's number, counted from 0; None in a process that :func:`fork_processes` did not make."""
+    """Return this child's number, counted from 0; None in a process that is not a child of :func:`fork_processes`."""
     return _task_id
 
 
 def fork_processes(num_processes: int | None, max_restarts: int | None = None) -> int:
-    """Fork children; return in each of them, with its number. The parent only looks after them.
+    """Fork children, and return in each of them its number. The parent does not return: it waits for the children.
 
-    A child that was killed by a signal, or left with another status than 0, is replaced under the same number. When
-    all children have left with 0, the parent leaves with 0, too. Random number generators are seeded anew in the
-    children, by Python.
+    A child that a signal has killed, or that has exited with another status than 0, is replaced under the same number.
+    When all children have exited with 0, the parent exits with 0. Python seeds its random number generators anew in
+    the children.
 
     Args:
-        num_processes: How many; None, 0 or less stands for :func:`cpu_count`.
-        max_restarts: How many replacements there may be altogether; None stands for 100.
+        num_processes: How many children; None, 0 or less for :func:`cpu_count`.
+        max_restarts: Most replacements of all children together; None for 100.
 
     Raises:
         AssertionError: Called in a child.
-        RuntimeError: In the parent: one replacement too many is due. The other children are told to end (SIGTERM).
-        SystemExit: In the parent: all children are done.
+        RuntimeError: In the parent; one more replacement than allowed is needed. The other children get SIGTERM.
+        SystemExit: In the parent; all children have exited.
         NotImplementedError: The platform cannot fork.
     """
     if not hasattr(os, "fork"):
@@ -66,7 +66,7 @@ def fork_processes(num_processes: int | None, max_restarts: int | None = None) -
         pid, status = os.wait()
         done = children.pop(pid, None)
         if done is None:
-            continue  # a child of the program's own
+            continue  # a child that the program has forked itself
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             gen_log.debug("child %d (pid %d) exited normally", done, pid)

@@ -1,4 +1,4 @@
-"""Configurable: a class whose constructor builds an implementation that was chosen elsewhere.
+"""Configurable: the base of classes whose constructor makes an instance of a configured subclass (Tornado's name).
 
 This module knows nothing of HTTP.
 """
@@ -12,7 +12,7 @@ __all__ = ["Configurable", "import_object"]
 
 
 def import_object(name: str) -> Any:
-    """Return what a dotted path names: a module, or an attribute of one.
+    """Return the module, or the attribute of a module, that a dotted path names.
 
     Raises:
         ImportError: The module does not exist, or has no such attribute.
@@ -30,23 +30,22 @@ def import_object(name: str) -> Any:
 class Configurable:
     """The base of an interface whose implementation is chosen at run time, for the whole process.
 
-    Calling the interface class builds an instance of the configured implementation. Instances are set up in
-    :meth:`initialize`, not in ``__init__``. A subclass states :meth:`configurable_base` and
-    :meth:`configurable_default`.
+    To call the interface class makes an instance of the configured implementation. :meth:`initialize` sets instances
+    up, in place of ``__init__``. Subclasses override :meth:`configurable_base` and :meth:`configurable_default`.
     """
 
     __impl_class: type[Configurable] | None = None
     __impl_kwargs: dict[str, Any] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Build the implementation: the configured one if *cls* is the interface itself, else *cls*."""
+        """Return an instance of the configured implementation if *cls* is the interface itself; otherwise of *cls*."""
         base = cls.configurable_base()
         implementation: type[Configurable] = cls
         if cls is base:
             implementation = cls.configured_class()
             kwargs = {**(base.__dict__.get("_Configurable__impl_kwargs") or {}), **kwargs}
         if implementation.configurable_base() is not base:
-            # The implementation is an interface too, with a choice of its own.
+            # The implementation is an interface, too, whose implementation is configured by itself.
             return implementation(*args, **kwargs)  # type: ignore[return-value]  # a subclass, checked by configure
         instance = super().__new__(implementation)
         instance.initialize(*args, **kwargs)
@@ -63,19 +62,19 @@ class Configurable:
         raise NotImplementedError
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Set up the instance; takes what the constructor was given."""
+        """Set up the instance. The arguments are those of the constructor."""
 
     @classmethod
     def configure(cls, impl: str | type[Configurable] | None, **kwargs: Any) -> None:
-        """Choose the class that calling the interface builds from now on.
+        """Choose the implementation for all instances from now on.
 
         Args:
             impl: A subclass of the interface, or its dotted path; None for the default.
-            **kwargs: Keyword arguments for every instance, under those of the caller.
+            **kwargs: Keyword arguments for every instance. Those of the constructor's call take precedence.
 
         Raises:
             ValueError: *impl* is not a subclass of the interface.
-            ImportError: The dotted path leads nowhere.
+            ImportError: The dotted path names nothing.
         """
         base = cls.configurable_base()
         chosen = import_object(impl) if isinstance(impl, str) else impl
@@ -86,13 +85,15 @@ class Configurable:
 
     @classmethod
     def configured_class(cls) -> type[Configurable]:
-        """Return the class that calling the interface builds."""
+        """Return the configured implementation."""
         base = cls.configurable_base()
-        # Not inherited: an interface below another interface has its own choice.
+        # Not by attribute access, which inherits: an interface that derives from another one is configured by itself.
         if base.__dict__.get("_Configurable__impl_class") is None:
             base.__impl_class = cls.configurable_default()
         assert base.__impl_class is not None
         return base.__impl_class
+
+    # Tornado's names for tests that configure an interface and restore it.
 
     @classmethod
     def _save_configuration(cls) -> tuple[type[Configurable] | None, dict[str, Any] | None]:

@@ -1,4 +1,4 @@
-"""What is known of a connection's two ends."""
+"""The two ends of a connection: addresses, scheme, and what a trusted proxy has reported of them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ __all__ = ["ConnectionContext"]
 
 
 class ConnectionContext:
-    """The two ends of a connection, or of one exchange if a trusted proxy told us better.
+    """The two ends of a connection; or of one exchange, if a trusted proxy has reported others.
+
+    Args:
+        address: The peer's socket address.
+        address_family: The socket's family; None if unknown.
+        protocol: ``http`` or ``https``.
+        local_address: The server's socket address.
+        trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
 
     Attributes:
-        address: The peer's socket address as ``getpeername`` gives it; for unix sockets a path, often empty.
+        address: The peer's socket address as ``getpeername`` returns it; of a unix socket a path, often empty.
         address_family: ``socket.AF_INET``, ``AF_INET6`` or ``AF_UNIX``; None if unknown.
-        remote_ip: The client's address as text; ``0.0.0.0`` for unix sockets.
-        remote_port: The client's port, 0 if there is none or it is not known.
+        remote_ip: The client's address as text; ``0.0.0.0`` on unix sockets.
+        remote_port: The client's port; 0 if there is none or it is not known.
         protocol: ``http`` or ``https``.
-        local_address: Our end, as ``getsockname`` gives it.
-        trusted_downstream: Addresses that are skipped from the right of X-Forwarded-For.
-        has_remote: ``remote_ip`` is an address of the client's: not on a unix socket, unless a proxy has told it.
-        forwarded_server: ``local_address`` is the host and port that the client has asked, as a proxy has told it.
-        request_id: The id of the exchange; empty where ids are not asked for, and on the connection's own context.
-        prefix: The path below which the client sees the application, as a proxy has told it: percent-encoded as in
-            the request target, without a slash at the end; empty for none.
+        local_address: The server's end as ``getsockname`` returns it.
+        trusted_downstream: The argument.
+        has_remote: ``remote_ip`` is the client's address. False on a unix socket, unless a proxy has reported one.
+        forwarded_server: ``local_address`` is the host and port that the client has asked for, as a proxy reported.
+        request_id: The id of the exchange; empty without ids, and in the connection's own context.
+        prefix: The path below which the client sees the application, as a proxy reported: percent-encoded as in the
+            request target, without a slash at the end; empty for none.
     """
 
     __slots__ = (
@@ -73,8 +80,9 @@ class ConnectionContext:
 
     def copy(self) -> ConnectionContext:
         """Return a copy whose values can be replaced for one exchange."""
+        # Without __init__, and not by copy.copy(): with request ids, every request has a copy.
         other = ConnectionContext.__new__(ConnectionContext)
-        other.address = self.address  # one by one: with request ids, every request has a copy
+        other.address = self.address
         other.address_family = self.address_family
         other.forwarded_server = self.forwarded_server
         other.has_remote = self.has_remote

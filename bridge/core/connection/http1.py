@@ -1,7 +1,8 @@
-"""The server's side of one HTTP/1.x connection: deadlines, order of exchanges, refusals, the ends (RFC 9112).
+"""The server's side of one HTTP/1.x connection: order of exchanges, deadlines, refusals, closing (RFC 9112).
 
-This is the asyncio protocol. It asks a RequestReader for heads and content, starts one exchange at a time, and is the
-only one that arms deadlines, answers refusals and closes. Its Writer hands bytes to the transport.
+ServerConnection is the asyncio protocol. It asks a RequestReader for heads and content, and starts one exchange at a
+time. Only it sets the deadlines of reading, answers the peer's faults and closes. Its Writer hands bytes to the
+transport.
 """
 
 from __future__ import annotations
@@ -43,21 +44,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerConnection", "noop"]
 
-# Unread content up to this size (bytes) is read and dropped so that the connection can go on (RFC 9112 section 9.3).
+# Bytes of unread content that are read and dropped so that the connection persists (RFC 9112 section 9.3).
 _DRAIN_MAX = 65536
-# Received while a response is pending: the next requests. Past this many bytes the peer has to wait.
+# Bytes of the next requests that are kept while a response is pending. Beyond them, the transport stops reading.
 _AHEAD_MAX = 65536
-# Pipelined exchanges started, or pieces of content handed over, in one turn of the loop.
-_A_TURN = range(32)
-# After the last response the peer may go on sending this much (bytes) for this long (seconds) before it is cut off;
-# a close with unread data would reset the connection and could destroy the response on its way.
+# Pipelined exchanges started, or pieces of content handed over, in one turn of the loop. Then other connections go on.
+_STEPS_PER_TURN = range(32)
+# After the last response the peer may still send this many bytes for this many seconds. A close with unread data would
+# reset the connection, and could destroy the response on its way.
 _LINGER_MAX = 1 << 20
 _LINGER_TIME = 2.0
-# How long, in seconds, a connection that has had no request may still send one when the server stops.
-_FRESH_GRACE = 1.0
-# Who wants no content now; both may, and one's consent is not the other's.
-_BY_DELEGATE, _BY_AWAITABLE = 1, 2
-# What a connection keeps for delegates that have kept nothing. It is everybody's, and never changed.
+# Seconds in which a connection that has had no request may still send one when the server stops.
+_FIRST_REQUEST_GRACE = 1.0
+# The reasons for which content is paused, as bits: the delegate has asked for it, an awaitable that the delegate has
+# returned is not done. Both may hold at once; content goes on when neither does.
+_PAUSED_BY_DELEGATE, _PAUSED_BY_AWAITABLE = 1, 2
+# The templates of all connections whose delegates have kept nothing. One dictionary, never changed, so that an idle
+# connection needs none of its own.
 _NO_TEMPLATES: dict[object, Any] = {}
 
 
@@ -70,37 +73,37 @@ class ServerConnection(asyncio.Protocol):
         context: The two ends.
         clock: The server's clock.
         loop: The event loop.
-        on_end: Called once, when HTTP has ended, and told whether another protocol goes on. Returns what is to be
-            called when that one's transport is gone.
+        on_end: Called once as ``on_end(connection, taken)`` when HTTP has ended; *taken* is true if another protocol
+            has the transport now. It returns a function that is called when that transport is gone.
 
     Attributes:
         clock: The argument.
-        closing: The connection ends with the current exchange, if not before.
+        closing: The connection ends with the current exchange, or before.
         context: The argument.
-        deadline: Loop time in seconds at which the peer must have sent what is awaited.
+        deadline: Loop time in seconds until which the peer has to send what the connection waits for.
         delegate: The argument; may be set before the first exchange.
         exchange: The current exchange; None between two.
         loop: The argument.
         parameters: The argument.
-        reading: Where reading a request has come to.
-        reader: What was received.
-        templates: What delegates keep for the next requests, by owner; dropped after about a second without one.
+        reading: The state of reading requests, see ``states``.
+        reader: The received bytes.
+        templates: What delegates keep for the next requests, by owner. Dropped after about a second without a request.
         writer: The sending half.
     """
 
     __slots__ = (
-        "_awaited",
-        "_busy",
+        "_advancing",
         "_content_deadline",
         "_discarded",
         "_end_callbacks",
         "_eof",
-        "_grace",
-        "_held",
+        "_head_begun",
+        "_idle_grace",
+        "_limit_pending",
         "_on_end",
         "_paused",
         "_progress_at",
-        "_unlimited",
+        "_reading_paused",
         "clock",
         "closing",
         "context",
@@ -136,18 +139,18 @@ class ServerConnection(asyncio.Protocol):
         self.closing = parameters.no_keep_alive
         self.deadline = NEVER
         self.reading: Reading = READ_HEAD
-        self._awaited = False  # the first byte of the next head has come, and its deadline is set
-        self._busy = False  # _advance() is at work
-        self._content_deadline = NEVER
-        self._discarded = 0
-        self._end_callbacks: list[Callable[[Exception | None], None]] | None = None
-        self._eof = False
-        self._grace = 0.0  # seconds that the connection may stay idle although it is closing
-        self._held = False  # the transport was told to read nothing
+        self._head_begun = False  # the first byte of the next head has come, and its deadline is set
+        self._advancing = False  # _advance() is running
+        self._content_deadline = NEVER  # for the whole content; deadline is for its next bytes
+        self._discarded = 0  # bytes received after the last response
+        self._end_callbacks: list[Callable[[Exception | None], None]] | None = None  # made for the first one
+        self._eof = False  # the peer sends nothing more
+        self._idle_grace = 0.0  # seconds that the connection may stay idle although it is closing
+        self._reading_paused = False  # the transport was told to read nothing
         self._on_end = on_end
-        self._paused = 0  # who wants no content now
+        self._paused = 0  # the reasons for which content is paused now
         self._progress_at = NEVER  # the clock's time when content came last
-        self._unlimited = False  # the content has not yet been compared with the limit that the delegate may have set
+        self._limit_pending = False  # the limit, which the delegate may have set, is still to be applied
 
     @property
     def requests(self) -> int:
@@ -161,14 +164,14 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def decoder(self) -> FixedDecoder | ChunkedDecoder | None:
-        """Reads the current request's content; None while none is expected."""
+        """The decoder of the current request's content; None while no content is expected."""
         return self.reader.decoder
 
     # ------------------------------------------------------------------ called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start: the first head is due from now on."""
-        # uvloop's transports are registered as nothing of asyncio's
+        """Start the connection and the deadline of the first head."""
+        # A cast, since uvloop's transports are no instances of asyncio's class.
         self.writer.open(cast("asyncio.Transport", transport))
         self.clock.watch(self)
         self.deadline = self.clock.after(self.parameters.head_timeout)
@@ -176,9 +179,18 @@ class ServerConnection(asyncio.Protocol):
             self.parameters.observer.connection_opened(self)
 
     def eof_received(self) -> bool:
-        """Note that the peer sends nothing more; it may still wait for a response (RFC 9112 section 9.6)."""
+        """Note that the peer sends nothing more; it may still wait for a response (RFC 9112 section 9.6).
+
+        1. The request is complete: its delegate is told, and its response is still sent.
+        2. Complete requests may be in the buffer, or the rest of the content and more requests behind it: they are
+           served first.
+        3. Otherwise nothing can be answered any more, and the transport closes.
+
+        Returns:
+            Whether the transport stays open.
+        """
         self._eof = True
-        self.writer.flush()  # whether the transport closes now is for it to say
+        self.writer.flush()  # before the return, after which the transport may close
         reading = self.reading
         unread = bool(self.reader.buffer)
         if reading is READ_DONE:
@@ -189,26 +201,28 @@ class ServerConnection(asyncio.Protocol):
             try:
                 exchange.delegate.on_peer_eof()
             except Exception as exc:
-                self._delegate_failed(exc)
+                self._log_and_fail(exc)
         elif reading is READ_HEAD and unread and (self.writer.paused or not self.reader.scanned):
-            self._advance_soon()  # complete requests wait for the peer to read, or for their turn
+            self._advance_soon()  # the buffer has requests that wait for the peer to read, or for their turn
         elif reading is READ_CONTENT and (self._paused or unread):
-            self._advance_soon()  # the rest of the content may be in the buffer, and more requests behind it
+            self._advance_soon()  # the buffer may have the rest of the content
         else:
             if reading is READ_CONTENT:
                 self._abandon_exchange()
-                self._close()  # by hand: an early response may wait to be read, and a turn of _advance() to come
+                # The transport's own close is not enough: the peer may still have to read an early response, which
+                # needs a deadline, and a call of _advance() may be due, which has to find the state closed.
+                self._close()
             return False
-        # Under TLS, which knows no half-closed connections, the transport closes whatever is returned here.
+        # TLS has no half-closed connections: there the transport closes in any case.
         transport = self.writer.transport
         return transport is not None and transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: nobody is there any more."""
+        """End HTTP: the transport is gone."""
         transport = self.writer.transport
-        self._leave(exc, started=transport is not None)  # not started: its TLS handshake failed
+        self._end_http(exc, started=transport is not None)  # without a transport the TLS handshake has failed
         if transport is not None and transport.is_closing() and hasattr(transport, "_read_ready_cb"):
-            # asyncio's transport keeps a bound method of its own in 3.11: a cycle (python/cpython#100348)
+            # In 3.11 asyncio's transport holds a bound method of its own, a reference cycle (python/cpython#100348).
             transport._read_ready_cb = None
 
     def pause_writing(self) -> None:
@@ -216,23 +230,30 @@ class ServerConnection(asyncio.Protocol):
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Let writers go on, and requests that waited for the peer to read."""
+        """Let writers go on, and serve the requests that waited for the peer to read."""
         self.writer.resume()
         if self.reading is READ_HEAD and self.reader.buffer:
-            if self.deadline == NEVER:  # it passed while the peer had not read what came before: see deadline_passed()
+            # It may have passed while the peer did not read: deadline_passed() does nothing then.
+            if self.deadline == NEVER:
                 self.deadline = self.clock.after(self.parameters.head_timeout)
             self._advance_soon()
 
     # ------------------------------------------------------------------ called by the clock
 
     def on_idle(self) -> None:
-        """Forget, between two requests, what is only kept to be faster with the next one."""
+        """Drop, between two requests, what is kept only so that the next one is faster."""
         if self.reading is READ_HEAD and not self.reader.buffer:
             self.reader.on_idle()
             self.templates = _NO_TEMPLATES
 
     def deadline_passed(self, now: float) -> None:
-        """Act on a deadline: an answer where a request had begun, silence where none had."""
+        """Act on a deadline of reading.
+
+        1. A head: 408 if a part of it has come, otherwise the connection closes without an answer.
+        2. Content: 408 if its next bytes are late; if the whole is, the connection closes without an answer.
+        3. A response for which :meth:`expect_response` has set the deadline: the connection is reset.
+        4. After the end of HTTP: the transport closes.
+        """
         transport = self.writer.transport
         if transport is None:
             return
@@ -241,40 +262,44 @@ class ServerConnection(asyncio.Protocol):
         if reading is READ_HEAD:
             if not self.reader.buffer:
                 self._close()
-            elif (
-                not self.writer.paused
-            ):  # else the answers to what is buffered wait for the peer: the writer's deadline
-                self._refuse(RequestTimeout("Timeout reading the request head"))
+            elif not self.writer.paused:
+                # Otherwise the buffer waits for the peer to read earlier responses. The writer's deadline watches that.
+                self._refuse_fault(RequestTimeout("Timeout reading the request head"))
         elif reading is READ_CONTENT:
             if self._content_deadline < now:
                 gen_log.info("Timeout reading body from %s", self.context)
                 self.cut(reset=False)
             else:
-                self._refuse(RequestTimeout("Timeout reading body"))
-        elif reading is READ_DONE:  # see expect_response()
+                self._refuse_fault(RequestTimeout("Timeout reading body"))
+        elif reading is READ_DONE:
             self.cut(reset=True)
-        elif reading in _OVER and reading is not READ_CLOSED:
+        elif reading in _ENDED and reading is not READ_CLOSED:
             self.reading = self.reading.close
             transport.close()
 
     def write_stalled(self) -> None:
-        """Give up a peer that reads nothing."""
+        """Reset the connection: the peer reads nothing."""
         self.cut(reset=True)
 
     # ------------------------------------------------------------------ reading
 
     def data_received(self, data: bytes) -> None:
-        """Take what the peer sent, and go as far as the buffer, the delegate and the peer's reading allow."""
+        """Take what the peer sent; read heads and content, and start exchanges.
+
+        This goes on until the buffer, the delegate or the peer has to be waited for. A peer's fault is answered here,
+        and so is an exception of the delegate.
+        """
         reader = self.reader
         if reader.buffer:
             reader.feed(data)
-        else:  # as nearly always: saves a call
+        else:  # as nearly always; saves the call of feed()
             reader.buffer = data
-        if self._busy:
+        # A delegate that answers at once, or resumes reading, comes back here. The loop that runs already goes on.
+        if self._advancing:
             return
-        self._busy = True
+        self._advancing = True
         try:
-            for step in _A_TURN:
+            for step in _STEPS_PER_TURN:
                 reading = self.reading
                 if reading is READ_HEAD:
                     if not reader.buffer or (step and self._peer_left()) or not self._read_head():
@@ -285,42 +310,49 @@ class ServerConnection(asyncio.Protocol):
                     if not self._read_content():
                         break
                 elif reading is READ_DISCARD:
-                    self._discard()
+                    self._discard_unread()
                     break
                 else:
-                    self._read_ahead()
+                    self._limit_read_ahead()
                     break
             else:
                 self._advance_soon()
-                self._read_ahead()
+                self._limit_read_ahead()
         except RemoteProtocolError as exc:
-            self._refuse(exc)
+            self._refuse_fault(exc)
         except Exception as exc:
-            self._delegate_failed(exc)
+            self._log_and_fail(exc)
         finally:
-            self._busy = False
+            self._advancing = False
 
     def _advance(self) -> None:
-        """Go on with what has been received."""
+        """Go on with the bytes that were received before."""
         self.data_received(b"")
 
     def _read_head(self) -> bool:
-        """Start an exchange if a head is complete; tell whether it did.
+        """Start an exchange if a head is complete; tell whether one was started.
 
-        1. A peer that asks but does not read the answers gets no further exchange.
-        2. The head is parsed, which may refuse it.
-        3. The observer is told, whatever becomes of the request.
-        4. Content that is declared too long is refused before the delegate is asked.
-        5. The delegate is asked, and may answer at once, close, or lose the peer.
+        The order matters:
+
+        1. A peer that sends requests but does not read the responses gets no further exchange.
+        2. The head is parsed. A malformed one is refused before there is an exchange.
+        3. The exchange is made and the observer is told, so that every parsed request is logged, refused ones too.
+        4. Content whose declared length exceeds the limit is refused before the delegate is asked.
+        5. The delegate is asked. Before it returns, it may answer, close the connection, or lose the peer:
+           a. The exchange is closed: the new delegate is told, since it was not known when the exchange ended.
+           b. The response is complete: the delegate is told that the request is complete, or, if there is content,
+              that it gets none.
+           c. Otherwise the delegate gets the content, and then finish(). Without content finish() is called at once,
+              unless the delegate has paused reading: then the state goes back to content that is empty.
         """
         if self.writer.paused:
-            self._read_ahead()
+            self._limit_read_ahead()
             return False
         head = self.reader.next_head()
         if head is None:
             self._await_head()
             return False
-        self._awaited = False
+        self._head_begun = False
         length = head.content_length
         parameters = self.parameters
         if self.reader.heads == parameters.max_requests:
@@ -338,16 +370,16 @@ class ServerConnection(asyncio.Protocol):
             self._expect_content(length)
         delegate = self.delegate.start_exchange(exchange)
         if exchange.writing is CLOSED:
-            self._tell_closed(delegate)
-        elif exchange.writing is DONE:  # answered before it returned; what content there is will be dropped
+            self._notify_closed(delegate)
+        elif exchange.writing is DONE:
             if length == 0:
                 delegate.finish()
             else:
-                self._tell_closed(delegate)
+                self._notify_closed(delegate)
         else:
             exchange.delegate = delegate
             if length == 0:
-                if self._paused:  # the delegate wants no news now: finish() comes when it does
+                if self._paused:
                     self.reading = self.reading.pause
                     self.reader.expect_content(0)
                 else:
@@ -355,35 +387,40 @@ class ServerConnection(asyncio.Protocol):
         return True
 
     def _await_head(self) -> None:
-        """Wait for more of a head; the whole is due a while after its first byte."""
+        """Wait for more of a head, whose deadline begins with its first byte; close if the peer sends nothing more."""
         if self._eof:
             self._close()
             return
-        if self.reader.scanned and not self._awaited:
-            self._awaited = True
-            if self.reader.heads:
+        if self.reader.scanned and not self._head_begun:
+            self._head_begun = True
+            if self.reader.heads:  # the first head's deadline began with the connection
                 self.deadline = self.clock.after(self.parameters.head_timeout)
-        self._release()
+        self._resume_reading()
 
     def _expect_content(self, length: int | None) -> None:
+        """Prepare for content of *length* bytes, None for chunks, and refuse it if it is declared too long."""
         parameters = self.parameters
         limit = parameters.max_body_size
         self.reader.expect_content(length, limit)
         if length is not None and limit is not None and length > limit and not parameters.limit_after_start:
             raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
-        self._unlimited = parameters.limit_after_start
+        self._limit_pending = parameters.limit_after_start
         self._content_deadline = self.clock.after(parameters.body_total_timeout)
         self._progress_at = self.clock.now
         self.deadline = min(self.clock.after(parameters.body_timeout), self._content_deadline)
 
     def _peer_left(self) -> bool:
-        """Tell, between two pipelined requests, whether a write has failed: nobody will read more answers."""
+        """Tell whether a write has failed: the peer will not read responses to further pipelined requests."""
         transport = self.writer.transport
         return transport is None or transport.is_closing()
 
     def _apply_limit(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
-        """Compare the content with the limit that the delegate may have changed."""
-        self._unlimited = False
+        """Apply the content's limit, now that the delegate has had the chance to change it.
+
+        Raises:
+            LimitExceeded: 413.
+        """
+        self._limit_pending = False
         limit = self.parameters.max_body_size if exchange.max_body_size is None else exchange.max_body_size
         if limit is None:
             return
@@ -393,41 +430,41 @@ class ServerConnection(asyncio.Protocol):
             raise LimitExceeded(413, f"Content-Length too long: {decoder.remaining} bytes, limit {limit}")
 
     def set_body_timeout(self, seconds: float | None) -> None:
-        """Let the current request's content be due, as a whole, in *seconds*."""
+        """Set the deadline of the current request's whole content to *seconds* from now; None for no limit."""
         self.clock.shorten(seconds)
         self._content_deadline = self.clock.after(seconds)
         self.deadline = min(self.deadline, self._content_deadline)
 
     def _read_content(self) -> bool:
-        """Hand content to the delegate; tell whether to go on reading at once."""
+        """Hand one piece of content to the delegate, or the end of the request; tell whether to go on at once."""
         exchange = self.exchange
         reader = self.reader
         decoder = reader.decoder
         assert exchange is not None and decoder is not None
         if self._paused:
-            self._read_ahead()
+            self._limit_read_ahead()
             return False
-        if self._unlimited:
+        if self._limit_pending:
             self._apply_limit(exchange, decoder)
         progress = False
         if not decoder.done:
             data = reader.next_content(self.parameters.chunk_size)
             if data is None:
-                self._release()
+                self._resume_reading()
             else:
                 progress = True
-                if self.clock.now != self._progress_at:  # the clock's time stands still between its ticks
+                if self.clock.now != self._progress_at:  # it changes with the clock's ticks only: saves two calls
                     self._progress_at = self.clock.now
                     self.deadline = min(self.clock.after(self.parameters.body_timeout), self._content_deadline)
-                exchange.continue_pending = False
+                exchange.continue_pending = False  # the client did not wait for it
                 if data:
                     waiting = exchange.delegate.data_received(data)
                     if waiting is not None:
                         self.pause_until(waiting)
         if decoder.done:
             if self._paused:
-                return False  # finish() comes when the delegate is ready for it
-            if self.exchange is exchange:
+                return False  # finish() is called when the pause ends
+            if self.exchange is exchange:  # it may have ended while the delegate took the data
                 self._finish_request(exchange, decoder)
             return True
         if not progress and self._eof:
@@ -435,42 +472,50 @@ class ServerConnection(asyncio.Protocol):
             self._close()
         if not progress or self.reading is not READ_CONTENT:
             return False
-        # With nothing in the buffer another step is only needed to let the peer send again, or to see its end.
-        return bool(reader.buffer) or self._held or self._eof
+        # With an empty buffer, another step is only needed to resume reading, or to act on the peer's EOF.
+        return bool(reader.buffer) or self._reading_paused or self._eof
 
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
+        """End a request whose content was read, or dropped."""
         self.reader.decoder = None
         self._content_deadline = NEVER
         self.deadline = NEVER
         self.reading = self.reading.content_complete
         exchange.trailers = decoder.trailers
-        if exchange.finished:  # its response was early, the content was dropped
+        if exchange.finished:  # the response was early, and the content was dropped
             self.response_done(exchange, observed=True)
         else:
             exchange.delegate.finish()
 
-    def _read_ahead(self) -> None:
-        """Keep what arrives before its time, and slow the peer down when it is much."""
+    def _limit_read_ahead(self) -> None:
+        """Stop reading from the transport if much waits in the buffer to be served; TCP slows the peer down."""
         transport = self.writer.transport
-        if transport is not None and not self._held and self.reader.unread > _AHEAD_MAX:
-            self._held = True
+        if transport is not None and not self._reading_paused and self.reader.unread > _AHEAD_MAX:
+            self._reading_paused = True
             transport.pause_reading()
 
     def _advance_soon(self) -> None:
         self.loop.call_soon(self._advance)
 
-    def pause_content(self, reason: int = _BY_DELEGATE) -> None:
-        """Let no content reach the delegate; the deadline rests meanwhile, since it is not the peer who is slow."""
+    def pause_content(self, reason: int = _PAUSED_BY_DELEGATE) -> None:
+        """Hand no content to the delegate.
+
+        The deadline of the next bytes is off meanwhile, since the delegate and not the peer is slow. The deadline of
+        the whole content stays.
+
+        Args:
+            reason: One of the bits above.
+        """
         self._paused |= reason
         if self.reading is READ_CONTENT:
             self.deadline = self._content_deadline
             transport = self.writer.transport
-            if not self._held and transport is not None:
-                self._held = True
+            if not self._reading_paused and transport is not None:
+                self._reading_paused = True
                 transport.pause_reading()
 
-    def resume_content(self, reason: int = _BY_DELEGATE) -> None:
-        """Let content reach the delegate again, unless somebody else wants none."""
+    def resume_content(self, reason: int = _PAUSED_BY_DELEGATE) -> None:
+        """End the pause for *reason*. Content goes on if it is not paused for another reason, too."""
         if not self._paused & reason:
             return
         self._paused &= ~reason
@@ -478,17 +523,20 @@ class ServerConnection(asyncio.Protocol):
             return
         if self.reading is READ_CONTENT:
             self.deadline = min(self.clock.after(self.parameters.body_timeout), self._content_deadline)
-        self._release()
+        self._resume_reading()
         decoder = self.reader.decoder
         if self.reader.buffer or self._eof or (decoder is not None and decoder.done):
             self._advance()
 
     def pause_until(self, waiting: Awaitable[None]) -> None:
-        """Read no content until *waiting*, which the delegate returned, is done."""
+        """Hand no content to the delegate until *waiting*, which it returned, is done.
+
+        If *waiting* fails, the delegate has failed. If it is cancelled, the connection is reset.
+        """
         future = asyncio.ensure_future(waiting, loop=self.loop)
         if future.done() and not future.cancelled() and future.exception() is None:
             return
-        self.pause_content(_BY_AWAITABLE)
+        self.pause_content(_PAUSED_BY_AWAITABLE)
         exchange = self.exchange
         assert exchange is not None
 
@@ -499,37 +547,56 @@ class ServerConnection(asyncio.Protocol):
             elif (error := done.exception()) is not None:
                 self.delegate_failed(exchange, error)
             elif self.exchange is exchange:
-                self.resume_content(_BY_AWAITABLE)
+                self.resume_content(_PAUSED_BY_AWAITABLE)
 
         future.add_done_callback(go_on)
 
-    def _release(self) -> None:
-        """Read from the peer again."""
+    def _resume_reading(self) -> None:
+        """Let the transport read again."""
         transport = self.writer.transport
-        if self._held and transport is not None:
-            self._held = False
+        if self._reading_paused and transport is not None:
+            self._reading_paused = False
             if not transport.is_closing():
                 transport.resume_reading()
 
     # ------------------------------------------------------------------ the end of an exchange
 
     def must_close_after(self, exchange: HTTP1Exchange) -> bool:
-        """Tell, when a response is complete, whether what is unread of its request forbids another one."""
+        """Tell whether the connection has to close after the response because too much of the request is unread.
+
+        Asked at the end of the response. It is true if the content is not complete and
+
+        1. the client waits for 100 (Continue): it may send the content or the next request now (RFC 9110 section
+           10.1.1); or
+        2. the content is chunked, so that its length is not known; or
+        3. more is left of it than the connection reads and drops.
+        """
         decoder = self.reader.decoder
         if self.reading is not READ_CONTENT or decoder is None or decoder.done:
             return False
         return exchange.continue_pending or decoder.remaining is None or decoder.remaining > _DRAIN_MAX
 
     def expect_response(self, seconds: float | None) -> None:
-        """Let the current response be complete in *seconds*, if its request is; else the connection is reset."""
+        """Reset the connection unless the current response is complete in *seconds*; None for no limit.
+
+        Without effect while the request is not complete: its deadlines hold.
+        """
         if self.reading is READ_DONE:
             self.deadline = self.clock.after(seconds)
 
     def response_done(self, exchange: HTTP1Exchange, observed: bool = False) -> None:
         """Go on after a complete response: to the next request, or to the end.
 
+        1. The connection has given the exchange up already: nothing is left to do.
+        2. The observer is told, once for each exchange.
+        3. The request is not complete: its content is dropped. This method is called again at its end.
+        4. The response is a 101: the application has to take the transport before the deadline.
+        5. The response, the server or the peer ends the connection: it is closed. With unread bytes it lingers, since
+           a close would reset it. During the grace of a stop it stays open, to announce the end with a response.
+        6. Otherwise the next head is read. It may be in the buffer.
+
         Args:
-            exchange: The response's.
+            exchange: The exchange of the response.
             observed: The observer was told of its end before.
         """
         if self.exchange is not exchange:
@@ -542,26 +609,26 @@ class ServerConnection(asyncio.Protocol):
             return
         if exchange.status == 101:
             self.reading = self.reading.switch
-            self.deadline = self.clock.after(self.parameters.head_timeout)  # for take_transport
+            self.deadline = self.clock.after(self.parameters.head_timeout)
             return
         self.exchange = None
-        exchange.delegate = NULL_DELEGATE  # ends a cycle of references: most delegates know their exchange
+        exchange.delegate = NULL_DELEGATE  # ends a reference cycle: most delegates know their exchange
         reader = self.reader
-        if exchange.close_after or (self.closing and not self._grace) or (self._eof and not reader.buffer):
+        if exchange.close_after or (self.closing and not self._idle_grace) or (self._eof and not reader.buffer):
             self._close(linger=bool(reader.buffer))
             return
         self._paused = 0
         self.reading = self.reading.respond
         self.deadline = self.clock.idle_deadline
-        if self._grace:
-            self.deadline = min(self.deadline, self.clock.after(self._grace))
-        if self._held and reader.unread <= _AHEAD_MAX:
-            self._release()
-        if reader.buffer and not self._busy:
+        if self._idle_grace:
+            self.deadline = min(self.deadline, self.clock.after(self._idle_grace))
+        if self._reading_paused and reader.unread <= _AHEAD_MAX:
+            self._resume_reading()
+        if reader.buffer and not self._advancing:  # not now: the caller is the delegate
             self._advance_soon()
 
     def _drop_content(self, exchange: HTTP1Exchange) -> None:
-        """The response is complete, the request is not: read the little that is left, or close."""
+        """Read and drop what is left of the request's content, or close if it is much. The response is complete."""
         delegate = exchange.delegate
         close = exchange.close_after or self.closing or self.must_close_after(exchange)
         exchange.delegate = NULL_DELEGATE
@@ -571,28 +638,29 @@ class ServerConnection(asyncio.Protocol):
             self._close(linger=True)
         else:
             self.deadline = self.clock.after(self.parameters.body_timeout)
-            self._release()
-            if not self._busy:
+            self._resume_reading()
+            if not self._advancing:
                 self._advance_soon()
-        self._tell_closed(delegate)
+        self._notify_closed(delegate)
 
     def _abandon_exchange(self) -> None:
-        """Nobody waits for the response any more: tell the observer and the delegate."""
+        """Give up the current exchange, if there is one: its response cannot be sent. Tell observer and delegate."""
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
             self._end_unfinished(exchange)
             delegate = exchange.delegate
             exchange.delegate = NULL_DELEGATE
-            self._tell_closed(delegate)
+            self._notify_closed(delegate)
 
     def _end_unfinished(self, exchange: HTTP1Exchange) -> None:
+        """Mark an exchange as closed and tell the observer, unless its response is complete."""
         if exchange.writing is not DONE:
             exchange.mark_closed()
             if self.parameters.observer is not None:
                 self.parameters.observer.exchange_ended(exchange)
 
-    def _tell_closed(self, delegate: ExchangeDelegate) -> None:
+    def _notify_closed(self, delegate: ExchangeDelegate) -> None:
         try:
             delegate.on_connection_close()
         except Exception:
@@ -601,11 +669,10 @@ class ServerConnection(asyncio.Protocol):
     def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]:
         """Give the transport, and the bytes received but not read, to another protocol (RFC 9110 section 7.8).
 
-        The connection is over as far as HTTP is concerned. The server counts it all the same until it is told that the
-        transport has ended.
+        HTTP ends on this connection. The server counts the connection until it is told that the transport is gone.
 
         Returns:
-            The transport; the bytes; what to call, once, when the transport is gone.
+            The transport; the unread bytes; a function to call, once, when the transport is gone.
 
         Raises:
             ConnectionGone: The connection has ended.
@@ -615,22 +682,27 @@ class ServerConnection(asyncio.Protocol):
         if transport is None:
             raise ConnectionGone("the connection is closed")
         rest = self.reader.take_rest()
-        self._release()
+        self._resume_reading()
         transport.set_protocol(protocol)
         if self._eof:
             self.loop.call_soon(_pass_on_eof, transport, protocol)
         exchange = self.exchange
         self.exchange = None
         if exchange is not None:
-            exchange.delegate = NULL_DELEGATE  # it hears nothing more
+            exchange.delegate = NULL_DELEGATE  # the delegate is told nothing more
             self._end_unfinished(exchange)
-        return transport, rest, self._leave(None, taken=True)
+        return transport, rest, self._end_http(None, taken=True)
 
-    def _leave(self, error: Exception | None, *, taken: bool = False, started: bool = True) -> Callable[[], None]:
-        """End HTTP on this connection, whose transport is gone or another protocol's, and tell everybody.
+    def _end_http(self, error: Exception | None, *, taken: bool = False, started: bool = True) -> Callable[[], None]:
+        """End HTTP on this connection: tell the delegates, the observer, the server and the callbacks.
+
+        Args:
+            error: The error that ended the connection, if any.
+            taken: Another protocol has the transport now; otherwise the transport is gone.
+            started: The connection had a transport. Otherwise delegate and observer do not know of it.
 
         Returns:
-            What is to be called when a transport that was taken is gone.
+            A function to call when a transport that was taken is gone.
         """
         self.clock.forget(self)
         self.deadline = NEVER
@@ -661,8 +733,8 @@ class ServerConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ refusals and faults
 
-    def _refuse(self, error: RemoteProtocolError) -> None:
-        """Answer a fault of the peer's, and close."""
+    def _refuse_fault(self, error: RemoteProtocolError) -> None:
+        """Log a fault of the peer, answer it if that is possible, and close."""
         if error.status == 431:
             gen_log.info("Unsatisfiable read from %s: %s", self.context, error)
         elif error.status == 408:
@@ -672,13 +744,19 @@ class ServerConnection(asyncio.Protocol):
         self.refuse(error.status)
 
     def refuse(self, status: int) -> None:
-        """Answer with *status* if nothing of a response was sent, and close."""
+        """Answer with *status*, and close.
+
+        1. HTTP has ended on the connection: nothing is sent.
+        2. The response is complete, and the fault is in content that is dropped: the connection lingers, so that the
+           response arrives whole.
+        3. The response has begun: the connection is reset, so that the client does not take the response for whole.
+        4. Otherwise the server's own response is sent.
+        """
         exchange = self.exchange
-        if self.writer.transport is None or self.reading in _OVER:
+        if self.writer.transport is None or self.reading in _ENDED:
             return
         if exchange is not None and exchange.response_started:
             if exchange.writing is DONE:
-                # It was answered early, and the fault is in content that nobody wanted: the response must arrive whole.
                 self.exchange = None
                 self._close(linger=True)
             else:
@@ -694,56 +772,57 @@ class ServerConnection(asyncio.Protocol):
         self._abandon_exchange()
         self._close(linger=True)
 
-    def _delegate_failed(self, error: BaseException) -> None:
+    def _log_and_fail(self, error: BaseException) -> None:
+        """Log an exception of the delegate; answer 500, or end the connection if the response has begun."""
         app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
         exchange = self.exchange
         if exchange is None or exchange.writing is DONE:
-            # The response is complete: a 500 would answer the next request.
+            # The response is complete: the client would take a 500 for the answer to its next request.
             self.exchange = None
             self._close(linger=True)
         else:
             exchange.fail()
 
     def delegate_failed(self, exchange: HTTP1Exchange, error: BaseException) -> None:
-        """Act on *error*, which a delegate's code raised outside of a call from here."""
+        """Act on *error*, which a delegate's code raised outside of a call by this connection."""
         if self.exchange is not exchange:
             if not isinstance(error, ConnectionGone):
                 app_log.error("Uncaught exception after the end of a request from %s", self.context, exc_info=error)
         elif isinstance(error, RemoteProtocolError):
-            self._refuse(error)
+            self._refuse_fault(error)
         else:
-            self._delegate_failed(error)
+            self._log_and_fail(error)
 
     # ------------------------------------------------------------------ ways to end
 
     def close_when_idle(self, grace: float = 0.0) -> None:
         """Close when no request is in progress; part of a graceful stop.
 
-        The next response head says so with ``Connection: close``. A connection that has had no request yet is always
-        given a moment: its request may be on its way.
+        The next response announces the end with ``Connection: close``. A connection that has had no request yet stays
+        open for a moment even without *grace*: its request may be on its way.
 
         Args:
-            grace: How long, in seconds, a connection may still be idle, so that the next response can announce the
-                end; 0 closes idle connections now and the others after their current response.
+            grace: Seconds that an idle connection stays open, so that its next response can announce the end; 0 closes
+                idle connections now, and the others after their current response.
         """
         self.closing = True
-        self._grace = grace
+        self._idle_grace = grace
         if self.reading is READ_HEAD and not self.reader.buffer:
             if not grace and self.reader.heads:
                 self._close()
             else:
-                self.deadline = min(self.deadline, self.clock.after(grace or _FRESH_GRACE))
+                self.deadline = min(self.deadline, self.clock.after(grace or _FIRST_REQUEST_GRACE))
 
     def abort(self) -> None:
-        """Reset the connection, whatever is going on."""
+        """Reset the connection at once."""
         self.cut(reset=True)
 
     def cut(self, *, reset: bool) -> None:
         """End the connection in the middle of a response.
 
         Args:
-            reset: The connection is reset, so that a client that reads until the close notices. Otherwise what is
-                buffered is still sent; the framing shows that something is missing.
+            reset: Reset the connection, so that a client that reads until the close notices the missing rest. False
+                if the framing shows that: then buffered bytes are still sent.
         """
         self.writer.flush()
         self.closing = True
@@ -755,13 +834,27 @@ class ServerConnection(asyncio.Protocol):
             self._close(linger=self.reading is READ_CONTENT)
         else:
             self.reading = self.reading.close
+            # With a linger time of 0 the system sends RST in place of FIN. Unix sockets have no such option.
             sock = transport.get_extra_info("socket")
             if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
 
     def _close(self, linger: bool = False) -> None:
-        """Close when all is sent; with *linger*, let the peer finish sending first."""
+        """Close when everything is sent.
+
+        1. Responses that wait for the end of the loop's turn are written first.
+        2. Without a transport, or when the connection is closing already, nothing more is done.
+        3. Unread bytes are dropped.
+        4. To linger makes sense only while the peer may send: what it sends is dropped until its EOF or the deadline,
+           and the half-close tells it that no response will follow. Otherwise the transport closes.
+        5. The peer has to read what is still buffered within the write timeout. A deadline that runs already is not
+           renewed.
+
+        Args:
+            linger: Let the peer finish sending first: a close with unread data would reset the connection, and could
+                destroy the response on its way.
+        """
         writer = self.writer
         writer.flush()
         transport = writer.transport
@@ -773,11 +866,11 @@ class ServerConnection(asyncio.Protocol):
             self.reading = self.reading.linger
             self._discarded = 0
             self.deadline = self.clock.after(_LINGER_TIME)
-            self._release()
-            if transport.can_write_eof():  # not under TLS: there the client has to notice the end by the framing
+            self._resume_reading()
+            if transport.can_write_eof():  # not with TLS, where the client notices the end by the framing
                 try:
                     transport.write_eof()
-                except OSError:  # asyncio's: the peer has reset the connection, and nobody has told us yet
+                except OSError:  # asyncio's raises if the peer has reset the connection; connection_lost() follows
                     self.reading = self.reading.close
                     transport.abort()
         else:
@@ -787,8 +880,8 @@ class ServerConnection(asyncio.Protocol):
         if writer.deadline == NEVER:
             writer.watch()
 
-    def _discard(self) -> None:
-        """Throw away what a peer sends after its last response, up to a limit."""
+    def _discard_unread(self) -> None:
+        """Drop what the peer sends after the last response; close if that is too much."""
         self._discarded += self.reader.unread
         self.reader.clear()
         transport = self.writer.transport
@@ -797,14 +890,14 @@ class ServerConnection(asyncio.Protocol):
             transport.close()
 
 
-_OVER = frozenset({READ_DISCARD, READ_CLOSED, READ_SWITCHED})
+_ENDED = frozenset({READ_DISCARD, READ_CLOSED, READ_SWITCHED})
 
 
 def noop() -> None:
-    """Do nothing: stands in for what is to be called when a transport is gone."""
+    """Do nothing. ``on_end`` returns it where nothing has to be called when the transport is gone."""
 
 
 def _pass_on_eof(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
-    """Tell a protocol that came later that the peer has sent all."""
+    """Tell *protocol*, which took *transport* after the peer's EOF, of that EOF."""
     if not transport.is_closing() and not protocol.eof_received():
         transport.close()

@@ -1,6 +1,6 @@
-"""An exchange of HTTP/1: a request with its response, written through an encoder.
+"""An exchange of HTTP/1: a request with its response, which is written through an encoder.
 
-Everything that touches the deadlines or the next request is the connection's.
+The exchange does not touch deadlines or the next request. That is left to the connection.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from bridge.core.http1.reader import RequestReader
 
     class Owner(Connection, Protocol):
-        """The connection, as far as an exchange knows it."""
+        """What an exchange needs of its connection. A protocol, since the connection's module imports this one."""
 
         clock: Clock
         closing: bool
@@ -77,25 +77,29 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP1Exchange"]
 
-# Content from here on is handed to the transport by itself: joining it with the head would copy it.
+# Bytes; content of this size or more is handed to the transport as a part of its own. Joined with the head, it would
+# be copied once more.
 _JOIN_MAX = 32768
 
 _known_heads = KnownHeads()
-_known_head = _known_heads.get
+_known_head = _known_heads.get  # bound once: saves the look-up of the method for each response
 
 
 class HTTP1Exchange:
     """Implements :class:`bridge.core.connection.interfaces.Exchange`, which documents it, over HTTP/1.
 
-    Made by :meth:`open`: an ``__init__`` in a class with slots costs as much again as what it does (0.30 us against
-    0.17, CPython 3.13; ``python -m benchmarks.instructions plaintext``).
+    Made by :meth:`open`.
 
     Attributes:
         connection: The connection.
-        delegate: Who takes the request's content; NULL_DELEGATE until ``start_exchange`` has returned, and from the
+        delegate: Takes the request's content. NULL_DELEGATE until ``start_exchange`` has returned, and from the
             exchange's end on.
         continue_pending: The client waits for 100 (Continue).
     """
+
+    # open() in place of an __init__: CPython 3.13 calls the __init__ of a class with slots the long way. An object with
+    # eight attributes costs 0.30 us with one and 0.17 us without (python -m benchmarks.instructions plaintext). open()
+    # sets every slot.
 
     __slots__ = (
         "_encoder",
@@ -141,7 +145,7 @@ class HTTP1Exchange:
 
     @staticmethod
     def open(connection: Owner, head: RequestHead) -> HTTP1Exchange:
-        """Return a new exchange, for the request with *head*."""
+        """Return a new exchange for the request with *head*."""
         self = HTTP1Exchange()
         self.connection = connection
         self.writer = connection.writer
@@ -182,10 +186,10 @@ class HTTP1Exchange:
         return None if transport is None else transport.get_extra_info("ssl_object")
 
     def keep_template(self, owner: object, value: object) -> None:
-        """Keep *value* for the connection's next requests, under *owner*; from its second request on."""
+        """Keep *value* for the connection's next requests under *owner*, from the connection's second request on."""
         connection = self.connection
         if connection.reader.heads > 1:
-            if not connection.templates:
+            if not connection.templates:  # the shared empty one, which must not be changed
                 connection.templates = {}
             connection.templates[owner] = value
 
@@ -193,7 +197,7 @@ class HTTP1Exchange:
         """Give the connection's transport to another protocol.
 
         Returns:
-            The transport; what was received and not read; what to call, once, when the transport is gone.
+            The transport; the unread bytes; a function to call, once, when the transport is gone.
 
         Raises:
             ConnectionGone: The connection has ended.
@@ -204,30 +208,30 @@ class HTTP1Exchange:
 
     @property
     def reads_content(self) -> bool:
-        """Content is still to come, or the delegate has not been told of its end."""
+        """Whether content is still to come, or the delegate has not been told of its end."""
         return self.connection.exchange is self and self.connection.decoder is not None
 
     def pause_reading(self) -> None:
-        """Let no more content reach the delegate until :meth:`resume_reading`; the peer is slowed down."""
+        """Hand no content to the delegate until :meth:`resume_reading`; the peer is slowed down."""
         if self.connection.exchange is self:
             self.connection.pause_content()
 
     def resume_reading(self) -> None:
-        """Let content reach the delegate again, at once if some has been received."""
+        """Hand content to the delegate again; what has been received is handed over before this returns."""
         if self.connection.exchange is self:
             self.connection.resume_content()
 
     def pause_until(self, waiting: Awaitable[None]) -> None:
-        """Let no content reach the delegate until *waiting* is done."""
+        """Hand no content to the delegate until *waiting* is done."""
         self.connection.pause_until(waiting)
 
     def set_body_timeout(self, seconds: float | None) -> None:
-        """Let the whole content be due in *seconds*; None for no limit."""
+        """Set the deadline of the whole content to *seconds* from now; None for no limit."""
         if self.connection.exchange is self:
             self.connection.set_body_timeout(seconds)
 
     def send_continue(self) -> None:
-        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); else do nothing."""
+        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); otherwise do nothing."""
         if self.continue_pending and self.writing is HEAD:
             self.continue_pending = False
             self.writer.write(CONTINUE)
@@ -236,35 +240,35 @@ class HTTP1Exchange:
 
     @property
     def response_started(self) -> bool:
-        """Bytes of the final response have been handed over."""
+        """Whether bytes of the final response have been handed over."""
         return self.writing is not HEAD
 
     @property
     def finished(self) -> bool:
-        """The response is complete, or nobody waits for it any more."""
+        """Whether the response is complete, or the exchange has ended without one."""
         return self.writing is DONE or self.writing is CLOSED
 
     @property
     def peer_gone(self) -> bool:
-        """The connection has failed; the delegate has been told, or will be in a moment."""
+        """Whether the connection has failed or is closing; the delegate has been told, or is told soon."""
         transport = self.writer.transport
         return transport is None or transport.is_closing()
 
     @property
     def write_paused(self) -> bool:
-        """More is waiting to be sent than the high-water mark allows."""
+        """Whether more bytes wait to be sent than the high-water mark allows."""
         return self.writer.paused
 
     def writable(self) -> asyncio.Future[None]:
-        """Return a future that is done when enough of what waits has been sent."""
+        """Return a future that is done when enough of the waiting bytes has been sent."""
         return self.writer.writable()
 
     def lower_high_water(self, size: int) -> None:
-        """Pause writers when more than *size* bytes wait to be sent, if the connection's own mark is higher."""
+        """Pause writers when more than *size* bytes wait to be sent; a lower mark of the connection's stays."""
         self.writer.set_high_water(min(size, self.connection.parameters.high_water))
 
     async def drained(self) -> None:
-        """Wait until less than the high-water mark is waiting to be sent.
+        """Wait until fewer bytes than the high-water mark wait to be sent.
 
         Raises:
             ConnectionGone: The peer left.
@@ -290,7 +294,7 @@ class HTTP1Exchange:
             self.writer.write(wire)
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
-        """Check and keep the head of the final response; it is sent with the first content.
+        """Check and keep the head of the final response, which is sent with the first content.
 
         Args:
             status: 101, or 200 to 999.
@@ -304,7 +308,7 @@ class HTTP1Exchange:
         key = (status, reason, *fields)
         try:
             head = _known_head(key)
-        except (TypeError, ValueError):  # a field is a list, or has a view of something that may change
+        except (TypeError, ValueError):  # it has no hash: a field is a list, or has a memoryview of a bytearray
             head = None
         if head is None:
             if status < 200 and status != 101:
@@ -316,7 +320,7 @@ class HTTP1Exchange:
         self.status = head.status
 
     def respond_with(self, head: ResponseHead) -> None:
-        """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
+        """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`.
 
         Raises:
             LocalProtocolError: The response has begun, or 101 is out of place.
@@ -328,7 +332,7 @@ class HTTP1Exchange:
         self.status = head.status
 
     def _check_head(self, head: ResponseHead) -> None:
-        """Refuse a head that comes too late, and a 101 that cannot be given (RFC 9110 section 7.8)."""
+        """Refuse a head that comes too late, and a 101 that cannot be sent (RFC 9110 section 7.8)."""
         if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         if self.writing is not HEAD:
@@ -337,14 +341,30 @@ class HTTP1Exchange:
             if not self.head.upgrade:
                 raise LocalProtocolError("101 for a client that did not ask to switch protocols")
             if self.reads_content:
-                # The next protocol would take the rest of the content for its own first bytes.
+                # The next protocol would take the rest of the content for its first bytes.
                 raise LocalProtocolError("101 before the request's content was read")
 
     def send_first(self, response: ResponseHead, data: bytes, last: bool = True) -> None:
-        """Send a head that was checked before and the first content: as :meth:`respond_with` and then :meth:`send`.
+        """Send a head that was made before and the first content: :meth:`respond_with` and :meth:`send` in one call.
+
+        Most responses are plain. They skip the encoder, and their head is usually encoded already. A response is plain
+        if
+
+        1. its length is known: *data* is all of it, or Content-Length is declared and not exceeded; a complete one has
+           exactly the declared length;
+        2. *data* is so small that it is joined with the head;
+        3. its fields ask for nothing special, and its status has content;
+        4. the request is HTTP/1.1 and not HEAD;
+        5. the connection persists: neither the request, the application nor the server has asked for its end, and no
+           unread content forbids another request.
+
+        Args:
+            response: The head.
+            data: The first content; may be empty.
+            last: The response ends with *data*.
 
         Raises:
-            LocalProtocolError: As either.
+            LocalProtocolError: As for the two methods.
             ConnectionGone: The peer left.
         """
         if self.writing is not HEAD or (response.status < 200 and response is not self.response):
@@ -371,7 +391,6 @@ class HTTP1Exchange:
             and not self.close_after
             and not connection.closing
         ):
-            # Most responses are of this kind: the head is the same as last time, and all of it goes out at once.
             clock = connection.clock
             wire = encode_whole(response, clock.default_fields, data)
             self.content_sent = size
@@ -396,16 +415,17 @@ class HTTP1Exchange:
         self.send(data, last, head=block)
 
     def send(self, data: bytes = b"", last: bool = False, *, head: bytes = b"") -> None:
-        """Send content, behind the head if this is the first; end the response with the last.
+        """Send content; the first one is sent behind the head.
 
         Args:
-            data: Bytes; may be empty.
+            data: Content; may be empty.
             last: The response ends with *data*.
-            head: Goes out in front, not counted as content; for :meth:`send_first`.
+            head: An encoded head that is sent in front of *data*; only for :meth:`send_first`.
 
         Raises:
-            LocalProtocolError: There is no head yet, the response had ended, or it is longer or shorter than its
-                Content-Length; in the last case the connection is closed, and never more than the length was sent.
+            LocalProtocolError: There is no head, the response has ended, or it is longer or shorter than its
+                Content-Length. In the last two cases the connection is closed, and at most the declared length is
+                sent.
             ConnectionGone: The peer left.
         """
         if self.writing is not CONTENT:
@@ -450,7 +470,7 @@ class HTTP1Exchange:
         raise LocalProtocolError(f"content {when}")
 
     def _end_wrong(self, error: WrongLength, head: bytes) -> None:
-        """Send what fits of content that is not as long as was declared, and end the connection."""
+        """Send the part of the content that fits its declared length, and end the connection."""
         if head or error.fits:
             self.writer.write(head + error.fits)
         self.content_sent += len(error.fits)
@@ -465,7 +485,7 @@ class HTTP1Exchange:
         self.connection.response_done(self)
 
     def _default_fields(self, special: Special | None) -> bytes:
-        """Return the lines that every response starts with, less those that this one has itself."""
+        """Return the lines that every response starts with, without those that this response has itself."""
         clock = self.connection.clock
         if special is None or (not special.has_date and not special.has_server):
             return clock.default_fields
@@ -474,7 +494,7 @@ class HTTP1Exchange:
     async def send_file(self, file: int, offset: int, count: int) -> None:
         """Send a part of a file as content, behind the head if this is the first; it does not end the response.
 
-        The kernel copies where it can (``sendfile``: no TLS, no chunks); else the file is read piece by piece.
+        Without TLS and chunks the kernel copies (``sendfile``). Otherwise the file is read in pieces of 64 KiB.
 
         Args:
             file: The descriptor of a regular file; its position is neither used nor moved.
@@ -486,7 +506,7 @@ class HTTP1Exchange:
             ConnectionGone: The peer left.
         """
         if self.writing is not CONTENT:
-            self.send()  # the head; or it raises what is right
+            self.send()  # sends the head, or raises
         encoder = self._encoder
         assert encoder is not None
         if not count or encoder is BODILESS:
@@ -526,7 +546,7 @@ class HTTP1Exchange:
     def send_raw(self, data: bytes) -> None:
         """Send bytes of a response that the application frames itself, head included.
 
-        :meth:`end_raw` ends it. Of what it says only the status and ``Connection: close`` are read.
+        :meth:`end_raw` ends it. Only its status and ``Connection: close`` are read from the first bytes.
 
         Raises:
             LocalProtocolError: The response has begun otherwise, or has ended.
@@ -544,7 +564,7 @@ class HTTP1Exchange:
         self.writer.write(data)
 
     def end_raw(self) -> None:
-        """End a response that the application has framed itself: the next request may follow."""
+        """End a response that the application has framed itself."""
         if self.writing is CONTENT:
             self._complete()
 
@@ -554,7 +574,7 @@ class HTTP1Exchange:
         Args:
             status: 200 to 599.
             text: The content; empty for the status and its phrase.
-            fields: More fields.
+            fields: More fields, (name, value) pairs.
 
         Raises:
             LocalProtocolError: The response has begun.
@@ -564,7 +584,7 @@ class HTTP1Exchange:
         self.send(text or b"%d %s\r\n" % (status, PHRASES.get(status, b"")), True)
 
     def fail(self, status: int = 500) -> None:
-        """Answer *status* if nothing was sent yet; else end the connection so that the client notices."""
+        """Answer *status* if nothing was sent yet; otherwise end the connection so that the client notices."""
         if self.writing is HEAD:
             self.connection.refuse(status)
         elif self.writing is CONTENT:
@@ -576,7 +596,7 @@ class HTTP1Exchange:
             self.connection.expect_response(seconds)
 
     def report_failure(self, error: BaseException) -> None:
-        """Act on *error*, which a delegate's code raised outside of a call from the exchange."""
+        """Act on *error*, which a delegate's code raised outside of a call by the connection."""
         self.connection.delegate_failed(self, error)
 
     def abort(self) -> None:
@@ -585,7 +605,7 @@ class HTTP1Exchange:
             self.connection.cut(reset=True)
 
     def close_connection(self) -> None:
-        """Close the connection, whatever goes on; what was written is still sent."""
+        """Close the connection, also in the middle of a response; what was written is still sent."""
         self.connection.cut(reset=False)
 
     def response_field(self, name: bytes) -> bytes | None:
@@ -609,7 +629,7 @@ class HTTP1Exchange:
     # ------------------------------------------------------------------ called by the connection
 
     def mark_closed(self) -> None:
-        """Nobody waits for the response any more."""
+        """Note that the exchange has ended without a complete response."""
         if self.writing is not DONE:
             self.writing = self.writing.abandon
 

@@ -1,10 +1,10 @@
-"""The contracts between a server's connections and those who use them, whatever the version of HTTP.
+"""The contracts between a server's connections and the code that uses them, for every version of HTTP.
 
-A connection asks its ConnectionDelegate to start an exchange for every request. The delegate gets an Exchange, through
-which the response goes out, and returns an ExchangeDelegate, which takes the request's content. An Observer is told
-of connections and exchanges, and changes nothing.
+A connection asks its ConnectionDelegate to start an exchange for every request. The delegate gets an Exchange, to which
+it writes the response, and returns an ExchangeDelegate, which takes the request's content. An Observer is told of
+connections and exchanges, and changes nothing.
 
-Adapters, middleware and logs know these contracts only. Nothing here is an implementation.
+Adapters, middleware and logs know only these contracts. This module has no implementation.
 """
 
 from __future__ import annotations
@@ -38,121 +38,134 @@ class WriteLimits(Protocol):
     """How much may wait to be sent, and for how long; ``ConnectionParameters`` has both."""
 
     high_water: int
-    """Bytes waiting to be sent from which on writers are paused."""
+    """When more bytes than this wait to be sent, writers are paused."""
     write_timeout: float | None
-    """Seconds in which the peer must read something; None for no limit."""
+    """Seconds within which the peer has to read something while bytes wait to be sent; None for no limit."""
 
 
 class WriteState(Protocol):
     """Whether more may be written."""
 
     paused: bool
-    """More is waiting to be sent than the high-water mark allows."""
+    """Whether more bytes wait to be sent than the high-water mark allows."""
 
     def writable(self) -> asyncio.Future[None]:
-        """Return a future that is done when enough of what waits has been sent.
+        """Return a future that is done when enough of the waiting bytes has been sent.
 
-        It fails with ConnectionGone when the exchange ends first.
+        It fails with ConnectionGone if the exchange ends first.
         """
         ...
 
 
 class Connection(Protocol):
-    """What a delegate or an observer may know of a connection; it can also be a key in a table of theirs."""
+    """What delegates and observers may know of a connection. It is hashable, so they can use it as a key."""
 
     context: ConnectionContext
     """The two ends."""
 
     @property
     def requests(self) -> int:
-        """How many exchanges have been started on it."""
+        """How many exchanges have been started on the connection."""
         ...
 
 
 class ExchangeDelegate(Protocol):
     """Takes one request's content and is told how the request ends.
 
-    After ``start_exchange`` comes ``data_received`` any number of times and then ``finish``, when the whole request was
-    read. ``on_connection_close`` is called at most once, at any time after ``start_exchange``, if the exchange ends
-    otherwise than by a complete response to a completely read request: the peer is lost or broke a rule or was too
-    slow, or the response was finished before the content was read. Nothing is called after it.
+    Order of calls, after ``start_exchange`` has returned the delegate:
+
+    1. :meth:`data_received`, any number of times;
+    2. :meth:`finish`, when the whole request was read;
+    3. :meth:`on_peer_eof`, at most once, after ``finish``.
+
+    :meth:`on_connection_close` is called at most once, at any time, unless a complete response answers a completely
+    read request. It means that the peer has left, broken a rule or been too slow, or that the response was complete
+    before the content was read. Nothing is called after it.
     """
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Take content; nothing more is read until an awaitable that is returned is done."""
+        """Take content.
+
+        Args:
+            chunk: At least one byte, and at most the server's ``chunk_size``. Transfer codings are undone.
+
+        Returns:
+            An awaitable, until which no more content is read; None if the delegate is ready for more.
+        """
 
     def finish(self) -> None:
-        """The request is complete."""
+        """Take note that the request is complete."""
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the response any more, or no more content will come."""
+        """Take note that no more content comes, and that no response is sent unless it is complete already."""
 
     def on_peer_eof(self) -> None:
-        """The peer sends nothing more; it may still read the response (RFC 9112 section 9.6)."""
+        """Take note that the peer sends nothing more; it may still read the response (RFC 9112 section 9.6)."""
 
 
 class ConnectionDelegate(Protocol):
-    """Starts exchanges; one object serves all connections of a server."""
+    """Starts exchanges. One object serves all connections of a server."""
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
-        """Return the delegate of a new exchange, whose ``head`` is complete.
+        """Return the delegate of a new exchange.
 
-        The response may be sent from here on, also before this method returns.
+        Args:
+            exchange: Its ``head`` is complete. The response may be sent from now on, also before this method returns.
         """
         ...
 
     def on_close(self, connection: Connection) -> None:
-        """HTTP has ended on a connection: it is closed, or another protocol has it."""
+        """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport."""
 
 
 class Observer:
-    """Is told of every connection and every exchange: for logs, counts and times. A subclass overrides what it needs.
+    """Is told of every connection and every exchange, for logs, counts and times. Subclasses override what they need.
 
     An observer changes nothing and raises nothing.
     """
 
     def connection_opened(self, connection: Connection) -> None:
-        """A connection speaks HTTP from now on."""
+        """Take note that *connection* speaks HTTP from now on."""
 
     def connection_closed(self, connection: Connection) -> None:
-        """HTTP has ended on a connection: it is closed, or another protocol has it."""
+        """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport."""
 
     def exchange_started(self, exchange: Exchange) -> None:
-        """The head is complete; the delegate is asked next."""
+        """Take note of a new exchange: its head is complete, and the delegate is asked next."""
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        """The response is complete, or nobody waits for it any more; called once.
+        """Take note that the response is complete, or that the exchange has ended without one; called once.
 
-        ``exchange.status`` is 0 if there was none, and ``exchange.finished`` is true in either case.
+        ``exchange.status`` is 0 if no response was begun. ``exchange.finished`` is true in both cases.
         """
 
 
 class Exchange(Protocol):
     """One request with its response (RFC 9110 section 3.4), from the server's side.
 
-    The exchange says nothing about the version of HTTP: framing, order and flow control are its own affair. All sizes
-    are bytes, all times seconds. Everything is called on the event loop's thread.
+    The interface is the same for every version of HTTP: framing, order and flow control are the exchange's work. All
+    sizes are bytes, all times seconds. Everything is called on the event loop's thread.
 
     Attributes:
         head: The request's head.
         context: The two ends as this exchange sees them. Middleware may replace it by a changed copy.
         connection_context: The two ends of the connection itself.
-        connection: The connection: a key, and what :class:`Connection` says.
+        connection: The connection, as :class:`Connection` describes it.
         loop: The event loop.
         clock: The server's clock: deadlines without timers.
-        writer: Whether more may be written; ``write_paused`` and ``writable()`` ask it.
-        writing: How far the response has come; HEAD until the first byte of the final response was handed over.
+        writer: Tells whether more may be written; ``write_paused`` and ``writable()`` ask it.
+        writing: The state of the response, see ``states``; HEAD until bytes of the final response are handed over.
         response: The final response's head; None until :meth:`respond`.
         status: The response's status code; 0 until :meth:`respond`.
         content_sent: Bytes of response content handed over so far, without transfer coding.
-        trailers: The request's trailer fields once it is complete (RFC 9110 section 6.5).
+        trailers: (name, value) of the request's trailer fields, once it is complete (RFC 9110 section 6.5).
         close_after: The connection ends with this exchange.
-        max_body_size: The most bytes of request content; None for the connection's own limit.
-        server_fields: (name, value) pairs that the server adds to the response, in place of the application's fields
+        max_body_size: Most bytes of request content; None for the connection's limit. May be set before the first
+            content is read, on connections with ``limit_after_start``.
+        server_fields: (name, value) pairs that the server adds to the response. They replace the application's fields
             of these names. Empty unless middleware sets it.
-        times: When the exchange began, waited, answered and ended; None where no observer asks for it.
-        templates: What delegates keep between the requests of a connection, by their owners; see
-            :meth:`keep_template`.
+        times: When the exchange began, how long it was queued, when it answered; None unless an observer asks for it.
+        templates: What delegates keep between the requests of a connection, by owner; see :meth:`keep_template`.
     """
 
     head: RequestHead
@@ -171,7 +184,7 @@ class Exchange(Protocol):
 
     @property
     def writer(self) -> WriteState:
-        """Whether more may be written."""
+        """Tells whether more may be written."""
         ...
 
     @property
@@ -181,7 +194,7 @@ class Exchange(Protocol):
 
     @property
     def parameters(self) -> WriteLimits:
-        """How much may wait to be sent, and for how long."""
+        """The limits of writing."""
         ...
 
     @property
@@ -202,61 +215,65 @@ class Exchange(Protocol):
     def keep_template(self, owner: object, value: object) -> None:
         """Keep *value* for the connection's next requests, under *owner*.
 
-        It is only a cache: it is dropped when the connection has been idle for about a second, and nothing is kept for
-        a connection's first request, since most connections only ever send one.
+        This is only a cache. It is dropped when the connection has been idle for about a second. During a connection's
+        first request nothing is kept, since most connections only ever send one.
+
+        Args:
+            owner: The key in ``templates``; the delegate itself, for example.
+            value: What later requests find there.
         """
 
     # ------------------------------------------------------------------ the request's content
 
     def pause_reading(self) -> None:
-        """Let no more content reach the delegate until :meth:`resume_reading`; the peer is slowed down."""
+        """Hand no content to the delegate until :meth:`resume_reading`; the peer is slowed down."""
 
     def resume_reading(self) -> None:
-        """Let content reach the delegate again, at once if some has been received."""
+        """Hand content to the delegate again; what has been received may be handed over before this returns."""
 
     def pause_until(self, waiting: Awaitable[None]) -> None:
-        """Let no content reach the delegate until *waiting* is done; an exception in it is the delegate's."""
+        """Hand no content to the delegate until *waiting* is done; if it fails, the delegate has failed."""
 
     def set_body_timeout(self, seconds: float | None) -> None:
-        """Let the whole content be due in *seconds*; None for no limit."""
+        """Set the deadline of the whole content to *seconds* from now; None for no limit."""
 
     def send_continue(self) -> None:
-        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); else do nothing."""
+        """Send 100 (Continue) if the client waits for it (RFC 9110 section 10.1.1); otherwise do nothing."""
 
     # ------------------------------------------------------------------ the response
 
     @property
     def response_started(self) -> bool:
-        """Bytes of the final response have been handed over."""
+        """Whether bytes of the final response have been handed over."""
         ...
 
     @property
     def finished(self) -> bool:
-        """The response is complete, or nobody waits for it any more."""
+        """Whether the response is complete, or the exchange has ended without one."""
         ...
 
     @property
     def peer_gone(self) -> bool:
-        """The connection has failed; the delegate has been told, or will be in a moment."""
+        """Whether the connection has failed or is closing; the delegate has been told, or is told soon."""
         ...
 
     @property
     def write_paused(self) -> bool:
-        """More is waiting to be sent than the high-water mark (``ConnectionParameters.high_water``) allows."""
+        """Whether more bytes wait to be sent than the high-water mark (``ConnectionParameters.high_water``) allows."""
         ...
 
     def writable(self) -> asyncio.Future[None]:
-        """Return a future that is done when enough of what waits has been sent.
+        """Return a future that is done when enough of the waiting bytes has been sent.
 
-        It fails with ConnectionGone when the exchange ends first.
+        It fails with ConnectionGone if the exchange ends first.
         """
         ...
 
     def lower_high_water(self, size: int) -> None:
-        """Pause writers when more than *size* bytes wait to be sent, if the mark so far is higher."""
+        """Pause writers when more than *size* bytes wait to be sent; a lower mark of the connection's stays."""
 
     async def drained(self) -> None:
-        """Wait until less than the high-water mark is waiting to be sent.
+        """Wait until fewer bytes than the high-water mark wait to be sent.
 
         Raises:
             ConnectionGone: The peer left.
@@ -271,10 +288,10 @@ class Exchange(Protocol):
         """
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
-        """Check and keep the head of the final response; it is sent with the first content.
+        """Check and keep the head of the final response, which is sent with the first content.
 
-        May be called again as long as nothing was sent. The framing is the exchange's: hop-by-hop fields are left out,
-        ``Connection: close`` is obeyed, ``Date`` is added where it is missing.
+        May be called again until something is sent. The exchange frames the response: it leaves out hop-by-hop fields,
+        obeys ``Connection: close``, and adds ``Date`` if it is missing.
 
         Args:
             status: 101, or 200 to 999.
@@ -287,7 +304,7 @@ class Exchange(Protocol):
         """
 
     def respond_with(self, head: ResponseHead) -> None:
-        """Keep a head that was checked before, perhaps in another thread; else as :meth:`respond`.
+        """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`.
 
         Raises:
             LocalProtocolError: The response has begun, or 101 is out of place.
@@ -295,32 +312,37 @@ class Exchange(Protocol):
         """
 
     def send_first(self, response: ResponseHead, data: bytes, last: bool = True) -> None:
-        """Send a head that was checked before and the first content: as :meth:`respond_with` and then :meth:`send`.
+        """Send a head that was made before and the first content: :meth:`respond_with` and :meth:`send` in one call.
+
+        Args:
+            response: The head.
+            data: The first content; may be empty.
+            last: The response ends with *data*.
 
         Raises:
-            LocalProtocolError: As either.
+            LocalProtocolError: As for the two methods.
             ConnectionGone: The peer left.
         """
 
     def send(self, data: bytes = b"", last: bool = False) -> None:
-        """Send content, behind the head if this is the first; end the response with the last.
+        """Send content; the first one is sent behind the head.
 
         Content of a response that has none by definition (to HEAD, 204, 304) is dropped.
 
         Args:
-            data: Bytes; may be empty.
+            data: Content; may be empty.
             last: The response ends with *data*.
 
         Raises:
-            LocalProtocolError: There is no head yet, the response had ended, or it is longer or shorter than its
-                Content-Length; in the last case the client notices, and never more than the length is sent.
+            LocalProtocolError: There is no head, the response has ended, or it is longer or shorter than its
+                Content-Length. In the last two cases the client notices, and at most the declared length is sent.
             ConnectionGone: The peer left.
         """
 
     async def send_file(self, file: int, offset: int, count: int) -> None:
         """Send a part of a file as content, behind the head if this is the first; it does not end the response.
 
-        Nothing else may be sent, and the file has to stay open, until this is done.
+        Until it returns, nothing else may be sent, and the file has to stay open.
 
         Args:
             file: The descriptor of a regular file; its position is neither used nor moved.
@@ -346,7 +368,7 @@ class Exchange(Protocol):
         Args:
             status: 200 to 599.
             text: The content; empty for the status and its phrase.
-            fields: More fields.
+            fields: More fields, (name, value) pairs.
 
         Raises:
             LocalProtocolError: The response has begun.
@@ -354,12 +376,12 @@ class Exchange(Protocol):
         """
 
     def fail(self, status: int = 500) -> None:
-        """Answer *status* if nothing was sent yet; else end the response so that the client notices."""
+        """Answer *status* if nothing was sent yet; otherwise end the response so that the client notices."""
 
     def finish_within(self, seconds: float | None) -> None:
         """Give the response up unless it is complete in *seconds*; None for no limit.
 
-        The request has to be complete.
+        Without effect while the request is not complete.
         """
 
     def send_raw(self, data: bytes) -> None:
@@ -376,13 +398,16 @@ class Exchange(Protocol):
         """End a response that the application has framed itself."""
 
     def close_connection(self) -> None:
-        """Close the connection, whatever goes on; what was written is still sent."""
+        """Close the connection, also in the middle of a response; what was written is still sent."""
 
     def report_failure(self, error: BaseException) -> None:
-        """Act on *error*, which a delegate's code raised outside of a call from the exchange: log it and fail."""
+        """Act on *error*, which a delegate's code raised outside of a call by the connection.
+
+        A RemoteProtocolError is answered with its status. Any other error is logged, and the response fails.
+        """
 
     def abort(self) -> None:
-        """Give the response up at once, so that the client notices; nothing more is read or sent."""
+        """Give the response up at once so that the client notices; nothing more is read or sent."""
 
     def response_field(self, name: bytes) -> bytes | None:
         """Return the value of the first field *name* (lower case) of the response, for logs; None if it has none.
@@ -392,12 +417,12 @@ class Exchange(Protocol):
         ...
 
     def take_stream(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]:
-        """Give the bytes of this exchange's stream, both ways, to another protocol (RFC 9110 section 7.8).
+        """Give this exchange's transport to another protocol (RFC 9110 section 7.8).
 
-        HTTP is over for this exchange: its delegate hears nothing more.
+        HTTP ends for this exchange: its delegate is told nothing more.
 
         Returns:
-            The transport; what was received and not read; what to call, once, when the transport is gone.
+            The transport; the unread bytes; a function to call, once, when the transport is gone.
 
         Raises:
             ConnectionGone: The connection has ended.
@@ -406,7 +431,7 @@ class Exchange(Protocol):
 
 
 class _NullDelegate:
-    """The delegate of an exchange whose response is complete: it takes what is left of the request."""
+    """The delegate of an exchange that has ended: it takes the rest of the request and does nothing."""
 
     __slots__ = ()
 
@@ -424,4 +449,4 @@ class _NullDelegate:
 
 
 NULL_DELEGATE: ExchangeDelegate = _NullDelegate()
-"""Takes everything and does nothing."""
+"""The only _NullDelegate: it has no state."""

@@ -13,23 +13,25 @@ __all__ = ["ConnectionParameters"]
 
 
 class ConnectionParameters:
-    """Limits and times of a server's connections: sizes in bytes, times in seconds, None for no limit.
+    """Limits and times of a server's connections. Sizes are bytes, times are seconds, None means no limit.
 
     Attributes:
-        limits: Of heads and chunk lines.
+        limits: Limits of heads and chunk lines.
         no_keep_alive: Close after every response.
         chunk_size: Most content handed to a delegate at once.
-        max_body_size: Content of one request: 413.
-        max_buffer_size: Most bytes that a stream keeps for its reader once HTTP has given up the connection.
-        head_timeout: A whole head, from its first byte, or from the connection's start: 408.
-        keep_alive_timeout: Idle time between requests: closed without an answer.
-        body_timeout: Content without progress: 408.
-        body_total_timeout: One request's whole content: closed (Tornado's ``body_timeout``).
-        write_timeout: The peer reads nothing: the connection is reset.
-        max_requests: Exchanges on one connection; 0 for no limit.
-        high_water: Bytes waiting to be sent from which on writers are paused.
-        limit_after_start: max_body_size is compared only after the delegate was called, which may raise it (Tornado).
-        observer: Is told when exchanges start and end; None for nobody.
+        max_body_size: Most content of one request; 413 beyond.
+        max_buffer_size: Most bytes that a stream buffers for its reader when it has taken the connection over.
+        head_timeout: Time for a whole head, counted from its first byte, for the first one from the connection's start;
+            408 after it.
+        keep_alive_timeout: Time that a connection may be idle between requests; closed without an answer after it.
+        body_timeout: Time within which more content has to come; 408 after it.
+        body_total_timeout: Time for the whole content of one request; closed without an answer after it (Tornado's
+            ``body_timeout``).
+        write_timeout: Time within which the peer has to read something; the connection is reset after it.
+        max_requests: Most exchanges on one connection; 0 for no limit.
+        high_water: When more bytes than this wait to be sent, writers are paused.
+        limit_after_start: Apply the content's limit only after the delegate was called, which may change it (Tornado).
+        observer: Is told of connections and exchanges; None for no observer.
         timed: Exchanges have ``times``, for the observer.
     """
 

@@ -1,7 +1,7 @@
-"""Content from a file, by the kernel alone where that is possible.
+"""Sends content from a file, by the kernel's ``sendfile`` where that is possible.
 
-The bytes go past the transport: what it still holds is sent first, then ``sendfile`` writes to a duplicate of its
-socket. The loop's own ``sendfile`` would do, but uvloop has none.
+The bytes do not go through the transport: its buffer is sent first, then ``sendfile`` writes to a duplicate of its
+socket. The event loop's own ``sendfile`` method is not used, since uvloop has none.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 
 __all__ = ["read_piece", "send_range"]
 
-# Sent in one call, in bytes: the loop does nothing else meanwhile.
+# Bytes sent in one call, during which the loop does nothing else.
 _PIECE = 262144
-# What the system says of a file or a socket that sendfile cannot serve.
+# The errors of a file or a socket for which sendfile does not work.
 _UNFIT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
 def read_piece(file: int, offset: int, count: int) -> bytes:
-    """Return at most *count* bytes of a file.
+    """Return at least one and at most *count* bytes of a file.
+
+    Args:
+        file: A file descriptor; its position is neither used nor moved.
+        offset: Where to begin, in bytes.
+        count: The most bytes; not 0.
 
     Raises:
-        LocalProtocolError: The file ends before *offset*.
+        LocalProtocolError: The file ends at *offset* or before.
     """
     data = os.pread(file, count, offset)
     if not data:
@@ -39,10 +44,16 @@ def read_piece(file: int, offset: int, count: int) -> bytes:
 
 
 async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
-    """Send *count* bytes of a file as they are; nothing else may be written meanwhile.
+    """Send *count* bytes of a file without encoding them; nothing else may be written meanwhile.
+
+    Args:
+        writer: The connection's writer.
+        file: A file descriptor; its position is neither used nor moved.
+        offset: Where to begin, in bytes.
+        count: How many bytes to send.
 
     Returns:
-        How many bytes were sent: *count*, or 0 where sendfile is not possible.
+        How many bytes were sent: *count*, or 0 if sendfile is not possible.
 
     Raises:
         ConnectionGone: The connection ended first.
@@ -55,7 +66,7 @@ async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
     if sock is None or transport.get_extra_info("sslcontext") is not None or not hasattr(os, "sendfile"):
         return 0
     await writer.emptied()
-    target = os.dup(sock.fileno())
+    target = os.dup(sock.fileno())  # the loop refuses add_writer() for a transport's own descriptor
     sent = 0
     try:
         while sent < count:
@@ -69,8 +80,9 @@ async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
                 if not sent and exc.errno in _UNFIT:
                     return 0
                 if writer.transport is not None:
-                    # It has not seen the error, and will not if the peer had closed its side before. By the time the
-                    # caller is told, everybody is: what comes of a client that left is no error.
+                    # The transport has not seen the error, and does not see it if the peer had half-closed before. So
+                    # it is aborted, and the caller is told only after the connection's end was noted: otherwise the
+                    # failure would be logged as an error of the application.
                     lost = writer.writable()
                     transport.abort()
                     with contextlib.suppress(ConnectionGone):
@@ -80,7 +92,7 @@ async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
                 raise LocalProtocolError(f"the file ends {count - sent} bytes too early")
             sent += size
             if sent < count:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # other connections go on
     finally:
         writer.file_left = 0
         if not writer.paused:
@@ -90,7 +102,11 @@ async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
 
 
 async def _writable(writer: Writer, target: int) -> None:
-    """Wait until the socket takes more."""
+    """Wait until the socket *target* takes more bytes, or the connection has ended.
+
+    Raises:
+        ConnectionGone: The connection has ended.
+    """
     if writer.deadline == NEVER:
         writer.watch()
     future = writer.writable()  # fails when the connection ends

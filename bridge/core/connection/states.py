@@ -1,9 +1,11 @@
-"""The two machines of an HTTP/1 connection, each a table of state and event: reading requests, writing a response.
+"""The two state machines of an HTTP/1 connection, reading requests and writing a response, each as a table.
 
-A state has an attribute for each event that may happen in it: the state that follows. The only assignments there are
-read ``self.reading = self.reading.head_complete``, so an event that is not in the table is an error at once. A method
-that assigns would cost a call for each of the three changes of a request: 2 % of a plain one
-(``python -m benchmarks.instructions plaintext``). ``docs/architecture.md`` has the same tables; a test compares them.
+A state has an attribute for each event that may happen in it; its value is the next state. Code changes a state only
+by such an attribute: ``self.reading = self.reading.head_complete``. An event that the table does not have raises
+AttributeError. A method in place of the assignment would cost a call for each of a request's three changes of state:
+2 % of a plain request (``python -m benchmarks.instructions plaintext``).
+
+``docs/architecture.md`` has the same tables; a test compares them.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class _State:
     """A state of a machine.
 
     Attributes:
-        name: How texts call it.
-        meaning: What holds in it.
+        name: The state's name in messages and in the documentation.
+        meaning: What is true while the machine is in this state.
     """
 
     __slots__ = ("meaning", "name")
@@ -44,12 +46,12 @@ class _State:
         return f"<{type(self).__name__} {self.name}>"
 
     def __getattr__(self, event: str) -> _State:
-        # Only called for what is not set: an event that the table does not have.
+        # Python calls this only for an attribute that is not set: an event that the table does not have.
         raise AttributeError(f"{event} cannot happen in the state {self.name!r}")
 
 
 class Reading(_State):
-    """Where reading a request has come to; the attributes are the events."""
+    """A state of reading requests. Its attributes are the events."""
 
     __slots__ = (
         "close",
@@ -73,7 +75,7 @@ class Reading(_State):
 
 
 class Writing(_State):
-    """Where writing a response has come to; the attributes are the events."""
+    """A state of writing a response. Its attributes are the events."""
 
     __slots__ = ("abandon", "complete", "start")
 
@@ -85,14 +87,14 @@ class Writing(_State):
 READ_HEAD = Reading("head", "a request head is awaited or incomplete")
 READ_CONTENT = Reading("content", "content is expected, or the delegate has not been told of its end")
 READ_DONE = Reading("done", "the request is complete, its response is not")
-READ_DISCARD = Reading("discard", "the last response was sent; what still arrives is thrown away for a moment")
-READ_SWITCHED = Reading("switched", "the bytes are another protocol's")
+READ_DISCARD = Reading("discard", "the last response was sent; bytes that still arrive are dropped for a moment")
+READ_SWITCHED = Reading("switched", "101 was sent; the bytes that follow belong to another protocol")
 READ_CLOSED = Reading("closed", "nothing more is read")
 
 HEAD = Writing("head", "no byte of the final response was handed over")
 CONTENT = Writing("content", "the head was handed over")
 DONE = Writing("done", "the response is complete")
-CLOSED = Writing("closed", "nobody waits for the response")
+CLOSED = Writing("closed", "the exchange has ended without a complete response")
 
 READING_TABLE: dict[Reading, dict[str, Reading]] = {
     READ_HEAD: {

@@ -1,4 +1,4 @@
-"""When an exchange began, waited, answered and ended; filled by whoever knows, where an observer asks for it."""
+"""The times of an exchange, for observers that ask for them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ __all__ = ["Times"]
 
 
 class Times:
-    """Moments of one exchange, from ``time.monotonic_ns()``, and a duration.
+    """Two moments of an exchange, in nanoseconds of ``time.monotonic_ns()``, and a duration.
+
+    The connection sets ``opened``, the exchange ``began``, and the WSGI adapter ``queued``.
 
     Attributes:
-        opened: The head was complete.
-        began: The first byte of the response was handed over; 0 before, and for responses that the server makes itself.
-        queued: Seconds that the request has waited for a thread; 0.0 where there is no such queue.
+        opened: When the head was complete.
+        began: When the first byte of the response was handed over; 0 before, and for responses of the server's own.
+        queued: Seconds that the request waited for a thread; 0.0 without such a queue.
     """
 
     __slots__ = ("began", "opened", "queued")

@@ -1,7 +1,7 @@
-"""Coroutines that wait for the next event of one source: how they wait, and how the source wakes them.
+"""Lets coroutines wait for the next event of a source, and lets the source wake them.
 
-The source knows of no reader, and a reader may be cancelled at any time. So each one waits for a future of its own, and
-looks again at the source's state when it is woken: an event says that something has changed, not what.
+An event says that the source has changed, not how. A coroutine that is woken looks at the source's state again. Each
+one waits for a future of its own, since it may be cancelled at any time.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """Everyone who waits for one source of events.
+    """The coroutines that wait for one source of events.
 
-    Nearly all requests end before anyone has waited. A source that is made for each request makes its waiters when
-    the first one comes.
+    Nearly all requests end before any coroutine has waited. So a source that is made for each request makes its Waiters
+    when the first coroutine comes.
 
     Args:
-        loop: The loop on which they wait, and on which :meth:`wake` is called.
+        loop: The event loop of the coroutines. :meth:`wake` is called on its thread.
     """
 
     __slots__ = ("_first", "_more", "_new")
@@ -34,13 +34,13 @@ class Waiters:
         if self._first is None or self._first.done():
             self._first = future
         else:
-            # A reader that is cancelled and comes again, such as one under a timeout, must not leave a trail.
+            # A coroutine that waits again and again under a timeout must not make the list grow.
             self._more = [waiting for waiting in self._more if not waiting.done()]
             self._more.append(future)
         return future
 
     def wake(self) -> None:
-        """Let everyone go on who waits now; they run in a later turn of the loop."""
+        """Wake all coroutines that wait now; they run in the next turn of the loop."""
         first = self._first
         if first is not None:
             self._first = None

@@ -1,8 +1,8 @@
-"""A WebSocket connection on the loop (RFC 6455): the asyncio protocol that takes over after the handshake.
+"""A WebSocket connection (RFC 6455): the asyncio protocol that takes the transport over after the handshake.
 
-It feeds the receiver, answers pings, sends its own, bounds what waits for the reader, and closes: with a close frame
-both ways where the peer plays along, by a deadline where it does not. Applications are not its subject; an adapter
-takes messages with `take` and `arrival`, and writes with `send_text` and `send_binary`.
+It feeds the receiver, answers pings, sends its own, bounds the messages that wait for the reader, and closes: with a
+close frame both ways, or after a deadline if the peer sends none. It knows nothing of applications. An adapter takes
+messages with ``take`` and ``arrival``, and sends with ``send_text`` and ``send_binary``.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ABNORMAL", "DEFAULT_OPTIONS", "WebSocketConnection", "WebSocketOptions"]
 
-ABNORMAL = 1006  # stands for an end without a close frame (RFC 6455 section 7.1.5)
+ABNORMAL = 1006  # the code of an end without a close frame; never sent (RFC 6455 section 7.1.5)
 INTERNAL_ERROR = 1011
 
-# Content of messages that may wait for the reader before the peer is slowed down, in bytes (text: characters). A
-# message that is larger waits alone.
+# Bytes (of text: characters) of the messages that may wait for the reader before the peer is slowed down. A larger
+# message waits alone.
 _WINDOW = 65536
-# How long the peer has to answer a close frame, in seconds.
+# Seconds that the peer has to answer a close frame.
 _CLOSE_TIME = 10.0
-# How long the peer may go on sending after a fault of its own, in seconds, and how much, in bytes: a close with unread
-# data would reset the connection and could destroy the close frame on its way.
+# After a fault the peer may go on sending for this many seconds, and this many bytes. A close with unread data would
+# reset the connection, and could destroy the close frame on its way.
 _LINGER_TIME = 2.0
 _LINGER_MAX = 64 << 20
 
@@ -56,11 +56,11 @@ class WebSocketOptions:
     """How WebSockets are served.
 
     Attributes:
-        max_size: The most bytes of one message, after decompression.
-        max_queue: The most messages that wait for the reader.
-        ping_interval: Seconds between pings; None sends none.
-        ping_timeout: Seconds in which anything must arrive after a ping; None for no limit.
-        deflate: The terms for permessage-deflate; None never agrees to it.
+        max_size: Most bytes of one message, after decompression.
+        max_queue: Most messages that wait for the reader.
+        ping_interval: Seconds between pings; None for no pings.
+        ping_timeout: Seconds after a ping in which something has to arrive; None for no limit.
+        deflate: The terms for permessage-deflate; None to refuse it.
     """
 
     __slots__ = ("deflate", "max_queue", "max_size", "ping_interval", "ping_timeout")
@@ -84,44 +84,50 @@ DEFAULT_OPTIONS = WebSocketOptions()
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """The server's side of one WebSocket.
+    """The server's side of one WebSocket. Made by :meth:`accept`.
+
+    Args:
+        exchange: The exchange of the handshake.
+        handshake: The client's valid handshake.
+        options: Limits and times.
 
     Attributes:
-        open: Messages can be sent: neither side has sent a close frame, and the connection stands.
-        close_code: Why it ends, once it does: the code of the peer's close frame (1005 if it had none), the code of
-            ours if we closed first, 1006 if the connection was lost. 0 while it is open.
-        close_reason: The reason that goes with the code, often empty.
-        messages: What has arrived and was not taken; for a look whether there is something, `take` takes it.
-        arrival: Returns a future that is done when `take` may have a message, or the connection has ended.
-        encode_text: Makes a frame of a str.
-        encode_binary: Makes a frame of bytes.
+        open: Messages can be sent: neither side has sent a close frame, and the connection is not lost.
+        close_code: Why the connection has ended: the code of the peer's close frame (1005 if it had none), the
+            server's own if it closed first, 1006 if the connection was lost. 0 while it is open.
+        close_reason: The reason beside the code, often empty.
+        messages: The messages that have arrived and were not taken. Read it to see whether there are any; to take one,
+            call :meth:`take`.
+        arrival: Returns a future that is done when :meth:`take` may have a message, or the connection has ended.
+        encode_text: Returns the frame of a str.
+        encode_binary: Returns the frame of bytes.
         write_frame: Writes a frame; only while ``open``.
         clock: The server's clock.
         context: The two ends.
         loop: The event loop.
         writer: The sending half.
-        deadline: Loop time in seconds of the next ping, or by which something must have arrived.
-        on_end: Called once, when ``open`` has become False through the peer.
-        on_lost: Called once, when the transport is gone.
+        deadline: Loop time in seconds of the next ping, or until which something has to arrive.
+        on_end: Called once when the peer ends the connection, or when it is lost.
+        on_lost: Called once with this connection when the transport is gone.
     """
 
     __slots__ = (
-        "_blocked",
-        "_closed",
+        "_closed_by_us",
         "_discarded",
-        "_gone",
-        "_heard",
-        "_held",
-        "_lost",
+        "_lost_unread",
         "_max_queue",
         "_next_event",
+        "_on_transport_gone",
         "_options",
-        "_pinged",
-        "_pong",
+        "_pending_pong",
+        "_ping_pending",
+        "_queue_full",
         "_readers",
+        "_reading_paused",
+        "_received_since_ping",
         "_receiver",
-        "_resuming",
-        "_size",
+        "_resume_scheduled",
+        "_waiting_size",
         "arrival",
         "clock",
         "close_code",
@@ -143,7 +149,7 @@ class WebSocketConnection(asyncio.Protocol):
     encode_text: Callable[[str], bytes]
     encode_binary: Callable[[bytes], bytes]
     write_frame: Callable[[bytes], None]
-    _gone: Callable[[], None]
+    _on_transport_gone: Callable[[], None]
 
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
         self.context = exchange.context
@@ -165,19 +171,19 @@ class WebSocketConnection(asyncio.Protocol):
             self.encode_binary = sender.encode_binary
         self._options = options
         self._receiver = Receiver(options.max_size, deflate=handshake.deflate)
-        self._next_event = self._receiver.next_event
+        self._next_event = self._receiver.next_event  # bound once, since it is called for every message
         self.messages: deque[str | bytes] = deque()
         self._max_queue = options.max_queue
-        self._size = 0  # of what waits in _messages
-        self._blocked = False  # enough waits: what was fed stays in the receiver
-        self._resuming = False  # reading goes on in the loop's next turn
-        self._held = False  # the transport was told to read nothing
-        self._heard = False  # something has arrived since the last ping
-        self._pinged = False  # a ping was sent, and its time is running
-        self._pong: bytes | None = None  # the payload of a ping to answer when the peer reads again
-        self._closed = False  # by us: what still arrives is dropped, up to the peer's close frame
-        self._lost = False  # the transport is gone, but not everything that was fed was read
-        self._discarded = 0
+        self._waiting_size = 0  # bytes or characters of the messages that wait
+        self._queue_full = False  # enough messages wait: fed bytes stay in the receiver
+        self._resume_scheduled = False  # reading goes on in the loop's next turn
+        self._reading_paused = False  # the transport was told to read nothing
+        self._received_since_ping = False
+        self._ping_pending = False  # a ping was sent, and its timeout runs
+        self._pending_pong: bytes | None = None  # the payload of a ping to answer when the peer reads again
+        self._closed_by_us = False  # messages that still arrive are dropped, up to the peer's close frame
+        self._lost_unread = False  # the transport is gone, but the receiver still has unread bytes
+        self._discarded = 0  # bytes that were dropped after the end
         self._readers = Waiters(exchange.loop)
         self.arrival = self._readers.next_event
 
@@ -193,11 +199,11 @@ class WebSocketConnection(asyncio.Protocol):
         """Answer 101, take the transport over from HTTP, and start.
 
         Args:
-            exchange: The handshake's, of which nothing was answered.
+            exchange: The exchange of the handshake; nothing of its response was sent.
             handshake: The client's valid handshake.
             options: Limits and times.
-            subprotocol: The choice among those offered; None for none.
-            fields: More fields of the response.
+            subprotocol: One of the subprotocols that the client has offered; None for none.
+            fields: More fields of the response, (name, value) pairs.
 
         Raises:
             LocalProtocolError: The subprotocol was not offered, or a field is illegal; nothing was sent.
@@ -207,7 +213,7 @@ class WebSocketConnection(asyncio.Protocol):
         exchange.send(b"", True)
         self = cls(exchange, handshake, options)
         paused = exchange.write_paused
-        transport, rest, self._gone = exchange.take_stream(self)
+        transport, rest, self._on_transport_gone = exchange.take_stream(self)
         self.writer.open(transport)
         self.write_frame = transport.write
         self.clock.shorten(options.ping_interval)
@@ -223,24 +229,24 @@ class WebSocketConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ the reader's side
 
     def take(self) -> str | bytes | None:
-        """Return the next message, str for text and bytes for binary; None if there is none now.
+        """Return the next message, str for text and bytes for binary; None if none waits.
 
-        Messages that arrived before the end can still be taken after it.
+        Messages that arrived before the connection's end can still be taken after it.
         """
         if not self.messages:
             return None
         message = self.messages.popleft()
-        self._size -= len(message)
-        if self._blocked and not self._resuming and self._size < _WINDOW:
-            # Not here and now: a reader that finds message after message would never let go of the loop.
-            self._resuming = True
+        self._waiting_size -= len(message)
+        if self._queue_full and not self._resume_scheduled and self._waiting_size < _WINDOW:
+            # In the next turn of the loop: a reader that always found another message would block the loop.
+            self._resume_scheduled = True
             self.loop.call_soon(self._resume)
         return message
 
     def _resume(self) -> None:
-        self._resuming = False
-        if self._blocked:
-            self._unblock()
+        self._resume_scheduled = False
+        if self._queue_full:
+            self._continue_reading()
 
     # ------------------------------------------------------------------ the writer's side
 
@@ -251,18 +257,18 @@ class WebSocketConnection(asyncio.Protocol):
 
     @property
     def write_paused(self) -> bool:
-        """More is waiting to be sent than the high-water mark."""
+        """Whether more bytes wait to be sent than the high-water mark allows."""
         return self.writer.paused
 
     def writable(self) -> asyncio.Future[None]:
-        """Return a future that is done when enough of what waits has been sent.
+        """Return a future that is done when enough of the waiting bytes has been sent.
 
-        It fails with ConnectionGone when the connection ends first.
+        It fails with ConnectionGone if the connection ends first.
         """
         return self.writer.writable()
 
     def send_text(self, text: str) -> None:
-        """Send a text message; when ``write_paused`` is set then, wait for `writable` before the next one.
+        """Send a text message. If ``write_paused`` is true afterwards, wait for :meth:`writable` before the next one.
 
         Raises:
             LocalProtocolError: The text has no UTF-8 form.
@@ -273,7 +279,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.write_frame(self.encode_text(text))
 
     def send_binary(self, data: bytes) -> None:
-        """Send a binary message, as `send_text` does.
+        """Send a binary message, as :meth:`send_text` does.
 
         Raises:
             ConnectionGone: The connection is not open any more.
@@ -283,23 +289,27 @@ class WebSocketConnection(asyncio.Protocol):
         self.write_frame(self.encode_binary(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Start the closing handshake (RFC 6455 section 7.1.2); without effect when the connection is not open.
+        """Start the closing handshake (RFC 6455 section 7.1.2). Without effect if the connection is not open.
 
-        What has arrived and was not taken is dropped. The peer has 10 seconds to answer.
+        Messages that have arrived and were not taken are dropped. The peer has 10 seconds to answer.
+
+        Args:
+            code: A close code that may be sent, see ``frames.is_close_code``.
+            reason: At most 123 bytes in UTF-8.
 
         Raises:
-            LocalProtocolError: The code may not be sent, or the reason is longer than 123 bytes.
+            LocalProtocolError: The code may not be sent, or the reason is too long.
         """
         frame = encode_close(code, reason)
         if self.open:
-            self._closed = True
+            self._closed_by_us = True
             self.messages.clear()
-            self._size = 0
+            self._waiting_size = 0
             self.write_frame(frame)
             self._end(code, reason)
             self.deadline = self.clock.after(_CLOSE_TIME)
-            if self._blocked:
-                self._unblock()
+            if self._queue_full:
+                self._continue_reading()
 
     def abort(self) -> None:
         """End the connection at once, without a close frame."""
@@ -310,7 +320,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent."""
-        self._heard = True
+        self._received_since_ping = True
         receiver = self._receiver
         if receiver.closed:
             self._discarded += len(data)
@@ -318,32 +328,31 @@ class WebSocketConnection(asyncio.Protocol):
                 self.abort()
             return
         receiver.feed(data)
-        if self._blocked:
-            self._hold()
+        if self._queue_full:
+            self._pause_reading()
         else:
             self._read()
 
     def eof_received(self) -> bool:
-        """The peer sends nothing more, and the transport closes: a WebSocket has no half-closed state.
-
-        The transport would close only when all is sent, which the peer may never read: nobody would be told.
-        """
+        """Let the transport close: a WebSocket has no half-closed state."""
+        # The transport closes only when all is sent, and the peer may never read it. Then connection_lost() would not
+        # be called, so the connection is aborted.
         transport = self.writer.transport
         if self.open and transport is not None and transport.get_write_buffer_size():
             transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: nobody is there any more."""
+        """End the connection: the transport is gone."""
         self.clock.forget(self)
         self.deadline = NEVER
         self.writer.close()
-        if self.open and self._blocked:
-            self._lost = True  # what was fed may hold messages and a close frame: the reader comes to them
-            self._tell_end()
+        if self.open and self._queue_full:
+            self._lost_unread = True  # the receiver may still have messages and a close frame, which are taken later
+            self._notify_end()
         else:
-            self._lose(ABNORMAL, "")
-        self._gone()
+            self._end_by_peer(ABNORMAL, "")
+        self._on_transport_gone()
         if self.on_lost is not None:
             self.on_lost(self)
             self.on_lost = None
@@ -353,29 +362,29 @@ class WebSocketConnection(asyncio.Protocol):
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Let writers go on, and answer the last ping (RFC 6455 section 5.5.3 allows to skip those before)."""
+        """Let writers go on, and answer the last ping; those before it need no answer (RFC 6455 section 5.5.3)."""
         self.writer.resume()
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
+        if self._pending_pong is not None:
+            pong, self._pending_pong = self._pending_pong, None
             self.write_frame(encode_pong(pong))
 
     # ------------------------------------------------------------------ reading
 
     def _read(self) -> None:
-        """Turn what was fed into messages, as far as there is room for them."""
+        """Read messages and control frames from the receiver, until enough messages wait."""
         messages = self.messages
         receiver = self._receiver
         next_event = self._next_event
         try:
             while (event := next_event()) is not None:
                 if event.__class__ is str or event.__class__ is bytes:
-                    if not self._closed:
+                    if not self._closed_by_us:
                         messages.append(event)
-                        self._size += len(event)
-                        if self._size >= _WINDOW or len(messages) >= self._max_queue:
-                            self._blocked = True
+                        self._waiting_size += len(event)
+                        if self._waiting_size >= _WINDOW or len(messages) >= self._max_queue:
+                            self._queue_full = True
                             return
-                    if not receiver.unread:  # as after nearly every short message: saves a call
+                    if not receiver.unread:  # as after nearly every short message; saves the call of next_event()
                         break
                 elif event.__class__ is Ping:
                     self._answer_ping(event.payload)
@@ -384,49 +393,50 @@ class WebSocketConnection(asyncio.Protocol):
         except WebSocketError as exc:
             self._fail(exc)
         else:
-            if self._lost:
+            if self._lost_unread:
                 self._end(self.close_code or ABNORMAL, self.close_reason)
         finally:
             if messages:
                 self._readers.wake()
 
-    def _unblock(self) -> None:
-        """Go on reading: first what was fed, then from the transport."""
-        self._blocked = False
+    def _continue_reading(self) -> None:
+        """Go on reading: first from the receiver, then from the transport."""
+        self._queue_full = False
         self._read()
-        if self._held and not self._blocked:
-            self._held = False
-            self._heard = True
+        if self._reading_paused and not self._queue_full:
+            self._reading_paused = False
+            self._received_since_ping = True
             transport = self.writer.transport
             if transport is not None and not transport.is_closing():
                 transport.resume_reading()
 
-    def _hold(self) -> None:
-        """Slow the peer down: what waits is enough."""
+    def _pause_reading(self) -> None:
+        """Stop reading from the transport: enough messages wait. TCP slows the peer down."""
         transport = self.writer.transport
-        if not self._held and transport is not None:
-            self._held = True
+        if not self._reading_paused and transport is not None:
+            self._reading_paused = True
             transport.pause_reading()
 
     def _answer_ping(self, payload: bytes) -> None:
+        """Send a pong, or keep the payload while the peer does not read: pongs would fill the buffer."""
         if not self.open:
             return
         if self.writer.paused:
-            self._pong = payload
+            self._pending_pong = payload
         else:
             self.write_frame(encode_pong(payload))
 
     def _take_close(self, event: Close) -> None:
         """Complete the closing handshake; the server closes the connection first (RFC 6455 section 7.1.1)."""
-        if self._lost:
+        if self._lost_unread:
             self._end(event.code, event.reason)
         elif self.open:
             self.write_frame(event.answer())
-            self._lose(event.code, event.reason)
+            self._end_by_peer(event.code, event.reason)
         self._close_transport()
 
     def _fail(self, error: WebSocketError) -> None:
-        """Name the peer's fault in a close frame, and end the connection (RFC 6455 section 7.1.7)."""
+        """Answer the peer's fault with a close frame, and end the connection (RFC 6455 section 7.1.7)."""
         gen_log.info("WebSocket from %s: %s", self.context, error)
         transport = self.writer.transport
         if transport is None:
@@ -434,7 +444,7 @@ class WebSocketConnection(asyncio.Protocol):
             return
         if self.open:
             self.write_frame(encode_close(error.code, str(error)[:123]))
-            self._lose(error.code, str(error))
+            self._end_by_peer(error.code, str(error))
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
             self.deadline = self.clock.after(_LINGER_TIME)
@@ -444,68 +454,76 @@ class WebSocketConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ the end
 
     def _end(self, code: int, reason: str) -> None:
-        self.open = self._lost = False
+        """Note the connection's end, and wake its reader."""
+        self.open = self._lost_unread = False
         self.close_code = code
         self.close_reason = reason
-        self._pong = None
+        self._pending_pong = None
         self._readers.wake()
 
-    def _lose(self, code: int, reason: str) -> None:
-        """Note an end that is not our doing."""
+    def _end_by_peer(self, code: int, reason: str) -> None:
+        """Note an end by the peer or by the network, and tell ``on_end``."""
         if self.open:
             self._end(code, reason)
             self.writer.wake(ConnectionGone("the WebSocket is closed"))
-            self._tell_end()
+            self._notify_end()
         self.on_end = None
 
-    def _tell_end(self) -> None:
+    def _notify_end(self) -> None:
         self.open = False
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end()
 
     def _close_transport(self) -> None:
-        """Close when all is sent, but not later than the peer's time for answers."""
+        """Close when everything is sent, at the latest after the time that the peer has to answer a close frame."""
         transport = self.writer.transport
         if transport is not None:
             self.deadline = self.clock.after(_CLOSE_TIME)
             transport.close()
 
     def on_idle(self) -> None:
-        """Keep everything: messages may come at any time."""
+        """Do nothing: a WebSocket keeps nothing for speed."""
 
     def deadline_passed(self, now: float) -> None:
-        """Ping a silent peer, or give it up."""
+        """Act on the deadline.
+
+        1. The connection has ended, but the peer does not close: it is aborted.
+        2. No ping is pending: one is sent.
+        3. Something arrived since the last ping; or the server does not read, so it cannot see an answer; or the peer
+           does not read, so the ping may not have reached it: the next ping follows.
+        4. Otherwise the peer is silent: the connection is closed.
+        """
         transport = self.writer.transport
         if transport is None:
             return
         if not self.open:
             self.deadline = NEVER
             transport.abort()
-        elif not self._pinged:
+        elif not self._ping_pending:
             self._ping()
-        elif self._heard or self._held or self.writer.paused:  # held: we do not read; paused: our ping is on its way
-            self._pinged = False
+        elif self._received_since_ping or self._reading_paused or self.writer.paused:
+            self._ping_pending = False
             interval, timeout = self._options.ping_interval, self._options.ping_timeout
             self.deadline = self.clock.after(max((interval or 0) - (timeout or 0), 0))
         else:
             gen_log.info("WebSocket from %s: no answer to a ping", self.context)
             self.write_frame(encode_close(INTERNAL_ERROR, "keepalive ping timeout"))
-            self._lose(ABNORMAL, "keepalive ping timeout")
+            self._end_by_peer(ABNORMAL, "keepalive ping timeout")
             self._close_transport()
             self.deadline = self.clock.after(_LINGER_TIME)
 
     def write_stalled(self) -> None:
-        """Give up a peer that reads nothing."""
+        """Abort the connection: the peer reads nothing."""
         if self.writer.transport is not None:
             self.writer.transport.abort()
 
     def _ping(self) -> None:
         options = self._options
-        if self.writer.paused:  # the write timeout watches the peer
+        if self.writer.paused:  # the peer does not read now, and the write timeout watches it
             self.deadline = self.clock.after(options.ping_interval)
             return
         self.write_frame(encode_ping())
-        self._heard = False
-        self._pinged = options.ping_timeout is not None
-        self.deadline = self.clock.after(options.ping_timeout if self._pinged else options.ping_interval)
+        self._received_since_ping = False
+        self._ping_pending = options.ping_timeout is not None
+        self.deadline = self.clock.after(options.ping_timeout if self._ping_pending else options.ping_interval)

@@ -1,4 +1,4 @@
-"""The sending half of a connection: writes, what waits for room, and the peer that does not read."""
+"""The sending half of a connection: writes, flow control, and the timeout of a peer that does not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-    _COUNT_UNSENT: int | None = termios.TIOCOUTQ  # tcp(7): unsent, or sent and not acknowledged
+    _COUNT_UNSENT: int | None = termios.TIOCOUTQ  # tcp(7): bytes that are not sent, or not acknowledged
 else:
     _COUNT_UNSENT = None
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["Writer", "WriterOwner"]
 
 _INT = struct.Struct("i")
-# What responses to pipelined requests may gather to, in bytes.
+# Bytes that are kept for the end of the turn. Pipelined responses beyond them are written earlier.
 _PENDING_MAX = 16384
 
 
 class WriterOwner(Protocol):
-    """The connection whose sending half a Writer is."""
+    """The connection to which a Writer belongs."""
 
     def write_stalled(self) -> None:
-        """The peer has read nothing for the whole of the write timeout."""
+        """End the connection: the peer has read nothing for the whole write timeout."""
 
 
 class Writer:
-    """Writes to a transport and knows whether the peer reads.
+    """Writes to a transport and watches whether the peer reads.
 
     Args:
         owner: The connection.
@@ -49,10 +49,10 @@ class Writer:
         loop: The event loop.
 
     Attributes:
-        deadline: Loop time in seconds at which the peer must have read something.
-        file_left: Bytes that a file sent past the transport still has; see ``bridge.core.connection.sendfile``.
+        deadline: Loop time in seconds until which the peer has to read something; NEVER while nothing waits.
+        file_left: Bytes still to come from a file that is sent past the transport; see ``sendfile``.
         loop: The event loop.
-        paused: More is waiting to be sent than the high-water mark.
+        paused: More bytes wait to be sent than the high-water mark allows.
         transport: The transport; None before and after the connection.
     """
 
@@ -90,9 +90,9 @@ class Writer:
         self.deadline = NEVER
         self.file_left = 0
         self._high_water = limits.high_water
-        self._pending = b""  # for the end of this turn of the loop
-        self._unsent = 0
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._pending = b""  # kept for the end of this turn of the loop
+        self._unsent = 0  # bytes that the peer has to take fewer than, when the deadline passes
+        self._waiters: list[asyncio.Future[None]] | None = None  # made for the first one
 
     def open(self, transport: asyncio.Transport) -> None:
         """Write to *transport* from now on."""
@@ -100,20 +100,21 @@ class Writer:
         transport.set_write_buffer_limits(high=self._high_water)
 
     def close(self) -> None:
-        """The transport is gone, or somebody else's: wake who waits, forget what was not handed over."""
+        """End writing: the transport is gone, or another protocol has it. Waiting coroutines get a ConnectionGone."""
         self.unwatch()
         self._pending = b""
         self.wake(ConnectionGone("the peer closed the connection"))
         self.paused = False
         self.transport = None
-        self._owner = None  # ends a cycle of references
+        self._owner = None  # ends a reference cycle
 
     # ------------------------------------------------------------------ writes
 
     def write_at_turn_end(self, data: bytes) -> None:
-        """Hand bytes to the transport when this turn of the loop is over, or before anything else is done with it.
+        """Keep bytes until the end of this turn of the loop, or until the next write or close.
 
-        The responses to pipelined requests go out as one so.
+        So responses to pipelined requests become one write, and all responses of a turn are written in a row, see
+        ``Clock.flush_unsent``.
         """
         if self._pending:
             self._pending += data
@@ -127,19 +128,20 @@ class Writer:
             clock.unsent.append(self)
 
     def flush(self) -> None:
-        """Hand over what :meth:`write_at_turn_end` has kept."""
+        """Hand the bytes that :meth:`write_at_turn_end` has kept to the transport."""
         data = self._pending
         if data:
             self._pending = b""
             transport = self.transport
-            # One that failed in this turn says so in the next one; uvloop's raises until then.
+            # A transport that fails in this turn calls connection_lost() in the next one. Until then uvloop's raises.
             if transport is not None and not transport.is_closing():
+                # Bytes that are added while the deadline runs do not count as bytes that the peer has not read.
                 if self.paused:
                     self._unsent += len(data)
                 transport.write(data)
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport, behind what :meth:`write_at_turn_end` has kept."""
+        """Hand bytes to the transport, behind those that :meth:`write_at_turn_end` has kept."""
         if self._pending:
             if len(data) < _PENDING_MAX:
                 data = self._pending + data
@@ -152,15 +154,16 @@ class Writer:
             self.transport.write(data)
 
     def write_parts(self, parts: list[bytes]) -> None:
-        """Hand bytes to the transport, without joining them here if it can take them so."""
+        """Hand bytes to the transport, without a copy where its ``writelines`` can be used."""
         if self._pending:
             self.flush()
         transport = self.transport
         if self.paused:
             self._unsent += sum(map(len, parts))
         if isinstance(transport, asyncio.WriteTransport):
-            # asyncio's writelines() never pauses the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the loop's
-            # selector when the connection has just been lost; uvloop's, which is no WriteTransport, does neither.
+            # asyncio's writelines() does not pause the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the
+            # loop's selector when the connection has just been lost. uvloop's transports, which are no
+            # WriteTransports, have neither fault.
             transport.write(b"".join(parts))
         elif transport is not None:
             transport.writelines(parts)
@@ -185,7 +188,7 @@ class Writer:
             self.transport.set_write_buffer_limits(high=size)
 
     async def emptied(self) -> None:
-        """Wait until nothing waits to be sent.
+        """Wait until the transport's buffer is empty.
 
         Raises:
             ConnectionGone: The connection ended first.
@@ -219,7 +222,7 @@ class Writer:
         return future
 
     def wake(self, error: Exception | None) -> None:
-        """Let what waits in :meth:`writable` go on, or fail with *error*."""
+        """Complete the futures of :meth:`writable`, with *error* if it is not None."""
         waiters = self._waiters
         if waiters is not None:
             self._waiters = None
@@ -233,7 +236,7 @@ class Writer:
     # ------------------------------------------------------------------ the peer that does not read
 
     def watch(self) -> None:
-        """From now on the peer has to read something within every write timeout."""
+        """Start the deadline: from now on the peer has to read something within every write timeout."""
         if self.transport is not None and self._owner is not None:
             self._unsent = self._outgoing(self.transport)
             self.deadline = self._clock.after(self._limits.write_timeout)
@@ -241,13 +244,13 @@ class Writer:
                 self._clock.watch(self)
 
     def unwatch(self) -> None:
-        """The peer has to read nothing."""
+        """Stop the deadline: the peer does not have to read."""
         if self.deadline != NEVER:
             self.deadline = NEVER
             self._clock.forget(self)
 
     def deadline_passed(self, now: float) -> None:
-        """Watch on if the peer has read something, else tell the owner."""
+        """Start the deadline again if the peer has read something; otherwise tell the owner."""
         transport, owner = self.transport, self._owner
         self.unwatch()
         if transport is None or owner is None:
@@ -260,17 +263,15 @@ class Writer:
             self.watch()
 
     def on_idle(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: a writer keeps nothing for speed."""
 
     def _outgoing(self, transport: asyncio.Transport) -> int:
-        """Return how many bytes the peer has still to take: the transport's, a file's and the system's.
-
-        The system's buffer can hold megabytes, and takes more only when much of it is free: a peer that reads slowly
-        but steadily would seem to read nothing for minutes.
-        """
+        """Return how many bytes the peer still has to take: of the transport, of a file, and of the system's buffer."""
+        # The system's buffer can hold megabytes, and takes more bytes only when much of it is free. Without its count,
+        # a peer that reads slowly but steadily would seem to read nothing for minutes.
         size = transport.get_write_buffer_size() + self.file_left
         sock = transport.get_extra_info("socket")
         if sock is not None and _COUNT_UNSENT is not None:
-            with contextlib.suppress(OSError, ValueError):  # it was closed meanwhile, or cannot tell
+            with contextlib.suppress(OSError, ValueError):  # the socket is closed, or has no such count
                 size += _INT.unpack(fcntl.ioctl(sock.fileno(), _COUNT_UNSENT, bytes(_INT.size)))[0]
         return size

@@ -1,4 +1,4 @@
-"""The bounded table: what was worked out for a value that may come again."""
+"""A bounded cache: the result of work on a value that may come again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ V = TypeVar("V")
 
 
 def remember(table: dict[K, V], key: K, value: V, most: int) -> None:
-    """Keep *value* in *table* under *key*; a table that has *most* entries is emptied first.
+    """Keep *value* in *table* under *key*. A table that already has *most* entries is emptied first.
 
-    Emptying is cheaper than finding the entry that was used least: values that come often are soon back, and a peer
-    that sends a new value each time can only empty the table, not make it grow. Reading is ``table.get(key)``.
+    Read with ``table.get(key)``.
+
+    Args:
+        table: The cache.
+        key: What the result belongs to.
+        value: The result.
+        most: Most entries that the table may have.
     """
+    # Emptying costs less than finding the entry that was used least, and values that come often are soon back. A peer
+    # that sends a new value each time can only empty the table. It cannot make it grow.
     if len(table) >= most:
         table.clear()
     table[key] = value

@@ -11,10 +11,11 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
 
 
 def http_date(seconds: float) -> bytes:
-    """Return an IMF-fixdate (RFC 9110 section 5.6.7), whatever the locale says.
+    """Return an IMF-fixdate (RFC 9110 section 5.6.7), such as ``Sun, 06 Nov 1994 08:49:37 GMT``.
 
     Args:
-        seconds: Since the epoch.
+        seconds: Seconds since the epoch.
     """
+    # Not strftime: it takes the names of days and months from the locale.
     year, month, day, hour, minute, second, weekday, _, _ = gmtime(seconds)
     return b"%s, %02d %s %d %02d:%02d:%02d GMT" % (_DAYS[weekday], day, _MONTHS[month - 1], year, hour, minute, second)

@@ -1,7 +1,7 @@
 """Fields: the grammar of names, values and lists, and the check of a response's fields (RFC 9110 sections 5 and 8).
 
-Python's ``int()``, ``strip()``, ``split()`` and ``lower()`` take more than the grammar does when they work on text, so
-everything here works on bytes, and every pattern is used with ``fullmatch``.
+Everything here works on bytes: on text, Python's ``int()``, ``strip()``, ``split()`` and ``lower()`` accept more than
+the grammar does. Every pattern is used with ``fullmatch``.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ VALUE_OCTETS = bytes(octet for octet in range(256) if FIELD_VALUE.fullmatch(byte
 DIGITS = re.compile(rb"[0-9]+")
 
 NO_LENGTH = -1
-"""Stands in place of a declared Content-Length."""
+"""The value of a length where no Content-Length is declared."""
 
-# What a field means to the connection.
+# What a field means to the connection. PLAIN is 0, so that the common case is tested by truth.
 PLAIN, LENGTH, DATE, SERVER, CONNECTION, UPGRADE, HOP = range(7)
 _KINDS = {
     b"content-length": LENGTH,
@@ -53,37 +53,40 @@ _KINDS = {
     b"server": SERVER,
     b"connection": CONNECTION,
     b"upgrade": UPGRADE,
-    # Hop-by-hop: this server frames and persists by its own rules (RFC 9110 section 7.6.1).
+    # Hop-by-hop (RFC 9110 section 7.6.1): these are left out, since this server decides itself how a response is
+    # framed and whether the connection persists.
     b"transfer-encoding": HOP,
     b"keep-alive": HOP,
     b"proxy-connection": HOP,
     b"te": HOP,
 }
+# Most applications send the same fields again and again: what was checked and encoded before is found here. Long fields
+# seldom repeat, and would make the tables large (bytes).
 _LINES_MAX = 2048
 _LINE_LENGTH_MAX = 160
-# Field -> its line, what it means, and for Content-Length the number.
+# The line with its CRLF (of Connection and Upgrade only the value), what the field means, the value of Content-Length.
 Entry = tuple[bytes, int, int]
 _lines: dict[object, Entry] = {}
 _text_lines: dict[object, Entry] = {}
 
 
 def list_members(values: list[bytes]) -> list[bytes]:
-    """Return the members of a comma-separated list in lower case (RFC 9110 section 5.6.1).
+    """Return the members of a comma-separated list in lower case, without empty ones (RFC 9110 section 5.6.1).
 
     Args:
-        values: The values of all field lines of one name, in order. Empty members are left out.
+        values: The values of all field lines of one name, in order.
     """
     return [member for value in values for part in value.split(b",") if (member := part.strip(b" \t").lower())]
 
 
 class Special:
-    """What an application's fields say beyond their lines.
+    """What a response's fields ask of the server, besides being sent.
 
     Attributes:
-        close: Connection says close.
-        upgrade: The Upgrade field's value, empty if there is none; sent with 101 and 426 only.
-        has_date: A Date field is among the lines.
-        has_server: A Server field is among the lines.
+        close: The Connection field has the option close.
+        upgrade: The Upgrade field's value, empty if there is none. It is sent with 101 and 426 only.
+        has_date: The lines have a Date field, so the server adds none.
+        has_server: The lines have a Server field, so the server adds none.
     """
 
     __slots__ = ("close", "has_date", "has_server", "upgrade")
@@ -96,19 +99,22 @@ class Special:
 
 
 def check_fields(fields: Fields | TextFields, text: bool = False) -> tuple[list[bytes], int, Special | None]:
-    """Check and encode response fields; every name and value by itself, before anything is joined.
+    """Check and encode the fields of a response.
+
+    Every name and value is checked by itself, before anything is joined: in a joined block, a value that contains
+    CRLF cannot be told from two field lines.
 
     Args:
-        fields: (name, value) pairs of bytes. They go out in the given order and spelling.
-        text: The pairs are of str, which stands for latin-1.
+        fields: (name, value) pairs of bytes. They are sent in this order and spelling.
+        text: The pairs are of str, and are encoded in latin-1.
 
     Returns:
-        The field lines with their CRLF, without hop-by-hop fields; the declared Content-Length in
-        bytes, or NO_LENGTH; what else the fields say, or None.
+        A tuple of three: the field lines with their CRLF, without hop-by-hop fields; the declared Content-Length in
+        bytes, or NO_LENGTH; a :class:`Special`, or None if the fields ask for nothing special.
 
     Raises:
-        LocalProtocolError: A name is no token, a value has control characters, Content-Length is no number or
-            stands twice with different values, or something is not bytes.
+        LocalProtocolError: A name is not a token, a value has control characters, Content-Length is not a number or
+            occurs twice with different values, or a name or value has the wrong type.
     """
     lines: list[bytes] = []
     length = NO_LENGTH
@@ -117,7 +123,7 @@ def check_fields(fields: Fields | TextFields, text: bool = False) -> tuple[list[
     for field in fields:
         try:
             entry = known.get(field)
-        except (TypeError, ValueError):  # a list, or a view of something that may change, or worse
+        except (TypeError, ValueError):  # it has no hash: a list, or a memoryview of a bytearray
             entry = None
         if entry is None:
             entry = _encode_text(field) if text else _encode_field(field)  # type: ignore[arg-type]  # text tells
@@ -133,15 +139,17 @@ def check_fields(fields: Fields | TextFields, text: bool = False) -> tuple[list[
         elif kind != HOP:
             if special is None:
                 special = Special()
-            _note(special, lines, line, kind)
+            _add_special(special, lines, line, kind)
     return lines, length, special
 
 
 def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return checked field lines as one block, for interim responses and trailer sections.
 
+    Content-Length and the fields that steer the connection are left out: neither may have them.
+
     Raises:
-        LocalProtocolError: As :func:`check_fields`; fields that steer the connection are left out.
+        LocalProtocolError: As :func:`check_fields`.
     """
     lines, length, _ = check_fields(fields)
     if length != NO_LENGTH:
@@ -150,11 +158,12 @@ def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def without_length(lines: list[bytes]) -> list[bytes]:
-    """Return field lines without Content-Length, for responses that must not have it (RFC 9110 section 8.6)."""
+    """Return *lines* without Content-Length, for responses that must not have it (RFC 9110 section 8.6)."""
     return [line for line in lines if line[:15].lower() != b"content-length:"]
 
 
-def _note(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
+def _add_special(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
+    """Note what a special field asks for. Date and Server are also sent, so their line is added to *lines*."""
     if kind == CONNECTION:
         options = {option.strip(b" \t").lower() for option in line.split(b",")}
         special.close = special.close or b"close" in options
@@ -180,13 +189,13 @@ def field_line(name: bytes, value: bytes) -> bytes:
 
 
 def _encode_field(field: tuple[bytes, bytes]) -> Entry:
-    """Return a field's line (for Connection and Upgrade only the value), its kind, and the number if it has one."""
+    """Check a field of bytes and return its entry."""
     try:
         name, value = field
         line = field_line(name, value)
     except (TypeError, ValueError):
         raise LocalProtocolError(f"a field is a pair of bytes, not {field!r:.80}") from None
-    name, value = bytes(name), bytes(value)  # what is kept must not change later
+    name, value = bytes(name), bytes(value)  # a bytearray could change while its line is in the table
     kind = _KINDS.get(name.lower(), PLAIN)
     number = 0
     if kind == LENGTH:
@@ -204,7 +213,7 @@ def _encode_field(field: tuple[bytes, bytes]) -> Entry:
 
 
 def _encode_text(field: tuple[str, str]) -> Entry:
-    """Return the same for a field of text."""
+    """Check a field of text and return its entry."""
     try:
         first, second = field if not isinstance(field, str) else ()
         name, value = first.encode("latin-1"), second.encode("latin-1")
@@ -212,11 +221,11 @@ def _encode_text(field: tuple[str, str]) -> Entry:
         raise LocalProtocolError(f"a field is a pair of latin-1 text, not {field!r:.80}") from None
     entry = _encode_field((name, value))
     if _worth_keeping(entry, name):
-        remember(_text_lines, (first, second), entry, _LINES_MAX)  # the field may be a list
+        remember(_text_lines, (first, second), entry, _LINES_MAX)  # not field itself, which may be a list
     return entry
 
 
 def _worth_keeping(entry: Entry, name: bytes) -> bool:
-    """Tell whether a field is short and may come again; cookies are secrets, and never repeat."""
+    """Tell whether a field is short and may come again. Cookies are secrets and seldom repeat, so they are not kept."""
     line, kind, _ = entry
     return len(line) <= _LINE_LENGTH_MAX and kind in {PLAIN, DATE, LENGTH, CONNECTION} and name.lower() != b"set-cookie"

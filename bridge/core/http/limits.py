@@ -1,4 +1,4 @@
-"""What a message's head may measure."""
+"""The limits of a message's head."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ __all__ = ["Limits"]
 
 
 class Limits:
-    """Sizes in bytes, and a count, that a message's head and chunk lines may have.
+    """How large a message's head and its chunk lines may be, each with the status that answers a larger one.
 
     Attributes:
-        request_line: The request line without its CRLF: 414.
-        field_line: One field line without its CRLF: 431.
-        fields: Number of field lines in a header or trailer section: 431.
-        head: The whole head, and likewise a trailer section: 431.
-        chunk_extensions: All chunk extensions of one message together: 413.
+        request_line: Bytes of the request line without its CRLF; 414.
+        field_line: Bytes of one field line without its CRLF; 431.
+        fields: Field lines in a header section or a trailer section; 431.
+        head: Bytes of the whole head, and of a whole trailer section; 431.
+        chunk_extensions: Bytes of all chunk extensions of one message together; 413.
     """
 
     __slots__ = ("chunk_extensions", "field_line", "fields", "head", "request_line")

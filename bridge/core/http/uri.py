@@ -7,9 +7,9 @@ from binascii import unhexlify
 
 __all__ = ["HOST", "TARGET", "percent_decoded"]
 
-# A request target is made of visible ASCII. The fragment's "#" is not part of any form (RFC 9112 section 3.2), and
-# octets above 0x7F have to be percent-encoded (RFC 3986 section 2); both are refused rather than repaired. Brackets,
-# braces, pipes and the like are not URI characters either, but browsers send them, and they are harmless.
+# A request target is made of visible ASCII without "#". The fragment is not part of any form (RFC 9112 section 3.2),
+# and octets above 0x7F have to be percent-encoded (RFC 3986 section 2): both are refused, not repaired. Brackets,
+# braces and pipes are not URI characters either, but browsers send them and they do no harm, so they are accepted.
 TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
 
 # IPv6address (RFC 3986 section 3.2.2): eight groups, or fewer beside one "::"; the last two may be an IPv4 address.
@@ -29,23 +29,26 @@ _IPV6 = b"|".join(
     ]
 )
 
-# uri-host [ ":" port ] (RFC 9110 section 7.2, RFC 3986 section 3.2.2); an empty host is refused (docs/http-support).
-# "," would join two Host lines.
+# uri-host [ ":" port ] (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An empty host is refused (docs/http-support.md).
+# The grammar allows ",", these patterns do not: two Host lines that a proxy has joined look like that.
 _IP_LITERAL = rb"\[(?:%b|[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+)\](?::[0-9]{0,5})?" % _IPV6
 _NAME_OR_IPV4 = re.compile(
-    rb"(?:[0-9A-Za-z\-._~!$&'()*+;=]++|%[0-9A-Fa-f]{2})++(?::[0-9]{0,5})?"  # possessive: nothing to go back to
+    # Possessive, so that it never backtracks: 8000 octets that are no host cost 9 us, and 380 us without.
+    rb"(?:[0-9A-Za-z\-._~!$&'()*+;=]++|%[0-9A-Fa-f]{2})++(?::[0-9]{0,5})?"
 )
 
 
 class _Host:
-    """A pattern in two parts: to compile the one that few need takes 2 ms of CPU."""
+    """The pattern of a host in two parts. The part for addresses in brackets is compiled when the first one comes."""
+
+    # To compile it takes 2 ms of CPU at the start, and most servers never see such an address.
 
     __slots__ = ()
 
     def fullmatch(self, octets: bytes) -> re.Match[bytes] | None:
         """Match all of *octets*."""
         if octets.startswith(b"["):
-            return re.fullmatch(_IP_LITERAL, octets)  # which keeps what it has compiled
+            return re.fullmatch(_IP_LITERAL, octets)  # re caches the compiled pattern
         return _NAME_OR_IPV4.fullmatch(octets)
 
 
@@ -53,10 +56,11 @@ HOST = _Host()
 
 
 def percent_decoded(octets: bytes) -> bytes:
-    """Return *octets* with percent-encoded ones decoded, once (RFC 3986 section 2.1); what is no encoding stays.
+    """Return *octets* with every percent-encoded octet decoded once (RFC 3986 section 2.1).
 
-    As urllib.parse does it, which takes 3 ms of CPU to import.
+    A percent sign that does not begin an encoding stays as it is.
     """
+    # Not urllib.parse.unquote_to_bytes, which does the same: its import takes 3 ms of CPU at the start.
     first, *parts = octets.split(b"%")
     pieces = [first]
     for part in parts:

@@ -1,7 +1,7 @@
-"""Message content: reading it off a buffer by length or by chunks (RFC 9112 sections 6 and 7).
+"""Decoders of message content, by length or by chunks (RFC 9112 sections 6 and 7).
 
-A decoder is fed nothing: the reader hands it the buffer and a position and gets content and a new position back,
-so a pause is simply not asking.
+A decoder keeps no bytes. The reader passes its buffer and a position, and gets content and a new position back. To
+pause, the reader does not ask.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from bridge.errors import FramingError, LimitExceeded
 
 __all__ = ["ChunkedDecoder", "FixedDecoder"]
 
-# A chunk line: sixteen digits, white space and extensions; longer ones are refused before they end.
+# Bytes of a chunk line: sixteen digits, white space and extensions. A longer one is refused before its end has come.
 _CHUNK_LINE_MAX = 4096
-# Chunks decoded in one call, so that one-octet chunks cannot keep the event loop.
-_CHUNKS_A_CALL = 128
+# Chunks decoded in one call. A buffer full of one-octet chunks would otherwise block the event loop.
+_CHUNKS_PER_CALL = 128
 
 # Trailer fields that would change how the message is framed, routed or trusted (RFC 9110 section 6.5.1).
 _NOT_IN_TRAILERS = frozenset(
@@ -51,12 +51,15 @@ _NOT_IN_TRAILERS = frozenset(
 
 
 class FixedDecoder:
-    """Content of a known length.
+    """Decodes content of a known length.
+
+    Args:
+        length: Bytes of content.
 
     Attributes:
         remaining: Bytes still expected.
         done: All content was taken.
-        trailers: Always empty; chunked content can have some.
+        trailers: Always empty: only chunked content can have a trailer section.
     """
 
     __slots__ = ("done", "remaining")
@@ -68,24 +71,31 @@ class FixedDecoder:
         self.done = not length
 
     def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
-        """Return up to *most* bytes of content from *start* on, and the position behind them."""
+        """Return up to *most* bytes of content from *start* on, and the position behind them.
+
+        ``b""`` means that more bytes are needed.
+        """
         size = min(self.remaining, most, len(buffer) - start)
         self.remaining -= size
         self.done = not self.remaining
         if size == len(buffer) and buffer.__class__ is bytes:
-            return buffer, size  # nothing but content, as it came: not copied
+            return buffer, size  # all of the buffer is content: no copy
         return bytes(buffer[start : start + size]), start + size
 
 
 class ChunkedDecoder:
-    """Content in chunks.
+    """Decodes content in chunks.
+
+    Args:
+        limits: The limits of the chunk extensions and of the trailer section.
+        limit: Most bytes of content.
 
     Attributes:
-        remaining: None: unknown until the last chunk.
+        remaining: None: the length is not known before the last chunk.
         done: The last chunk and the trailer section were taken.
-        trailers: The trailer section's fields, lower-case names; kept apart from the header section
-            (RFC 9110 section 6.5), without those that must not stand there.
-        limit: Most bytes that all chunks may have together; more is refused from the chunk's size on.
+        trailers: (name, value) of the trailer section's fields, names in lower case. They are kept apart from the
+            header section (RFC 9110 section 6.5). Fields that a trailer section must not have are left out.
+        limit: The argument; may be changed. A chunk that exceeds it is refused as soon as its size is read.
     """
 
     __slots__ = ("_chunk", "_extensions", "_limits", "_searched", "_state", "_total", "done", "limit", "trailers")
@@ -99,14 +109,15 @@ class ChunkedDecoder:
         self._chunk = 0  # bytes of the current chunk still expected
         self._total = 0
         self._extensions = 0
-        self._searched = 0  # bytes of an incomplete trailer section
+        self._searched = 0  # bytes of an incomplete trailer section in which its end was not found
         self._state = _SIZE
         self.done = False
 
     def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
         """Return up to *most* bytes of content from *start* on, and the position behind what was read.
 
-        Small chunks are joined. ``b""`` with the same position means that more bytes are needed.
+        Small chunks are joined. ``b""`` with a new position means that only framing was read, ``b""`` with the same
+        position that more bytes are needed.
 
         Raises:
             FramingError: 400, RFC 9112 section 7.1.
@@ -115,7 +126,7 @@ class ChunkedDecoder:
         parts: list[bytes] = []
         room = most
         position = start
-        for _ in range(_CHUNKS_A_CALL):
+        for _ in range(_CHUNKS_PER_CALL):
             if self._state is _DATA:
                 size = min(self._chunk, room, len(buffer) - position)
                 if not size:
@@ -136,13 +147,13 @@ class ChunkedDecoder:
         return (parts[0] if len(parts) == 1 else b"".join(parts)), position
 
     def _step(self, buffer: bytes | bytearray, position: int) -> int:
-        """Read one line that is not content; return the position behind it, or the same if it is incomplete."""
+        """Read one piece of the framing; return the position behind it, or *position* if it is incomplete."""
         if self._state is _DATA_END:
             end = bytes(buffer[position : position + 2])
             if end == b"\r\n":
                 self._state = _SIZE
                 return position + 2
-            # Exactly CRLF: any other two octets would let two readers see two messages.
+            # Only CRLF ends a chunk. With another end, two readers of this message could disagree where it ends.
             if end not in {b"", b"\r"}:
                 raise FramingError(f"improperly terminated chunk: {end!r}")
             return position
@@ -171,11 +182,12 @@ class ChunkedDecoder:
         if buffer[position : position + 2] == b"\r\n":
             self.done = True
             return position + 2
-        # What was searched in vain is not searched again: a section in small pieces would cost quadratic time.
+        # The search goes on where the last one ended. From the start each time, a section in small pieces would cost
+        # quadratic time: half a minute for 64 KiB in single bytes.
         searched = self._searched
         most = self._limits.head
         end = buffer.find(b"\r\n\r\n", position + searched - 3 if searched > 3 else position)
-        size = (len(buffer) - 3 if end < 0 else end) - position  # the last CRLFCRLF may lack one octet
+        size = (len(buffer) - 3 if end < 0 else end) - position  # the last three bytes may begin the CRLFCRLF
         if size > most:
             raise LimitExceeded(431, f"trailer section longer than {most} bytes")
         if end < 0:

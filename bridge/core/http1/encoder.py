@@ -1,7 +1,7 @@
-"""Responses as bytes: heads and content (RFC 9112 sections 4, 6 and 7). The mirror of the decoder.
+"""Encoders of responses, heads and content (RFC 9112 sections 4, 6 and 7): the counterpart of the decoders.
 
-Whoever sends a response asks :func:`encode_head` for its head and gets with it the encoder of its content; a whole
-response of the usual kind needs neither, see :func:`encode_whole`. Every byte of a response's framing is made here.
+:func:`encode_head` returns a head and the encoder of its content. A whole response of the usual kind needs no encoder:
+:func:`encode_whole` returns all of it. Every byte of a response's framing is made in this module.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 _STATUS_LINES = {status: b"HTTP/1.1 %d %s\r\n" % (status, phrase) for status, phrase in PHRASES.items()}
 
-# What a response that the application frames itself says about its status and about the connection.
+# The status, and the option close, in a response that the application frames itself.
 _RAW_STATUS = rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]"
 _RAW_CLOSE = rb"(?i)\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]"
 
@@ -50,10 +50,14 @@ _RAW_CLOSE = rb"(?i)\r\nconnection:[ \t]*(?:[^\r\n]*,[ \t]*)?close[ \t]*[,\r]"
 
 
 def status_line(status: int, reason: bytes = b"") -> bytes:
-    """Return a status line with its CRLF; without *reason* the registered phrase.
+    """Return a status line with its CRLF (RFC 9112 section 4).
+
+    Args:
+        status: 100 to 999.
+        reason: The reason phrase; empty for the registered one.
 
     Raises:
-        LocalProtocolError: The status is not a three-digit one, or the reason has control characters.
+        LocalProtocolError: The status is out of range, or the reason has control characters.
     """
     if not reason:
         line = _STATUS_LINES.get(status)
@@ -65,6 +69,10 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
 def encode_interim(status: int, fields: Fields) -> bytes:
     """Return an interim response (RFC 9110 section 15.2).
 
+    Args:
+        status: 100 to 199.
+        fields: (name, value) pairs of bytes.
+
     Raises:
         LocalProtocolError: The status or a field is illegal.
     """
@@ -72,13 +80,13 @@ def encode_interim(status: int, fields: Fields) -> bytes:
 
 
 def encode_refusal(status: int, default_fields: bytes, *, own_fields: Fields = (), head_only: bool = False) -> bytes:
-    """Return a response of the server's own, whose content is the status and which ends the connection.
+    """Return the server's own answer to a fault: its content is the status as text, and it ends the connection.
 
     Args:
         status: 400 to 599.
         default_fields: The field lines that every response starts with.
-        own_fields: More fields.
-        head_only: The content is only declared, as for HEAD.
+        own_fields: (name, value) pairs of bytes that are sent, too.
+        head_only: Declare the content but do not send it, as for HEAD.
     """
     line = status_line(status)
     text = line[9:]
@@ -92,23 +100,29 @@ def encode_refusal(status: int, default_fields: bytes, *, own_fields: Fields = (
 
 
 def encode_start(head: ResponseHead, default_fields: bytes) -> bytes:
-    """Return what a plain response with *head* starts with, and keep it in the head for the next one.
+    """Return the encoded head of a plain response, and keep it in *head* for the next time it is sent.
 
-    That is all of the head; without a declared length, all but the Content-Length and the blank line.
+    Without a declared length, Content-Length and the blank line are missing at its end.
     """
     end = b"\r\n" if head.length >= 0 else b""
     line = _STATUS_LINES.get(head.status)
     if head.reason or line is None:
         line = status_line(head.status, head.reason)
     start = b"".join((line, default_fields, head.block, end))
-    head.encoded = default_fields, start  # at once: servers in several threads share heads
+    head.encoded = default_fields, start  # one assignment of both: servers in several threads share heads
     return start
 
 
 def encode_whole(head: ResponseHead, default_fields: bytes, data: bytes) -> bytes:
-    """Return a whole response whose head is plain, and declares the length of *data* or none."""
+    """Return a whole response.
+
+    Args:
+        head: A plain head, which declares the length of *data* or no length.
+        default_fields: The field lines that every response starts with.
+        data: All of the content.
+    """
     known, start = head.encoded
-    if known is not default_fields:
+    if known is not default_fields:  # the clock makes new lines when the date changes, once a second
         start = encode_start(head, default_fields)
     if head.length >= 0:
         return start + data
@@ -118,7 +132,15 @@ def encode_whole(head: ResponseHead, default_fields: bytes, data: bytes) -> byte
 def encode_head(
     head: ResponseHead, line: RequestLine, default_fields: bytes, size: int, *, last: bool, close: bool
 ) -> tuple[bytes, Encoder, bool]:
-    """Return a head, the encoder of the content behind it, and whether the connection ends with this response.
+    """Return the encoded head, the encoder of its content, and whether the connection ends with this response.
+
+    The content is framed by the first of these that applies:
+
+    1. A response that has no content by definition: it may only declare a length (RFC 9110 section 6.4.1).
+    2. The application has declared a length.
+    3. All of the content is known: its length is declared.
+    4. The client understands chunks, that is, speaks HTTP/1.1.
+    5. The content ends with the connection.
 
     Args:
         head: The response's head.
@@ -126,7 +148,7 @@ def encode_head(
         default_fields: The field lines that every response starts with.
         size: Bytes of the first content.
         last: The first content is all of it.
-        close: The connection is to end with this response.
+        close: The connection ends with this response, also if the response does not ask for it.
     """
     special = head.special
     length = head.length
@@ -158,26 +180,26 @@ def encode_head(
 
 
 def _connection_lines(special: Special | None, status: int, line: RequestLine, close: bool) -> bytes:
-    """Return what ends the head: Connection and Upgrade where they are needed, and the blank line."""
+    """Return the end of the head: Connection and Upgrade where they are needed, and the blank line."""
     upgrade = b"" if special is None else special.upgrade
     if status == 101:
         return b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % upgrade
     if status == 426 and upgrade:
         return b"connection: upgrade%b\r\nupgrade: %b\r\n\r\n" % (b", close" if close else b"", upgrade)
-    if line.version == b"1.0":  # which closes unless both say otherwise
+    if line.version == b"1.0":  # closes by default: to persist, both sides have to say so (RFC 9112 section 9.3)
         return b"\r\n" if close else b"connection: Keep-Alive\r\n\r\n"
     return b"connection: close\r\n\r\n" if close else b"\r\n"
 
 
 def raw_status(data: bytes) -> int:
-    """Return the status of a response that starts with *data* and that the application frames itself; 0 for none."""
+    """Return the status of a response that the application frames itself and that begins with *data*; 0 for none."""
     match = re.match(_RAW_STATUS, data)
     return 0 if match is None else int(match[1])
 
 
 def says_close(data: bytes) -> bool:
     """Tell whether the head in *data*, which the application has framed itself, says ``Connection: close``."""
-    if b"lose" not in data and b"LOSE" not in data:
+    if b"lose" not in data and b"LOSE" not in data:  # saves the search in nearly all heads
         return False
     return re.search(_RAW_CLOSE, data[: data.find(b"\r\n\r\n") + 2]) is not None
 
@@ -205,13 +227,15 @@ def chunk(data: bytes) -> bytes:
 
 
 class FixedEncoder:
-    """Content of a declared length; whoever makes one sets both attributes.
+    """Encodes content of a declared length. The caller sets ``length`` and ``sent`` after construction.
 
     Attributes:
         length: The declared length in bytes.
         sent: Bytes that were encoded.
-        delimits: The framing shows where the content ends, and so that some is missing.
+        delimits: The framing shows where the content ends, so the client notices when some is missing.
     """
+
+    # Without an __init__, for the reason that message.request_line gives.
 
     __slots__ = ("length", "sent")
 
@@ -220,10 +244,14 @@ class FixedEncoder:
     sent: int
 
     def encode(self, data: bytes, last: bool) -> bytes:
-        """Return *data* as it goes out; with *last* it must be the end.
+        """Return *data* as it is sent.
+
+        Args:
+            data: Content.
+            last: The content ends with *data*.
 
         Raises:
-            WrongLength: It is too much, or not enough.
+            WrongLength: The content is longer than declared, or with *last* shorter.
         """
         before = self.sent
         total = before + len(data)
@@ -238,16 +266,16 @@ class FixedEncoder:
         return data
 
     def end(self, trailers: bytes) -> bytes:
-        """Return what ends the content; there is no room for *trailers*.
+        """Return the end of the content, which is empty: this framing has no place for *trailers*.
 
         Raises:
-            WrongLength: It is not enough.
+            WrongLength: The content is shorter than declared.
         """
         return self.encode(b"", True)
 
 
 class ChunkedEncoder:
-    """Content in chunks (RFC 9112 section 7.1)."""
+    """Encodes content in chunks (RFC 9112 section 7.1)."""
 
     __slots__ = ()
 
@@ -255,13 +283,13 @@ class ChunkedEncoder:
     length = NO_LENGTH
 
     def encode(self, data: bytes, last: bool) -> bytes:
-        """Return *data* as a chunk; with *last* also the end."""
+        """Return *data* as a chunk; with *last*, the last chunk follows it."""
         if last:
             return b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else LAST_CHUNK
         return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
     def parts(self, data: bytes, last: bool) -> list[bytes]:
-        """Return the same as :meth:`encode`, but not joined; *data* is not empty."""
+        """Return the parts that :meth:`encode` would join, so that large *data* is not copied; it is not empty."""
         return [b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n" if last else b"\r\n"]
 
     def end(self, trailers: bytes) -> bytes:
@@ -270,7 +298,7 @@ class ChunkedEncoder:
 
 
 class CloseEncoder:
-    """Content that ends with the connection: for HTTP/1.0, and for responses that an application frames itself."""
+    """Passes on content that ends with the connection: for HTTP/1.0, and where the application frames the response."""
 
     __slots__ = ()
 
@@ -282,12 +310,12 @@ class CloseEncoder:
         return data
 
     def end(self, trailers: bytes) -> bytes:
-        """Return nothing: the close is the end."""
+        """Return nothing: the close of the connection is the end."""
         return b""
 
 
 class BodilessEncoder:
-    """No content by definition: to HEAD, 204, 304 (RFC 9110 section 6.4.1); what there is is dropped."""
+    """Drops the content of responses that have none: to HEAD, and 101, 204, 304 (RFC 9110 section 6.4.1)."""
 
     __slots__ = ()
 
@@ -306,3 +334,4 @@ class BodilessEncoder:
 Encoder = FixedEncoder | ChunkedEncoder | CloseEncoder | BodilessEncoder
 
 BODILESS: Final = BodilessEncoder()
+"""The only BodilessEncoder: it has no state."""

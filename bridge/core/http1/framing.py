@@ -1,4 +1,4 @@
-"""How long a request's content is: a pure decision over a few field values (RFC 9112 section 6)."""
+"""The length of a request's content, decided from a few field values (RFC 9112 section 6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bridge.errors import FramingError, LimitExceeded
 
 __all__ = ["CONTENT_LENGTH_DIGITS", "request_content_length"]
 
-# More digits than any content has; converting very long digit strings costs quadratic time.
+# More digits than the length of any content has. Converting a very long string of digits costs quadratic time.
 CONTENT_LENGTH_DIGITS = 18
 
 
@@ -20,18 +20,18 @@ def request_content_length(version: bytes, codings: list[bytes], lengths: list[b
         lengths: The values of the Content-Length field lines.
 
     Raises:
-        FramingError: 400; two readers of this message could disagree about its end. This includes transfer codings
-            besides chunked, for which 501 would do as well (section 6.1): to Tornado they are malformed, too.
-        LimitExceeded: 413; a number with more digits than any content has.
+        FramingError: 400; two readers of this message could disagree where it ends. Transfer codings other than
+            chunked are 400, too, as in Tornado; section 6.1 would also allow 501.
+        LimitExceeded: 413; the number has more digits than the length of any content.
     """
     if codings:
-        # Section 6.1: a transfer coding beside a length, or from a peer that speaks 1.0, is how smuggling starts.
+        # Section 6.1: request smuggling uses a transfer coding beside a length, or in HTTP/1.0.
         if lengths or version == b"1.0":
             raise FramingError(
                 "Message with both Transfer-Encoding and Content-Length, or Transfer-Encoding in HTTP/1.0"
             )
-        # Nor is it read as a list, whose empty members mean nothing (RFC 9110 section 5.6.1.2): to other programs
-        # "chunked," is another coding, or an empty second line the one that counts.
+        # The value has to be the one word "chunked". As a list it could have empty members (RFC 9110 section 5.6.1.2),
+        # but other programs take "chunked," for another coding, or read only the second of two field lines.
         if len(codings) == 1 and codings[0].strip(b" \t").lower() == b"chunked":
             return None
         raise FramingError(f"Unsupported Transfer-Encoding {codings!r:.80}")

@@ -1,6 +1,6 @@
-"""The grammar of HTTP/1.x as patterns over bytes (RFC 9112 sections 2 to 7); used with ``fullmatch``, as all others.
+"""The grammar of HTTP/1.x as patterns over bytes (RFC 9112 sections 2 to 7).
 
-What all versions of HTTP have in common stands in ``bridge.core.http``.
+The grammar that all versions of HTTP share is in ``bridge.core.http``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ __all__ = ["BAD_LINE_END", "CHUNK_LINE", "CHUNK_LINE_START", "REQUEST_LINE", "VE
 # HTTP-version (RFC 9112 section 2.3); the group is the major version.
 VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
 
-# A request line of the usual form: origin-form, HTTP/1.0 or 1.1. Method, target, path, query, minor version.
+# A request line of the usual form: origin-form, HTTP/1.0 or 1.1. Groups: method, target, path, query, version. TOKEN
+# and TARGET are written out, so that one match checks and splits the whole line.
 REQUEST_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))?) HTTP/(1\.[01])"
 )
 
-# chunk-size [ chunk-ext ] CRLF (RFC 9112 section 7.1). White space before ";" is the BWS that the grammar allows;
-# white space after a bare size is not in the grammar.
+# chunk-size [ chunk-ext ] CRLF (RFC 9112 section 7.1). Groups: size, extensions. The grammar allows white space (BWS)
+# before ";", but not after a size without extensions. Used with match, since content follows.
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[\t ]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+# What such a line may look like while it is incomplete: anything else is refused without waiting for its end.
 CHUNK_LINE_START = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[\t ]*|[\t ]*;[\t\x20-\x7e\x80-\xff]*)\r?)?")
 
-# In a header section that is not complete yet: LF without CR, CR without LF, NUL. CR as the last octet may go on.
+# In an incomplete header section: LF without CR, CR without LF, NUL. A CR as the last octet is none of these, since its
+# LF may follow.
 BAD_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\x00")

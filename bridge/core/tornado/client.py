@@ -1,4 +1,4 @@
-"""The client's side of an HTTP/1.x connection: requests are written, responses read from an IOStream (RFC 9112)."""
+"""The client's side of an HTTP/1.x connection: writes requests to an IOStream and reads the responses (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ from bridge.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 
 __all__ = ["HTTP1Connection"]
 
-# A response head ends with an empty line; like every careful client this one also takes LF for CRLF there.
+# A response head ends with an empty line. LF is accepted in place of CRLF, as RFC 9112 section 2.2 allows.
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_INTERIM_MAX = 10
-_READ_SIZE = 16384
+_INTERIM_MAX = 10  # interim responses before one final response
+_READ_SIZE = 16384  # bytes
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
 class HTTP1Connection(HTTPConnection, ABC):
-    """An HTTP/1.x connection of a client: writes requests to a stream and reads the responses, one after the other.
+    """A client's HTTP/1.x connection: writes requests to a stream and reads the responses, one after the other.
 
-    What a server's delegates write their responses to, one exchange on a connection, is an instance of it, too, as
-    ``isinstance`` sees it; those are made by the server.
+    A server's exchanges (TornadoExchange), to which delegates write their responses, count as instances for
+    ``isinstance``. The server makes them.
 
     Args:
         stream: An IOStream, connected or connecting.
         is_client: True. HTTP1ServerConnection makes a server's side.
         params: Limits and times; None for the defaults.
-        context: Whatever the application wants to find in ``context``; named in log records.
+        context: Any object. The application finds it in ``context``, and log records name it.
 
     Raises:
         ValueError: *is_client* is false.
 
     Attributes:
         is_client: True; False on a server's exchange.
-        params: The argument.
+        params: The argument, or the defaults.
         context: The argument; in a server, the two ends (ConnectionContext).
-        no_keep_alive: The connection is closed after one message.
+        no_keep_alive: The connection is closed after one response.
     """
 
     is_client = True
@@ -79,7 +79,7 @@ class HTTP1Connection(HTTPConnection, ABC):
         self._stream: IOStream | None = stream
         self._method = ""
         self._chunked = False  # the request's content goes out in chunks
-        self._to_send = NO_LENGTH  # bytes of it that Content-Length still announces
+        self._to_send = NO_LENGTH  # bytes that are missing to the declared Content-Length
         self._body_timeout = self.params.body_timeout
         limit = self.params.max_body_size
         self._max_body_size: int | None = stream.max_buffer_size if limit is None else limit
@@ -100,17 +100,20 @@ class HTTP1Connection(HTTPConnection, ABC):
     ) -> asyncio.Future[None]:
         """Write a request's head, and with it the first content.
 
-        POST, PUT and PATCH without Content-Length go out in chunks.
+        The content of POST, PUT and PATCH without Content-Length is sent in chunks.
 
         Args:
             start_line: A RequestStartLine, or another sequence of method, target and version; the version is ignored.
-            headers: HTTPHeaders, or another mapping.
-            chunk: Content.
+            headers: HTTPHeaders, or another mapping; Transfer-Encoding may be added to it.
+            chunk: The first content.
             callback: Called when everything is flushed.
+
+        Returns:
+            A future that is done when everything is flushed; it fails with StreamClosedError if the stream is closed.
 
         Raises:
             ValueError: Method, target or a field is illegal; nothing was sent.
-            HTTPOutputError: There is more content than Content-Length says.
+            HTTPOutputError: The content is longer than Content-Length.
         """
         method, target, _ = start_line
         request_line = (method.encode(), target.encode())
@@ -125,14 +128,21 @@ class HTTP1Connection(HTTPConnection, ABC):
         return self._write(head + self._framed(chunk or b""), callback)
 
     def write(self, chunk: bytes, callback: Callable[[], object] | None = None) -> asyncio.Future[None]:
-        """Write content; before :meth:`write_headers`, exactly these bytes."""
+        """Write content. Before :meth:`write_headers`, the bytes are sent as they are.
+
+        Returns:
+            As :meth:`write_headers`.
+
+        Raises:
+            HTTPOutputError: The content is longer than Content-Length.
+        """
         return self._write(self._framed(chunk), callback)
 
     def finish(self) -> None:
         """End the request.
 
         Raises:
-            HTTPOutputError: There was less content than Content-Length says.
+            HTTPOutputError: The content is shorter than Content-Length; the stream is closed.
         """
         stream = self._stream
         if self._to_send > 0 and stream is not None and not stream.closed():
@@ -143,6 +153,7 @@ class HTTP1Connection(HTTPConnection, ABC):
             self._write(LAST_CHUNK, None)
 
     def _framed(self, data: bytes) -> bytes:
+        """Return *data* as it is sent: in a chunk, or counted against Content-Length."""
         if self._to_send != NO_LENGTH:
             if len(data) > self._to_send:
                 if self._stream is not None:
@@ -157,7 +168,7 @@ class HTTP1Connection(HTTPConnection, ABC):
         if stream is None or stream.closed():
             future = asyncio.get_running_loop().create_future()
             future.set_exception(closed_error())
-            future.exception()
+            future.exception()  # marks it as seen: asyncio would log it if the caller does not look
         else:
             future = stream.write(data)
         if callback is not None:
@@ -167,23 +178,23 @@ class HTTP1Connection(HTTPConnection, ABC):
     # ------------------------------------------------------------------ the connection
 
     def set_body_timeout(self, timeout: float | None) -> None:
-        """Let the content of the response be due in *timeout* seconds."""
+        """Allow *timeout* seconds for the content of the response; None for no limit."""
         self._body_timeout = timeout
 
     def set_max_body_size(self, max_body_size: int | None) -> None:
-        """Take at most *max_body_size* bytes of content in the response."""
+        """Accept at most *max_body_size* bytes of content in the response; None for no limit."""
         self._max_body_size = max_body_size
 
     def set_close_callback(self, callback: Callable[[], object] | None) -> None:
-        """Call *callback* once when the stream is closed; None for nothing."""
+        """Call *callback* once when the stream is closed; None for no callback."""
         if self._stream is not None:
             self._stream.set_close_callback(callback)
 
     def detach(self) -> IOStream:
-        """Give up the stream for good, and return it.
+        """Return the stream, which the connection uses no longer.
 
         Raises:
-            StreamClosedError: It was given up before.
+            StreamClosedError: The stream was detached before.
         """
         stream, self._stream = self._stream, None
         if stream is None:
@@ -199,14 +210,14 @@ class HTTP1Connection(HTTPConnection, ABC):
     # ------------------------------------------------------------------ the response
 
     def read_response(self, delegate: Any) -> asyncio.Future[bool]:
-        """Read one response, and give it to *delegate*.
+        """Read one response and pass it to *delegate*.
 
         Args:
-            delegate: An HTTPMessageDelegate. Interim responses (1xx) are headers_received calls of their own.
+            delegate: An HTTPMessageDelegate. For each interim response (1xx), ``headers_received`` is called once more.
 
         Returns:
-            A future: True if the stream is open afterwards. False after any error, which was logged and told to the
-            delegate by ``on_connection_close``, and after :meth:`detach`.
+            A future. Its result is True if the stream is open afterwards; False after :meth:`detach` and after any
+            error. Errors are logged, and the delegate's ``on_connection_close`` is called.
         """
         return asyncio.ensure_future(self._read_response(delegate))
 
@@ -239,7 +250,7 @@ class _ResponseReader:
     """Reads one response.
 
     Attributes:
-        phase: What is being read, for log records.
+        phase: What is being read, ``headers`` or ``body``, for log records.
         close: The response is the last one on this connection.
     """
 
@@ -252,7 +263,7 @@ class _ResponseReader:
         self._total = 0
 
     async def read(self) -> None:
-        """Read the response, interim ones first."""
+        """Read the response, and interim responses before it."""
         connection = self._connection
         for _ in range(_INTERIM_MAX + 1):
             async with asyncio.timeout(connection.params.header_timeout):
@@ -281,7 +292,7 @@ class _ResponseReader:
             delegate.finish()
 
     def tell_closed(self) -> None:
-        """Tell the delegate that the response is not complete."""
+        """Tell the delegate that the response is incomplete, if it has seen a part of it."""
         if self._told:
             try:
                 self._delegate.on_connection_close()
@@ -351,7 +362,7 @@ class _ResponseReader:
                 room -= len(data)
             if position:
                 wire = wire[position:]
-                await asyncio.sleep(0)  # many tiny chunks must not keep the loop
+                await asyncio.sleep(0)  # many tiny chunks must not block the loop
             if decoded and (not room or content.done or not (position or stream.buffered())):
                 await self._give(b"".join(decoded))
                 decoded.clear()
@@ -397,7 +408,11 @@ def _encode_fields(fields: Iterable[tuple[str, str]]) -> tuple[bytes, int]:
 
 
 def _content_length(headers: HTTPHeaders, codings: str | None) -> int | None:
-    """Return the declared length (RFC 9112 section 6.3)."""
+    """Return the declared length in bytes, None if there is none (RFC 9112 section 6.3).
+
+    Raises:
+        HTTPInputError: The length is malformed, or contradicts another one or the transfer coding.
+    """
     text = headers.get("Content-Length")
     if codings is not None:
         if text is not None:

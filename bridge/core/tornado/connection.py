@@ -1,4 +1,4 @@
-"""A server's TCP connection under Tornado's documented names, over the connection that speaks HTTP."""
+"""A server's TCP connection under Tornado's documented names: a wrapper of ServerConnection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TornadoConnection", "context_of"]
 
-#: Those that were asked for, until their connection's end. Most connections never need one.
+#: The wrappers of open connections. One is made when it is first asked for, since most connections never need it.
 _known: dict[ServerConnection, TornadoConnection] = {}
 
 
@@ -28,7 +28,7 @@ class TornadoConnection:
 
     Args:
         connection: The connection that speaks HTTP.
-        stream: The stream whose transport it reads, if there is one.
+        stream: The stream whose transport the connection reads; None if it has a transport of its own.
     """
 
     __slots__ = ("__weakref__", "_connection", "_ended", "_serving", "_stream")
@@ -43,7 +43,7 @@ class TornadoConnection:
 
     @staticmethod
     def of(connection: ServerConnection) -> TornadoConnection:
-        """Return the one that stands for *connection*; always the same one."""
+        """Return the wrapper of *connection*, always the same one."""
         return _known.get(connection) or TornadoConnection(connection)
 
     @property
@@ -53,7 +53,7 @@ class TornadoConnection:
 
     @property
     def params(self) -> ConnectionParameters:
-        """The limits and times of the server; a request's connection has them in Tornado's words."""
+        """The limits and times of the server. ``TornadoExchange.params`` has them under Tornado's names."""
         return self._connection.parameters
 
     @property
@@ -63,7 +63,7 @@ class TornadoConnection:
 
     @property
     def stream(self) -> IOStream | None:
-        """A stream that stands for the connection's transport; None when it was detached."""
+        """A stream over the connection's transport; None after :meth:`detach` and after the connection's end."""
         stream = self._stream
         if stream is None and self._connection.transport is not None:
             from bridge.core.stream.stream import IOStream
@@ -80,7 +80,7 @@ class TornadoConnection:
         return self._connection.exchange
 
     def serve(self, stream: IOStream, delegate: ConnectionDelegate | None = None) -> None:
-        """Serve *stream*, as soon as it is ready.
+        """Serve *stream* as soon as it is ready, that is, after its TLS handshake.
 
         Args:
             stream: The stream.
@@ -104,7 +104,7 @@ class TornadoConnection:
             connection.data_received(rest)
 
     async def close(self) -> None:
-        """Close the connection and wait until it has ended; may be called again meanwhile."""
+        """Close the connection and wait until it has ended. Several calls at once are allowed."""
         if self._ended is None:
             self._ended = self._connection.loop.create_future()
         if self._connection.transport is not None:
@@ -116,11 +116,10 @@ class TornadoConnection:
         await asyncio.shield(self._ended)
 
     def detach(self) -> IOStream:
-        """Give up the transport, with what was received and not read, and return it as a stream.
+        """Take the transport and the unread bytes from HTTP, and return them as a stream.
 
         Raises:
-            HTTPOutputError: It was given up before.
-            StreamClosedError: The peer left.
+            HTTPOutputError: The connection was detached before, or has ended.
         """
         stream = self.stream
         if stream is None:
@@ -131,7 +130,7 @@ class TornadoConnection:
         return stream
 
     def _end(self, error: Exception | None) -> None:
-        """HTTP has ended on the connection."""
+        """Note that HTTP has ended on the connection."""
         _known.pop(self._connection, None)
         if self._stream is not None:
             self._stream.lender_lost(error)
@@ -140,16 +139,16 @@ class TornadoConnection:
 
 
 def context_of(stream: IOStream, address: Any = None) -> ConnectionContext:
-    """Return what is known of a stream's two ends.
+    """Return the two ends of a stream.
 
     Args:
         stream: The stream.
-        address: The peer's; None to ask the socket.
+        address: The peer's address; None to ask the socket.
     """
     from bridge.core.stream.tls import SSLIOStream
 
     sock = stream.socket
     local = None
-    with contextlib.suppress(OSError):  # not connected any more: the first read will tell
+    with contextlib.suppress(OSError):  # not connected any more: the first read fails
         address, local = address or sock.getpeername(), sock.getsockname()
     return ConnectionContext(address, sock.family, "https" if isinstance(stream, SSLIOStream) else "http", local)

@@ -1,4 +1,4 @@
-"""The Cookie field as browsers send it, which is not quite what RFC 6265 section 4.2.1 says."""
+"""Parses the Cookie field as browsers send it, which differs from RFC 6265 section 4.2.1."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import re
 
 __all__ = ["parse_cookie"]
 
-# An octal escape of one octet, or any character after a backslash; one pass, so the cost is linear.
+# A backslash with three octal digits, or with any other character. One pass finds them all, so the cost is linear.
 _ESCAPE = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
 
 
 def parse_cookie(cookie: str) -> dict[str, str]:
-    """Return the cookies of a Cookie field's value; never raises.
+    """Return name -> value of the cookies in a Cookie field's value; never raises.
 
-    Every semicolon separates, also inside quotes, as in browsers: readers that disagree here let one cookie smuggle
-    in another. Of several cookies with one name the last one counts. A piece without ``=`` is the value of a cookie
-    without a name. In a value between double quotes, backslash escapes are undone.
+    Of several cookies with one name, the last one counts. A piece without ``=`` is the value of a cookie whose name is
+    empty. In a value between double quotes, backslash escapes are decoded.
 
     Args:
         cookie: The field value.
     """
+    # Every semicolon separates, also inside quotes, as in browsers. If readers disagree here, one cookie can smuggle in
+    # another one.
     cookies = {}
     for piece in cookie.split(";"):
         name, equals, value = piece.partition("=")

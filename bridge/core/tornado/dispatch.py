@@ -1,7 +1,7 @@
-"""Tornado-style delegates and callables behind the native interface.
+"""Adapts Tornado-style delegates and callables to the native interface.
 
-A delegate written against another module's interfaces (Tornado's own) gets that module's start line, and that module's
-HTTPInputError is understood, without that module being imported here.
+A delegate may be written against another module's interfaces, Tornado's own above all. It then gets that module's class
+of start lines, and that module's HTTPInputError refuses a request, too. That module is not imported here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter
     Raises:
         TypeError: It is neither.
     """
-    # Not by isinstance: Tornado's Application derives from Tornado's class, and can be called as well.
+    # start_request is asked for first, and not by isinstance: Tornado's Application derives from Tornado's own class,
+    # and is callable, too.
     if hasattr(request_callback, "start_request"):
         return DelegateAdapter(request_callback, decompress)
     if callable(request_callback):
@@ -52,7 +53,7 @@ def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter
 
 
 class _Adapter:
-    """What both adapters need: a future that is done, for all writes that need not wait."""
+    """What both adapters share: a completed future, which every write returns that does not have to wait."""
 
     __slots__ = ("_decompress", "_ready")
 
@@ -67,10 +68,10 @@ class _Adapter:
 
 
 class DelegateAdapter(_Adapter):
-    """Drives an ``HTTPServerConnectionDelegate``, whoever's.
+    """Drives an ``HTTPServerConnectionDelegate``, bridge's or Tornado's.
 
     Args:
-        delegate: Has ``start_request``; ``on_close`` is optional.
+        delegate: An object with ``start_request``; its ``on_close`` is optional.
         decompress: Decode gzip content.
     """
 
@@ -86,7 +87,7 @@ class DelegateAdapter(_Adapter):
         return self._delegate.start_request(server_conn, request_conn)
 
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
-        """Start the message delegate and give it the header section."""
+        """Make the message delegate and give it the header section."""
         connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
         try:
             message = self._delegate.start_request(connection.server_connection, connection)
@@ -99,7 +100,11 @@ class DelegateAdapter(_Adapter):
         self.end_connection(TornadoConnection.of(connection))
 
     def end_connection(self, server_conn: object) -> None:
-        """Tell the delegate of the end of a connection, as it knows it."""
+        """Tell the delegate of the end of a connection.
+
+        Args:
+            server_conn: The object that ``start_request`` was given.
+        """
         on_close = getattr(self._delegate, "on_close", None)
         if on_close is not None:
             on_close(server_conn)
@@ -108,7 +113,17 @@ class DelegateAdapter(_Adapter):
 def start_message(
     connection: TornadoExchange, message: Any, start_line: Callable[[str, str, str], Any], decompress: bool
 ) -> ExchangeDelegate:
-    """Give *message*, the delegate of a new exchange, its header section; return the native delegate."""
+    """Give the delegate of a new exchange its header section.
+
+    Args:
+        connection: The exchange.
+        message: The message delegate.
+        start_line: The class of start lines that it expects.
+        decompress: Decode gzip content.
+
+    Returns:
+        The native delegate.
+    """
     exchange = connection.exchange
     head = exchange.head
     line = head.line
@@ -157,7 +172,7 @@ class CallableAdapter(_Adapter):
         """Call the callable if there is no content to wait for."""
         connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
         if exchange.head.content_length == 0:
-            try:  # as call(), which would cost a call
+            try:  # the same as call(), without the cost of a call
                 result = self._callback(HTTPServerRequest.from_connection(connection))
             except Exception as exc:
                 raise_by_fault(exc)
@@ -167,13 +182,13 @@ class CallableAdapter(_Adapter):
         return start_message(connection, _Collector(self, connection), RequestStartLine, self._decompress)
 
     def on_close(self, connection: Connection) -> None:
-        """A connection has ended; callables are not told."""
+        """Do nothing: callables are not told of the end of a connection."""
 
     def end_connection(self, server_conn: object) -> None:
-        """A connection has ended; callables are not told."""
+        """Do nothing: callables are not told of the end of a connection."""
 
     def call(self, connection: TornadoExchange, request: HTTPServerRequest) -> None:
-        """Call the callable, and run what it returns if that is awaitable."""
+        """Call the callable; if it returns an awaitable, run it."""
         try:
             result = self._callback(request)
         except Exception as exc:
@@ -201,7 +216,7 @@ class CallableAdapter(_Adapter):
 
 
 class _Collector(HTTPMessageDelegate):
-    """Keeps a request's content for a callable."""
+    """Collects a request's content, and calls the callable when it is complete."""
 
     __slots__ = ("_adapter", "_chunks", "_connection", "_headers")
 
@@ -229,7 +244,7 @@ class _Collector(HTTPMessageDelegate):
 
 
 def _start_line_of(delegate: Any) -> Callable[[str, str, str], Any]:
-    """Return the class of start lines that *delegate* expects: that of the module which its interface comes from."""
+    """Return the class of start lines that *delegate* expects: that of the module whose interface it derives from."""
     for cls in type(delegate).__mro__:
         if cls.__name__ == HTTPServerConnectionDelegate.__name__:
             found = getattr(sys.modules.get(cls.__module__), "RequestStartLine", None)

@@ -1,4 +1,7 @@
-"""One exchange of a server under Tornado's documented names: the HTTP1Connection that delegates and requests get."""
+"""One exchange of a server under Tornado's documented names: a wrapper of HTTP1Exchange.
+
+Delegates and requests get it as their connection.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,13 @@ _known_head = _known_heads.get
 
 
 class TornadoExchange(HTTPConnection):
-    """Writes one response, and tells of its peer; also an HTTP1Connection, as ``isinstance`` sees it.
+    """Writes one response, and tells of the peer's end. For ``isinstance`` it is an HTTP1Connection, too.
 
-    Made by :meth:`open`, for the reason that HTTP1Exchange has.
+    Made by :meth:`open`, for the reason that HTTP1Exchange gives.
 
     Attributes:
-        exchange: The exchange under it.
+        exchange: The exchange that it wraps.
+        detached: :meth:`detach` was called.
         is_client: False.
     """
 
@@ -57,11 +61,11 @@ class TornadoExchange(HTTPConnection):
 
     @staticmethod
     def open(exchange: HTTP1Exchange, ready: asyncio.Future[None]) -> TornadoExchange:
-        """Return the one that stands for *exchange*.
+        """Return a new wrapper of *exchange*.
 
         Args:
             exchange: The exchange.
-            ready: A future that is done, which all writes share that need not wait.
+            ready: A completed future, which every write returns that does not have to wait.
         """
         self = TornadoExchange()
         self.exchange = exchange
@@ -76,7 +80,7 @@ class TornadoExchange(HTTPConnection):
 
     @property
     def server_connection(self) -> TornadoConnection:
-        """Stands for the TCP connection."""
+        """The TCP connection; the same object for all its exchanges."""
         return TornadoConnection.of(self.exchange.connection)  # type: ignore[arg-type]  # a server's is HTTP/1's
 
     @property
@@ -86,7 +90,7 @@ class TornadoExchange(HTTPConnection):
 
     @property
     def stream(self) -> IOStream | None:
-        """A stream that stands for the TCP connection: write to it, close it; None after :meth:`detach`."""
+        """A stream over the TCP connection, to write to or to close; None after :meth:`detach`."""
         return self.server_connection.stream
 
     @property
@@ -96,7 +100,7 @@ class TornadoExchange(HTTPConnection):
 
     @property
     def no_keep_alive(self) -> bool:
-        """The connection is closed after every response."""
+        """Whether the connection is closed after every response."""
         return self.server_connection.params.no_keep_alive
 
     def read_response(self, delegate: Any) -> Awaitable[bool]:
@@ -121,15 +125,15 @@ class TornadoExchange(HTTPConnection):
         Args:
             start_line: A ResponseStartLine or another sequence of version, status code and reason; the version is
                 ignored, the reason may be None.
-            headers: HTTPHeaders, Tornado's or ours, or another mapping.
-            chunk: Content.
+            headers: HTTPHeaders, bridge's or Tornado's, or another mapping.
+            chunk: The first content.
             callback: Called when everything is flushed.
 
         Returns:
             An awaitable that is done when more may be written; it fails with StreamClosedError if the peer left.
 
         Raises:
-            HTTPOutputError: The head was sent before, or there is more content than Content-Length says.
+            HTTPOutputError: The head was sent before, or the content is longer than Content-Length.
             ValueError: The status, the reason or a field is illegal. Another head may be written.
         """
         _, status, reason = start_line
@@ -145,7 +149,7 @@ class TornadoExchange(HTTPConnection):
         key = (status, reason, *fields)
         try:
             response = _known_head(key)
-        except TypeError:  # a value is a list
+        except TypeError:  # the key has no hash: a value is a list
             response = None
         if response is None:
             response = self._check_head(key, headers)
@@ -156,23 +160,22 @@ class TornadoExchange(HTTPConnection):
             raise HTTPOutputError("Tried to write more data than Content-Length")
         try:
             exchange.send_first(response, chunk, False)
-        except LocalProtocolError as exc:  # a 101 that cannot be given
+        except LocalProtocolError as exc:  # a 101 that cannot be sent
             raise HTTPOutputError(str(exc)) from exc
         return self._flushed(callback) if exchange.writer.paused or callback is not None else self._ready
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> Awaitable[None]:
-        """Write content; without :meth:`write_headers` before, exactly these bytes.
+        """Write content. Without :meth:`write_headers` before, the bytes are sent as they are.
 
         Args:
-            chunk: Text is sent in UTF-8.
+            chunk: Content; text is sent in UTF-8.
             callback: Called when everything is flushed.
 
         Returns:
             As :meth:`write_headers`.
 
         Raises:
-            HTTPOutputError: There is more content than Content-Length says, the response had ended, or its head was
-                refused.
+            HTTPOutputError: The content is longer than Content-Length, the response has ended, or its head was refused.
         """
         data = chunk.encode() if isinstance(chunk, str) else chunk
         exchange = self.exchange
@@ -181,8 +184,8 @@ class TornadoExchange(HTTPConnection):
             if response is not None:
                 exchange.send(data)
             elif self._head_tried and exchange.writing is not CLOSED:
-                # The head was refused, or was an interim one. These bytes would go out as a response that the
-                # application did not mean, and that a client may have forged.
+                # The head was refused, or was an interim one. As they are, these bytes would be sent as a response of
+                # their own, which an attacker could forge.
                 raise HTTPOutputError("content without a response head")
             else:
                 exchange.send_raw(data)
@@ -208,7 +211,7 @@ class TornadoExchange(HTTPConnection):
         """End the response.
 
         Raises:
-            HTTPOutputError: Nothing was written, or less than Content-Length says.
+            HTTPOutputError: Nothing was written, or the content is shorter than Content-Length.
         """
         self._close_callback = None
         exchange = self.exchange
@@ -230,11 +233,16 @@ class TornadoExchange(HTTPConnection):
         self.exchange.close_connection()
 
     def _check_head(self, key: tuple[Any, ...], headers: Any) -> ResponseHead:
+        """Return a checked head of status, reason and fields, the parts of *key*.
+
+        Raises:
+            IllegalFieldError: One of them is illegal.
+        """
         try:
             return _known_heads.add(*key)
         except (TypeError, ValueError, LocalProtocolError) as exc:
             if "Content-Length" in headers and not re.fullmatch(_DIGITS, headers["Content-Length"]):
-                self.close()  # as where content and length differ: what follows could not be framed
+                self.close()  # without a length the content could not be framed, as if it differed from its length
             raise IllegalFieldError(str(exc)) from exc
 
     def _write_interim(self, status: int, headers: Any, callback: Callable[[], object] | None) -> Awaitable[None]:
@@ -259,17 +267,17 @@ class TornadoExchange(HTTPConnection):
     def _closed(self) -> Awaitable[None]:
         future: asyncio.Future[None] = self.exchange.loop.create_future()
         future.set_exception(closed_error())
-        future.exception()  # whoever does not look at it is told of the close otherwise
+        future.exception()  # marks it as seen: an application that does not look at it is told of the close, too
         return future
 
     # ------------------------------------------------------------------ the request
 
     def set_body_timeout(self, timeout: float | None) -> None:
-        """Let this request's whole content be due in *timeout* seconds."""
+        """Allow *timeout* seconds for this request's whole content; None for no limit."""
         self.exchange.set_body_timeout(timeout)
 
     def set_max_body_size(self, max_body_size: int | None) -> None:
-        """Take at most *max_body_size* bytes of content in this request."""
+        """Accept at most *max_body_size* bytes of content in this request; None for the server's limit."""
         self.exchange.max_body_size = max_body_size
 
     # ------------------------------------------------------------------ the peer
@@ -278,32 +286,32 @@ class TornadoExchange(HTTPConnection):
         """Call *callback* once if the peer leaves after the request was read and before :meth:`finish`.
 
         Args:
-            callback: None for nothing.
+            callback: Takes no arguments; None for no callback.
         """
         self._close_callback = callback
 
     def run_close_callback(self) -> None:
-        """Call what :meth:`set_close_callback` has set, once."""
+        """Call the callback of :meth:`set_close_callback`, once."""
         callback = self._close_callback
         if callback is not None:
             self._close_callback = None
             callback()
 
     def peer_sends_no_more(self) -> None:
-        """Tell who has set a close callback: most peers have left then, though the response is still sent.
+        """Call the close callback: a peer that sends nothing more has usually left. The response is still sent.
 
-        The application, which is told so, may never answer: it has as long as a peer that reads nothing.
+        The response has to be complete within the write timeout, since an application that was told may never answer.
         """
         self.exchange.finish_within(self.exchange.parameters.write_timeout)
         self.run_close_callback()
 
     def detach(self) -> IOStream:
-        """Give up the connection for good, with what was received and not read; return its stream.
+        """Take the connection and the unread bytes from HTTP, and return them as a stream.
 
-        No delegate is told of anything that happens afterwards.
+        The delegates are told nothing more.
 
         Raises:
-            StreamClosedError: The peer left.
+            HTTPOutputError: The connection was detached before, or has ended.
         """
         self._close_callback = None
         self.detached = True
@@ -316,10 +324,10 @@ def _set_done(future: asyncio.Future[None]) -> None:
 
 
 class CompleteRequest:
-    """The native delegate of a request that was complete from the start: it only hears of the peer.
+    """The native delegate of a request without content. It is only told of the peer.
 
     Args:
-        connection: What the response is written to.
+        connection: The exchange to which the response is written.
     """
 
     __slots__ = ("_connection",)
@@ -328,39 +336,39 @@ class CompleteRequest:
         self._connection = connection
 
     def data_received(self, chunk: bytes) -> None:
-        """There is no content."""
+        """Do nothing: there is no content."""
 
     def finish(self) -> None:
-        """The request was complete from the start."""
+        """Do nothing: the request was complete from the start."""
 
     def on_connection_close(self) -> None:
-        """Tell who has set a close callback."""
+        """Call the close callback."""
         if not self._connection.detached:
             self._connection.run_close_callback()
 
     def on_peer_eof(self) -> None:
-        """Tell of a peer that sends nothing more."""
+        """Pass on that the peer sends nothing more."""
         self._connection.peer_sends_no_more()
 
 
 class Message(Protocol):
-    """A message delegate, whoever's, from the header section on."""
+    """A message delegate, bridge's or Tornado's, whose ``headers_received`` was called."""
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Take content."""
 
     def finish(self) -> None:
-        """The request is complete."""
+        """Take note that the request is complete."""
 
     def on_connection_close(self) -> None:
-        """The request cannot be received in full, or its response was finished before that."""
+        """Take note that the request cannot be received in full, or that its response was complete before it."""
 
 
 class MessageAdapter:
-    """Drives a message delegate of Tornado's kind: the native delegate of its exchange.
+    """The native delegate of an exchange that drives a Tornado-style message delegate.
 
     Args:
-        connection: What the message delegate writes its response to.
+        connection: The exchange to which the message delegate writes its response.
         message: The message delegate; its ``headers_received`` was called.
     """
 
@@ -388,7 +396,7 @@ class MessageAdapter:
             raise_by_fault(exc)
 
     def on_connection_close(self) -> None:
-        """Tell the message delegate, or who has set a close callback, that the exchange has ended early."""
+        """Tell the message delegate that the exchange has ended early, or call the close callback after ``finish``."""
         if self._connection.detached:
             return
         if self._complete:
@@ -397,14 +405,15 @@ class MessageAdapter:
             self._message.on_connection_close()
 
     def on_peer_eof(self) -> None:
-        """Tell of a peer that sends nothing more."""
+        """Pass on that the peer sends nothing more."""
         self._connection.peer_sends_no_more()
 
 
 def with_faults(waiting: Awaitable[None]) -> Awaitable[None] | None:
-    """Return an awaitable that fails with an HTTPInputError of ours where *waiting* fails with somebody else's.
+    """Return an awaitable that fails as :func:`raise_by_fault` would where *waiting* fails.
 
-    None if there is nothing to wait for.
+    Returns:
+        None if *waiting* is done without an error.
     """
     if isinstance(waiting, asyncio.Future) and waiting.done() and not waiting.cancelled():
         error = waiting.exception()

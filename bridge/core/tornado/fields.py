@@ -1,4 +1,4 @@
-"""Fields of outgoing messages as Tornado's programs give them: text, in whatever holds it."""
+"""The fields of outgoing messages as Tornado's programs pass them: text, in one of several kinds of mappings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ __all__ = ["IllegalFieldError", "text_fields"]
 
 
 class IllegalFieldError(HTTPOutputError, ValueError):
-    """A message's status, reason or field cannot be sent; nothing was."""
+    """A message's status, reason or field is illegal. Nothing was sent."""
 
 
 def text_fields(headers: Any) -> Iterable[tuple[str, str]]:
-    """Return the field lines of *headers*, which is an HTTPHeaders of ours, has ``get_all``, or is a mapping."""
+    """Return (name, value) of every field line.
+
+    Args:
+        headers: An HTTPHeaders, another object with ``get_all``, or a mapping.
+    """
     if headers.__class__ is HTTPHeaders:
         return headers.pairs()
     get_all = getattr(headers, "get_all", None)

@@ -1,8 +1,8 @@
-"""Forms in the content of a request: ``application/x-www-form-urlencoded`` and ``multipart/form-data``.
+"""Reads forms in a request's content: ``application/x-www-form-urlencoded`` and ``multipart/form-data``.
 
-Values are bytes: which encoding they are in, the application knows. The multipart parser is werkzeug's; around it
-stands a check that the octets it took for delimiters and header sections are exactly those of RFC 2046 section 5.1.1,
-since it also takes bare CR, bare LF and folded lines, and two readers of one form must not see different parts.
+Values are bytes: only the application knows their encoding. The multipart parser is werkzeug's, which also accepts bare
+CR, bare LF and folded lines. Two readers of one form must not see different parts, so this module checks that the
+octets which the parser took for delimiters and header sections are those of RFC 2046 section 5.1.1.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
     "set_parse_body_config",
 ]
 
-# A line of a part's header section, in UTF-8: a token, a colon, and no control characters but HTAB.
+# A line of a part's header section: a token, a colon, and UTF-8 without control characters but HTAB.
 _PART_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:")
 _PART_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-# Most bytes of a boundary (RFC 2046 section 5.1.1). Patterns are made of it, and "re" keeps them: one of 8000 bytes
-# costs 30 ms, and a few hundred different ones 50 MB.
+# Most bytes of a boundary (RFC 2046 section 5.1.1). Patterns are made from it, which the module re caches: a boundary
+# of 8000 bytes costs 30 ms, and a few hundred of them 50 MB.
 _BOUNDARY_MAX = 70
 _ESCAPES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
-# Decoded at once (bytes): what is between two escapes becomes an object for a moment.
+# Bytes that are decoded at once. For each run of bytes between escapes, re.sub makes an object until it is done.
 _PIECE = 8192
 
 
@@ -47,9 +47,9 @@ class ParseMultipartConfig:
     """Limits for ``multipart/form-data``.
 
     Attributes:
-        enabled: Whether such forms are read at all; if not, they are refused.
-        max_parts: Parts in one form.
-        max_part_header_size: Bytes of one part's header section.
+        enabled: Read such forms; otherwise they are refused.
+        max_parts: Most parts of one form.
+        max_part_header_size: Most bytes of one part's header section.
     """
 
     def __init__(self, enabled: bool = True, max_parts: int = 100, max_part_header_size: int = 10 * 1024) -> None:
@@ -62,7 +62,7 @@ class ParseUrlEncodedConfig:
     """Limits for ``application/x-www-form-urlencoded``, in the content and in the query.
 
     Attributes:
-        max_arguments: Arguments in one form or query.
+        max_arguments: Most arguments of one form or query.
     """
 
     def __init__(self, max_arguments: int = 1000) -> None:
@@ -73,8 +73,8 @@ class ParseBodyConfig:
     """Limits for forms.
 
     Attributes:
-        multipart: For ``multipart/form-data``.
-        urlencoded: For ``application/x-www-form-urlencoded``.
+        multipart: The limits for ``multipart/form-data``.
+        urlencoded: The limits for ``application/x-www-form-urlencoded``.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ _config = ParseBodyConfig()
 
 
 def set_parse_body_config(config: ParseBodyConfig) -> None:
-    """Set the limits that hold, in the whole process, where none are given."""
+    """Set the process's limits, which apply wherever no others are passed."""
     global _config
     _config = config
 
@@ -97,9 +97,9 @@ class HTTPFile(dict[str, Any]):
     """An uploaded file: a dict whose keys are attributes, too.
 
     Attributes:
-        filename: As the client named it; not a path to be trusted.
-        body: Its content.
-        content_type: As the client labelled it, or ``application/unknown``.
+        filename: The name that the client gave it. Do not use it as a path.
+        body: The file's content.
+        content_type: The type that the client gave it; ``application/unknown`` for none.
     """
 
     __slots__ = ()
@@ -123,10 +123,15 @@ Files = dict[str, list[HTTPFile]]
 
 
 def check_argument_count(query: str | bytes, limit: int | None = None, what: str = "query string") -> None:
-    """Refuse *query* if it has more arguments than *limit*, without reading them.
+    """Refuse *query* if it has too many arguments. They are counted, not read.
+
+    Args:
+        query: A query or a urlencoded form.
+        limit: Most arguments; None for the process's limit.
+        what: The name of *query* in messages.
 
     Raises:
-        HTTPInputError: It has.
+        HTTPInputError: It has more arguments than *limit*.
     """
     if limit is None:
         limit = _config.urlencoded.max_arguments
@@ -138,17 +143,17 @@ def check_argument_count(query: str | bytes, limit: int | None = None, what: str
 
 
 def parse_query(query: str | bytes, limit: int | None = None, what: str = "query string") -> Arguments:
-    """Return the arguments of a query or a urlencoded form; blank values are kept.
+    """Return name -> list of values of a query or a urlencoded form. Empty values are kept.
 
-    Names are latin-1 text, values raw octets, both with their percent-encoding undone.
+    Names are latin-1 text, values are octets; both are percent-decoded.
 
     Args:
         query: Octets, or latin-1 text.
-        limit: The most arguments it may have; None for the process's setting.
-        what: What *query* is called in messages.
+        limit: Most arguments; None for the process's limit.
+        what: The name of *query* in messages.
 
     Raises:
-        HTTPInputError: It has more, or the text is not latin-1.
+        HTTPInputError: It has more arguments than *limit*, or the text is not latin-1.
     """
     check_argument_count(query, limit, what)
     try:
@@ -164,10 +169,9 @@ def parse_query(query: str | bytes, limit: int | None = None, what: str = "query
 
 
 def _decoded(octets: bytes) -> bytes:
-    """Undo the percent-encoding; what is none stays as it is.
-
-    Not with urllib, which cuts the text at every "%": 4 MB of them took 1.3 s and 85 MB, and take 0.2 s and 8 MB.
-    """
+    """Return *octets* percent-decoded, with "+" for space. A percent sign that begins no encoding stays as it is."""
+    # Not by urllib, which splits the text at every "%": 4 MB of percent signs take 1.3 s and 85 MB there, and 0.2 s and
+    # 8 MB here.
     octets = octets.replace(b"+", b" ")
     if b"%" not in octets:
         return octets
@@ -177,7 +181,7 @@ def _decoded(octets: bytes) -> bytes:
     start = 0
     while start < len(octets):
         end = start + _PIECE
-        cut = octets.rfind(b"%", end - 2, end)  # of an escape that would be cut in two
+        cut = octets.rfind(b"%", end - 2, end)  # where an escape begins that the end would cut in two
         end = cut if cut >= 0 else end
         pieces.append(_ESCAPES.sub(_unescaped, octets[start:end]))
         start = end
@@ -202,13 +206,14 @@ def parse_body_arguments(
     Args:
         content_type: The Content-Type field's value.
         body: The content.
-        arguments: Gets the arguments that are found.
-        files: Gets the files that are found.
-        headers: The header section, where a Content-Encoding may stand.
-        config: The limits; None for the process's setting.
+        arguments: The form's arguments are added to it.
+        files: The form's files are added to it.
+        headers: The header section, which is searched for Content-Encoding; None for none.
+        config: The limits; None for the process's limits.
 
     Raises:
-        HTTPInputError: The form is malformed, encoded, or over a limit; *arguments* and *files* are unchanged.
+        HTTPInputError: The form is malformed, has a content coding, or exceeds a limit. *arguments* and *files* are
+            unchanged.
     """
     if config is None:
         config = _config
@@ -229,9 +234,11 @@ def parse_body_arguments(
 def _boundary(content_type: str) -> bytes:
     """Return the boundary parameter of *content_type*.
 
-    Not through werkzeug: it takes tokens and quoted strings only, and most clients leave out the quotes that some
-    boundary characters need (RFC 2046 section 5.1.1).
+    Raises:
+        HTTPInputError: The type is not multipart/form-data, or does not have exactly one boundary.
     """
+    # Not by werkzeug, which accepts only tokens and quoted strings: most clients leave out the quotes that some
+    # characters of a boundary need (RFC 2046 section 5.1.1).
     kind, *parameters = content_type.split(";")
     if kind.strip().lower() != "multipart/form-data":
         raise HTTPInputError(f"Invalid multipart/form-data: content type {content_type[:80]!r}")
@@ -255,18 +262,18 @@ def parse_multipart_form_data(
 ) -> None:
     """Read the parts of a ``multipart/form-data`` form (RFC 7578).
 
-    Names, file names and part headers are UTF-8; a file name may come in the form of RFC 8187 (``filename*``), too.
-    What stands before the first and behind the last delimiter is ignored.
+    Names, file names and part headers are UTF-8. A file name may also have the form of RFC 8187 (``filename*``).
+    Octets before the first delimiter and behind the last one are ignored.
 
     Args:
-        boundary: With or without double quotes around it.
+        boundary: The boundary, with or without double quotes around it.
         data: The content.
-        arguments: Gets the parts without a file name.
-        files: Gets the parts with one.
-        config: The limits; None for the process's setting.
+        arguments: The parts without a file name are added to it.
+        files: The parts with a file name are added to it.
+        config: The limits; None for the process's limits.
 
     Raises:
-        HTTPInputError: The form is malformed or over a limit; *arguments* and *files* are unchanged.
+        HTTPInputError: The form is malformed or exceeds a limit. *arguments* and *files* are unchanged.
     """
     if config is None:
         config = _config.multipart
@@ -286,11 +293,10 @@ def parse_multipart_form_data(
 
 
 class _Form:
-    """Hands a multipart form to the parser, and knows where in it the parser stands.
+    """Feeds a multipart form to werkzeug's parser, and knows the parser's position in it."""
 
-    It hands over one delimiter with its part at a time: the parser's search for a delimiter costs 20 ns for every
-    byte before it, many times ours, and a delimiter that is cut in two is read wrongly (werkzeug 3.1.9).
-    """
+    # One delimiter with its part at a time. The parser's search for a delimiter costs 20 ns for every byte before it,
+    # many times the cost of this one. A delimiter that is cut in two is read wrongly (werkzeug 3.1.9).
 
     __slots__ = ("_data", "_decoder", "_delimiter", "_fed", "_max_parts", "_searched")
 
@@ -306,14 +312,14 @@ class _Form:
 
     @property
     def position(self) -> int:
-        """How much of the form the parser has used."""
+        """How many bytes of the form the parser has used."""
         return self._fed - len(self._decoder.buffer)
 
     def next_event(self) -> Event:
         """Return the parser's next event.
 
         Raises:
-            HTTPInputError: There is none.
+            HTTPInputError: The form is malformed, ends too early, or has too many parts.
         """
         from werkzeug.exceptions import RequestEntityTooLarge
         from werkzeug.sansio.multipart import NeedData
@@ -341,7 +347,11 @@ class _Form:
 
 
 def _parts(boundary: bytes, data: bytes, config: ParseMultipartConfig) -> Iterator[tuple[str, bytes | HTTPFile]]:
-    """Yield name and value of each part, having checked where the parser cut *data*."""
+    """Yield (name, value) of each part, after a check of the places where the parser has cut *data*.
+
+    Raises:
+        HTTPInputError: The form is malformed or exceeds a limit.
+    """
     from werkzeug.sansio.multipart import Data, Field, File, Preamble
 
     delimiter = re.compile(rb"\r\n--%b(--\s*|[ \t]*\r\n)" % re.escape(boundary))
@@ -350,7 +360,7 @@ def _parts(boundary: bytes, data: bytes, config: ParseMultipartConfig) -> Iterat
     assert isinstance(preamble, Preamble)
     at = len(preamble.data)
     start = form.position
-    # The first delimiter needs no line end before it if nothing else stands there.
+    # The first delimiter needs no line end before it if the form begins with it.
     match = delimiter.fullmatch(data, at, start) or (not at and delimiter.fullmatch(b"\r\n" + data[:start]))
     while True:
         if not match:
@@ -374,12 +384,16 @@ def _parts(boundary: bytes, data: bytes, config: ParseMultipartConfig) -> Iterat
             more = content.more_data
         yield _part(part, b"".join(chunks))
         start = form.position
-        # An empty value may leave out its own line end: the one of the empty line stands for both.
+        # An empty value may leave out its own line end: that of the empty line before it counts for both.
         match = delimiter.fullmatch(data, at, start) or (at == end + 2 and delimiter.fullmatch(data, end, start))
 
 
 def _end_of_part_header(data: bytes, start: int, config: ParseMultipartConfig) -> int:
-    """Return where, after its last line's CRLF, the part header that begins at *start* ends."""
+    """Return where the part header that begins at *start* ends, behind its last line's CRLF.
+
+    Raises:
+        HTTPInputError: It has no end, or is too large.
+    """
     limit = config.max_part_header_size
     end = data.find(b"\r\n\r\n", start, start + limit + 4)
     if end >= 0:
@@ -390,7 +404,15 @@ def _end_of_part_header(data: bytes, start: int, config: ParseMultipartConfig) -
 
 
 def _check_part_header(block: bytes, headers: Headers) -> None:
-    """Check a part's header section, which the parser took *headers* from, so that it is UTF-8."""
+    """Check a part's header section.
+
+    Args:
+        block: The header section with its last line end. It is UTF-8, since the parser has read it.
+        headers: The parser's reading of it.
+
+    Raises:
+        HTTPInputError: A line is malformed, or Content-Disposition is not form-data.
+    """
     for line in block[:-2].decode("utf-8").split("\r\n"):
         name = _PART_NAME.match(line)
         if name is None:
@@ -403,6 +425,11 @@ def _check_part_header(block: bytes, headers: Headers) -> None:
 
 
 def _part(part: Field | File, value: bytes) -> tuple[str, bytes | HTTPFile]:
+    """Return a part's name, and its value or its file.
+
+    Raises:
+        HTTPInputError: It has no name.
+    """
     if not part.name:
         raise HTTPInputError("multipart/form-data value missing name")
     filename: str = getattr(part, "filename", "")

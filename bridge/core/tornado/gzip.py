@@ -1,7 +1,7 @@
-"""Message content in the gzip coding, decoded on its way to a delegate (RFC 9110 section 8.4.1.3).
+"""Decodes message content in the gzip coding on its way to a delegate (RFC 9110 section 8.4.1.3).
 
-The input is taken in slices and the output given out in pieces of at most ``chunk_size`` bytes, one at a time, so that
-a small message cannot become a large one in memory; all pieces together are held against a limit.
+Decoded content is handed over in pieces of at most ``chunk_size`` bytes, one at a time, so a small message cannot
+become a large one in memory. The sum of all pieces has a limit.
 """
 
 from __future__ import annotations
@@ -24,23 +24,26 @@ _GZIP_ONLY = 16 + zlib.MAX_WBITS
 
 
 def is_gzip(headers: Any) -> bool:
-    """Tell whether the header section says that the content is in the gzip coding, and in no other."""
+    """Tell whether the only content coding that the header section names is gzip."""
     return str(headers.get("Content-Encoding", "")).lower() == "gzip"
 
 
 def decoded_headers(headers: HTTPHeaders) -> HTTPHeaders:
-    """Return a copy in which Content-Encoding has become X-Consumed-Content-Encoding."""
+    """Return a copy in which Content-Encoding is renamed to X-Consumed-Content-Encoding, as in Tornado."""
     changed = headers.copy()
     changed["X-Consumed-Content-Encoding"] = changed.pop("Content-Encoding")
     return changed
 
 
 class GzipDecoder:
-    """Decodes gzip content piece by piece; several members in a row are one content (RFC 1952 section 2.2).
+    """Decodes gzip content piece by piece. Content may have several members in a row (RFC 1952 section 2.2).
 
     Args:
-        chunk_size: Most bytes in a piece.
-        limit: Most bytes in all pieces; None for no limit.
+        chunk_size: Most bytes of a piece.
+        limit: Most bytes of all pieces together; None for no limit.
+
+    Attributes:
+        limit: The argument; may be changed.
     """
 
     __slots__ = ("_chunk_size", "_decoder", "_total", "limit")
@@ -52,11 +55,11 @@ class GzipDecoder:
         self._decoder = zlib.decompressobj(_GZIP_ONLY)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield what *data* decodes to.
+        """Yield the pieces to which *data* decodes.
 
         Raises:
-            HTTPInputError: 400; it is not gzip.
-            LimitExceeded: 413; all pieces are more than the limit.
+            HTTPInputError: 400; *data* is not gzip.
+            LimitExceeded: 413; all pieces together exceed the limit.
         """
         more = bool(data)
         while more:
@@ -68,7 +71,7 @@ class GzipDecoder:
                 raise HTTPInputError(f"invalid gzip data: {exc}") from None
             decoder = self._decoder
             data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-            # A full piece may have left output in the decoder although all input was taken.
+            # After a full piece the decoder may still have output, although it has taken all input.
             more = bool(data) or (len(piece) == self._chunk_size and not decoder.eof)
             if piece:
                 self._total += len(piece)
@@ -82,14 +85,20 @@ class GzipDecoder:
         """Check that the content is complete.
 
         Raises:
-            HTTPInputError: 400; the last member is not.
+            HTTPInputError: 400; the last member is incomplete.
         """
         if not self._decoder.eof:
             raise HTTPInputError("invalid gzip data: it is not complete")
 
 
 class GzipDelegate:
-    """Stands between a message's content and the delegate that gets it decoded."""
+    """A message delegate that decodes content and passes it to another one.
+
+    Args:
+        message: The other delegate.
+        decoder: Decodes the content.
+        exchange: The exchange, whose ``max_body_size`` may set the limit; None in a client.
+    """
 
     __slots__ = ("_decoder", "_ended", "_exchange", "_message", "_started")
 
@@ -106,7 +115,7 @@ class GzipDelegate:
         return waiting
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Decode content, and give it to the delegate as fast as that takes it."""
+        """Decode content and pass it on, one piece after the other, as the delegate is ready for them."""
         exchange = self._exchange
         if exchange is not None and exchange.max_body_size is not None:
             self._decoder.limit = exchange.max_body_size
@@ -128,12 +137,16 @@ class GzipDelegate:
                 await waiting
 
     def finish(self) -> None:
-        """The content is complete, unless the last member is not."""
+        """Pass on the end of the content.
+
+        Raises:
+            HTTPInputError: 400; the last member is incomplete.
+        """
         if self._started:
             try:
                 self._decoder.finish()
             except HTTPInputError:
-                self.on_connection_close()  # which a server will not call: to it the request is complete
+                self.on_connection_close()  # the server does not call it: it has read the whole request
                 raise
         self._message.finish()
 
@@ -145,6 +158,6 @@ class GzipDelegate:
 
 
 def for_exchange(message: Any, connection: TornadoExchange) -> GzipDelegate:
-    """Return what decodes the content of *connection*'s request for *message*."""
+    """Return a delegate that decodes the content of *connection*'s request for the delegate *message*."""
     params = connection.server_connection.params
     return GzipDelegate(message, GzipDecoder(params.chunk_size, params.max_body_size), connection.exchange)

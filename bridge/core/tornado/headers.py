@@ -1,7 +1,7 @@
 """HTTPHeaders: the header section as a case-insensitive, ordered mapping with repeated names.
 
-On the wire a field line is a pair of bytes; most requests are answered without anybody asking for the text of most
-of them. So the pairs are kept as they came, and the text index is built by the first look-up.
+The parser returns pairs of bytes, and most applications look at few of them or none. So the pairs are kept as they
+are, and the first look-up builds an index of text.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ _FIELD_VALUE = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x
 
 RawFields = list[tuple[bytes, bytes]]
 
-# Wire name -> Http-Header-Case. Bounded, since peers choose the names.
+# Name in lower case, from the wire -> Http-Header-Case. Bounded, since peers choose the names.
 _NAMES_MAX = 1024
 _names: dict[bytes, str] = {}
 
 
-# Name as it was given -> Http-Header-Case; bounded likewise. A look-up here costs a third of an lru_cache.
+# Name in any spelling -> Http-Header-Case, bounded in the same way. A look-up in a dictionary costs a third of one in
+# an lru_cache.
 _canonical_names: dict[str, str] = {}
 
 
@@ -52,11 +53,10 @@ def _canonical_of_wire(name: bytes) -> str:
 class HTTPHeaders(MutableMapping[str, str]):
     """A case-insensitive mapping of field names to values that keeps order and repetitions.
 
-    Names are shown as ``Http-Header-Case``. The values of a repeated name are joined with a comma by the mapping
-    interface (RFC 9110 section 5.2) and kept apart by :meth:`get_list` and :meth:`get_all`. Text stands for latin-1
-    octets.
+    Names are returned in ``Http-Header-Case``. For a repeated name, the mapping interface joins the values with commas
+    (RFC 9110 section 5.2); :meth:`get_list` and :meth:`get_all` return them separately. Octets are decoded as latin-1.
 
-    :meth:`add`, :meth:`parse` and :meth:`parse_line` check names and values; item assignment does not.
+    :meth:`add`, :meth:`parse` and :meth:`parse_line` check names and values. Item assignment does not.
 
     Args:
         *args: Nothing, or one mapping, iterable of pairs or HTTPHeaders.
@@ -65,19 +65,19 @@ class HTTPHeaders(MutableMapping[str, str]):
 
     __slots__ = ("_raw", "_repeated", "_values")
 
-    # Name -> the value, or the values of a name that is repeated, which is rare. None until the first look-up of
-    # headers that came from the wire; then the only truth.
+    # The index: name -> value, or a list of values for a repeated name, which is rare. None until the first look-up of
+    # headers that came from the wire. From then on all methods but raw use only the index.
     _values: dict[str, str | list[str]] | None
-    # There may be a list among the values.
+    # The index may have lists.
     _repeated: bool
-    # The field lines with lower-case names; None once the text index was changed. The list may be shared with the
-    # request head and with copies, so it is never changed in place.
+    # The field lines with lower-case names; None after a change of the index. Request head and copies may share the
+    # list, so it is never changed in place.
     _raw: RawFields | None
 
     def __init__(self, *args: Any, **kwargs: str) -> None:
         self._raw = None
         self._repeated = False
-        if len(args) == 1 and (source := args[0]).__class__ is dict:  # what nearly every response is made from
+        if len(args) == 1 and (source := args[0]).__class__ is dict:  # nearly every response is made from a dict
             known = _canonical_names
             self._values = {known.get(name) or _make_canonical(name): value for name, value in source.items()}
             args = ()
@@ -92,12 +92,13 @@ class HTTPHeaders(MutableMapping[str, str]):
 
     @classmethod
     def from_raw(cls, fields: RawFields) -> Self:
-        """Return headers that are a view of field lines from the wire, at next to no cost.
+        """Return headers over field lines from the wire. Nothing is copied or decoded yet.
 
         Args:
-            fields: (name, value) pairs, checked, in wire order, names in lower case; must not change any more.
+            fields: Checked (name, value) pairs in wire order, names in lower case. The list must not be changed
+                afterwards.
         """
-        self = cls.__new__(cls)
+        self = cls.__new__(cls)  # without __init__, which would build the index
         self._raw = fields
         self._repeated = False
         self._values = None
@@ -105,10 +106,10 @@ class HTTPHeaders(MutableMapping[str, str]):
 
     @property
     def raw(self) -> RawFields:
-        """The field lines as bytes, names in lower case; do not change the list.
+        """The field lines as pairs of bytes, names in lower case. Do not change the list.
 
         Raises:
-            UnicodeEncodeError: A value was set to text outside latin-1.
+            UnicodeEncodeError: A value has characters outside latin-1.
         """
         raw = self._raw
         if raw is None:
@@ -116,6 +117,7 @@ class HTTPHeaders(MutableMapping[str, str]):
         return raw
 
     def _index(self) -> dict[str, str | list[str]]:
+        """Return the index, which the first call builds."""
         values = self._values
         if values is None:
             self._values = values = {}
@@ -129,7 +131,7 @@ class HTTPHeaders(MutableMapping[str, str]):
         return values
 
     def _append(self, values: dict[str, str | list[str]], name: str, value: str) -> None:
-        """Add a value to those of a name that has some."""
+        """Add a value to a name that has at least one."""
         present = values[name]
         if isinstance(present, list):
             present.append(value)
@@ -138,12 +140,13 @@ class HTTPHeaders(MutableMapping[str, str]):
             self._repeated = True
 
     def _change(self) -> dict[str, str | list[str]]:
-        """Return the text index, which is about to differ from what came from the wire."""
+        """Return the index for a change: from now on it differs from the field lines, so these are dropped."""
         values = self._index()
         self._raw = None
         return values
 
     def _copied(self) -> dict[str, str | list[str]]:
+        """Return a copy of the index, its lists included."""
         values = self._index().copy()
         if self._repeated:
             for name, value in values.items():
@@ -152,7 +155,7 @@ class HTTPHeaders(MutableMapping[str, str]):
         return values
 
     def add(self, name: str, value: str) -> None:
-        """Add a field line, whether or not there is one of this name.
+        """Add a field line. Lines of the same name stay.
 
         Raises:
             IllegalHeaderError: *name* is not a token, or *value* has control characters or white space at its ends.
@@ -169,33 +172,33 @@ class HTTPHeaders(MutableMapping[str, str]):
             values[name] = value
 
     def get_list(self, name: str) -> list[str]:
-        """Return all values of *name*, one per field line; an empty list if there is none."""
+        """Return the values of all field lines *name*; an empty list if there is none."""
         value = self._index().get(_canonical(name))
         if value is None:
             return []
         return value.copy() if isinstance(value, list) else [value]
 
     def get_all(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, value) of every field line; lines of one name together, names in order of first appearance."""
+        """Yield (name, value) of every field line. Lines of one name come together, where the first one stands."""
         yield from self.pairs()
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return what :meth:`get_all` yields, as a list."""
+        """Return the pairs that :meth:`get_all` yields, as a list."""
         values = self._values
         if values is None:
             values = self._index()
         if not self._repeated:
-            return list(values.items())  # type: ignore[arg-type]  # there is no list among them
+            return list(values.items())  # type: ignore[arg-type]  # the index has no lists
         found = []
         for name, value in values.items():
             found += [(name, value)] if isinstance(value, str) else [(name, one) for one in value]
         return found
 
     def parse_line(self, line: str) -> None:
-        """Add the field line *line*, with or without its line end; an empty line adds nothing.
+        """Add the field line *line*, with or without its line end. An empty line adds nothing.
 
         Raises:
-            HTTPInputError: It is off the grammar, or continues the line before (RFC 9112 section 5.2).
+            HTTPInputError: The line is malformed, or continues the line before (RFC 9112 section 5.2).
         """
         if line.endswith("\n"):
             line = line[:-1].removesuffix("\r")
@@ -208,17 +211,17 @@ class HTTPHeaders(MutableMapping[str, str]):
             raise HTTPInputError(f"no colon in header line: {line[:80]!r}")
         try:
             self.add(name, value.strip(" \t"))
-        except IllegalHeaderError as exc:  # what is parsed is somebody's input
+        except IllegalHeaderError as exc:  # the text came from elsewhere, not from the program
             raise HTTPInputError(str(exc)) from None
 
     @classmethod
     def parse(cls, headers: str) -> Self:
-        """Parse a header section whose lines end with CRLF, or with LF.
+        """Return the headers of a header section whose lines end with CRLF or LF.
 
-        The server's own parser takes CRLF only; this one reads what programs have stored, too.
+        The server's own parser accepts only CRLF. This one also reads text that programs have stored.
 
         Raises:
-            HTTPInputError: A line is off the grammar.
+            HTTPInputError: A line is malformed.
         """
         self = cls()
         *lines, last = headers.split("\n")
@@ -258,11 +261,11 @@ class HTTPHeaders(MutableMapping[str, str]):
     __copy__ = copy
 
     def __getstate__(self) -> tuple[dict[str, str | list[str]]]:
-        return (self._index(),)  # in a tuple: old pickle protocols forget a state that is false
+        return (self._index(),)  # in a tuple, since old pickle protocols drop a state that is false
 
     def __setstate__(self, state: tuple[dict[str, str | list[str]]]) -> None:
         (self._values,) = state
-        self._repeated = True
+        self._repeated = True  # the index may have lists
         self._raw = None
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""The interfaces between the server, the application and the connection.
+"""Tornado's interfaces between server, application and connection.
 
-They promise an order of calls; nothing here does any work.
+They promise an order of calls. This module has no implementation.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ __all__ = ["HTTPConnection", "HTTPMessageDelegate", "HTTPServerConnectionDelegat
 
 
 class HTTPServerConnectionDelegate:
-    """Takes the requests of a server; what an application implements, or is wrapped in.
+    """Takes the requests of a server. An application implements it, or is wrapped in an object that does.
 
-    The server recognises it by its method ``start_request``; deriving from this class is not required.
+    The server recognises it by its method ``start_request``. It does not have to derive from this class.
     """
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Return the delegate that receives one request.
 
-        Called once per exchange, when its header section is complete and before anything else is called.
+        Called once for each exchange when its header section is complete, before all other calls.
 
         Args:
-            server_conn: Stands for the TCP connection; the same object for all its exchanges.
-            request_conn: Writes this exchange's response.
+            server_conn: The TCP connection; the same object for all its exchanges.
+            request_conn: The exchange's connection, to which the response is written.
         """
         raise NotImplementedError
 
     def on_close(self, server_conn: object) -> None:
-        """The TCP connection has ended.
+        """Take note that a TCP connection has ended.
 
         Args:
-            server_conn: As given to :meth:`start_request`; nothing more is called for it.
+            server_conn: The argument of :meth:`start_request`. There are no more calls for it.
         """
 
 
@@ -48,14 +48,14 @@ class HTTPMessageDelegate:
     2. :meth:`data_received`, any number of times;
     3. exactly one of :meth:`finish` and :meth:`on_connection_close`.
 
-    The calls of 1 and 2 may return an awaitable; then no further content is read until it is done. An
-    ``HTTPInputError`` from any of them, or from its awaitable, refuses the message with 400 (Bad Request).
+    Calls 1 and 2 may return an awaitable; then no more content is read until it is done. An ``HTTPInputError`` from
+    any call, or from its awaitable, refuses the message with 400 (Bad Request).
     """
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        """The header section is complete.
+        """Take the start line and the header section.
 
         The connection's ``set_max_body_size``, ``set_body_timeout`` and ``detach`` may be called here.
 
@@ -66,24 +66,24 @@ class HTTPMessageDelegate:
         return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Some content has arrived.
+        """Take content.
 
         Args:
-            chunk: At least one byte and at most the server's ``chunk_size``; any transfer coding is undone.
+            chunk: At least one byte and at most the server's ``chunk_size``. Transfer codings are undone.
         """
         return None
 
     def finish(self) -> None:
-        """The whole message was received."""
+        """Take note that the whole message was received."""
 
     def on_connection_close(self) -> None:
-        """The message cannot be received in full, or its response was finished before that."""
+        """Take note that the message cannot be received in full, or that its response was complete before it."""
 
 
 class HTTPConnection:
     """Writes the response to one request.
 
-    The *callback* arguments come from the time before futures; a callback runs when what was written is flushed.
+    The *callback* arguments are older than futures. A callback is called when the written bytes are flushed.
     """
 
     def write_headers(
@@ -97,7 +97,7 @@ class HTTPConnection:
 
         Args:
             start_line: Its ``version`` is ignored.
-            headers: The header section; may be changed by the connection.
+            headers: The header section. The connection may change it.
             chunk: The first content, sent together with the header section.
             callback: Called when everything is flushed.
 
@@ -115,5 +115,5 @@ class HTTPConnection:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Everything was written."""
+        """End the message: everything was written."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""HTTPConnection as Tornado 3 had it: constructing it serves a stream."""
+"""HTTPConnection as in Tornado 3, whose constructor begins to serve a stream."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["HTTPConnection"]
 
 
 class HTTPConnection:
-    """Serves HTTP on a stream, from its construction to the stream's end; :meth:`write` answers the current request.
+    """Serves HTTP on a stream, from its construction to the stream's end. :meth:`write` answers the current request.
 
     Args:
         stream: An IOStream.
         address: The peer's address.
-        request_callback: Gets an HTTPRequest for every request; or a delegate.
+        request_callback: A callable that gets an HTTPRequest for every request; or a delegate.
         no_keep_alive: Close after every response.
-        xheaders: Believe what a proxy says of client and scheme; see HTTPServer.
-        protocol: ``https`` behind a proxy that ends TLS.
+        xheaders: Believe the fields in which a proxy reports client and scheme; see HTTPServer.
+        protocol: ``https`` behind a proxy that ends TLS; None to see it from the stream.
 
     Attributes:
-        address_family: The stream's socket's; the other attributes are the arguments.
+        address_family: The family of the stream's socket. The other attributes are the arguments.
     """
 
     def __init__(
@@ -59,22 +59,22 @@ class HTTPConnection:
         self._connection.serve(stream, ForwardedDelegate(delegate, frozenset()) if xheaders else delegate)
 
     def set_close_callback(self, callback: Callable[[], object] | None) -> None:
-        """Call *callback* once when the connection is closed; None for nothing."""
+        """Call *callback* once when the connection is closed; None for no callback."""
         self.stream.set_close_callback(callback)
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> None:
-        """Send a part of the response exactly as it is; after the connection's end, drop it.
+        """Send bytes of the response as they are. Without a current request they are dropped.
 
         Args:
-            chunk: Text is sent in UTF-8.
-            callback: Called when it has left this process.
+            chunk: A part of the response; text is sent in UTF-8.
+            callback: Called when everything is flushed.
         """
         exchange = self._exchange()
         if exchange is not None:
             exchange.write(chunk, callback)
 
     def finish(self) -> None:
-        """End the response; the connection waits for the next request, or closes."""
+        """End the response. The connection waits for the next request, or closes."""
         exchange = self._exchange()
         if exchange is not None:
             exchange.finish()

@@ -11,10 +11,11 @@ _HEAD_SIZE = 65536
 
 
 def head_limits(size: int | None) -> Limits:
-    """Return the limits of a head of at most *size* bytes; None or 0 stands for 65536.
+    """Return the limits of a head.
 
-    Whoever asks for another size means long lines, such as large cookies: all of it may be one. By default a line has
-    8190 bytes.
+    Args:
+        size: Most bytes of the head; None or 0 for 65536, of which a line may have 8190. A program that sets another
+            size usually expects long lines, such as large cookies: then a single line may have all of it.
     """
     if not size or size == _HEAD_SIZE:
         return Limits(head=_HEAD_SIZE)
@@ -27,10 +28,10 @@ class HTTP1ConnectionParameters:
     Args:
         no_keep_alive: Close after every response.
         chunk_size: Most content (bytes) handed to a delegate at once; 65536.
-        max_header_size: Bytes of a message head; 65536, of which a line may have 8190. Any other size holds for a
-            single line, too.
-        header_timeout: Seconds in which a head must arrive; None for no limit.
-        max_body_size: Bytes of one message's content; None for no limit.
+        max_header_size: Most bytes of a message head; 65536, of which a line may have 8190. Any other size also is the
+            limit of a single line.
+        header_timeout: Seconds in which a head has to arrive; None for no limit.
+        max_body_size: Most bytes of one message's content; None for the stream's ``max_buffer_size``.
         body_timeout: Seconds for one message's whole content; None for no limit.
         decompress: Decode gzip content.
     """
@@ -55,7 +56,7 @@ class HTTP1ConnectionParameters:
 
     @classmethod
     def of(cls, params: ConnectionParameters, *, decompress: bool = False) -> HTTP1ConnectionParameters:
-        """Return what *params*, a server's, say in these words."""
+        """Return the parameters *params* of a server under Tornado's names."""
         return cls(
             no_keep_alive=params.no_keep_alive,
             chunk_size=params.chunk_size,
@@ -67,7 +68,7 @@ class HTTP1ConnectionParameters:
         )
 
     def for_server(self) -> ConnectionParameters:
-        """Return what a server's connection works with."""
+        """Return the parameters for a ServerConnection."""
         return ConnectionParameters(
             limits=head_limits(self.max_header_size),
             no_keep_alive=self.no_keep_alive,

@@ -1,4 +1,4 @@
-"""HTTPServerRequest: one request as an application sees it."""
+"""HTTPServerRequest: one request, as applications of Tornado's kind see it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPServerRequest", "split_host_and_port"]
 
-# uri-host [ ":" port ] (RFC 9110 section 7.2), or nothing. The comma is in the grammar and not here: it is how
-# several Host fields look after a proxy has joined them (RFC 9112 section 3.2 asks for 400).
+# uri-host [ ":" port ] (RFC 9110 section 7.2), or nothing. The grammar allows a comma, this pattern does not: several
+# Host fields that a proxy has joined look like that, and RFC 9112 section 3.2 asks for 400.
 _HOST = re.compile(
     r"(?:\[[0-9A-Za-z\-._~!$&'()*+;=:]+\]|(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
 )
@@ -32,7 +32,7 @@ _HOST_AND_PORT = re.compile(r"(.+):([0-9]{1,5})")
 
 
 class Exchange(Protocol):
-    """What a request needs of the connection that it came on."""
+    """The parts of its exchange that a request uses."""
 
     @property
     def head(self) -> RequestHead: ...
@@ -45,7 +45,7 @@ class Exchange(Protocol):
 
 
 def split_host_and_port(netloc: str) -> tuple[str, int | None]:
-    """Return host and port of ``host`` or ``host:port``; the port is None if there is none."""
+    """Return the host and the port of ``host`` or ``host:port``; the port is None if there is none."""
     match = _HOST_AND_PORT.fullmatch(netloc)
     if match is None:
         return netloc, None
@@ -53,56 +53,56 @@ def split_host_and_port(netloc: str) -> tuple[str, int | None]:
 
 
 class HTTPServerRequest:
-    """A request that was received, with everything that is known of it.
+    """A received request.
 
     Attributes:
         method: The method, such as ``GET``.
-        uri: The request target as it was sent; the absolute-form and ``*`` too.
-        path: What stands in *uri* before the first ``?``, percent-encoded.
-        query: What follows it.
+        uri: The request target as it was sent, in absolute-form or ``*``, too.
+        path: The part of *uri* before the first ``?``, percent-encoded.
+        query: The part of *uri* after the first ``?``.
         version: ``HTTP/1.0`` or ``HTTP/1.1``.
         headers: The header section.
         body: The content; empty bytes until it was received.
         remote_ip: The client's address; ``0.0.0.0`` on a unix socket, None without a connection.
         protocol: ``http`` or ``https``.
-        prefix: The path below which the client sees the application, as a trusted proxy that takes it away has told
-            (X-Forwarded-Prefix); percent-encoded, without a slash at the end. Empty for none, and with ``xheaders``,
-            which believes anybody: few proxies remove the field where they do not set it. *uri* and *path* are
-            without it.
+        prefix: The path below which the client sees the application, as reported by a trusted proxy that removes it
+            from the target (X-Forwarded-Prefix): percent-encoded, without a slash at the end. *uri* and *path* are
+            without it. Empty for none. Always empty with ``xheaders``, which believes any peer: few proxies remove
+            the field if they do not set it.
         host: The Host field; ``127.0.0.1`` if an HTTP/1.0 client sent none.
         host_name: *host* in lower case and without the port.
-        arguments: Name -> values, of the query and then of a form in the content. Names are latin-1 text, values are
-            bytes.
-        query_arguments: Those of the query only.
-        body_arguments: Those of the form only.
-        files: Name -> uploaded files, of a multipart form.
-        cookies: Name -> ``http.cookies.Morsel``; read once, from the Cookie field.
-        connection: Writes the response.
-        server_connection: Stands for the TCP connection.
+        arguments: Name -> list of values, those of the query before those of a form in the content. Names are latin-1
+            text, values are bytes.
+        query_arguments: The arguments of the query.
+        body_arguments: The arguments of the form.
+        files: Name -> list of uploaded files of a multipart form.
+        cookies: Name -> ``http.cookies.Morsel``, from the Cookie field.
+        connection: The connection to which the response is written.
+        server_connection: The TCP connection.
 
-    What costs something is worked out when it is first asked for. All may be set.
+    Attributes that take work are computed when they are first read. All can be set.
 
     Args:
-        method: Not used if *start_line* is given; likewise the next two.
-        uri: The request target.
-        version: The HTTP version.
+        method: The method. Not used if *start_line* is given.
+        uri: The request target. Not used if *start_line* is given.
+        version: The HTTP version. Not used if *start_line* is given.
         headers: The header section.
         body: The content.
-        host: Used instead of the Host field.
+        host: Used in place of the Host field.
         files: See above.
-        connection: See above; its ``context`` gives *remote_ip* and *protocol*.
+        connection: See above. Its ``context`` has *remote_ip* and *protocol*.
         start_line: Method, target and version.
         server_connection: See above.
-        remote_ip: Used instead of the connection's.
-        protocol: Used instead of the connection's.
+        remote_ip: Used in place of the connection's.
+        protocol: Used in place of the connection's.
 
     Raises:
-        HTTPInputError: The Host field is missing in HTTP/1.1, or is no host (RFC 9112 section 3.2), or there are
-            more query arguments than ``ParseUrlEncodedConfig.max_arguments``.
+        HTTPInputError: The Host field is missing in HTTP/1.1, or malformed (RFC 9112 section 3.2), or the query has
+            more arguments than ``ParseUrlEncodedConfig.max_arguments``.
     """
 
     __slots__ = (
-        "__dict__",  # applications hang their own things on a request
+        "__dict__",  # applications set attributes of their own on a request
         "__weakref__",
         "_finish_time",
         "_head",
@@ -128,8 +128,8 @@ class HTTPServerRequest:
         "version",
     )
 
-    # A slot without a value is filled by __getattr__ when it is first read (0.7 us); reading it again costs no call.
-    # What is cheaper to copy than to fill (0.05 us) is set at once.
+    # __getattr__ fills a slot that has no value when it is first read (0.7 us). Reading it again costs no call. Values
+    # that are cheaper to copy (0.05 us) are set at once.
     arguments: dict[str, list[bytes]]
     body: bytes
     body_arguments: dict[str, list[bytes]]
@@ -149,7 +149,7 @@ class HTTPServerRequest:
     server_connection: object
     uri: str
     version: str
-    _head: RequestHead  # of requests made by from_connection
+    _head: RequestHead  # only of requests that from_connection has made
 
     def __init__(
         self,
@@ -189,17 +189,16 @@ class HTTPServerRequest:
 
     @classmethod
     def from_connection(cls, connection: Any) -> Self:
-        """Return the request that *connection* has received the head of.
-
-        The host was checked when the head was parsed.
+        """Return the request of an exchange.
 
         Args:
             connection: A TornadoExchange.
 
         Raises:
-            HTTPInputError: Too many query arguments.
+            HTTPInputError: The query has too many arguments.
         """
         exchange = connection.exchange
+        # Without __init__: the parser has checked the host, and most slots are filled when they are read.
         self = cls.__new__(cls)
         self._start_time = time.monotonic()
         self._finish_time = None
@@ -227,6 +226,7 @@ class HTTPServerRequest:
         return value
 
     def _host_of_headers(self) -> str:
+        """Return the Host field, or its default for HTTP/1.0."""
         host = self.headers.get("Host")
         if host is not None:
             return host
@@ -239,10 +239,10 @@ class HTTPServerRequest:
         return self.version == "HTTP/1.1"
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> None:
-        """Write to the connection; without ``write_headers`` before, exactly what goes over the wire.
+        """Write to the connection. Without its ``write_headers`` before, the bytes are sent as they are.
 
         Args:
-            chunk: Text is sent in UTF-8.
+            chunk: Content, or a part of the response; text is sent in UTF-8.
             callback: Called when everything is flushed.
         """
         assert self.connection is not None
@@ -259,24 +259,24 @@ class HTTPServerRequest:
         self._finish_time = time.monotonic()
 
     def full_url(self) -> str:
-        """Return the URL that was asked for (RFC 9110 section 7.1)."""
+        """Return the URL that the client has requested, with the prefix (RFC 9110 section 7.1)."""
         if self.uri.startswith("/"):
             return f"{self.protocol}://{self.host}{self.prefix}{self.uri}"
         return f"{self.protocol}://{self.host}" if self.uri == "*" else self.uri
 
     def request_time(self) -> float:
-        """Return the seconds from the request's construction to its :meth:`finish`, or until now."""
+        """Return the seconds from the construction of the request to :meth:`finish`, or to now before it."""
         end = time.monotonic() if self._finish_time is None else self._finish_time
         return end - self._start_time
 
     def get_ssl_certificate(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
-        """Return the client's certificate; None if it sent none, or the connection is not TLS, or is closed.
+        """Return the client's certificate; None if it sent none, or if the connection has no TLS or is closed.
 
-        A client is asked for a certificate if ``ssl_options`` has ``cert_reqs`` and ``ca_certs``, or the context's
-        ``verify_mode`` says so.
+        The server asks for a certificate if ``ssl_options`` has ``cert_reqs`` and ``ca_certs``, or if the context's
+        ``verify_mode`` requires one.
 
         Args:
-            binary_form: Return it in DER form, else as the dictionary that ``ssl.SSLSocket.getpeercert`` describes.
+            binary_form: Return it in DER form; otherwise as a dictionary, see ``ssl.SSLSocket.getpeercert``.
         """
         if hasattr(self.server_connection, "transport"):
             transport = self.server_connection.transport  # None when closed
@@ -288,14 +288,14 @@ class HTTPServerRequest:
         try:
             certificate: dict[str, Any] | bytes | None = tls.getpeercert(binary_form=binary_form)
         except (ssl.SSLError, ValueError, OSError):
-            return None  # no handshake took place, or the socket is closed
+            return None  # there was no handshake, or the socket is closed
         return certificate
 
     def _parse_body(self) -> None:
-        """Read the arguments and files of a form in the content; without content there are none.
+        """Read the arguments and files of a form in the content, if it is one.
 
         Raises:
-            HTTPInputError: The form is malformed, encoded, or over a limit.
+            HTTPInputError: The form is malformed, has a content coding, or exceeds a limit.
         """
         content_type = self.headers.get("Content-Type") if self.body else None
         if content_type is None:
@@ -324,12 +324,12 @@ def _cookies(request: HTTPServerRequest) -> SimpleCookie:
     from http.cookies import CookieError, SimpleCookie
 
     jar = SimpleCookie()
-    # Several Cookie fields are one list with another separator than the comma (RFC 9113 section 8.2.3).
+    # Several Cookie fields are joined with a semicolon, not with a comma (RFC 9113 section 8.2.3).
     for name, value in parse_cookie("; ".join(request.headers.get_list("Cookie"))).items():
         try:
             jar[name] = value
         except CookieError:
-            continue  # browsers send names that a Morsel does not take; the others are still good
+            continue  # browsers also send names that a Morsel refuses; the other cookies are kept
     return jar
 
 

@@ -1,4 +1,4 @@
-"""HTTP1ServerConnection: a connection that a program serves itself, without an HTTPServer."""
+"""HTTP1ServerConnection: lets a program serve a stream without an HTTPServer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["HTTP1ServerConnection"]
 class HTTP1ServerConnection(TornadoConnection, ABC):
     """The server's side of one TCP connection.
 
-    The connections that an HTTPServer has accepted are instances of it, too, as ``isinstance`` sees it.
+    The connections of an HTTPServer count as instances for ``isinstance``.
 
     Args:
-        stream: An IOStream; a TLS handshake may still be going on.
+        stream: An IOStream, whose TLS handshake may still take place.
         params: Limits and times; None for the defaults.
-        context: What requests find in ``connection.context``; None to make one from the stream.
+        context: The object that requests find in ``connection.context``; None to make one from the stream.
 
     Attributes:
         stream: The argument; None after a request's ``detach()``.
@@ -53,10 +53,10 @@ class HTTP1ServerConnection(TornadoConnection, ABC):
         """Serve the stream until it ends.
 
         Args:
-            delegate: An HTTPServerConnectionDelegate: has ``start_request``.
+            delegate: An HTTPServerConnectionDelegate, recognised by its method ``start_request``.
 
         Raises:
-            TypeError: It has not.
+            TypeError: It has no such method.
         """
         if not hasattr(delegate, "start_request"):
             raise TypeError(f"delegate {delegate!r:.80} has no start_request")
@@ -65,4 +65,4 @@ class HTTP1ServerConnection(TornadoConnection, ABC):
 
 
 def _take_nothing(request: object) -> None:
-    """Stand in for the delegate until :meth:`HTTP1ServerConnection.start_serving`."""
+    """Do nothing: the connection's callable until :meth:`HTTP1ServerConnection.start_serving` sets a delegate."""

@@ -1,6 +1,6 @@
-"""Start lines as text (RFC 9112 sections 3 and 4), and the two errors of the documented interface.
+"""Start lines as text (RFC 9112 sections 3 and 4), and the two errors of Tornado's interface.
 
-The server parses bytes, in ``bridge.core.http1``; this is for delegates, clients and tools.
+Delegates, clients and tools use them. The server itself parses bytes, in ``bridge.core.http1``.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ __all__ = [
     "raise_by_fault",
 ]
 
-# Control characters and white space are not allowed in a target; everything else is left to whoever reads it.
-# Compiled when first used: a server needs neither.
+# A target may have any characters but control characters and white space: its reader checks the rest. Patterns as text
+# are compiled when they are first used, since a server uses neither.
 _REQUEST_LINE = r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) (HTTP/[0-9]\.[0-9])"
 _STATUS_LINE = r"(HTTP/[0-9]\.[0-9]) ([0-9]{3}) ([\t\x20-\x7e\x80-\xff]+)?"
 
 
 class HTTPInputError(RemoteProtocolError):
-    """What the peer sent is malformed; in a server it is answered with 400 (Bad Request)."""
+    """The peer sent a malformed message. A server answers 400 (Bad Request)."""
 
 
 class HTTPOutputError(LocalProtocolError):
-    """What the application wrote is not a correct message, such as too much content for its Content-Length."""
+    """The application wrote an incorrect message, for example more content than its Content-Length."""
 
 
 class IllegalHeaderError(HTTPInputError):
-    """A program has put a name or a value into HTTPHeaders that cannot stand in a field line.
+    """A program has set a name or a value in HTTPHeaders that a field line must not have.
 
-    Tornado's programs know it as an HTTPInputError. In a server it is the application's fault, never the peer's.
+    Tornado's programs expect an HTTPInputError. In a server it is the application's fault, never the peer's.
     """
 
 
 def raise_by_fault(error: Exception) -> NoReturn:
-    """Raise *error*, which an application's code has raised, as the engine knows it: by who is at fault.
+    """Raise *error*, which an application's code has raised, as the class that says who is at fault.
 
-    The HTTPInputError of another module with delegate interfaces of its own is one of ours. Such a module is not
-    imported for that: the code that raises its error has done so. An IllegalHeaderError becomes an HTTPOutputError.
+    An IllegalHeaderError becomes an HTTPOutputError, and another module's HTTPInputError becomes bridge's. Any other
+    error is raised as it is.
 
     Raises:
         Exception: Always.
@@ -61,7 +61,8 @@ def raise_by_fault(error: Exception) -> NoReturn:
 
 
 def is_foreign_input_error(error: BaseException) -> bool:
-    """Tell whether *error* is the HTTPInputError of another module that has delegate interfaces of its own."""
+    """Tell whether *error* is the HTTPInputError of another module with delegate interfaces of its own, as Tornado."""
+    # That module does not have to be imported here: the code that raised the error has imported it.
     if isinstance(error, HTTPInputError):
         return False
     for cls in type(error).__mro__:
@@ -90,7 +91,7 @@ def parse_request_start_line(line: str) -> RequestStartLine:
     """Parse a request line, given without its CRLF (RFC 9112 section 3).
 
     Raises:
-        HTTPInputError: It is off the grammar, or not of HTTP/1.x.
+        HTTPInputError: The line is malformed, or its version is not HTTP/1.x.
     """
     match = re.fullmatch(_REQUEST_LINE, line)
     if match is None:
@@ -101,10 +102,10 @@ def parse_request_start_line(line: str) -> RequestStartLine:
 
 
 def parse_response_start_line(line: str) -> ResponseStartLine:
-    """Parse a status line, given without its CRLF (RFC 9112 section 4); no reason phrase is None.
+    """Parse a status line, given without its CRLF (RFC 9112 section 4). An empty reason phrase is returned as None.
 
     Raises:
-        HTTPInputError: It is off the grammar, or not of HTTP/1.x.
+        HTTPInputError: The line is malformed, or its version is not HTTP/1.x.
     """
     match = re.fullmatch(_STATUS_LINE, line)
     if match is None:

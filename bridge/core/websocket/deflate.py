@@ -1,4 +1,4 @@
-"""The coders of permessage-deflate (RFC 7692 section 7.2), bounded in memory both ways."""
+"""Compression and decompression for permessage-deflate (RFC 7692 section 7.2), both bounded in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Deflater", "Inflater"]
 
-# What ends every flushed block and is left out on the wire (section 7.2.1).
+# The end of every flushed block, which is not sent (section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
 
 class Deflater:
-    """Compresses the messages of one connection; its state is made with the first message.
+    """Compresses the messages of one connection.
 
-    With 12 window bits and memory level 5 that state takes about 35 KiB.
+    Its state is made with the first message. With 12 window bits and memory level 5 it takes about 35 KiB.
 
     Args:
         parameters: What the handshake agreed on.
@@ -36,9 +36,10 @@ class Deflater:
         self._coder: zlib._Compress | None = None
 
     def deflate(self, payload: bytes) -> bytes:
-        """Return the compressed form of one whole message, which is not empty.
+        """Return the compressed form of one whole message.
 
-        An empty message has nothing to flush, and is sent as it is (a message may always go uncompressed).
+        Args:
+            payload: Not empty: an empty message has nothing to flush. It is sent uncompressed, as any message may be.
         """
         coder = self._coder
         if coder is None:
@@ -49,7 +50,7 @@ class Deflater:
 
 
 class Inflater:
-    """Decompresses the messages of one connection; its state is made with the first compressed message.
+    """Decompresses the messages of one connection. Its state is made with the first compressed message.
 
     Args:
         parameters: What the handshake agreed on.
@@ -67,21 +68,21 @@ class Inflater:
 
         Args:
             payload: The frame's payload, unmasked.
-            limit: The most bytes to make of it; no more than one above is ever produced.
-            last: Whether the frame ends its message.
+            limit: Most bytes of content. At most one byte more is ever produced.
+            last: The frame is the last one of its message.
 
         Raises:
-            WebSocketError: 1009 when the content is larger than *limit*, 1007 when it is not DEFLATE data.
+            WebSocketError: 1009 if the content is larger than *limit*, 1007 if the payload is not DEFLATE data.
         """
         coder = self._coder
         if coder is None:
             coder = self._new_coder()
-        room = limit + 1  # a content of exactly limit bytes leaves one free, so none of it is held back
+        room = limit + 1  # with room for one byte more, zlib holds back nothing of content of exactly limit bytes
         try:
             content = coder.decompress(payload + _TAIL if last else payload, room)
             if coder.eof:
-                # A block marked as final ends the coder's life, not the message's (section 7.2.3.4). One in a frame
-                # is what real senders make; a new coder for each of a million of them would be an attack.
+                # A final block ends the coder's stream, but not the message (section 7.2.3.4). Real senders make at
+                # most one in a frame. Frames with many are refused: a new coder for each of them would be costly.
                 rest = coder.unused_data
                 coder = self._new_coder()
                 if len(content) < room:
@@ -89,7 +90,7 @@ class Inflater:
                 if coder.eof:
                     raise WebSocketError(BAD_DATA, "more than one final block in a compressed frame")
                 if last:
-                    self._coder = None  # the tail may have been cut by the final block: begin afresh
+                    self._coder = None  # the new coder may have got only a part of the tail
         except zlib.error as exc:
             raise WebSocketError(BAD_DATA, f"compressed content is damaged: {exc}") from None
         if len(content) > limit:

@@ -10,11 +10,11 @@ from bridge.errors import ConfigError, RequestSyntaxError
 
 __all__ = ["DeflateOptions", "DeflateParameters", "Offer", "agree_on_deflate", "parse_offers"]
 
-# An extension's name and its parameters in wire order; the value of a parameter without one is None.
+# An extension's name, and (name, value) of its parameters in wire order; the value is None for a name alone.
 Offer = tuple[bytes, list[tuple[bytes, bytes | None]]]
 
 _NAME = re.compile(rb"(%b)[ \t]*" % TOKEN.pattern)
-# A quoted value must be a token when its quotes and backslashes are gone (RFC 6455 section 9.1).
+# A quoted value has to be a token without its quotes and backslashes (RFC 6455 section 9.1).
 _PARAMETER = re.compile(
     rb";[ \t]*(%b)[ \t]*(?:=[ \t]*(?:(%b)|\"((?:\\?[!#$%%&'*+\-.^_`|~0-9A-Za-z])+)\")[ \t]*)?"
     % (TOKEN.pattern, TOKEN.pattern)
@@ -29,11 +29,11 @@ class DeflateOptions:
     """How this server compresses, and what it asks of its clients.
 
     Attributes:
-        window_bits: Largest window to use in either direction, 9 to 15; memory grows as its power of two.
+        window_bits: Largest window in either direction, 9 to 15; a window takes 2 to the power of this in bytes.
         mem_level: zlib's memory level for sending, 1 to 9.
         level: zlib's compression level for sending, 0 to 9.
-        threshold: Messages of fewer bytes are sent uncompressed: below a packet's size compression saves no packet.
-        context_takeover: False drops both windows after each message, for less memory and less compression.
+        threshold: Messages of fewer bytes are sent uncompressed: below a packet's size, compression saves no packet.
+        context_takeover: Keep both windows from message to message. False needs less memory and compresses less.
 
     Raises:
         ConfigError: A value is out of range.
@@ -63,7 +63,7 @@ class DeflateOptions:
 
 
 class DeflateParameters(NamedTuple):
-    """What both sides agreed on for one connection (RFC 7692 section 7.1)."""
+    """The parameters that both sides have agreed on for one connection (RFC 7692 section 7.1)."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -88,7 +88,7 @@ def parse_offers(value: bytes) -> list[Offer]:
     """Return the extensions that one Sec-WebSocket-Extensions field line offers, in order of preference.
 
     Raises:
-        RequestSyntaxError: The value does not follow the grammar (a MUST of RFC 6455 section 9.1).
+        RequestSyntaxError: The value does not follow the grammar, which RFC 6455 section 9.1 requires.
     """
     offers: list[Offer] = []
     position = _skip(value, 0)
@@ -110,10 +110,9 @@ def parse_offers(value: bytes) -> list[Offer]:
 
 
 def agree_on_deflate(offers: list[Offer], options: DeflateOptions) -> DeflateParameters | None:
-    """Return the answer to the first offer of permessage-deflate that can be met, or None.
+    """Return the answer to the first acceptable offer of permessage-deflate, None if there is none.
 
-    An offer with an unknown, repeated or invalid parameter is declined, and the next one looked at
-    (RFC 7692 section 7.1).
+    An offer with an unknown, repeated or invalid parameter is declined (RFC 7692 section 7.1).
     """
     for name, parameters in offers:
         if name == b"permessage-deflate":
@@ -124,6 +123,7 @@ def agree_on_deflate(offers: list[Offer], options: DeflateOptions) -> DeflatePar
 
 
 def _answer(parameters: list[tuple[bytes, bytes | None]], options: DeflateOptions) -> DeflateParameters | None:
+    """Return the answer to one offer, None to decline it."""
     offered = dict(parameters)
     if len(offered) != len(parameters):
         return None
@@ -141,7 +141,7 @@ def _answer(parameters: list[tuple[bytes, bytes | None]], options: DeflateOption
     server_bits = min(options.window_bits, int(offered.get(b"server_max_window_bits") or 15))
     if server_bits < _MIN_BITS:
         return None
-    # A client that does not name the parameter does not understand it (section 7.1.2.2).
+    # The parameter may be sent only to a client that has named it (section 7.1.2.2).
     client_bits = 15
     if b"client_max_window_bits" in offered:
         client_bits = min(options.window_bits, int(offered[b"client_max_window_bits"] or 15))

@@ -1,7 +1,6 @@
-"""Frames as they leave the server, and what both directions agree on (RFC 6455 sections 5 and 7.4).
+"""Encodes the server's frames, and has the constants of both directions (RFC 6455 sections 5 and 7.4).
 
-Everything here is a pure function of its arguments: a server's frames are never masked (section 5.1), and every
-message is sent as one frame.
+The functions are pure. A server's frames are never masked (section 5.1), and every message is sent as one frame.
 """
 
 from __future__ import annotations
@@ -50,16 +49,16 @@ CONTROL_LIMIT = 125  # bytes in a control frame, section 5.5
 _head_16 = Struct(">BBH").pack
 _head_64 = Struct(">BBQ").pack
 
-# First and second byte of whole text and binary frames up to 125 bytes, by length.
+# The first two bytes of a whole text or binary frame of up to 125 bytes, by length: ready-made for short messages.
 _SHORT_TEXT = [bytes((FIN | TEXT, length)) for length in range(126)]
 _SHORT_BINARY = [bytes((FIN | BINARY, length)) for length in range(126)]
 
 
 class WebSocketError(BridgeError):
-    """The peer broke a rule of RFC 6455 or RFC 7692, or exceeded a limit: close with ``code`` and stop reading.
+    """The peer broke a rule of RFC 6455 or RFC 7692, or exceeded a limit. The server closes with ``code``.
 
     Attributes:
-        code: The close code that names the fault: 1002, 1007 or 1009.
+        code: The close code for the fault: 1002, 1007 or 1009.
     """
 
     def __init__(self, code: int, message: str) -> None:
@@ -68,21 +67,21 @@ class WebSocketError(BridgeError):
 
 
 def is_close_code(code: int) -> bool:
-    """Tell whether *code* may stand in a close frame (section 7.4 and the IANA registry of close codes).
+    """Tell whether *code* may be sent in a close frame (section 7.4 and the IANA registry of close codes).
 
-    1004 is reserved; 1005, 1006 and 1015 only ever name what a program saw, and never travel.
+    1004 is reserved. 1005, 1006 and 1015 tell a program how the connection ended, and are never sent.
     """
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def encode_frame(opcode: int, payload: bytes, fin: bool = True, rsv1: bool = False) -> bytes:
-    """Return one unmasked frame (section 5.2), its length in the shortest form.
+    """Return one unmasked frame (section 5.2). Its length has the shortest form.
 
     Args:
         opcode: TEXT, BINARY, CONTINUATION, CLOSE, PING or PONG.
-        payload: The frame's payload; the caller keeps that of a control frame below 126 bytes.
-        fin: False when frames of the same message follow.
-        rsv1: True on the first frame of a compressed message (RFC 7692 section 6).
+        payload: The frame's payload; for a control frame at most 125 bytes, which is not checked.
+        fin: False if more frames of the same message follow.
+        rsv1: True for the first frame of a compressed message (RFC 7692 section 6).
     """
     first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
     length = len(payload)
@@ -97,7 +96,7 @@ def encode_text(text: str) -> bytes:
     """Return *text* as one uncompressed text frame.
 
     Raises:
-        LocalProtocolError: The text holds lone surrogates and has no UTF-8 form (section 8.1).
+        LocalProtocolError: The text has lone surrogates, so it cannot be encoded in UTF-8 (section 8.1).
     """
     payload = utf8(text)
     if len(payload) < 126:
@@ -122,7 +121,7 @@ def encode_ping(payload: bytes = b"") -> bytes:
 
 
 def encode_pong(payload: bytes = b"") -> bytes:
-    """Return a pong frame; the answer to a ping carries the ping's payload (section 5.5.3).
+    """Return a pong frame. The answer to a ping has the ping's payload (section 5.5.3).
 
     Raises:
         LocalProtocolError: The payload is longer than 125 bytes.
@@ -134,7 +133,7 @@ def encode_close(code: int | None = None, reason: str = "") -> bytes:
     """Return a close frame (section 5.5.1).
 
     Args:
-        code: A code that may travel, see `is_close_code`; None for a frame without code and reason.
+        code: A code that may be sent, see :func:`is_close_code`; None for a frame without code and reason.
         reason: At most 123 bytes of UTF-8.
 
     Raises:
@@ -150,7 +149,11 @@ def encode_close(code: int | None = None, reason: str = "") -> bytes:
 
 
 def utf8(text: str) -> bytes:
-    """Return *text* in UTF-8, or raise LocalProtocolError."""
+    """Return *text* in UTF-8.
+
+    Raises:
+        LocalProtocolError: The text has lone surrogates.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError as exc:

@@ -1,4 +1,4 @@
-"""The opening handshake over HTTP/1.1 (RFC 6455 section 4.2): a request head in, the fields of the answer out."""
+"""The opening handshake over HTTP/1.1 (RFC 6455 section 4.2): checks the request head, returns the answer's fields."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Fields", "Handshake", "Refusal", "accept_fields", "accept_token", "c
 Fields = list[tuple[bytes, bytes]]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# Base64 of 16 bytes. The last digit carries two bits that decoders ignore; clients that draw digits at random
-# instead of bytes leave them set, and are no worse for it.
+# Base64 of 16 bytes. Decoders ignore four bits of the last digit. They may be set: some clients draw random digits in
+# place of random bytes, which does no harm.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class Refusal(NamedTuple):
-    """The answer to a request that is no valid handshake.
+    """The answer to a request that is not a valid handshake.
 
     Attributes:
         status: 400, or 426 for another version of the protocol.
-        fields: Fields that the answer must carry.
-        message: What was wrong, for the log and the answer's content.
+        fields: (name, value) pairs that the answer must have.
+        message: The fault, for the log and the answer's content.
     """
 
     status: int
@@ -48,8 +48,8 @@ class Handshake(NamedTuple):
 
     Attributes:
         accept: The value of Sec-WebSocket-Accept.
-        subprotocols: The subprotocols that the client offers, in its order of preference, each once.
-        deflate: The agreement on permessage-deflate, None without.
+        subprotocols: The subprotocols that the client offers, in its order of preference, without repetitions.
+        deflate: The parameters of permessage-deflate; None if it is not used.
     """
 
     accept: bytes
@@ -59,16 +59,19 @@ class Handshake(NamedTuple):
 
 def accept_token(key: bytes) -> bytes:
     """Return the value of Sec-WebSocket-Accept for the client's key (section 4.2.2)."""
-    # SHA-1 is the RFC's choice, to show that the server speaks the protocol; no secret depends on it.
+    # The RFC prescribes SHA-1, only to show that the server understands the protocol. No secret depends on it.
     return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
 
 
 def check_handshake(head: RequestHead, options: DeflateOptions | None = None) -> Handshake | Refusal:
-    """Judge a request that asks for an upgrade to WebSocket (section 4.2.1).
+    """Check a request that asks for an upgrade to WebSocket (section 4.2.1).
 
     Args:
-        head: The request.
-        options: This server's terms for permessage-deflate; None never agrees to it.
+        head: The request's head.
+        options: The terms for permessage-deflate; None to refuse it.
+
+    Returns:
+        A Handshake if the request is valid, otherwise a Refusal.
     """
     if head.method != b"GET":
         return _bad_request("method is not GET")
@@ -77,7 +80,7 @@ def check_handshake(head: RequestHead, options: DeflateOptions | None = None) ->
     if b"websocket" not in list_members([head.upgrade]):
         return _bad_request("no upgrade to websocket")
     if head.content_length != 0:
-        # What follows the head must be frames: no server may disagree with a proxy about where they begin.
+        # Frames follow the head at once. Content before them would let server and proxy disagree where they begin.
         return _bad_request("content in a handshake")
     keys: list[bytes] = []
     versions: list[bytes] = []
@@ -109,14 +112,14 @@ def check_handshake(head: RequestHead, options: DeflateOptions | None = None) ->
 
 
 def accept_fields(handshake: Handshake, subprotocol: str | None = None) -> Fields:
-    """Return the fields that the 101 response must carry (section 4.2.2).
+    """Return the (name, value) pairs that the 101 response must have (section 4.2.2).
 
     Args:
         handshake: The client's valid handshake.
-        subprotocol: The application's choice among those offered, None for none.
+        subprotocol: One of the subprotocols that the client offers; None for none.
 
     Raises:
-        LocalProtocolError: The client did not offer *subprotocol*; it would have to fail the connection.
+        LocalProtocolError: The client did not offer *subprotocol*, so it would have to fail the connection.
     """
     fields = [
         (b"upgrade", b"websocket"),
@@ -133,7 +136,13 @@ def accept_fields(handshake: Handshake, subprotocol: str | None = None) -> Field
 
 
 def _parse_subprotocols(value: bytes) -> list[bytes]:
-    """Return the members of one field line; empty ones are skipped (RFC 9110 section 5.6.1)."""
+    """Return the members of one field line without empty ones (RFC 9110 section 5.6.1).
+
+    Not by list_members: the names of subprotocols are case-sensitive.
+
+    Raises:
+        RequestSyntaxError: A member is not a token.
+    """
     protocols = [member for part in value.split(b",") if (member := part.strip(b" \t"))]
     for protocol in protocols:
         if TOKEN.fullmatch(protocol) is None:

@@ -1,6 +1,6 @@
-"""Frames as they arrive: bytes in, messages and control frames out (RFC 6455 section 5, RFC 7692 section 6).
+"""Decodes the peer's frames: bytes in, messages and control frames out (RFC 6455 section 5, RFC 7692 section 6).
 
-The receiver never answers: it tells the connection what came, or raises what is wrong with it.
+The receiver never answers. It returns what has arrived, or raises the peer's fault; the connection acts on it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_STATUS", "Close", "Event", "Ping", "Pong", "Receiver"]
 
-NO_STATUS = 1005  # stands for a close frame without a code (section 7.1.5)
+NO_STATUS = 1005  # the code of a close frame without a code; never sent (section 7.1.5)
 
 _WHOLE_TEXT = FIN | TEXT
 _WHOLE_BINARY = FIN | BINARY
 _MASKED = 0x80
-_CONTROL = 0x08  # the bit of an opcode that tells control frames
+_CONTROL = 0x08  # the bit of an opcode that is set for control frames
 _STARTS = frozenset((TEXT, BINARY))
 _OPCODES = _STARTS | {CONTINUATION, CLOSE, PING, PONG}
 
-# The first bytes that a frame may begin with, by what came before it. Control frames may come at any time, and
-# only the first frame of a message may say that it is compressed (RFC 7692 section 6.1).
+# The legal first bytes of a frame, as sets, so that one look-up checks opcode, FIN and reserved bits: inside a
+# fragmented message, between messages, and between messages of a connection with compression. Control frames may come
+# at any time. Only the first frame of a message may have the compression bit (RFC 7692 section 6.1).
 _ALWAYS = frozenset((FIN | CLOSE, FIN | PING, FIN | PONG))
 _INSIDE = _ALWAYS | {CONTINUATION, FIN | CONTINUATION}
 _BETWEEN = _ALWAYS | {TEXT, FIN | TEXT, BINARY, FIN | BINARY}
@@ -51,7 +52,7 @@ _BETWEEN_COMPRESSED = _BETWEEN | {first | RSV1 for first in _BETWEEN if not firs
 
 
 class _Control:
-    """A control frame: equal to another one with the same content."""
+    """A control frame. It equals another one of its kind with the same payload."""
 
     __slots__ = ("payload",)
 
@@ -61,29 +62,29 @@ class _Control:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and other.payload == self.payload
 
-    __hash__ = None  # type: ignore[assignment]  # as for any value that can change
+    __hash__ = None  # type: ignore[assignment]  # unhashable, since the payload can be set
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.payload!r})"
 
 
 class Ping(_Control):
-    """A ping; the answer is a pong with the same payload (section 5.5.3)."""
+    """A ping. The answer is a pong with the same payload (section 5.5.3)."""
 
     __slots__ = ()
 
 
 class Pong(_Control):
-    """A pong, asked for or not."""
+    """A pong: the answer to a ping, or unsolicited (section 5.5.3)."""
 
     __slots__ = ()
 
 
 class Close(NamedTuple):
-    """The peer's close frame; nothing follows it.
+    """The peer's close frame. Nothing follows it.
 
     Attributes:
-        code: The peer's code; 1005 (NO_STATUS) when the frame was empty.
+        code: The peer's code; 1005 (NO_STATUS) if the frame was empty.
         reason: The peer's reason, often empty.
     """
 
@@ -101,20 +102,20 @@ Event = str | bytes | Ping | Pong | Close
 class Receiver:
     """The receiving half of one connection, on the server's side.
 
-    ``feed`` takes what was read, ``next_event`` returns one event after the other and None when more bytes are
-    needed. A connection whose application is slow stops calling ``next_event`` and stops reading: what was fed
-    stays packed (a compressed message is inflated only when its turn comes).
+    :meth:`feed` takes received bytes. :meth:`next_event` returns one event after the other, and None when more bytes
+    are needed. If the application is slow, the connection stops calling ``next_event`` and stops reading. The fed bytes
+    stay as they are: a compressed message is inflated only when its turn comes.
 
     Args:
-        max_size: The most bytes of one message, after decompression.
-        max_fragments: The most frames of one message. Each takes some 40 bytes beside its payload; the Autobahn suite
-            sends 4 MiB in pieces of 64 bytes.
-        deflate: The agreement on permessage-deflate, None without.
+        max_size: Most bytes of one message, after decompression.
+        max_fragments: Most frames of one message. Each takes some 40 bytes besides its payload. The default lets the
+            Autobahn suite pass, which sends 4 MiB in pieces of 64 bytes.
+        deflate: The parameters of permessage-deflate; None if it is not used.
 
     Attributes:
-        unread: Bytes fed of which something is left; when empty, `next_event` has nothing until more is fed.
-        control_frames: How many pings and pongs came so far, for a budget of the connection.
-        closed: True after a close frame or an error; what is fed from then on is dropped (section 1.4).
+        unread: Fed bytes of which some are unread. While it is empty, ``next_event`` returns None.
+        control_frames: How many pings and pongs have come, for a limit by the connection.
+        closed: True after a close frame or an error. Bytes that are fed from then on are dropped (section 1.4).
     """
 
     __slots__ = (
@@ -150,29 +151,29 @@ class Receiver:
         self._max_size = max_size
         self._max_fragments = max_fragments
         self._inflater = None if deflate is None else Inflater(deflate)
-        self.unread = b""  # bytes fed; those before _position are done with
-        self._position = 0
-        # The first bytes that a frame may begin with: between messages, and now.
+        self.unread = b""
+        self._position = 0  # of the first unread byte in unread
+        # The legal first bytes of a frame: between messages, and now.
         self._between = _BETWEEN if deflate is None else _BETWEEN_COMPRESSED
         self._legal = self._between
-        # The frame whose head came before the rest of its payload.
+        # A frame whose payload is incomplete.
         self._payload: bytearray | None = None
-        self._missing = 0
-        self._first = 0
-        self._key = b""
-        # The fragmented message so far.
-        self._room = max_size  # bytes that may still come
+        self._missing = 0  # bytes of the payload that are still to come
+        self._first = 0  # the frame's first byte
+        self._key = b""  # the frame's mask
+        # A fragmented message that is incomplete.
+        self._room = max_size  # bytes that it may still have
         self._fragments = 0
         self._compressed = False
-        self._texts: list[str] | None = None  # its frames if it is text, else None
-        self._chunks: list[bytes] = []  # its frames if it is binary
-        self._tail = b""  # of a text: the bytes of a character that the next frame must complete
+        self._texts: list[str] | None = None  # the content of its frames if it is text, else None
+        self._chunks: list[bytes] = []  # the content of its frames if it is binary
+        self._tail = b""  # of a text, the first bytes of a character that the next frame has to complete
 
     def feed(self, data: bytes) -> None:
-        """Hand over bytes that were read.
+        """Take received bytes.
 
-        Call ``next_event`` until it returns None before the next ``feed``, or stop reading: what is left over is
-        joined with the new bytes, and only a part of a frame's head is ever left over after None.
+        Call :meth:`next_event` until it returns None before the next call, or stop reading. Unread bytes are joined
+        with the new ones, which copies them. After None at most a part of a frame's head is unread.
         """
         if self.closed:
             return
@@ -185,9 +186,9 @@ class Receiver:
         """Return the next message (str for text, bytes for binary), Ping, Pong or Close; None if more bytes are needed.
 
         Raises:
-            WebSocketError: The peer broke a rule; its code is the close code to send. Nothing more is returned.
+            WebSocketError: The peer broke a rule; its ``code`` is the close code to send. No more events follow.
         """
-        # The head of a small frame is read here without calls, which would cost 0.06 us each beside 1.0 for the whole.
+        # The head of a small frame is read here without calls: each would cost 0.06 us, and the whole takes 1.0 us.
         while True:
             if self._payload is None:
                 data = self.unread
@@ -234,12 +235,16 @@ class Receiver:
                 return event
 
     def _keep(self) -> None:
-        """Keep only what is not done with, so that an idle connection does not hold what it read last."""
+        """Drop the bytes that were read, so that an idle connection does not keep its last message."""
         self.unread = self.unread[self._position :]
         self._position = 0
 
     def _long_length(self, first: int, start: int, end: int) -> int:
-        """Return the extended payload length that stands from *start* to *end*; 0 while it is incomplete."""
+        """Return the extended payload length in the bytes from *start* to *end*; 0 while it is incomplete.
+
+        Raises:
+            WebSocketError: 1002; the frame is a control frame, or the length does not have the shortest form.
+        """
         if first & _CONTROL:
             raise self._fail(PROTOCOL_ERROR, f"control frame above {CONTROL_LIMIT} bytes")
         if end > len(self.unread):
@@ -250,7 +255,7 @@ class Receiver:
         return length
 
     def _set_aside(self, first: int, start: int, end: int) -> None:
-        """Set aside a frame of which the head is here, and the payload not yet."""
+        """Set aside a frame whose head is complete and whose payload is not."""
         data = self.unread
         self._first = first
         self._key = data[start - 4 : start]
@@ -260,7 +265,7 @@ class Receiver:
         self._position = 0
 
     def _continue_payload(self) -> bool:
-        """Move bytes to the payload set aside; tell whether it is complete."""
+        """Move bytes to the payload that was set aside; tell whether it is complete."""
         data = self.unread
         missing = self._missing
         assert self._payload is not None
@@ -276,7 +281,7 @@ class Receiver:
         return True
 
     def _fault(self, first: int) -> WebSocketError:
-        """Return what is wrong with a frame that may not begin with *first* now, or is not masked."""
+        """Return the error of a frame whose first byte is not legal now, or that is not masked."""
         opcode = first & 0x0F
         if opcode not in _OPCODES:
             return self._fail(PROTOCOL_ERROR, f"reserved opcode {opcode}")
@@ -293,18 +298,22 @@ class Receiver:
         return self._fail(PROTOCOL_ERROR, "new message inside a fragmented one")
 
     def _check_size(self, first: int, length: int) -> None:
-        """Judge a payload that is longer than what the message may still take."""
+        """Refuse a payload that is longer than the rest that the message may have.
+
+        Raises:
+            WebSocketError: 1009.
+        """
         if first & _CONTROL:
-            return  # it is short, and no part of the message
+            return  # a control frame is short, and not a part of the message
         room = self._room
         if first & RSV1 or (self._compressed and not first & 0x0F):
-            # Content that cannot be compressed grows: by 1/8 and a few bytes with zlib's smallest memory level.
+            # Compression makes some content longer: by 1/8 and a few bytes with zlib's smallest memory level.
             room += (room >> 2) + 64
         if length > room:
             raise self._fail(TOO_BIG, f"message above its limit of {self._max_size} bytes")
 
     def _fragment(self, first: int, payload: bytes) -> str | bytes | None:
-        """Take a frame of a fragmented or compressed message; return the message if it ends here."""
+        """Take a frame of a fragmented or compressed message; return the message if this is its last frame."""
         last = first >= FIN
         opcode = first & 0x0F
         if opcode:
@@ -338,7 +347,7 @@ class Receiver:
         return b"".join(chunks) if texts is None else "".join(texts)
 
     def _inflate(self, payload: bytes, last: bool) -> bytes:
-        assert self._inflater is not None  # else the bit that says "compressed" was refused
+        assert self._inflater is not None  # otherwise the compression bit was refused
         try:
             return self._inflater.inflate(payload, self._room, last)
         except WebSocketError:
@@ -375,7 +384,7 @@ class Receiver:
         return WebSocketError(code, message)
 
     def _stop(self) -> None:
-        """Drop everything that is held; nothing more is read."""
+        """Drop everything that is kept, and read nothing more."""
         self.closed = True
         self.unread = b""
         self._position = 0

@@ -1,4 +1,4 @@
-"""The sending half of one connection: which messages are compressed (RFC 7692 section 7.2.1)."""
+"""The sending half of a connection with permessage-deflate (RFC 7692 section 7.2.1)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Sender"]
 
 
 class Sender:
-    """Encodes the messages of a connection that agreed on permessage-deflate.
+    """Encodes the messages of a connection that uses permessage-deflate.
 
-    A connection without it, and every control frame, needs only the functions of ``frames``.
+    Connections without it use the functions of ``frames``, and so do all control frames.
 
     Args:
-        parameters: What the handshake agreed on.
-        options: This server's threshold and levels.
+        parameters: The parameters that the handshake agreed on.
+        options: The threshold and the levels.
     """
 
     __slots__ = ("_deflater", "_threshold")
@@ -30,18 +30,18 @@ class Sender:
         self._threshold = max(1, options.threshold)
 
     def encode_text(self, text: str) -> bytes:
-        """Return *text* as one text frame, compressed from the threshold on.
+        """Return *text* as one text frame, compressed if it has at least as many characters as the threshold.
 
         Raises:
-            LocalProtocolError: The text has no UTF-8 form.
+            LocalProtocolError: The text has lone surrogates.
         """
-        # A character is one to four bytes: the text need not be encoded to see that it is long enough.
+        # Characters are counted, not bytes, so that a text is encoded only once. It has at least as many bytes.
         if len(text) < self._threshold:
             return encode_text(text)
         return encode_frame(TEXT, self._deflater.deflate(utf8(text)), rsv1=True)
 
     def encode_binary(self, data: bytes) -> bytes:
-        """Return *data* as one binary frame, compressed from the threshold on."""
+        """Return *data* as one binary frame, compressed if it has at least as many bytes as the threshold."""
         if len(data) < self._threshold:
             return encode_binary(data)
         return encode_frame(BINARY, self._deflater.deflate(data), rsv1=True)
