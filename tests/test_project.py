@@ -774,6 +774,22 @@ def test_links_between_texts_lead_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def missing_files(text: str) -> list[str]:
+    """Return the files and folders of the repository that *text* names and that are not there."""
+    named = set(re.findall(r"`((?:bridge|tests|docs|examples|benchmarks)/[\w./-]*)`", text))
+    return sorted(name for name in named if not (ROOT / name).exists())
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))], ids=lambda path: path.name)
+def test_files_that_texts_name_exist(path: Path) -> None:
+    assert missing_files(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_file_that_is_not_there_is_found() -> None:
+    text = "`tests/test_project.py`, `docs/` and `tests/core/test_served.py`, but not `core/served.py`"
+    assert missing_files(text) == ["tests/core/test_served.py"]
+
+
 def settings_read(source: str) -> set[str]:
     """Return the settings that *source* reads: ``config.name`` anywhere, ``self.name`` in the methods of Config.
 
