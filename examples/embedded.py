@@ -1,4 +1,4 @@
-"""A server inside one's own asyncio program, beside other work of the same loop.
+"""A server inside an asyncio program, beside other tasks of the same loop.
 
 Run:  python examples/embedded.py [PORT]
 Ask:  curl http://127.0.0.1:8000/
@@ -16,7 +16,7 @@ ticks = 0
 
 
 async def tick() -> None:
-    """Stand for what the program does besides serving."""
+    """Stand for the other work of the program."""
     global ticks
     while True:
         ticks += 1
@@ -44,7 +44,7 @@ async def main(port: int) -> None:
     ticking = asyncio.create_task(tick())
     await stop.wait()
     server.stop()  # no new connections
-    await server.drain(10)  # at most 10 seconds for the requests that run
+    await server.drain(10)  # requests in progress have 10 seconds at most
     ticking.cancel()
 
 

@@ -1,4 +1,4 @@
-"""A FastAPI application: state made at the start, a JSON POST, a streamed answer, a streamed upload.
+"""A FastAPI application: state from the start, a JSON POST, a streamed answer, a streamed upload.
 
 Run:  bridge run fastapi_app:app --app-dir examples
 Ask:  curl http://127.0.0.1:8000/  and  /stream  and  curl --json '{"name": "tea", "price": 2.5}' http://127.0.0.1:8000/items
@@ -21,7 +21,7 @@ class Item(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, list[Item]]]:
-    """Run once around the life of the server; every request sees what is yielded as ``request.state``."""
+    """Run once around the life of the server. Every request has what this yields as ``request.state``."""
     yield {"items": []}
     print("FastAPI example: stopped", flush=True)
 

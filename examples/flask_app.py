@@ -1,4 +1,4 @@
-"""A Flask application: a page, a streamed download, an upload that is never whole in memory.
+"""A Flask application: a page, a streamed download, an upload that is read in pieces.
 
 Run:  bridge run flask_app:app --app-dir examples
 Ask:  curl http://127.0.0.1:8000/  and  /stream  and  curl -T FILE http://127.0.0.1:8000/upload

@@ -1,4 +1,4 @@
-"""A function that takes a whole request: the shortest use of bridge's own interface.
+"""A function that takes a whole request: the shortest application for bridge.
 
 Run:  bridge run raw_callable:application --app-dir examples
 Ask:  curl 'http://127.0.0.1:8000/?name=Ada'

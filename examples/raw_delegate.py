@@ -1,4 +1,4 @@
-"""A connection delegate: bridge's own interface. This one counts what it is sent and keeps nothing.
+"""A connection delegate, Tornado's documented interface. This one counts the bytes of content and keeps none.
 
 Run:  bridge run raw_delegate:application --app-dir examples
 Ask:  curl http://127.0.0.1:8000/  and  curl -T FILE http://127.0.0.1:8000/
@@ -34,7 +34,7 @@ class Counter(HTTPMessageDelegate):
         self.connection.finish()
 
     def on_connection_close(self) -> None:
-        """The client left before the answer was finished; nothing is held here that would have to be given back."""
+        """The content will not come in full: the client has left, for example. A counter has nothing to clean up."""
 
 
 class Application(HTTPServerConnectionDelegate):

@@ -601,6 +601,81 @@ def test_the_tables_of_states_are_current() -> None:
     assert "| done | the response is complete |  |" in page
 
 
+def map_of(text: str) -> dict[str, str]:
+    """Return the map of files in *text*: what it says of each file and folder, by path; a folder's ends with a slash.
+
+    Two spaces of indentation are one level. The map begins with the line of ``bridge/`` and ends with its code block.
+    """
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in text[text.index("\nbridge/") + 1 : text.index("\n```", text.index("\nbridge/"))].splitlines():
+        name, _, words = line.strip().partition(" ")
+        del above[(len(line) - len(line.lstrip())) // 2 :]
+        above.append(name)
+        found["".join(above)] = words.strip()
+    return found
+
+
+def map_faults(text: str, files: set[str]) -> list[str]:
+    """Return what the map in *text* lacks of *files*, has beyond them, or does not explain."""
+    on_map = map_of(text)
+    return sorted(
+        [f"not on the map: {path}" for path in files - on_map.keys()]
+        + [f"not there: {path}" for path in on_map.keys() - files]
+        + [f"not explained: {path}" for path, words in on_map.items() if not words]
+    )
+
+
+def test_the_map_shows_every_file() -> None:
+    files = set()
+    for _, path in modules():
+        place = path.relative_to(ROOT).as_posix()
+        files.add(place.removesuffix("__init__.py") if path.name == "__init__.py" else place)
+    assert map_faults((DOCS / "architecture.md").read_text(encoding="utf-8"), files) == []
+
+
+def test_a_fault_of_the_map_is_found() -> None:
+    text = "x\n```\nbridge/  all\n  a.py  first\n  b/  room\n    c.py  third\n  d.py  last\n```\n"
+    files = {"bridge/", "bridge/a.py", "bridge/b/", "bridge/b/c.py", "bridge/d.py"}
+    assert map_faults(text, files) == []
+    assert map_faults(text, files | {"bridge/b/e.py"}) == ["not on the map: bridge/b/e.py"]
+    assert map_faults(text, files - {"bridge/d.py"}) == ["not there: bridge/d.py"]
+    assert map_faults(text.replace("  third", ""), files) == ["not explained: bridge/b/c.py"]
+    assert len(map_faults(text.replace("    c.py", "  c.py"), files)) == 2
+
+
+def methods_of(source: str) -> set[str]:
+    """Return the methods in *source*, each as ``Class.method``."""
+    return {
+        f"{owner.name}.{function.name}"
+        for owner in ast.walk(ast.parse(source))
+        if isinstance(owner, ast.ClassDef)
+        for function in owner.body
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def code_faults(text: str, files: set[str], methods: set[str]) -> list[str]:
+    """Return which files (``core/x.py``) and methods (``Class.method``) *text* names that are not in the package."""
+    words = set(re.findall(r"`([\w./]+)`", text))
+    paths = {word for word in words if re.fullmatch(r"[a-z]\w*(?:/\w+)+\.py", word) and not word.startswith("tests/")}
+    named = {word for word in words if re.fullmatch(r"[A-Z]\w*\.[a-z_]\w*", word)}
+    return sorted((paths - files) | (named - methods))
+
+
+def test_files_and_methods_that_the_architecture_names_exist() -> None:
+    files = {path.relative_to(PACKAGE).as_posix() for _, path in modules()}
+    methods = set().union(*(methods_of(path.read_text(encoding="utf-8")) for _, path in modules()))
+    assert code_faults((DOCS / "architecture.md").read_text(encoding="utf-8"), files, methods) == []
+
+
+def test_a_file_or_a_method_that_does_not_exist_is_found() -> None:
+    methods = methods_of("class Writer:\n def flush(self): ...\n async def emptied(self): ...\ndef loose(): ...\n")
+    assert methods == {"Writer.flush", "Writer.emptied"}
+    text = "`core/writer.py`: `Writer.flush` and `Writer.write_soon`, `core/ending.py`, `states.py`, `tests/test_x.py`"
+    assert code_faults(text, {"core/writer.py"}, methods) == ["Writer.write_soon", "core/ending.py"]
+
+
 #: The attributes that hold a state, and the only form in which they may be assigned.
 STATES = ("reading", "writing")
 
@@ -612,13 +687,12 @@ def state_faults(source: str) -> list[str]:
     """
     faults = []
     for node in ast.walk(ast.parse(source)):
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        for target in targets:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             if not (isinstance(target, ast.Attribute) and target.attr in STATES):
                 continue
-            value = node.value  # type: ignore[attr-defined]  # both kinds of assignment have one
+            value = node.value
             by_event = isinstance(value, ast.Attribute) and ast.unparse(value.value) == ast.unparse(target)
             first = isinstance(value, ast.Name) and value.id in {"READ_HEAD", "HEAD"}
             if not by_event and not first:
@@ -698,6 +772,22 @@ def test_options_that_messages_name_exist() -> None:
 def test_links_between_texts_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def missing_files(text: str) -> list[str]:
+    """Return the files and folders of the repository that *text* names and that are not there."""
+    named = set(re.findall(r"`((?:bridge|tests|docs|examples|benchmarks)/[\w./-]*)`", text))
+    return sorted(name for name in named if not (ROOT / name).exists())
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))], ids=lambda path: path.name)
+def test_files_that_texts_name_exist(path: Path) -> None:
+    assert missing_files(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_file_that_is_not_there_is_found() -> None:
+    text = "`tests/test_project.py`, `docs/` and `tests/core/test_served.py`, but not `core/served.py`"
+    assert missing_files(text) == ["tests/core/test_served.py"]
 
 
 def settings_read(source: str) -> set[str]:
