@@ -25,7 +25,7 @@ class Waiters:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._new = loop.create_future
-        self._first: asyncio.Future[None] | None = None  # nearly always the only one: a list would cost 1 % of a message
+        self._first: asyncio.Future[None] | None = None  # nearly always the only one
         self._more: list[asyncio.Future[None]] = []
 
     def next_event(self) -> asyncio.Future[None]:
