@@ -81,7 +81,7 @@ class RequestReader:
             # The same once more, as of whom polls, and nothing else: it was parsed and checked.
             self.buffer = b""
             self.heads += 1
-            self.scanned = 0
+            self.scanned = self._blank_lines = 0
             return previous
         start = self._position
         if buffer.startswith(b"\r", start):
@@ -173,7 +173,7 @@ class RequestReader:
     def clear(self) -> None:
         """Forget what was received and not read, and expect no content."""
         self.buffer = b""
-        self._position = 0
+        self._position = self.scanned = self._blank_lines = 0
         self.decoder = None
 
     def on_idle(self) -> None:
