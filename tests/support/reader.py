@@ -1,4 +1,4 @@
-"""Reads one message with the pure layer alone, from pieces: by its functions, and by the RequestReader."""
+"""Reads messages with the pure layer alone, from pieces: by its functions, and by the RequestReader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from bridge.core.http1.reader import RequestReader
 from bridge.core.http1.request import parse_head
 from bridge.errors import RemoteProtocolError
 
-__all__ = ["Content", "Message", "Refused", "head_values", "read_content", "read_head", "read_message"]
+__all__ = [
+    "Content",
+    "Message",
+    "Refused",
+    "Request",
+    "Stream",
+    "head_values",
+    "read_content",
+    "read_head",
+    "read_message",
+    "read_stream",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,46 @@ class Message:
     content: bytes
     trailers: tuple[tuple[bytes, bytes], ...]
     rest: bytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """One of several requests; *end* is how many bytes of the connection were read with it."""
+
+    head: RequestHead
+    content: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
+    end: int
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        """All of it but where it ends, to be compared."""
+        return (*head_values(self.head), self.content, self.trailers)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a RequestReader has made of the bytes of a connection.
+
+    Attributes:
+        requests: Those that are complete.
+        begun: The head and the content so far of one that is not.
+        refused: Why it has ended; None if it could go on.
+        rest: What it has not read.
+    """
+
+    requests: list[Request]
+    begun: tuple[RequestHead, bytes] | None
+    refused: Refused | None
+    rest: bytes
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        """All of it, to be compared; which of two faults is seen first may depend on the cut."""
+        begun = None if self.begun is None or self.refused else (head_values(self.begun[0]), self.begun[1])
+        rest = None if self.refused else self.rest
+        ends = [request.end for request in self.requests]
+        return [request.values for request in self.requests], ends, begun, self.refused is not None, rest
 
 
 def head_values(head: RequestHead) -> tuple[object, ...]:
@@ -141,3 +192,71 @@ def read_message(pieces: list[bytes], limits: Limits | None = None, most: int = 
             rest = reader.take_rest() + b"".join(pieces[index + 1 :])
             return Message(head_values(head), b"".join(found), trailers, rest)
     return None
+
+
+def read_stream(
+    pieces: list[bytes],
+    limits: Limits | None = None,
+    most: int = 65536,
+    *,
+    content_limit: int | None = None,
+    assign: bool = False,
+) -> Stream:
+    """Return all requests that a RequestReader finds, asked for everything that it has after each piece.
+
+    Args:
+        pieces: What arrives.
+        limits: The reader's.
+        most: The most bytes of content to ask for at once.
+        content_limit: The most bytes of chunked content.
+        assign: Set the buffer where it is empty, as a connection does, in place of feeding it.
+    """
+    reader = RequestReader(limits or Limits())
+    requests: list[Request] = []
+    head: RequestHead | None = None
+    found: list[bytes] = []
+    given = 0
+    refused: Refused | None = None
+    for piece in pieces:
+        given += len(piece)
+        if assign and not reader.buffer:
+            reader.buffer = piece
+        else:
+            reader.feed(piece)
+        try:
+            while True:
+                if head is None:
+                    before = reader.unread
+                    head = reader.next_head()
+                    assert bool(reader.buffer) == bool(reader.unread)
+                    if head is None:
+                        assert reader.scanned == reader.unread or reader.buffer[-1:] == b"\r"
+                        break
+                    assert reader.scanned == 0
+                    assert (before - reader.unread - head.size) in range(0, 10, 2)  # with blank lines
+                    assert reader.heads == len(requests) + 1
+                    if head.content_length != 0:
+                        assert reader.expect_content(head.content_length, content_limit) is reader.decoder
+                decoder = reader.decoder
+                while decoder is not None and not decoder.done:
+                    before = reader.unread
+                    data = reader.next_content(most)
+                    assert bool(reader.buffer) == bool(reader.unread)
+                    if data is None:
+                        assert reader.unread == before
+                        break
+                    assert type(data) is bytes
+                    assert len(data) <= min(most, before - reader.unread)
+                    found.append(data)
+                if decoder is not None and not decoder.done:
+                    break
+                trailers = () if decoder is None else tuple(decoder.trailers)
+                requests.append(Request(head, b"".join(found), trailers, given - reader.unread))
+                reader.decoder = None
+                head = None
+                found = []
+        except RemoteProtocolError as exc:
+            refused = Refused(type(exc), exc.status)
+            break
+    begun = None if head is None else (head, b"".join(found))
+    return Stream(requests, begun, refused, reader.take_rest())

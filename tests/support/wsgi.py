@@ -33,16 +33,16 @@ class Answer:
     @property
     def chunks(self) -> list[bytes]:
         """The body taken apart; it must be complete."""
-        found, rest = [], self.body
+        found, body, at = [], self.body, 0
         while True:
-            size, _, rest = rest.partition(b"\r\n")
-            length = int(size, 16)
-            if not length:
-                assert rest == b"\r\n"
+            start = body.index(b"\r\n", at) + 2
+            end = start + int(body[at : start - 2], 16)
+            at = end + 2
+            assert body[end:at] == b"\r\n"
+            if start == end:
+                assert at == len(body)
                 return found
-            found.append(rest[:length])
-            assert rest[length : length + 2] == b"\r\n"
-            rest = rest[length + 2 :]
+            found.append(body[start:end])
 
     @property
     def content(self) -> bytes:

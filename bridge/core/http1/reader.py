@@ -86,7 +86,7 @@ class RequestReader:
             # checked before. (parse_head compares, too, but has to find the head's end first.)
             self.buffer = b""
             self.heads += 1
-            self.scanned = 0
+            self.scanned = self._blank_lines = 0
             return previous
         start = self._position
         if buffer.startswith(b"\r", start):
@@ -188,7 +188,7 @@ class RequestReader:
     def clear(self) -> None:
         """Drop the unread bytes, and expect no content."""
         self.buffer = b""
-        self._position = 0
+        self._position = self.scanned = self._blank_lines = 0
         self.decoder = None
 
     def on_idle(self) -> None:

@@ -92,6 +92,67 @@ def test_parts_are_handed_over_in_order(side: Side) -> None:
     assert transport.received == b"abcd"
 
 
+def test_what_waits_for_the_end_of_the_turn_goes_out_in_one_write_and_in_order(side: Side, loop: ManualLoop) -> None:
+    transport = fake(side)
+    transport.peer_reads()
+    writer = side.writer
+    other = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), side.clock, loop)
+    FakeTransport(loop, other)
+    loop.settle()
+    other.writer.write_at_turn_end(b"other")
+    writer.write_at_turn_end(b"a")
+    writer.write_at_turn_end(b"b")
+    assert side.clock.unsent == [other.writer, writer]
+    assert transport.received == b""
+    loop.settle()
+    assert (transport.received, fake(other).received) == (b"ab", b"other")
+    writer.flush()  # nothing is left
+    assert (transport.received, side.clock.unsent) == (b"ab", [])
+
+
+@pytest.mark.parametrize(
+    ("write", "data"),
+    [
+        (lambda writer, data: writer.write(data), b"c"),
+        (lambda writer, data: writer.write(data), b"c" * 20000),
+        (lambda writer, data: writer.write_parts([data[:1], data[1:]]), b"cd"),
+    ],
+    ids=["little", "much", "parts"],
+)
+def test_whatever_is_written_next_comes_behind_what_waits(
+    side: Side, loop: ManualLoop, write: Any, data: bytes
+) -> None:
+    transport = fake(side)
+    transport.peer_reads()
+    side.writer.write_at_turn_end(b"ab")
+    write(side.writer, data)
+    assert transport.received == b"ab" + data
+    loop.settle()
+    assert transport.received == b"ab" + data
+
+
+def test_what_waits_is_bounded(side: Side) -> None:
+    transport = fake(side)
+    transport.peer_reads()
+    side.writer.write_at_turn_end(b"a" * 16000)
+    assert transport.received == b""
+    side.writer.write_at_turn_end(b"b" * 400)
+    assert len(transport.received) == 16400
+
+
+def test_to_a_transport_that_closes_nothing_is_handed_over(side: Side, loop: ManualLoop) -> None:
+    transport = fake(side)
+    transport.peer_reads()
+    side.writer.write_at_turn_end(b"lost")
+    transport.close()
+    side.writer.flush()
+    side.writer.write_at_turn_end(b"forgotten")
+    side.writer.close()
+    loop.settle()
+    assert transport.received == b""
+    assert transport.faults == []
+
+
 def test_uvloop_s_transports_get_the_parts_as_they_are(side: Side) -> None:
     class Foreign:
         """As uvloop's: a transport that is nothing of asyncio's."""
@@ -144,6 +205,44 @@ def test_all_who_wait_go_on_or_fail(side: Side, loop: ManualLoop) -> None:
     for future in (waiting[0], waiting[2]):
         with pytest.raises(ConnectionGone):
             future.result()
+
+
+def test_whoever_waits_after_the_end_is_told_at_once(side: Side, loop: ManualLoop) -> None:
+    fake(side).peer_resets()
+    loop.settle()
+    future = side.writer.writable()
+    assert future.done()
+    with pytest.raises(ConnectionGone):
+        future.result()
+    side.writer.deadline_passed(side.clock.now)  # it may have been on its way
+    assert side.stalled == 0
+
+
+def test_when_idle_nothing_is_forgotten(side: Side, loop: ManualLoop) -> None:
+    side.writer.write_at_turn_end(b"x" * 10)
+    side.writer.on_idle()
+    fake(side).peer_reads()
+    loop.settle()
+    assert fake(side).received == b"x" * 10
+
+
+def test_of_a_transport_without_a_socket_only_its_own_buffer_is_counted(side: Side) -> None:
+    transport = fake(side)
+    side.writer.write(b"x" * 100)
+    assert side.writer._outgoing(transport) == 100
+    transport._extra.clear()  # type: ignore[attr-defined]
+    side.writer.file_left = 7
+    assert side.writer._outgoing(transport) == 107
+
+
+def test_without_a_write_timeout_a_peer_need_not_read(loop: ManualLoop) -> None:
+    context = ConnectionContext(None, None, "http")
+    side = Side(ConnectionParameters(write_timeout=None), context, Clock(loop), loop)
+    FakeTransport(loop, side)
+    loop.settle()
+    side.writer.watch()
+    assert side.writer.deadline == NEVER
+    assert not side.clock.watched
 
 
 def test_a_mark_can_be_set_for_one_connection(side: Side, loop: ManualLoop) -> None:
@@ -200,6 +299,8 @@ def test_progress_is_what_left_for_the_peer_not_how_much_is_waiting(
     side.writer.watch()
     side.writer.write(b"y" * 100)
     side.writer.write_parts([b"z" * 50, b"z" * 50])
+    side.writer.write_at_turn_end(b"z" * 50)
+    side.writer.flush()
     assert not reads(side)
     # A byte was read, and more was written than that.
     side.writer.watch()

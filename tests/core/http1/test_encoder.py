@@ -1,25 +1,56 @@
 from __future__ import annotations
 
-from array import array
+import re
 from http import HTTPStatus
-from typing import Any
 
+import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.http import fields as fields_module
-from bridge.core.http import message
-from bridge.core.http.fields import NO_LENGTH as UNDECLARED
-from bridge.core.http.fields import check_fields, encode_fields
+from bridge.core.http.fields import NO_LENGTH
 from bridge.core.http.limits import Limits
-from bridge.core.http.message import KnownHeads, ResponseHead
-from bridge.core.http1.decoder import ChunkedDecoder
-from bridge.core.http1.encoder import LAST_CHUNK, chunk, status_line
-from bridge.core.http1.request import parse_fields
+from bridge.core.http.message import RequestLine, ResponseHead, request_line
+from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
+from bridge.core.http1.encoder import (
+    BODILESS,
+    CONTINUE,
+    LAST_CHUNK,
+    BodilessEncoder,
+    ChunkedEncoder,
+    CloseEncoder,
+    Encoder,
+    FixedEncoder,
+    WrongLength,
+    chunk,
+    encode_head,
+    encode_interim,
+    encode_refusal,
+    encode_start,
+    encode_whole,
+    raw_status,
+    says_close,
+    status_line,
+)
 from bridge.errors import LocalProtocolError
-from tests.support.hostile import CONTROLS, NO_LENGTH, NOT_TCHAR, TCHAR, TEXT
+from tests.support.hostile import CONTROLS
 from tests.support.reader import Content, read_content
+from tests.support.responses import read_responses
+
+Pairs = list[tuple[bytes, bytes]]
+DEFAULT = b"date: today\r\nserver: bridge\r\n"
+
+
+def asked(method: str = "GET", version: bytes = b"1.1") -> RequestLine:
+    return request_line(method.encode(), method, b"/", version, b"/", b"", b"")
+
+
+def fixed(length: int, sent: int = 0) -> FixedEncoder:
+    encoder = FixedEncoder()
+    encoder.length = length
+    encoder.sent = sent
+    return encoder
+
 
 # ---------------------------------------------------------------------- status lines
 
@@ -66,393 +97,358 @@ def test_reasons_that_would_split_the_response(reason: bytes) -> None:
         status_line(200, reason)
 
 
-# ---------------------------------------------------------------------- field lines
-
-Pairs = list[tuple[bytes, bytes]]
+# ---------------------------------------------------------------------- heads of the server's own
 
 
-@pytest.mark.parametrize(
-    ("fields", "lines"),
-    [
-        ([], []),
-        ([(b"content-type", b"text/plain")], [b"content-type: text/plain\r\n"]),
-        # order, spelling and repetition are the application's
-        (
-            [(b"X-B", b"1"), (b"x-a", b"2"), (b"X-B", b"1"), (b"Set-Cookie", b"a=b"), (b"Set-Cookie", b"c=d")],
-            [b"X-B: 1\r\n", b"x-a: 2\r\n", b"X-B: 1\r\n", b"Set-Cookie: a=b\r\n", b"Set-Cookie: c=d\r\n"],
-        ),
-        ([(b"x", b"")], [b"x: \r\n"]),
-        ([(b"x", b" y\t")], [b"x:  y\t\r\n"]),
-        ([(TCHAR, TEXT)], [TCHAR + b": " + TEXT + b"\r\n"]),
-        # hop-by-hop fields are the server's (RFC 9110 section 7.6.1)
-        (
-            [(b"Transfer-Encoding", b"chunked"), (b"Keep-Alive", b"timeout=999"), (b"TE", b"x"), (b"Proxy-Connection",
-                b"x")],
-            [],
-        ),
-        ([(b"TRANSFER-ENCODING", b"chunked"), (b"x", b"y")], [b"x: y\r\n"]),
-        ([(b"Connection", b"keep-alive"), (b"Upgrade", b"x")], []),
-        # others that only look so are not
-        ([(b"Transfer_Encoding", b"x"), (b"X-Connection", b"y")], [b"Transfer_Encoding: x\r\n",
-            b"X-Connection: y\r\n"]),
-    ],
-    ids=lambda value: f"{value!r:.60}",
-)  # fmt: skip
-def test_field_lines(fields: Pairs, lines: list[bytes]) -> None:
-    for _ in range(2):  # encoded, and known from before
-        assert check_fields(fields)[0] == lines
-        assert check_fields(iter(fields))[0] == lines
-        assert encode_fields(fields) == b"".join(lines)
-
-
-NAMES = [
-    b"",
-    *(b"X" + bytes([octet]) for octet in NOT_TCHAR),
-    *(bytes([octet]) + b"X" for octet in NOT_TCHAR),
-    *(b"X\r\nInjected: yes\r\nX-Y", b"X: y\r\nInjected", b"X\nInjected", b"X ", b" X", b":", b"X:"),
-]
-VALUES = [
-    *(b"a" + bytes([octet]) + b"b" for octet in CONTROLS),
-    *(bytes([octet]) for octet in CONTROLS),
-    *(b"ok\r\nInjected: yes", b"ok\nInjected: yes", b"ok\rInjected: yes", b"ok\r\n\r\n<b>", b"ok\r\n", b"ok\r\n x"),
-    *(b"/a\r\nset-cookie: s=1", b"a\x00b"),
-]
-
-
-@pytest.mark.parametrize(
-    "field",
-    [*((name, b"v") for name in NAMES), *((b"x", value) for value in VALUES)],
-    ids=lambda value: f"{value!r:.60}",
-)
-def test_fields_that_would_split_the_response(field: tuple[bytes, bytes]) -> None:
-    for fields in ([field], [(b"a", b"b"), field, (b"c", b"d")]):
-        for _ in range(2):  # what was refused is not known the next time
-            with pytest.raises(LocalProtocolError):
-                check_fields(fields)
-            with pytest.raises(LocalProtocolError):
-                encode_fields(fields)
-
-
-@pytest.mark.parametrize(
-    "name", [b"Content-Length", b"Date", b"Server", b"Connection", b"Upgrade", b"Keep-Alive", b"TE"]
-)
-@pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\x00", b"\n"])
-def test_fields_that_steer_are_checked_like_all_others(name: bytes, value: bytes) -> None:
-    with pytest.raises(LocalProtocolError):
-        check_fields([(name, value)])
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        *(("x", "y"), (b"x", "y"), ("x", b"y"), (b"x", 1), (1, b"y"), (b"x", None), (None, None), (b"x",), (b"x",
-            b"y", b"z")),
-        *(b"xy", "xy", 5, None, (), [], (b"x", [b"y"]), ([b"x"], b"y"), {b"x": b"y"}, (b"x", True)),
-    ],
-    ids=repr,
-)  # fmt: skip
-def test_what_is_no_pair_of_bytes(field: object) -> None:
-    with pytest.raises(LocalProtocolError):
-        check_fields([field])  # type: ignore[list-item]
-
-
-def test_pairs_may_be_any_sequence_of_any_bytes() -> None:
-    for kind in (bytes, bytearray, memoryview, lambda text: memoryview(bytearray(text)), lambda text: array("B", text)):
-        for pair in ((kind(b"X-Kind"), kind(b"y")), [kind(b"X-Kind"), kind(b"y")]):
-            for _ in range(2):
-                assert check_fields([pair])[0] == [b"X-Kind: y\r\n"]  # type: ignore[list-item]
-        assert check_fields([(kind(b"Content-Length"), kind(b" 12 "))])[:2] == ([b"Content-Length: 12\r\n"], 12)
-        special = check_fields([(kind(b"Connection"), kind(b"close"))])[2]
-        assert special is not None
-        assert special.close
-
-
-def test_a_changed_bytearray_is_encoded_anew() -> None:
-    value = bytearray(b"first")
-    assert check_fields([(b"x-array", value)])[0] == [b"x-array: first\r\n"]
-    value[:] = b"other"
-    assert check_fields([(b"x-array", value)])[0] == [b"x-array: other\r\n"]
-    view = (b"x-view", memoryview(value))
-    known = KnownHeads()
-    for content in (b"first", b"first", b"other"):
-        value[:] = content
-        assert known.add(200, b"", view).block == b"x-view: %b\r\n" % content
-    assert not known
-
-
-# ---------------------------------------------------------------------- what fields say to the connection
-
-
-@pytest.mark.parametrize(
-    ("fields", "length"),
-    [
-        ([], UNDECLARED),
-        ([(b"content-length", b"0")], 0),
-        ([(b"Content-Length", b"5")], 5),
-        ([(b"CONTENT-LENGTH", b"\t5 ")], 5),
-        ([(b"content-length", b"0005")], 5),
-        ([(b"content-length", b"5"), (b"Content-Length", b"5")], 5),
-        ([(b"content-length", b"9" * 18)], 10**18 - 1),
-        ([(b"content_length", b"5")], UNDECLARED),
-    ],
-)
-def test_declared_lengths(fields: Pairs, length: int) -> None:
-    for _ in range(2):
-        assert check_fields(fields)[1] == length
-
-
-@pytest.mark.parametrize("value", [*NO_LENGTH, b"9" * 19, b"0" * 19, b"1" * 5000])
-def test_what_is_no_length(value: bytes) -> None:
-    with pytest.raises(LocalProtocolError):
-        check_fields([(b"content-length", value)])
-
-
-def test_two_lengths_that_differ() -> None:
-    for first, second in ((b"5", b"6"), (b"0", b"5"), (b"5", b"0")):
+def test_an_interim_response_is_a_head_alone() -> None:
+    link = [(b"link", b"</a>"), (b"content-length", b"5"), (b"connection", b"close")]
+    assert encode_interim(103, link) == b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    assert encode_interim(100, []) == CONTINUE
+    for status, fields in ((99, []), (103, [(b"a", b"b\r\nc: d")])):
         with pytest.raises(LocalProtocolError):
-            check_fields([(b"content-length", first), (b"x", b"y"), (b"Content-Length", second)])
+            encode_interim(status, fields)
+
+
+@pytest.mark.parametrize("head_only", [False, True])
+@pytest.mark.parametrize("fields", [[], [(b"allow", b"GET")]])
+def test_a_refusal_says_its_status_and_that_it_is_the_last(fields: Pairs, head_only: bool) -> None:
+    wire = encode_refusal(405, DEFAULT, own_fields=fields, head_only=head_only)
+    (response,) = read_responses(wire, ["HEAD" if head_only else "GET"], ended=False)
+    text = b"405 Method Not Allowed\r\n"
+    assert (response.status, response.content) == (405, b"" if head_only else text)
+    assert response.closes
+    assert response[b"content-length"] == b"%d" % len(text)
+    assert response[b"server"] == b"bridge"
+    assert response[b"allow"] == (b"GET" if fields else None)
+
+
+def test_a_refusal_without_a_registered_phrase_has_content_all_the_same() -> None:
+    (response,) = read_responses(encode_refusal(599, b""), ended=False)
+    assert (response.status, response.content) == (599, b"599 \r\n")
+
+
+# ---------------------------------------------------------------------- heads of responses
 
 
 @pytest.mark.parametrize(
-    ("values", "close"),
+    ("status", "reason", "fields", "data", "wire"),
     [
-        ([b"close"], True),
-        ([b"Close"], True),
-        ([b"keep-alive, close"], True),
-        ([b"x,\tCLOSE ,"], True),
-        ([b"keep-alive", b"close"], True),
-        ([b"close", b"keep-alive"], True),
-        ([b"keep-alive"], False),
-        ([b""], False),
-        ([b"closed"], False),
-        ([b"\xa0close"], False),
+        (200, b"", [], b"hello", b"HTTP/1.1 200 OK\r\n%bcontent-length: 5\r\n\r\nhello"),
+        (200, b"", [], b"", b"HTTP/1.1 200 OK\r\n%bcontent-length: 0\r\n\r\n"),
+        (200, b"Fine", [(b"X", b"y")], b"a", b"HTTP/1.1 200 Fine\r\n%bX: y\r\ncontent-length: 1\r\n\r\na"),
+        (599, b"", [(b"Content-Length", b"1")], b"a", b"HTTP/1.1 599 \r\n%bContent-Length: 1\r\n\r\na"),
     ],
 )
-def test_connection_is_a_list(values: list[bytes], close: bool) -> None:
-    for _ in range(2):
-        lines, _, special = check_fields([(b"connection", value) for value in values])
-        assert lines == []
-        assert special is not None
-        assert special.close is close
+def test_a_whole_response(status: int, reason: bytes, fields: Pairs, data: bytes, wire: bytes) -> None:
+    head = ResponseHead(status, fields, reason)
+    for _ in range(2):  # made, and known from before
+        assert encode_whole(head, DEFAULT, data) == wire % DEFAULT
+    later = DEFAULT.replace(b"today", b"tomorrow")
+    for default in (later, later, b"", DEFAULT):
+        assert encode_whole(head, default, data) == wire % default
 
 
-def test_date_and_server_of_the_application_are_kept_and_told() -> None:
-    for name in (b"Date", b"DATE"):
-        lines, _, special = check_fields([(name, b"x")])
-        assert lines == [name + b": x\r\n"]
-        assert special is not None
-        assert (special.has_date, special.has_server) == (True, False)
-    lines, _, special = check_fields([(b"x", b"y"), (b"server", b"me")])
-    assert lines == [b"x: y\r\n", b"server: me\r\n"]
-    assert special is not None
-    assert (special.has_date, special.has_server, special.close, special.upgrade) == (False, True, False, b"")
-    assert check_fields([(b"x", b"y")])[2] is None
-
-
-def test_upgrade_is_told_and_not_sent_by_itself() -> None:
-    lines, _, special = check_fields([(b"Upgrade", b"websocket")])
-    assert lines == []
-    assert special is not None
-    assert special.upgrade == b"websocket"
-
-
-# ---------------------------------------------------------------------- fields that are text
-
-
-def test_fields_of_text() -> None:
-    fields = [
-        ("X-A", "b\xe9"),
-        ("Content-Length", " 5 "),
-        ("Set-Cookie", "s3cret"),
-        ("Connection", "close"),
-        ("TE", "x"),
-    ]
-    for _ in range(2):
-        lines, length, special = check_fields(fields, text=True)
-        assert lines == [b"X-A: b\xe9\r\n", b"Content-Length: 5\r\n", b"Set-Cookie: s3cret\r\n"]
-        assert length == 5
-        assert special is not None
-        assert special.close
-        listed: Any = [[*field] for field in fields]
-        assert check_fields(listed, text=True)[:2] == (lines, length)
-    assert not any("s3cret" in field for field in fields_module._text_lines)  # type: ignore[operator]
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        *((name.decode("latin-1"), "v") for name in NAMES),
-        *(("x", value.decode("latin-1")) for value in VALUES),
-        *(
-            ("x", "\u0120"),
-            ("x", "a\u010ab"),
-            ("x", "a\u560d\u560ab"),
-            ("\u212a", "v"),
-            ("x", "\ud800"),
-            ("x\u0131", "v"),
-        ),
-        *((b"x", b"y"), ("x", b"y"), (b"x", "y"), ("x", 1), ("x", None), ("x",), "xy", None),
-    ],
-    ids=lambda value: f"{value!r:.60}",
-)
-def test_text_that_would_split_the_response(field: Any) -> None:
-    for fields in ([field], [("a", "b"), field, ("c", "d")]):
-        for _ in range(2):
-            with pytest.raises(LocalProtocolError):
-                check_fields(fields, text=True)
-
-
-def test_the_table_of_known_text_stays_small() -> None:
-    for number in range(2 * fields_module._LINES_MAX + 10):
-        check_fields([("x-text", f"{number}")], text=True)
-        assert len(fields_module._text_lines) <= fields_module._LINES_MAX
-
-
-# ---------------------------------------------------------------------- heads that are made in advance
-
-
-def test_a_head_with_a_length_says_so_on_the_wire() -> None:
-    for fields in ([], [(b"content-length", b"99")], [(b"x", b"y")]):
+def test_what_a_response_starts_with_is_kept_in_its_head() -> None:
+    for fields, end in (([], b""), ([(b"content-length", b"5")], b"content-length: 5\r\n\r\n")):
         head = ResponseHead(200, fields)
-        before = (head.lines, head.length, head.special, head.block)
-        other = head.with_length(5)
-        assert other.length == 5
-        assert [line for line in other.lines if line.startswith(b"content-length")] == [b"content-length: 5\r\n"]
-        assert other.block == b"".join(other.lines)
-        assert other.special is None
-        assert before == (head.lines, head.length, head.special, head.block)
+        start = encode_start(head, DEFAULT)
+        assert start == b"HTTP/1.1 200 OK\r\n" + DEFAULT + end
+        assert head.encoded == (DEFAULT, start)
 
 
-def test_a_head_is_checked_when_it_is_made() -> None:
-    assert ResponseHead(404, [(b"x", b"y")], b"Odd").reason == b"Odd"
-    assert ResponseHead(101, []).status == 101
-    for status, fields, reason in (
-        *((status, [], b"") for status in (99, 100, 102, 199, 1000, "200")),
-        (200, [(b"x", b"a\nb")], b""),
-        (200, [], b"OK\r\n"),
-    ):
-        with pytest.raises(LocalProtocolError):
-            ResponseHead(status, fields, reason)  # type: ignore[arg-type]
+CHUNKS = b"transfer-encoding: chunked\r\n"
+CLOSE = b"connection: close\r\n"
+KEEP = b"connection: Keep-Alive\r\n"
 
 
 @pytest.mark.parametrize(
-    ("status", "fields", "plain"),
+    ("line", "status", "fields", "last", "close", "lines", "kind", "ends"),
     [
-        (200, [], True),
-        (404, [(b"content-length", b"5"), (b"set-cookie", b"a=b")], True),
-        (204, [], False),
-        (304, [], False),
-        (101, [], False),
-        (200, [(b"connection", b"keep-alive")], False),
-        (200, [(b"date", b"today")], False),
+        # the framing: declared, all at once, in chunks, to the end of the connection
+        (asked(), 200, [(b"Content-Length", b"5")], True, False, b"Content-Length: 5\r\n", FixedEncoder, False),
+        (asked(), 200, [(b"Content-Length", b"5")], False, False, b"Content-Length: 5\r\n", FixedEncoder, False),
+        (asked(), 200, [], True, False, b"content-length: 3\r\n", FixedEncoder, False),
+        (asked(), 200, [], False, False, CHUNKS, ChunkedEncoder, False),
+        (asked(version=b"1.0"), 200, [], True, False, b"content-length: 3\r\n" + KEEP, FixedEncoder, False),
+        (asked(version=b"1.0"), 200, [], False, False, b"", CloseEncoder, True),
+        # the end of the connection
+        (asked(), 200, [], True, True, b"content-length: 3\r\n" + CLOSE, FixedEncoder, True),
+        (asked(), 200, [], False, True, CHUNKS + CLOSE, ChunkedEncoder, True),
+        (asked(version=b"1.0"), 200, [], True, True, b"content-length: 3\r\n", FixedEncoder, True),
+        (asked(), 200, [(b"Connection", b"close")], False, False, CHUNKS + CLOSE, ChunkedEncoder, True),
+        (asked(), 200, [(b"Connection", b"keep-alive")], False, False, CHUNKS, ChunkedEncoder, False),
+        # no content by definition
+        (asked("HEAD"), 200, [], False, False, b"", BodilessEncoder, False),
+        (asked("HEAD"), 200, [(b"content-length", b"5")], True, False,
+            b"content-length: 5\r\n", BodilessEncoder, False),
+        (asked("HEAD"), 204, [(b"content-length", b"5"), (b"x", b"y")], True, False,
+            b"x: y\r\n", BodilessEncoder, False),
+        (asked(), 204, [(b"content-length", b"0")], True, False, b"", BodilessEncoder, False),
+        (asked(), 304, [(b"content-length", b"5")], True, False, b"content-length: 5\r\n", BodilessEncoder, False),
+        (asked(), 304, [], False, True, CLOSE, BodilessEncoder, True),
+        (asked("HEAD", b"1.0"), 200, [], False, False, KEEP, BodilessEncoder, False),
+        # upgrades (RFC 9110 sections 7.8 and 15.5.22)
+        (asked(), 101, [(b"Upgrade", b"x/1")], True, False,
+            b"connection: upgrade\r\nupgrade: x/1\r\n", BodilessEncoder, False),
+        (asked(), 426, [(b"Upgrade", b"x")], True, False,
+            b"content-length: 3\r\nconnection: upgrade\r\nupgrade: x\r\n", FixedEncoder, False),
+        (asked(), 426, [(b"Upgrade", b"x")], True, True,
+            b"content-length: 3\r\nconnection: upgrade, close\r\nupgrade: x\r\n", FixedEncoder, True),
+        (asked(), 426, [], True, False, b"content-length: 3\r\n", FixedEncoder, False),
+        (asked(), 200, [(b"Upgrade", b"x")], True, False, b"content-length: 3\r\n", FixedEncoder, False),
+    ],
+)  # fmt: skip
+def test_a_head_and_the_encoder_behind_it(
+    line: RequestLine,
+    status: int,
+    fields: Pairs,
+    last: bool,
+    close: bool,
+    lines: bytes,
+    kind: type[Encoder],
+    ends: bool,
+) -> None:
+    wire, encoder, closes = encode_head(ResponseHead(status, fields), line, DEFAULT, 3, last=last, close=close)
+    assert wire == status_line(status) + DEFAULT + lines + b"\r\n"
+    assert type(encoder) is kind
+    assert closes is ends
+    declared = re.search(rb"(?i)content-length: (\d+)", lines)
+    if isinstance(encoder, FixedEncoder):
+        assert declared is not None
+        assert (encoder.length, encoder.sent) == (int(declared[1]), 0)
+    else:
+        assert encoder.length == (0 if encoder is BODILESS else NO_LENGTH)
+
+
+def test_a_head_has_its_own_reason() -> None:
+    wire, _, _ = encode_head(ResponseHead(200, [], b"Fine"), asked(), b"", 0, last=True, close=False)
+    assert wire.startswith(b"HTTP/1.1 200 Fine\r\n")
+
+
+# ---------------------------------------------------------------------- responses that an application frames itself
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", 200),
+        (b"HTTP/1.0 404 Not Found\r\n", 404),
+        (b"HTTP/1.1 999\r\n", 999),
+        (b"HTTP/1.1 200", 0),
+        (b"HTTP/1.1 099 X\r\n", 0),
+        (b"HTTP/1.1 2000 X\r\n", 0),
+        (b"HTTP/1.2 200 OK\r\n", 0),
+        (b"HTTP/2 200 OK\r\n", 0),
+        (b"http/1.1 200 OK\r\n", 0),
+        (b" HTTP/1.1 200 OK\r\n", 0),
+        (b"hello", 0),
+        (b"", 0),
     ],
 )
-def test_a_plain_head_is_one_that_goes_out_as_it_is(status: int, fields: Pairs, plain: bool) -> None:
-    assert ResponseHead(status, fields).plain is plain
+def test_the_status_of_a_raw_response(data: bytes, status: int) -> None:
+    assert raw_status(data) == status
 
 
-# ---------------------------------------------------------------------- what is kept
-
-
-def test_a_head_is_kept_when_it_comes_the_second_time() -> None:
-    for known, key in (
-        (KnownHeads(), (200, b"", (b"x", b"y"))),
-        (KnownHeads(), (200, b"Fine", (b"x", b"y"))),
-        (KnownHeads(text=True), (200, "Fine", ("x", "y"))),
-        (KnownHeads(text=True), (200, None, ("x", "y"))),
-    ):
-        first, second = known.add(*key), known.add(*key)
-        assert known.get(key) is second is not first
-        assert first.block == second.block == b"x: y\r\n"
-        assert known.get((200, b"Other", (b"x", b"y"))) is None
-
-
-def test_a_head_that_two_threads_keep_at_once_is_kept() -> None:
-    class TakenByAnother(dict[object, None]):
-        def __contains__(self, key: object) -> bool:
-            return super().__contains__(key) and (super().pop(key), True)[1]
-
-    known = KnownHeads()
-    known._once = TakenByAnother()
-    for _ in range(2):
-        assert known.add(200, b"", (b"x", b"y")).block == b"x: y\r\n"
-    assert len(known) == 1
-
-
-def test_heads_that_are_secret_or_long_or_made_of_lists_are_not_kept() -> None:
-    known = KnownHeads()
-    for key in (
-        (200, b"", (b"Set-Cookie", b"s3cret")),
-        (200, b"", (b"x", b"y" * message._HEAD_LENGTH_MAX)),
-        (200, b"", [b"x", b"y"]),
-    ):
-        for _ in range(3):
-            known.add(*key)
-    assert not known
-    assert not known._once
-
-
-def test_an_illegal_head_is_refused_however_often_it_comes() -> None:
-    known = KnownHeads(text=True)
-    for key in ((200, None, ("x", "a\nb")), (99, None), (200, "a\nb"), (200, "\u20ac"), (150, None)):
-        for _ in range(3):
-            with pytest.raises(LocalProtocolError):
-                known.add(*key)
-    assert not known
-
-
-def test_the_table_of_known_heads_stays_small() -> None:
-    known = KnownHeads()
-    for number in range(2 * message._HEADS_MAX + 10):
-        for _ in range(2):
-            known.add(200, b"", (b"x-number", b"%d" % number))
-        assert len(known) <= message._HEADS_MAX
-    for number in range(2 * message._ONCE_MAX + 10):
-        known.add(200, b"", (b"x-once", b"%d" % number))
-        assert len(known._once) <= message._ONCE_MAX
-
-
-def test_the_table_of_known_lines_stays_small_and_has_no_cookies() -> None:
-    for number in range(3 * fields_module._LINES_MAX):
-        check_fields([(b"x-number", b"%d" % number)])
-        assert len(fields_module._lines) <= fields_module._LINES_MAX
-    check_fields([(b"Set-Cookie", b"s3cret"), (b"set-cookie", b"s3cret"), (b"x-long", b"l" * 5000)])
-    assert not any(
-        value == b"s3cret" or len(value) > fields_module._LINE_LENGTH_MAX for _, value in fields_module._lines
-    )
-
-
-# ---------------------------------------------------------------------- round trips
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.text(alphabet=TCHAR.decode(), min_size=1, max_size=10).map(str.encode),
-            st.lists(st.sampled_from([bytes([octet]) for octet in TEXT]), max_size=20).map(b"".join),
-        ).filter(lambda field: field[0].lower() not in fields_module._KINDS and field[0].lower() != b"host"),
-        min_size=1,
-        max_size=8,
-    )
+@pytest.mark.parametrize(
+    ("lines", "closes"),
+    [
+        (b"Connection: close\r\n", True),
+        (b"CONNECTION:CLOSE\r\n", True),
+        (b"a: b\r\nconnection: \tclose \t\r\nc: d\r\n", True),
+        (b"Connection: keep-alive, Close\r\n", True),
+        (b"Connection: close, x\r\n", True),
+        (b"Connection: x,close,y\r\n", True),
+        (b"Connection: keep-alive\r\nConnection: close\r\n", True),
+        (b"Connection: keep-alive\r\n", False),
+        (b"Connection: closed\r\n", False),
+        (b"Connection: x close\r\n", False),
+        (b"Connection: un-close\r\n", False),
+        (b"X-Connection: close\r\n", False),
+        (b"X: connection: close\r\n", False),
+        (b"", False),
+    ],
 )
-def test_what_was_encoded_can_be_parsed(fields: Pairs) -> None:
-    block = encode_fields(fields)
-    assert parse_fields(block[:-2], Limits()) == [(name.lower(), value.strip(b" \t")) for name, value in fields]
+def test_whether_a_raw_response_is_the_last(lines: bytes, closes: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n"
+    for content in (b"", b"close", b"\r\nconnection: close\r\n\r\n"):  # which is no head
+        assert says_close(head + content) is closes
 
 
-@given(name=st.binary(max_size=6), value=st.binary(max_size=6))
-def test_any_field_is_one_line_or_refused(name: bytes, value: bytes) -> None:
-    try:
-        lines, _, _ = check_fields([(name, value)])
-    except LocalProtocolError:
-        return
-    for line in lines:
-        assert line == name + b": " + value + b"\r\n"
-        assert line.count(b"\r") == line.count(b"\n") == 1
-        assert b"\x00" not in line
+# ---------------------------------------------------------------------- content
 
 
 @given(st.lists(st.binary(min_size=1, max_size=100), max_size=8))
 def test_chunks_can_be_read(parts: list[bytes]) -> None:
     wire = b"".join(chunk(part) for part in parts) + LAST_CHUNK
     assert read_content(ChunkedDecoder(Limits(), 1 << 20), [wire]) == Content(b"".join(parts), (), b"")
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_content_of_a_declared_length(kind: type[bytes]) -> None:
+    encoder = fixed(5)
+    assert encoder.encode(kind(b"he"), False) == b"he"
+    assert encoder.encode(kind(b""), False) == b""
+    assert encoder.encode(kind(b"llo"), False) == b"llo"
+    assert (encoder.sent, encoder.delimits) == (5, True)
+    assert encoder.encode(kind(b""), True) == b""
+    assert fixed(5).encode(kind(b"hello"), True) == b"hello"
+    assert fixed(0).encode(kind(b""), True) == b""
+    assert fixed(5, 5).end(b"x: y\r\n") == b""
+
+
+def test_content_of_a_declared_length_is_not_copied() -> None:
+    data = b"x" * 100000
+    assert fixed(100000).encode(data, True) is data
+    assert fixed(100000).encode(data, False) is data
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("length", "sent", "data", "fits"),
+    [(5, 0, b"hello!", b"hello"), (5, 3, b"lo!", b"lo"), (5, 5, b"!", b""), (0, 0, b"hello", b"")],
+)
+def test_of_content_that_is_too_long_what_fits_is_told(
+    length: int, sent: int, data: bytes, fits: bytes, last: bool
+) -> None:
+    for kind in (bytes, bytearray, memoryview):
+        encoder = fixed(length, sent)
+        with pytest.raises(WrongLength, match=f"longer than its Content-Length of {length} bytes") as caught:
+            encoder.encode(kind(data), last)
+        assert (caught.value.fits, caught.value.complete) == (fits, True)
+        assert type(caught.value.fits) is bytes
+        assert encoder.sent == length  # whoever goes on all the same sends nothing
+        with pytest.raises(WrongLength) as caught:
+            encoder.encode(b"more", False)
+        assert caught.value.fits == b""
+
+
+@pytest.mark.parametrize(("length", "sent", "data"), [(5, 0, b"hell"), (5, 3, b"l"), (5, 0, b""), (5, 4, b"")])
+def test_of_content_that_is_too_short_all_is_told(length: int, sent: int, data: bytes) -> None:
+    encoder = fixed(length, sent)
+    with pytest.raises(WrongLength, match=f"content of {sent + len(data)} bytes, its Content-Length is 5") as caught:
+        encoder.encode(data, True)
+    assert (caught.value.fits, caught.value.complete) == (data, False)
+    assert encoder.sent == sent + len(data)
+    if not data:
+        with pytest.raises(WrongLength):
+            encoder.end(b"")
+
+
+def test_a_wrong_length_is_the_applications_fault() -> None:
+    assert issubclass(WrongLength, LocalProtocolError)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("data", [b"a", b"hello", b"0\r\n\r\n", b"x" * 100000])
+def test_a_chunk_in_parts_is_the_same_chunk(data: bytes, last: bool) -> None:
+    encoder = ChunkedEncoder()
+    parts = encoder.parts(data, last)
+    assert parts[1] is data
+    assert b"".join(parts) == encoder.encode(data, last) == chunk(data) + (LAST_CHUNK if last else b"")
+
+
+def test_an_empty_chunk_would_be_the_last() -> None:
+    encoder = ChunkedEncoder()
+    assert encoder.encode(b"", False) == b""
+    assert encoder.encode(b"", True) == LAST_CHUNK
+    assert encoder.end(b"") == LAST_CHUNK
+    assert (encoder.delimits, encoder.length) == (True, NO_LENGTH)
+
+
+def test_the_last_chunk_has_room_for_trailers() -> None:
+    wire = ChunkedEncoder().encode(b"hello", False) + ChunkedEncoder().end(b"x-t: v\r\ny: z\r\n")
+    assert wire == b"5\r\nhello\r\n0\r\nx-t: v\r\ny: z\r\n\r\n"
+    trailers = ((b"x-t", b"v"), (b"y", b"z"))
+    assert read_content(ChunkedDecoder(Limits(), 100), [wire]) == Content(b"hello", trailers, b"")
+
+
+def test_content_that_ends_with_the_connection_goes_out_as_it_is() -> None:
+    encoder = CloseEncoder()
+    data = b"x" * 100
+    assert encoder.encode(data, False) is data
+    assert encoder.encode(data, True) is data
+    assert encoder.end(b"x: y\r\n") == b""
+    assert (encoder.delimits, encoder.length) == (False, NO_LENGTH)
+
+
+def test_content_that_there_must_not_be_is_dropped() -> None:
+    for last in (False, True):
+        assert BODILESS.encode(b"hello", last) == b""
+    assert BODILESS.end(b"x: y\r\n") == b""
+    assert (BODILESS.delimits, BODILESS.length) == (True, 0)
+
+
+# ---------------------------------------------------------------------- round trips
+
+
+class Peer:
+    """A client that reads with h11 what it is sent."""
+
+    def __init__(self, line: RequestLine) -> None:
+        self.connection = h11.Connection(h11.CLIENT)
+        request = h11.Request(method=line.method, target=b"/", headers=[(b"host", b"a")])
+        self.connection.send(request)
+        self.connection.send(h11.EndOfMessage())
+        self.http_1_0 = line.version == b"1.0"
+
+    def read(self, wire: bytes) -> tuple[h11.Response, bytes, list[tuple[bytes, bytes]]]:
+        self.connection.receive_data(wire)
+        self.connection.receive_data(b"")
+        response = self.connection.next_event()
+        assert isinstance(response, h11.Response)
+        content = b""
+        while isinstance(event := self.connection.next_event(), h11.Data):
+            content += bytes(event.data)
+        assert isinstance(event, h11.EndOfMessage)
+        return response, content, list(event.headers)
+
+
+PARTS = st.lists(st.one_of(st.binary(max_size=20), st.just(b"x" * 300)), min_size=1, max_size=5)
+
+
+@given(
+    parts=PARTS,
+    method=st.sampled_from(["GET", "HEAD"]),
+    version=st.sampled_from([b"1.1", b"1.0"]),
+    status=st.sampled_from([200, 204, 304, 404]),
+    declared=st.booleans(),
+    trailers=st.booleans(),
+    close=st.booleans(),
+)
+def test_what_is_encoded_is_read_back(
+    parts: list[bytes], method: str, version: bytes, status: int, declared: bool, trailers: bool, close: bool
+) -> None:
+    content = b"".join(parts)
+    line = asked(method, version)
+    head = ResponseHead(status, [(b"x", b"y"), *([(b"content-length", b"%d" % len(content))] if declared else ())])
+    once = len(parts) == 1 and not trailers
+    wire, encoder, closes = encode_head(head, line, DEFAULT, len(parts[0]), last=once, close=close)
+    block = b"x-t: v\r\n" if trailers else b""
+    body = b""
+    for number, part in enumerate(parts, 1):
+        body += encoder.encode(part, number == len(parts) and not trailers)
+    if trailers:
+        body += encoder.end(block)
+    expected = b"" if encoder is BODILESS else content
+    # by a strict reader of responses
+    (response,) = read_responses(wire + body, [method], ended=closes)
+    assert (response.status, response.content, response.complete) == (status, expected, True)
+    assert response.closes is (closes and version == b"1.1")
+    # by a peer
+    theirs, found, theirs_trailers = Peer(line).read(wire + body)
+    assert (theirs.status_code, found) == (status, expected)
+    chunked = isinstance(encoder, ChunkedEncoder)
+    assert theirs_trailers == ([(b"x-t", b"v")] if chunked and trailers else [])
+    # and by our own decoder, which reads not a byte more
+    if chunked or (isinstance(encoder, FixedEncoder) and content):
+        decoder = ChunkedDecoder(Limits(), 1 << 20) if chunked else FixedDecoder(len(content))
+        read = ((b"x-t", b"v"),) if chunked and trailers else ()
+        assert read_content(decoder, [body + b"rest"]) == Content(content, read, b"rest")
+
+
+@given(data=st.binary(max_size=50), declared=st.booleans(), reason=st.sampled_from([b"", b"Fine"]))
+def test_a_whole_response_says_the_same_as_one_of_head_and_content(data: bytes, declared: bool, reason: bytes) -> None:
+    head = ResponseHead(200, [(b"content-length", b"%d" % len(data))] if declared else [], reason)
+    wire, encoder, closes = encode_head(head, asked(), DEFAULT, len(data), last=True, close=False)
+    assert not closes
+    assert encode_whole(head, DEFAULT, data) == wire + encoder.encode(data, True)
