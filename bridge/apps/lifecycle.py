@@ -28,14 +28,14 @@ class Application(Protocol):
         delegate: The delegate for the HTTPServer: a native one, a Tornado-style one, or a callable.
         kind: The interface in words. It is only displayed.
         default_body_limit: Most bytes of a request's content where the settings name no limit; None for no limit.
-        late_limit: Compare a request's content with the limit only after the delegate has seen the head, since the
+        limit_after_start: Compare a request's content with the limit only after the delegate has seen the head, since the
             delegate may change the limit.
     """
 
     delegate: Any
     kind: str
     default_body_limit: int | None
-    late_limit: bool
+    limit_after_start: bool
 
     async def startup(self) -> None:
         """Make the application ready. The loop runs, and no connection has been accepted yet.
@@ -62,7 +62,7 @@ class DelegateApplication:
         self.delegate = app
         self.kind = kind
         native = hasattr(app, "start_exchange")
-        self.late_limit = not native
+        self.limit_after_start = not native
         self.default_body_limit = None if native else TORNADO_BODY_LIMIT
 
     async def startup(self) -> None:
@@ -86,7 +86,7 @@ class ASGIApplication:
         certificate: Returns the server's own certificate (PEM), or None if it is not known; None without TLS.
     """
 
-    late_limit = False
+    limit_after_start = False
     default_body_limit: int | None = None
 
     def __init__(
@@ -142,7 +142,7 @@ class WSGIApplication:
         path: The path it is mounted at, below ``config.root_path``.
     """
 
-    late_limit = False
+    limit_after_start = False
     default_body_limit: int | None = WSGI_BODY_LIMIT
 
     def __init__(self, app: Any, config: Config, path: str) -> None:
@@ -188,7 +188,7 @@ class MountedApplications:
     """
 
     # A Tornado-style application may be among them. Mount gives each of the others a limit of its own.
-    late_limit = True
+    limit_after_start = True
     default_body_limit: int | None = TORNADO_BODY_LIMIT
 
     def __init__(self, applications: list[tuple[str, str, Application]], config: Config) -> None:
@@ -198,7 +198,7 @@ class MountedApplications:
         self._applications = [application for _, _, application in applications]
         kinds = []
         for host, path, application in applications:
-            late = application.late_limit
+            late = application.limit_after_start
             limit = None if late else config.body_limit(application.default_body_limit)
             try:
                 self.delegate.add(path, application.delegate, host=host, limit=limit, limited=not late)

@@ -426,7 +426,7 @@ def _parameters(
         body_timeout=config.timeout_request_body,
         write_timeout=config.timeout_write,
         max_requests=config.limit_keep_alive_requests or 0,
-        limit_after_start=application.late_limit,
+        limit_after_start=application.limit_after_start,
         observer=Observers.of(observers),
         timed=timed,
     )

@@ -211,7 +211,7 @@ async def test_hosting_of_all_kinds(tmp_path: Any, monkeypatch: pytest.MonkeyPat
     )
     application = application_for(config, load_mount_points(config))
     assert application.kind.startswith("/api ASGI; / WSGI")
-    assert application.late_limit
+    assert application.limit_after_start
     await application.startup()
     found = await answers(application.delegate, "/api/x", "/x", "/wsgi/x")
     application.stop(restart=False)

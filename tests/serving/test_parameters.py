@@ -42,4 +42,4 @@ def test_the_interface_decides_unless_the_settings_do(
 
 def test_mounted_applications_have_the_limit_of_the_strictest_interface_before_their_own() -> None:
     application = MountedApplications([], Config())
-    assert (application.default_body_limit, application.late_limit) == (100 << 20, True)
+    assert (application.default_body_limit, application.limit_after_start) == (100 << 20, True)

@@ -47,7 +47,7 @@ class Application:
 
     kind = "ASGI"
     default_body_limit: int | None = None
-    late_limit = False
+    limit_after_start = False
 
     def __init__(self) -> None:
         self.delegate = Silent()
