@@ -28,7 +28,7 @@ class Application(Protocol):
         delegate: The delegate for the HTTPServer: a native one, a Tornado-style one, or a callable.
         kind: The interface in words. It is only displayed.
         default_body_limit: Most bytes of a request's content where the settings name no limit; None for no limit.
-        limit_after_start: Compare a request's content with the limit only after the delegate has seen the head, since the
+        limit_after_start: Compare a request's content with the limit only after the delegate has seen the head: the
             delegate may change the limit.
     """
 
