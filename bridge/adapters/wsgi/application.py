@@ -24,15 +24,15 @@ class Application:
     Attributes:
         app: The application itself.
         name: Its name, for the log.
-        context: The context variables that every request begins with.
+        context: Each request runs in a copy of this context (``contextvars``).
         pool: The threads that run it.
-        file_threads: The threads that write its requests' content to temporary files.
+        file_threads: The threads that write request content to temporary files.
         loop: The event loop.
-        post: Has a method called on the loop; for any thread.
+        post: :meth:`.loopcalls.LoopCalls.post`: any thread may let the loop call a method.
         queue_timeout: Seconds that a request may wait for a thread; then 503.
         timeout: Seconds for an answer; None for no limit.
         response_file: Most bytes of one response in a temporary file.
-        detached: The connections that requests have taken from the loop.
+        detached: The connections that the application has taken from the loop.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Application:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop; for the loop's thread."""
+        """Run a coroutine on the loop. Called on the loop."""
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

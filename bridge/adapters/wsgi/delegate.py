@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIDelegate"]
 
-# Below the usual mark: what waits in the transport's memory is a copy per slow client; the rest is in a file.
+# Lower than usual: a slow client holds this much in the transport's memory (bytes); the rest is in a file.
 _HIGH_WATER = 16384
 
 
@@ -37,18 +37,19 @@ class WSGIDelegate:
     Args:
         app: The application.
         threads: Most threads; 1 for applications that are not thread-safe.
-        threads_min: Threads that stay when there is nothing to do.
+        threads_min: Threads that stay when there is no work.
         threads_idle: Seconds after which an idle thread beyond *threads_min* ends.
-        queue: Most requests that wait for a thread; one more is answered 503.
+        queue: Most requests that wait for a thread; the next one is answered 503.
         queue_timeout: Seconds that a request may wait for a thread; then 503.
-        buffer_requests: Bytes of request content that are kept in memory before the rest goes to a temporary file; the
+        buffer_requests: Bytes of request content that are kept in memory; the rest goes to a temporary file. The
             application is called when the content is complete. None streams the content to the application.
-        buffer_responses: Most bytes of one response in a temporary file; beyond it the thread waits for the client.
+        buffer_responses: Most bytes of one response in a temporary file; then the thread waits for the client.
         max_body: Most bytes of request content: 413; None for no limit of the delegate's own.
-        timeout: Seconds for the application's answer: 504, or a cut when it has begun; None for no limit.
+        timeout: Seconds for the application's answer; then 504, or the connection ends if the answer has begun. None
+            for no limit.
         root_path: Where the application is mounted (``SCRIPT_NAME``); percent-decoded, without a slash at the end.
-        outer_path: The part of *root_path* that a proxy takes off the paths it passes on; None for all of it. Paths
-            that begin with *root_path* are taken as they are.
+        outer_path: The part of *root_path* that a proxy removes from the paths it passes on; None for all of it. Paths
+            that begin with *root_path* are accepted as well.
         multiprocess: Whether other processes run the same application (``wsgi.multiprocess``).
 
     Attributes:
@@ -104,7 +105,7 @@ class WSGIDelegate:
         return request if length == 0 else self._receive(application, request, length)
 
     def _receive(self, application: Application, request: WSGIExchange, length: int | None) -> ExchangeDelegate:
-        """Get ready for content: to keep it, or to stream it to a thread that starts now."""
+        """Return what receives the content: all of it first, or for a thread that starts now."""
         exchange = request.exchange
         limit = self.max_body
         if limit is not None and length is not None and length > limit:
@@ -119,15 +120,15 @@ class WSGIDelegate:
         return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads, application.loop)
 
     def on_close(self, connection: Connection) -> None:
-        """A connection has ended; its exchanges were told."""
+        """Do nothing: the connection's exchange was told."""
 
     def _check_times(self) -> None:
-        """Look, while there are any, for requests whose time is over, in the queue and in the threads."""
+        """Look for requests whose time is over, in the queue and in the threads; again while there are requests."""
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
         pool.forget_blocked_time(now)
         shortest = self.queue_timeout if timeout is None else min(self.queue_timeout, timeout)
-        for job in pool.queue.copy():  # threads take from it meanwhile
+        for job in pool.queue.copy():  # threads take jobs out of it meanwhile
             if not isinstance(job, WSGIExchange) or now - job.queued <= shortest:
                 break
             if timeout is not None and now - job.queued > timeout:
@@ -147,24 +148,24 @@ class WSGIDelegate:
             asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
     async def close(self, timeout: float | None = None) -> int:
-        """End the threads; call it when no more requests come, that is, after the server's ``drain``.
+        """End the threads, after they have answered the requests that there are.
 
-        Requests that run and wait are finished first.
+        Call this when no more requests come: after the server's ``drain``.
 
         Args:
-            timeout: Seconds to wait for them; None to wait as long as it takes.
+            timeout: Seconds to wait for the threads; None for no limit.
 
         Returns:
             How many threads are still busy. They do not keep the interpreter from exiting.
         """
         for sock in () if self._application is None else self._application.detached:
             with suppress(OSError):  # it was closed
-                sock.shutdown(socket.SHUT_RD)  # the application sees that the client has left, and can say goodbye
+                sock.shutdown(socket.SHUT_RD)  # the application sees an end, and can still send a farewell
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop was closed: close() does not wait any more
                 loop.call_soon_threadsafe(ended.set)
 
         self.pool.stop(wake)
@@ -180,7 +181,7 @@ class WSGIDelegate:
         return self.pool.count
 
     async def wait(self, timeout: float | None) -> int:
-        """As :meth:`close`: the name that the adapters have in common."""
+        """Do the same as :meth:`close`, by the name that all adapters have."""
         return await self.close(timeout)
 
     def _start(self, exchange: Exchange) -> Application:
@@ -200,7 +201,7 @@ class WSGIDelegate:
         return application
 
     def _environs_for(self, exchange: Exchange) -> EnvironCache:
-        """Prepare what the requests of a connection have in common."""
+        """Return the cache for the environs of a connection's requests."""
         context = exchange.connection_context
         local = context.local_address
         key = (context.protocol, local)

@@ -1,7 +1,7 @@
 """The environ of a request (PEP 3333 "environ Variables", RFC 3875 section 4.1).
 
-What is the same for all requests that come in by one address is a template that is copied; the rest is set on the
-copy. Text is latin-1 throughout: one character for each octet, as PEP 3333 asks.
+Requests that come in by one address have much in common: that is a template, which is copied. Text is latin-1
+throughout, one character for each octet, as PEP 3333 asks.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _KEY_LENGTH_MAX = 64
 _FIXED = {
     b"content-type": "CONTENT_TYPE",
     b"content-length": "CONTENT_LENGTH",
-    # CGI programs take HTTP_PROXY for the proxy that they should use for their own requests ("httpoxy").
+    # Left out: CGI programs use the proxy in HTTP_PROXY for requests of their own ("httpoxy").
     b"proxy": "",
 }
 _keys: dict[bytes, str] = {}
 
 
 class _Errors:
-    """``wsgi.errors``: whatever ``sys.stderr`` is at the moment."""
+    """``wsgi.errors``: ``sys.stderr``, also when the application replaces that."""
 
     __slots__ = ()
 
@@ -59,12 +59,12 @@ ERRORS = _Errors()
 
 
 class Client:
-    """``bridge.client_disconnected``: tells the application whether nobody waits for its response any more.
+    """``bridge.client_disconnected``: tells the application whether its client has left.
 
-    One for a connection: a client that has left does not come back.
+    There is one for each connection, since a client that has left does not come back.
 
     Attributes:
-        left: The client has left, or will send nothing more, which looks the same.
+        left: The client has left or has closed its sending side: the server cannot tell which.
     """
 
     __slots__ = ("left",)
@@ -77,16 +77,23 @@ class Client:
 
 
 class EnvironCache:
-    """What the environs of one connection have in common.
+    """Makes the environs of one connection's requests.
 
-    Most clients repeat most of their header section to the letter. So the last environ is kept, without what leads
-    back to the server, and for the next request only what has changed is set in it.
+    Most clients repeat most of their header section to the letter. So the last environ is kept, and only what has
+    changed is set in it for the next request. That saves 13,000 of 77,000 instructions for a small request
+    (``benchmarks.instructions wsgi``, CPython 3.11). What belongs to one request, such as ``wsgi.input``, is set in the
+    copy that the request gets.
+
+    Args:
+        base: What all requests by this address have in common.
+        context: The connection's two ends.
+        outer_path: The part of the root path that a proxy removes from the paths it passes on.
 
     Attributes:
         client: Tells whether the client has left.
-        context: The connection's two ends.
+        context: The argument.
         mount: ``SCRIPT_NAME``.
-        place: The part of it that paths begin with when a proxy has taken off the part before.
+        inner_mount: What is left of ``SCRIPT_NAME`` when a proxy has already removed the outer path.
     """
 
     __slots__ = ("_environ", "_head", "_joined", "_template", "client", "context", "inner_mount", "mount")
@@ -97,12 +104,12 @@ class EnvironCache:
         self.context = context
         self.mount: str = base["SCRIPT_NAME"]
         self.inner_mount = self.mount[len(_as_latin1(outer_path)) :]
-        self._head: RequestHead | None = None  # that _environ was made of
+        self._head: RequestHead | None = None  # the head from which _environ was made
         self._environ: Environ = {}
-        self._joined = False  # it has values of several field lines
+        self._joined = False  # _environ has a value that was joined from several field lines
 
     def environ(self, exchange: Exchange) -> Environ:
-        """Return the environ of a request, without what leads back to the server."""
+        """Return a new environ, without what belongs to this request only."""
         head = exchange.head
         if head is not self._head:
             self._build(head)
@@ -112,8 +119,9 @@ class EnvironCache:
         return environ
 
     def _build(self, head: RequestHead) -> None:
+        """Make the kept environ fit *head*."""
         before = self._head
-        self._head = None  # should anything be raised
+        self._head = None  # in case of an exception: the environ is half made then
         fields = head.fields
         line = head.line
         if before is None or (fields is not before.fields and not self._update_fields(fields, before.fields)):
@@ -130,7 +138,10 @@ class EnvironCache:
         self._head = head
 
     def _update_fields(self, fields: tuple[Field, ...], before: tuple[Field, ...]) -> bool:
-        """Set the fields that are not the same objects as before; False if the section has another shape."""
+        """Set the fields that have changed; False if the names are not the same as before.
+
+        The parser hands out the same object for a field line that the client has repeated.
+        """
         if self._joined or len(fields) != len(before):
             return False
         environ = self._environ
@@ -148,10 +159,10 @@ class EnvironCache:
 def environ_template(
     context: ConnectionContext, *, root_path: str, multithread: bool, multiprocess: bool, extra: Environ
 ) -> Environ:
-    """Return what all requests have in common that came in by one address.
+    """Return what all requests that come in by one address have in common.
 
     Args:
-        context: A connection's two ends.
+        context: The two ends of one of the connections.
         root_path: Where the application is mounted; percent-decoded.
         multithread: Whether the application may be called by several threads at once.
         multiprocess: Whether other processes run the same application.
@@ -160,7 +171,7 @@ def environ_template(
     local = context.local_address
     if isinstance(local, tuple):
         name, port = str(local[0]), str(local[1])
-    else:  # a unix socket has neither; PEP 3333 wants both
+    else:  # a Unix socket has neither, and PEP 3333 asks for both
         name, port = "localhost", "443" if context.protocol == "https" else "80"
     environ: Environ = {
         "REQUEST_METHOD": "GET",
@@ -197,10 +208,8 @@ def _set_line(environ: Environ, line: RequestLine, cache: EnvironCache) -> None:
         path = percent_decoded(path)
     info = path.decode("latin-1")
     if cache.mount:
-        for root in (
-            cache.mount,
-            cache.inner_mount,
-        ):  # the proxy in front has taken off nothing, or what is before the inner mount
+        # A proxy in front has removed nothing, or the outer path.
+        for root in (cache.mount, cache.inner_mount):
             if is_below(info, root):
                 info = info[len(root) :]
                 break
@@ -214,11 +223,11 @@ def _set_line(environ: Environ, line: RequestLine, cache: EnvironCache) -> None:
 def set_fields(environ: Environ, fields: Iterable[Field]) -> bool:
     """Set the part of an environ that comes from a header section.
 
-    The values of fields of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons
-    (RFC 9113 section 8.2.3).
+    Values of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons (RFC 9113
+    section 8.2.3).
 
     Returns:
-        Whether values were joined.
+        Whether any values were joined.
     """
     joined = False
     for name, value in fields:
@@ -235,10 +244,10 @@ def set_fields(environ: Environ, fields: Iterable[Field]) -> bool:
 
 
 def environ_key(name: bytes) -> str:
-    """Return the environ key of a field; empty if the field is kept from the application.
+    """Return the environ key of a field; empty if the application must not see the field.
 
-    ``X_Foo`` and ``X-Foo`` would have the same key, so that a client could pass off the one, which no proxy looks at,
-    as the other: names with an underscore are left out.
+    ``X_Foo`` and ``X-Foo`` would have the same key. A client could send the first, which no proxy removes, and the
+    application would take it for the second. So names with an underscore are left out.
 
     Args:
         name: The field's name in lower case.
@@ -252,9 +261,9 @@ def environ_key(name: bytes) -> str:
 
 
 def _set_forwarded(environ: Environ, context: ConnectionContext) -> None:
-    """Set what is not the connection's: the id, and what a trusted proxy has reported.
+    """Set what differs from the connection itself: the request's id, and what a trusted proxy has reported.
 
-    That is address, scheme, server and the path below which it has put us.
+    A proxy reports the client's address, the scheme, the server's name and the path prefix that it has removed.
     """
     if context.request_id:
         environ["bridge.request_id"] = context.request_id
@@ -296,7 +305,7 @@ _DN = {
 
 
 def ssl_variables(tls: ssl.SSLObject) -> Environ:
-    """Return what is known of a TLS connection, under the names of Apache's mod_ssl."""
+    """Return what is known about a TLS connection, under the names of Apache's mod_ssl."""
     environ: Environ = {"SSL_PROTOCOL": tls.version() or ""}
     cipher = tls.cipher()
     if cipher is not None:
@@ -307,7 +316,7 @@ def ssl_variables(tls: ssl.SSLObject) -> Environ:
     if not encoded:
         environ["SSL_CLIENT_VERIFY"] = "NONE"
         return environ
-    # An empty dictionary: there is a certificate, and nobody was asked to verify it.
+    # An empty dictionary stands for a certificate that was not verified.
     environ["SSL_CLIENT_VERIFY"] = "SUCCESS" if certificate else "GENEROUS"
     environ["SSL_CLIENT_CERT"] = ssl.DER_cert_to_PEM_cert(encoded)
     if certificate:

@@ -1,6 +1,6 @@
-"""One request on its way through a thread.
+"""One request: the loop receives it, a thread answers it.
 
-The methods of the first part are called on the loop, those of the second by the thread that runs the application.
+The first methods are called on the loop, the last ones by the thread that runs the application.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["WSGIExchange"]
 
 
 class WSGIExchange:
-    """A request that a WSGI application answers; the exchange's delegate, and a job of the thread pool.
+    """A request to a WSGI application: the exchange's delegate, and a job of the thread pool.
 
     :meth:`open` makes it and its response, and sets every attribute. In a class with slots, an ``__init__`` or a class
     method costs more than a static method: 470 instructions for the two objects, of 63,700 for a small request
@@ -36,10 +36,10 @@ class WSGIExchange:
 
     Attributes:
         exchange: The exchange.
-        content: Its content; None if it has none.
-        response: Its response.
+        content: The request's content; None if there is none. Set before the request is queued.
+        response: The response.
         detached: The application has taken the connection.
-        queued: ``time.monotonic()`` when the request was ready for a thread; 0 before.
+        queued: ``time.monotonic()`` when the request was queued for a thread; 0 before.
     """
 
     __slots__ = ("_application", "_environs", "_socket", "content", "detached", "exchange", "queued", "response")
@@ -55,7 +55,7 @@ class WSGIExchange:
 
     @staticmethod
     def open(application: Application, exchange: Exchange, environs: EnvironCache) -> WSGIExchange:
-        """Return a request without content; see the class for the reason."""
+        """Return a new request, without content."""
         self = WSGIExchange()
         self._application = application
         self._environs = environs
@@ -70,28 +70,28 @@ class WSGIExchange:
     # ------------------------------------------------------------------ on the loop: the exchange's delegate
 
     def data_received(self, chunk: bytes) -> None:
-        """Do nothing: a request with content has a receiver for it."""
+        """Do nothing: if there is content, a receiver takes it."""
 
     def finish(self) -> None:
-        """The request is complete, or its content is streamed: let a thread answer it."""
+        """Queue the request for a thread: it is complete, or its content is streamed."""
         application = self._application
         if not application.pool.add(self, application.loop):
             self.refuse()
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the response any more."""
+        """Note that nobody waits for the response any more."""
         if self.exchange.writing is CLOSED:
             self._environs.client.left = True
         self.response.mark_gone()
         if self.queued and self._application.pool.withdraw(self):
-            self.discard_content()  # else the thread does
+            self.discard_content()  # otherwise the thread closes it
 
     def on_peer_eof(self) -> None:
-        """The client sends nothing more; what is sent to it may still be read."""
+        """Note that the client sends nothing more. It may still read the response."""
         self._environs.client.left = True
 
     def discard_content(self) -> None:
-        """Give back what received content takes, without waiting for the disk: no thread has read it, or will."""
+        """Release the received content, of a request that no thread will answer; do not wait for the disk."""
         content = self.content
         if content is not None and content.__class__ is ReceivedContent:
             content.rest = []
@@ -101,7 +101,7 @@ class WSGIExchange:
     # ------------------------------------------------------------------ on the loop: when there is no answer in time
 
     def refuse(self, _: None = None) -> None:
-        """Answer 503: there are too many requests."""
+        """Answer 503: there are more requests than the threads can answer."""
         self.discard_content()
         if not self.response.gone and not self.exchange.response_started:
             self.exchange.answer(503, fields=[(b"retry-after", b"1")])
@@ -110,8 +110,8 @@ class WSGIExchange:
         """Answer 504: the application takes too long.
 
         Args:
-            worker: Whose thread is given up; None if none has begun.
-            seconds: What it had.
+            worker: The thread that runs it, which is abandoned; None if no thread has begun.
+            seconds: How long it was allowed to take.
         """
         application = self._application
         if self.detached or self.response.complete:
@@ -134,16 +134,16 @@ class WSGIExchange:
         self.exchange.fail(504)
         self.response.gone = True
 
-    # ------------------------------------------------------------------ on the loop: called through the mailbox
+    # ------------------------------------------------------------------ on the loop: a thread has asked for it
 
     def _detach(self, answer: Callable[[socket.socket | Exception], None]) -> None:
-        """Let the application have the connection; HTTP is over."""
+        """Give the connection to the application; HTTP is over."""
         response = self.response
         try:
             if response.gone or self.exchange.response_started:
                 raise ConnectionGone("the connection is closed, or a response was sent")
             sock = detach(self.exchange)
-        except Exception as exc:  # the thread waits for an answer
+        except Exception as exc:  # whatever it is: the thread waits for an answer
             answer(exc)
             return
         response.gone = self.detached = self._environs.client.left = True
@@ -153,16 +153,17 @@ class WSGIExchange:
     # ------------------------------------------------------------------ in the thread
 
     def describe(self) -> str:
-        """Return the request line without its version, cut."""
+        """Return the request line for the log."""
         return describe(self.exchange)
 
     def run(self, worker: Worker, now: float) -> None:
-        """Answer the request: the whole of the application's work is done here, in one thread."""
+        """Answer the request. All of the application's work is done here, in one thread."""
         application = self._application
         response = self.response
         response.worker = worker
         waited = now - self.queued
-        if waited < 0.0:  # noqa: PLR1730 -- a call for each request; it came after the thread had looked at the clock
+        # Below 0 if the request was queued after the thread had read the clock. max() would be a call for each request.
+        if waited < 0.0:  # noqa: PLR1730
             waited = 0.0
         if self.exchange.times is not None:
             self.exchange.times.queued = waited
@@ -208,7 +209,7 @@ class WSGIExchange:
         content = self.content
         if isinstance(content, ReceivedContent):
             environ["wsgi.input"] = content.open()
-            if self.exchange.head.content_length is None:  # it was chunked, and is not any more
+            if self.exchange.head.content_length is None:  # chunked when it was sent, but not any more
                 environ["CONTENT_LENGTH"] = str(content.size)
                 environ.pop("HTTP_TRANSFER_ENCODING", None)
         elif content is not None and self.response.worker is not None:

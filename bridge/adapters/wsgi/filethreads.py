@@ -1,4 +1,4 @@
-"""Threads that write and close temporary files, so that a slow disk delays only those whose file it is."""
+"""Threads that write and close temporary files: a disk may be slow, and the loop must not wait for it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MOST = 4
 
 
 class FileThreads:
-    """At most four threads, which start when there is something to do.
+    """At most four threads. They start when there is something to do.
 
-    They are none of the application's threads: those may all be busy, or be only one.
+    The application's threads cannot do this: all of them may be busy with the application.
     """
 
     __slots__ = ("_executor",)
@@ -27,7 +27,7 @@ class FileThreads:
         self._executor: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in one of the threads; what it raises is dropped."""
+        """Call a function in one of the threads. Its exceptions are dropped."""
         if self._executor is None:
             from concurrent.futures import ThreadPoolExecutor  # many servers never need it
 
@@ -35,7 +35,7 @@ class FileThreads:
         self._executor.submit(function, *arguments)
 
     def stop(self) -> None:
-        """Let the threads end when they have done what was submitted; a later call starts new ones."""
+        """Let the threads end once they have done what was submitted. A later call starts new ones."""
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None

@@ -11,17 +11,18 @@ from typing import IO, Any
 
 __all__ = ["FileRange", "FileWrapper", "file_range"]
 
-# What is read at once if the file has to be read here; the application's block size is a suggestion.
+# The least to read at once, in bytes, where a file has to be read here; the application's size is a suggestion.
 _BLOCK = 32768
+# Readers that read nothing but the file below them; a subclass of theirs may do anything.
 _PLAIN = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
 
 
 class FileWrapper:
-    """An iterable over a file-like object, which the server may send in a better way.
+    """An iterable over a file-like object. The server sends a plain file in a better way.
 
     Args:
         filelike: Has ``read``.
-        block_size: Bytes to read at once, if the file is read piece by piece.
+        block_size: Bytes to read at once where the file is read piece by piece.
     """
 
     def __init__(self, filelike: Any, block_size: int = _BLOCK) -> None:
@@ -40,8 +41,8 @@ class FileRange:
 
     Attributes:
         descriptor: The open file.
-        offset: Where the rest begins, in bytes.
-        count: How many bytes it has.
+        offset: Where the part begins, in bytes.
+        count: Its size in bytes.
     """
 
     __slots__ = ("count", "descriptor", "offset")
@@ -53,13 +54,13 @@ class FileRange:
 
 
 def file_range(filelike: object) -> FileRange | None:
-    """Return what is left to read of a regular file; None if that can only be found out by reading.
+    """Return the part of a regular file that is left to read; None if only reading can tell.
 
-    An object with ``fileno`` need not read what is in that file: think of gzip. So only the types are taken that are
-    known to.
+    An object that has a ``fileno`` may read something else than that file: a ``GzipFile`` does. So only types that are
+    known to read the file itself are accepted.
     """
     raw: object = filelike
-    # Not imported for this: whoever has such a file has imported it.
+    # Looked up, not imported: an application that has such a file has imported the module.
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None and isinstance(filelike, tempfile._TemporaryFileWrapper):
         raw = filelike.file
@@ -71,7 +72,7 @@ def file_range(filelike: object) -> FileRange | None:
     else:
         return None
     if type(raw) is not io.FileIO or type(file) not in _PLAIN:
-        return None  # a subclass may read whatever it likes
+        return None
     try:
         status = os.fstat(raw.fileno())
         offset = file.tell()

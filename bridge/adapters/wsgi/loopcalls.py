@@ -1,4 +1,4 @@
-"""The way from the threads to the event loop."""
+"""Calls from the application's threads to the event loop."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ __all__ = ["LoopCalls"]
 
 
 class LoopCalls:
-    """Calls that threads want made on the loop, in order; the loop is woken once for all that have gathered.
+    """Makes calls on the loop in the order in which threads ask for them.
+
+    The loop is woken once for all the calls that have gathered.
 
     Args:
         loop: The event loop.
-        clock: Of the server whose exchanges the calls end. What they send goes out at once: the threads work
-            while the system takes it.
+        clock: The clock of the server whose exchanges the calls concern. What the calls send goes out at once, so the
+            threads work while the system takes it.
     """
 
     __slots__ = ("_calls", "_clock", "_loop", "_scheduled")
@@ -34,22 +36,22 @@ class LoopCalls:
         self._scheduled = False
 
     def post(self, function: Callable[[Any, Any], None], target: Any, argument: Any = None) -> None:
-        """Have *function* called with the two others on the loop, soon; for any thread.
+        """Let the loop call *function* with *target* and *argument*, soon; any thread may ask.
 
         Args:
-            function: A method as its class has it: to bind it would cost as much as the rest.
+            function: A method, taken from its class: binding it to *target* would cost as much as all the rest here.
             target: The object whose method it is.
-            argument: What the method takes.
+            argument: The method's argument.
         """
         self._calls.append((function, target, argument))
         if not self._scheduled:
             self._scheduled = True
-            # RuntimeError: the loop was closed. A thread has outlived the server, and nobody is left to hear of it.
+            # RuntimeError: the loop was closed. This thread has outlived the server, and its client is gone.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._make_calls)
 
     def _make_calls(self) -> None:
-        self._scheduled = False  # first: what is posted from here on may come too late for this round
+        self._scheduled = False  # first of all: a call that is posted from now on may miss this round
         calls = self._calls
         clock = self._clock
         clock.write_through = True

@@ -1,6 +1,6 @@
-"""The event loop's side of request content: it fills what threads read.
+"""The event loop's side of request content: receivers fill what threads read.
 
-A receiver is the exchange's delegate in place of the request, and tells the request what it has to know.
+A receiver is the exchange's delegate, and tells the request what it has to know.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ if TYPE_CHECKING:
 
 __all__ = ["ContentReceiver", "StreamReceiver"]
 
-# How much content may wait for a write that is going on before the client has to wait, in bytes.
+# With more content than this (bytes) behind a running write, the client has to wait.
 _WINDOW = 262144
-# Content (bytes) that is worth a write of its own, once some was written.
+# Once there is a temporary file, content is written when there is more of it than this (bytes).
 _WORTH_WRITING = _WINDOW
 
 
 class Request(Protocol):
-    """What a receiver knows of the request whose content it receives.
+    """The request, as a receiver sees it.
 
     Attributes:
         exchange: The exchange.
-        queued: The request was given to the threads; 0 before.
+        queued: When it was queued for a thread; 0 before.
     """
 
     exchange: Exchange
     queued: float
 
     def finish(self) -> None:
-        """Let a thread answer: the request is complete."""
+        """Let a thread answer the request."""
 
     def discard_content(self) -> None:
-        """Give back what received content takes."""
+        """Release the received content."""
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the response any more."""
+        """Note that nobody waits for the response any more."""
 
     def on_peer_eof(self) -> None:
-        """The client sends nothing more."""
+        """Note that the client sends nothing more."""
 
     def describe(self) -> str:
-        """Return the request line, for the log."""
+        """Return the request line for the log."""
         ...
 
 
 class ContentReceiver:
     """Receives the whole content, then lets a thread answer the request.
 
-    Content that is too much for the memory goes to a temporary file. A disk can be slow, and the loop must not wait for
-    it, so file threads write. An upload has one write job at a time, which takes all that has come until then;
-    meanwhile the loop receives into a window. When the window is full, the client has to wait for the job. So an upload
-    takes the memory of two windows at most, whatever the disk does.
+    Large content goes to a temporary file. A disk can be slow, and the loop must not wait for it, so file threads
+    write. An upload has one write job at a time. The job writes everything that has come so far; meanwhile the loop
+    receives into a window. When the window is full, the client has to wait for the job. So an upload takes no more
+    memory than two windows, however slow the disk is.
 
-    A job costs two switches between threads, so it takes more than one piece. With a job for each piece, for which the
-    client had to wait, an upload of 1,000,000 bytes took 15 jobs, now it takes 4; the time of the processor went from
-    3.5 to 1.9 ms on asyncio's loop and from 2.2 to 1.5 ms on uvloop (CPython 3.11; ``benchmarks.walk wsgi-upload``
-    shows the calls).
+    A job costs two switches between threads, so it should write more than one piece of content. An upload of 1,000,000
+    bytes takes 4 jobs. It took 15 when each piece had a job of its own, for which the client had to wait. That cost 3.5
+    ms of processor time on asyncio's loop and 2.2 ms on uvloop; it is 1.9 and 1.5 ms now (CPython 3.11).
+    The calls are counted by ``benchmarks.walk``.
 
     Args:
-        request: Whose content it is.
-        content: To be filled.
-        memory: Bytes up to which it is kept in memory.
+        request: The request.
+        content: What the receiver fills.
+        memory: Bytes of content that are kept in memory; more goes to a file.
         limit: Most bytes of content: 413; None for no limit.
-        file_threads: Write what is too much for the memory.
+        file_threads: The threads that write.
         loop: The event loop.
     """
 
@@ -104,10 +104,10 @@ class ContentReceiver:
         self._file_threads = file_threads
         self._loop = loop
         self._pending = 0  # bytes in content.rest
-        self._writing = False  # a job has the content's file; from its start until _written()
-        self._paused = False  # the client waits for it
+        self._writing = False  # from the start of a job until _written(); the file is the job's
+        self._paused = False  # the client waits for the job
         self._complete = False
-        self._ended = False  # nobody wants the content any more
+        self._ended = False  # the content is not wanted any more
 
     def data_received(self, chunk: bytes) -> None:
         """Keep content."""
@@ -127,13 +127,13 @@ class ContentReceiver:
                 self._request.exchange.pause_reading()
 
     def finish(self) -> None:
-        """The request is complete: let a thread answer it, once the file is written."""
+        """Let a thread answer the request, once the job is done."""
         self._complete = True
         if not self._writing:
             self._request.finish()
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the response any more, or the request will never be complete."""
+        """Release the content: nobody waits for the response any more, or the request will never be complete."""
         self._ended = True
         request = self._request
         if not request.queued and not self._writing:
@@ -141,11 +141,11 @@ class ContentReceiver:
         request.on_connection_close()
 
     def on_peer_eof(self) -> None:
-        """The client sends nothing more."""
+        """Tell the request that the client sends nothing more."""
         self._request.on_peer_eof()
 
     def _write(self) -> None:
-        """Start to write what has come."""
+        """Start a job that writes everything that has come."""
         content = self._content
         chunks, content.rest = content.rest, []
         self._pending = 0
@@ -162,11 +162,11 @@ class ContentReceiver:
             error = exc
         try:
             self._loop.call_soon_threadsafe(self._written, error)
-        except RuntimeError:  # the loop was closed: nobody else will
+        except RuntimeError:  # the loop was closed and cannot do this
             self._content.close()
 
     def _written(self, error: Exception | None) -> None:
-        """Go on after a write."""
+        """Go on after a job."""
         self._writing = False
         request = self._request
         if error is not None:
@@ -174,21 +174,21 @@ class ContentReceiver:
         if self._ended:
             request.discard_content()
         elif error is not None:
-            request.exchange.fail()  # and on_connection_close() follows
+            request.exchange.fail()  # this calls on_connection_close()
         elif self._pending > self._memory:
             self._write()
         elif self._complete:
             request.finish()
         if self._paused:
             self._paused = False
-            request.exchange.resume_reading()  # at last, since content may be received in it
+            request.exchange.resume_reading()  # the last step: it may call data_received() and finish()
 
 
 class StreamReceiver:
-    """Passes content on to the thread that answers the request.
+    """Hands content to the thread that answers the request.
 
     Args:
-        request: Whose content it is.
+        request: The request.
         content: What the thread reads.
         limit: Most bytes of content: 413; None for no limit.
     """
@@ -201,21 +201,21 @@ class StreamReceiver:
         self._limit = limit
 
     def data_received(self, chunk: bytes) -> None:
-        """Pass content on."""
+        """Hand content on."""
         if self._limit is not None and self._content.size + len(chunk) > self._limit:
             self._request.exchange.fail(413)
         else:
             self._content.add(chunk)
 
     def finish(self) -> None:
-        """The content is complete."""
+        """Note that the content is complete."""
         self._content.finish()
 
     def on_connection_close(self) -> None:
-        """Nobody waits for the response any more, or the content will never be complete."""
+        """Note that nobody waits for the response any more, or that the content will never be complete."""
         self._request.on_connection_close()
         self._content.cut_off()
 
     def on_peer_eof(self) -> None:
-        """The client sends nothing more."""
+        """Tell the request that the client sends nothing more."""
         self._request.on_peer_eof()

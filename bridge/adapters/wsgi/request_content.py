@@ -1,9 +1,9 @@
 """Request content on its way to ``wsgi.input``.
 
-There are two ways. Either the request gets a thread when its content is complete: in memory, or in a temporary file.
-Or the content is streamed: then the thread waits for the client, and the client for the thread.
+There are two ways. Either the request gets a thread once its content is complete, in memory or in a temporary file. Or
+the content is streamed: then the thread waits for the client, and the client for the thread.
 
-The classes here are what threads read. :mod:`.receivers` fills them on the event loop.
+Threads read from the classes here. :mod:`.receivers` fills them on the event loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ContentError", "ReceivedContent", "StreamedContent"]
 
-# How much streamed content is kept before the client has to wait, in bytes.
+# With this much streamed content in memory (bytes), the client has to wait.
 _WINDOW = 65536
 
 
@@ -36,13 +36,12 @@ class ContentError(OSError):
 class ReceivedContent:
     """Content that is complete before the application is called.
 
-    One thread at a time uses it, and none while the loop does: the loop fills it, gives it away for each write, and
-    gives it to the thread that answers the request. So it needs no lock. Every method may wait for the disk and is for
-    threads only.
+    The loop fills it. The file is one thread's at a time: that of a write job, and at last that of the thread that
+    answers the request. So there is no lock. The methods may wait for the disk, and are for threads only.
 
     Attributes:
         size: Bytes received so far.
-        rest: What is not in the file: the end of the content, or all of it.
+        rest: Content that is not in the file: the end of it, or all of it.
     """
 
     __slots__ = ("_file", "rest", "size")
@@ -64,13 +63,13 @@ class ReceivedContent:
             OSError: It cannot be written.
         """
         if self._file is None:
-            import tempfile  # takes 5 ms, and few requests need it
+            import tempfile  # this takes 5 ms, and few requests need it
 
             # On Linux the file never has a name; elsewhere it is unlinked as soon as it is open.
             self._file = tempfile.TemporaryFile(prefix="bridge-")  # noqa: SIM115 -- close() closes it
         for chunk in chunks:
             self._file.write(chunk)
-        self._file.flush()  # a full disk is noticed here, and close() has nothing left to write
+        self._file.flush()  # so a full disk is noticed here, and close() has nothing left to write
 
     def open(self) -> IO[bytes]:
         """Return the content as a file at its beginning.
@@ -89,19 +88,19 @@ class ReceivedContent:
         return self._file
 
     def close(self) -> None:
-        """Give the memory and the file back."""
+        """Release the memory and the file."""
         self.rest = []
         if self._file is not None:
-            with suppress(OSError):  # from a write that has failed before and is tried again; the file is closed
+            with suppress(OSError):  # it tries again to write what could not be written; it closes the file anyway
                 self._file.close()
 
 
 class StreamedContent(io.RawIOBase):
-    """Content that is read while it arrives; to be wrapped in a BufferedReader.
+    """Content that is read while it arrives. It is the raw part of a ``BufferedReader``.
 
     Args:
-        exchange: Whose content it is.
-        post: Has a function called on the loop.
+        exchange: The exchange.
+        post: Lets the loop call a function.
 
     Attributes:
         size: Bytes received so far.
@@ -122,32 +121,32 @@ class StreamedContent(io.RawIOBase):
     # ------------------------------------------------------------------ called by the loop
 
     def add(self, chunk: bytes) -> None:
-        """Keep a piece; the client waits when there are many."""
+        """Keep a piece; if much has gathered, the client has to wait."""
         self._chunks.append(chunk)
         self.size += len(chunk)
         if self.size - self._taken >= _WINDOW:
             self._paused = True
             self._exchange.pause_reading()
-        self._ring()
+        self._notify()
 
     def finish(self) -> None:
-        """The content is complete."""
+        """Note that the content is complete."""
         self._complete = True
-        self._ring()
+        self._notify()
 
     def cut_off(self) -> None:
-        """No more will come, and it is not complete."""
+        """Note that no more comes although the content is not complete."""
         self._cut_off = True
-        self._ring()
+        self._notify()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if self._worker is not None:
             self._worker.notify()
 
     # ------------------------------------------------------------------ called by the thread
 
     def attach(self, worker: Worker) -> None:
-        """Let *worker* be the one that waits."""
+        """Set the thread that reads."""
         self._worker = worker
 
     def readable(self) -> bool:
@@ -155,7 +154,7 @@ class StreamedContent(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # the buffer of a BufferedReader
-        """Read what there is, waiting for the first byte.
+        """Read the content that is here; wait for the first byte.
 
         Raises:
             ConnectionGone: The client left before the content was complete.
@@ -191,6 +190,6 @@ class StreamedContent(io.RawIOBase):
 
 
 def _resume(exchange: Exchange, _: None) -> None:
-    """Let the client send more content, which may wait for being asked; called on the loop."""
+    """Let the client send more content; it may wait for 100 (Continue). Called on the loop."""
     exchange.send_continue()
     exchange.resume_reading()

@@ -1,8 +1,8 @@
 """Response content between the thread that makes it and the loop that sends it.
 
-The thread puts, the loop takes. A little is kept in memory. When the client reads slower than the application writes,
-the rest goes to a temporary file, so that the thread is free for somebody else; when that file is full, the thread
-waits. Nothing here knows WSGI.
+The thread puts, the loop takes. A little content is kept in memory. When the client reads more slowly than the
+application writes, the rest goes to a temporary file, and the thread is free for the next request. When the file is
+full, the thread waits. Nothing here knows WSGI.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["MEMORY", "PIECE", "ResponseBuffer", "SpoolError"]
 
 MEMORY = 65536
-"""Content that is kept in memory for the loop to take, in bytes."""
+"""How much content is kept in memory until the loop takes it, in bytes."""
 
 PIECE = 24576
-"""What is given to the transport at once, in bytes: so much may wait there for a client that does not read."""
-# How long (seconds) a thread that nobody else waits for stays with a client that does not read at the moment.
+"""How much is given to the transport at once, in bytes. A client that does not read holds this much there."""
+# How long (seconds) a thread waits for a client that does not read at the moment, if no other request needs the thread.
 _PATIENCE = 0.005
 
 
 def _temporary_file() -> IO[bytes]:
-    import tempfile  # 5 ms of every start, and few responses need it
+    import tempfile  # this takes 5 ms, and few responses need it
 
     # On Linux it never has a name; elsewhere it is unlinked as soon as it is open.
     return tempfile.TemporaryFile(prefix="bridge-", buffering=0)
@@ -47,14 +47,14 @@ class ResponseBuffer:
     """The content of one response on its way to the client.
 
     Args:
-        exchange: Where it goes; its head has been set.
+        exchange: The exchange. It has the response's head.
         worker: The thread that puts.
-        post: Has a function called on the loop.
+        post: Lets the loop call a function.
         file_limit: Most bytes in the temporary file.
 
     Attributes:
-        complete: Nothing more will be put.
-        closed: Nobody takes any more.
+        complete: The thread has put everything.
+        closed: Nothing is sent any more.
     """
 
     __slots__ = (
@@ -98,18 +98,17 @@ class ResponseBuffer:
         self._file: IO[bytes] | None = None
         self._file_start = 0
         self._file_end = 0
-        # Held by the loop while it takes and by the thread while it moves parts to the file; the loop never waits for
-        # it.
+        # The loop holds it to take, the thread to move parts to the file. The loop never waits for it.
         self._lock = threading.Lock()
-        self._take_posted = False  # take() is on its way
-        self._awaiting_client = False  # ... and will be called when the client has read
-        self._client_slow = False  # the client does not read as fast as it is sent to
+        self._take_posted = False  # the loop will call take()
+        self._awaiting_client = False  # take() goes on when the client has read
+        self._client_slow = False  # the client reads more slowly than the application writes
         self._thread_waits = False  # the thread waits for room
 
     # ------------------------------------------------------------------ called by the thread
 
     def put(self, data: bytes) -> None:
-        """Send *data*, sooner or later.
+        """Send *data*, now or later.
 
         Raises:
             ConnectionGone: The client left.
@@ -120,7 +119,7 @@ class ResponseBuffer:
             return
         view = memoryview(data)
         for start in range(0, len(data), PIECE):
-            # A copy: a slice would keep the whole alive for as long as its last byte waits for the client.
+            # A copy, since a view would keep all of *data* in memory until the client has read the last piece.
             self._put_piece(bytes(view[start : start + PIECE]))
 
     def finish(self) -> None:
@@ -154,7 +153,7 @@ class ResponseBuffer:
         return waiting == 0 or waiting + size <= MEMORY
 
     def _wait_for_room(self, size: int) -> bool:
-        """Wait until the loop has taken enough; False if the client is slow."""
+        """Wait until the loop has taken enough; False if the client is slow and the thread should not wait."""
         patient = True
         while not self._has_room(size):
             if self._client_slow and not (patient and not self._worker.pool.queue):
@@ -185,7 +184,7 @@ class ResponseBuffer:
                     raise ConnectionGone("the client left")
                 if self._file is None:
                     self._file = _temporary_file()
-                if self._file_end == self._file_start:  # everything was taken: begin again
+                if self._file_end == self._file_start:  # everything was taken: use the file from its start
                     self._file_end = self._file_start = 0
                 parts, self._parts = self._parts, deque()
                 self._bytes_taken = self._bytes_put
@@ -213,7 +212,7 @@ class ResponseBuffer:
         self._take_posted = False
         if self.closed or self._awaiting_client:
             return
-        # The thread is about to move everything to the file, and calls again after it.
+        # If the thread holds the lock, it is moving everything to the file, and posts another call after that.
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -228,12 +227,12 @@ class ResponseBuffer:
             self._worker.notify()
 
     def _send(self) -> bool:
-        """Send what the transport takes; tell whether that was all."""
+        """Send what the transport takes; return whether that was everything."""
         exchange = self._exchange
         while not exchange.write_paused:
             if exchange.peer_gone:
-                return False  # the connection was lost; we are told in a moment
-            complete = self.complete  # before the parts are looked at: what was put before it is among them
+                return False  # the connection has failed, and close() will be called in a moment
+            complete = self.complete  # read before the parts: then the last part is among them if it is True
             data = self._next()
             last = complete and not self._parts and self._file_end == self._file_start
             if data or last:
@@ -267,12 +266,12 @@ class ResponseBuffer:
     def _resume(self, future: asyncio.Future[None]) -> None:
         self._awaiting_client = False
         if future.cancelled() or future.exception() is not None:
-            return  # the exchange's delegate is told of the end
+            return  # the exchange has ended: close() is called
         self._client_slow = False
         self.take()
 
     def close(self) -> None:
-        """Throw away what is left; called by the thread once more if it was writing the file."""
+        """Drop what is left. If the thread holds the lock, it has to call this again."""
         self.closed = True
         if self._lock.acquire(blocking=False):
             self._parts.clear()

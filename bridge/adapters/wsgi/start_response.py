@@ -1,7 +1,7 @@
-"""What ``start_response`` is given: checked, and turned into bytes (PEP 3333 "The start_response() Callable").
+"""Checks the arguments of ``start_response`` and turns them into bytes (PEP 3333 "The start_response() Callable").
 
-Pure functions. Applications repeat themselves, so a head that was checked once is kept in a bounded table: 2
-microseconds less for a response with two fields (CPython 3.13).
+These are pure functions. Applications repeat their heads, so a bounded table keeps those that were checked. That saves
+2 microseconds for a response with two fields (CPython 3.13).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["check_headers", "check_status", "response_head"]
 
 _STATUS = re.compile(r"([2-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 
-# RFC 2616 section 13.5.1, which PEP 3333 refers to under "Other HTTP Features": the server's own affair.
+# RFC 2616 section 13.5.1. PEP 3333 ("Other HTTP Features") forbids these to applications: they are the server's.
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -62,15 +62,14 @@ def check_status(status: object) -> tuple[int, bytes]:
     """Return the code and the reason phrase of a status string.
 
     Raises:
-        LocalProtocolError: It is no str, not of the form "200 OK", or has control characters.
+        LocalProtocolError: It is not a str, not of the form "200 OK", or has control characters.
     """
     if not isinstance(status, str):
         raise LocalProtocolError(f"the status is a str, not {status!r:.80}")
     match = _STATUS.fullmatch(status)
     if match is None:
         raise LocalProtocolError(
-            f"the status has the form '200 OK', from 200 to 999, latin-1, without control characters,"
-            f" which {status[:80]!r} has not"
+            f"the status has the form '200 OK' (200 to 999, latin-1, no control characters), not {status[:80]!r}"
         )
     return int(match[1]), match[2].encode("latin-1")
 
@@ -79,8 +78,8 @@ def check_headers(headers: object) -> list[tuple[bytes, bytes]]:
     """Return headers as bytes.
 
     Raises:
-        LocalProtocolError: *headers* is no list of tuples of two str, a name or value cannot stand in a field line,
-            or a field is hop-by-hop.
+        LocalProtocolError: *headers* is not a list of tuples of two str, a name or a value cannot stand in a field
+            line, or a field is hop-by-hop.
     """
     if not isinstance(headers, list):
         raise LocalProtocolError(f"the headers are a list, not {headers!r:.80}")
@@ -98,5 +97,5 @@ def _encode(header: object) -> tuple[bytes, bytes]:
     if TOKEN.fullmatch(raw_name) is None or FIELD_VALUE.fullmatch(raw_value) is None:
         raise LocalProtocolError(f"the header {name[:80]!r}: {value[:80]!r} cannot stand in a field line")
     if raw_name.lower() in _HOP_BY_HOP:
-        raise LocalProtocolError(f"the hop-by-hop header {name!r}: {value[:80]!r} is the server's to send")
+        raise LocalProtocolError(f"only the server sends the hop-by-hop header {name!r}: {value[:80]!r}")
     return raw_name, raw_value

@@ -1,7 +1,8 @@
 """``werkzeug.socket``: the connection itself, for applications that speak WebSocket in their thread.
 
-Nothing happens until the application uses it. Then the event loop lets go of the connection, and the application has a
-blocking socket: the connection's own, or, where bytes have to pass through the loop's TLS, one end of a pair.
+Nothing happens until the application uses it. Then the event loop gives up the connection, and the application gets a
+blocking socket. That is the connection's own socket, or one end of a pair where the loop has to pass the bytes on, as
+under TLS.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LazySocket", "detach"]
 
-# Seconds for the loop to let go; it takes that long only if something blocks it.
+# How long (seconds) the loop may take to give up a connection; it needs that long only if something blocks it.
 _TIMEOUT = 30.0
 
 
 def _do_nothing() -> None:
-    """Stand in for the connection's callback when there is none, or another object has it."""
+    """Stand in for the connection's callback where there is none, or where another object calls it."""
 
 
 class LazySocket:
-    """Becomes a blocking socket when an attribute is asked for.
+    """Becomes a blocking socket when one of its attributes is used.
 
     Args:
-        request: Has the loop call ``detach``, and then the function given to it with a socket or an exception.
+        request: Lets the loop call :func:`detach`, and then the function that it is given, with the socket or an
+            exception.
     """
 
     def __init__(self, request: Callable[[Callable[[socket.socket | Exception], None]], None]) -> None:
@@ -40,7 +42,7 @@ class LazySocket:
         self._socket: socket.socket | None = None
 
     def __getattr__(self, name: str) -> Any:
-        # Copying and pickling look for names that no socket has; they are no reason to leave HTTP.
+        # Copying and pickling look for names that no socket has. That is no reason to leave HTTP.
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._take(), name)
@@ -56,31 +58,33 @@ class LazySocket:
 
             self._request(answer)
             if not answered.wait(_TIMEOUT):
-                raise TimeoutError("the event loop does not let go of the connection")
+                raise TimeoutError("the event loop does not give up the connection")
             if isinstance(answers[0], Exception):
                 raise answers[0]
             self._socket = answers[0]
         return self._socket
 
+    # The server's, but named like a private one: a public name could be one of the socket's.
     def _finish(self) -> None:
-        """Close the socket, if there is one; the application has returned."""
+        """Close the socket, if there is one: the application has returned."""
         if self._socket is not None:
             self._socket.close()
 
 
 def detach(exchange: Exchange) -> socket.socket:
-    """Take an exchange's connection from the loop and return a blocking socket for it; for the loop's thread.
+    """Take an exchange's connection from the loop, and return a blocking socket for it. Called on the loop.
 
     Raises:
         ConnectionGone: The connection has ended.
-        OSError: Too many files are open; the connection is gone then.
+        OSError: Too many files are open. The connection is closed then.
     """
     outer = _Relay()
     transport, rest, outer.gone = exchange.take_stream(outer)
     loop = exchange.loop
     busy = transport.get_write_buffer_size() > 0 or transport.get_extra_info("sslcontext") is not None
-    # Only asyncio's own loop has surely unwatched a descriptor when it closes it. libuv may do that later, and a
-    # watched connection that lives on in a duplicate then wakes whoever gets the number next: uvloop's are relayed.
+    # asyncio's own loop stops watching a descriptor before it closes it. libuv may do so later. Then events of the
+    # connection, which lives on in a duplicate, would reach the next file that gets the number. So a connection of
+    # uvloop's is passed on through a pair.
     busy = busy or not isinstance(loop, asyncio.SelectorEventLoop)
     try:
         if busy or rest:
@@ -94,18 +98,18 @@ def detach(exchange: Exchange) -> socket.socket:
         raise
     sock.on_close = partial(_call_soon, loop, outer.gone)
     outer.gone = _do_nothing
-    transport.abort()  # closes the loop's descriptor; the connection lives on in ours
+    transport.abort()  # closes the loop's descriptor; the connection lives on in the duplicate
     sock.setblocking(True)
     return sock
 
 
 class _OwnSocket(socket.socket):
-    """The connection itself in the application's hands; it tells when it is closed."""
+    """The connection's own socket, in the application's hands. It reports when it is closed."""
 
     on_close: Callable[[], None] | None = None
 
     def close(self) -> None:
-        """Close, in whatever thread."""
+        """Close; any thread may."""
         super().close()
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
@@ -113,12 +117,12 @@ class _OwnSocket(socket.socket):
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop was closed: nobody counts any more
+    with suppress(RuntimeError):  # the loop was closed: the server does not count connections any more
         loop.call_soon_threadsafe(function)
 
 
 class _Relay(asyncio.Protocol):
-    """One of two protocols that pass on to each other what their transports receive."""
+    """One of two protocols: each sends on what the other receives."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -130,7 +134,7 @@ class _Relay(asyncio.Protocol):
     def start(
         self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Connect a transport with a socket, to which *rest* is sent first."""
+        """Connect a transport with a socket; *rest* is the first that is sent to the socket."""
         transport.pause_reading()
         self._transport = transport
         self._task = loop.create_task(self._connect(transport, far, rest, loop))
@@ -139,7 +143,7 @@ class _Relay(asyncio.Protocol):
         self, transport: asyncio.Transport, far: socket.socket, rest: bytes, loop: asyncio.AbstractEventLoop
     ) -> None:
         other = _Relay()
-        other._other = self  # known before the first data, which the application may have sent already
+        other._other = self  # before the first data: the application may have sent some already
         try:
             made, _ = await loop.create_unix_connection(lambda: other, sock=far)
         except OSError:
@@ -155,16 +159,16 @@ class _Relay(asyncio.Protocol):
         transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport of the application's side; the client's is known from the start."""
+        """Keep the transport of the application's side. That of the client's side is known from the start."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on data."""
+        """Send data on."""
         if self._other is not None and self._other._transport is not None:
             self._other._transport.write(data)
 
     def eof_received(self) -> bool:
-        """Pass on that nothing more comes; when that holds for both directions, both end."""
+        """Send the end on. When both directions have ended, both transports close."""
         self._ended = True
         other = self._other
         if other is None or other._transport is None or other._ended or not other._transport.can_write_eof():
@@ -173,7 +177,7 @@ class _Relay(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close the other side when what was passed on is sent."""
+        """Close the other side once everything is sent."""
         self._transport = None
         self.gone()
         if self._other is not None and self._other._transport is not None:

@@ -441,3 +441,32 @@ async def test_a_disk_that_is_full_at_the_very_end(monkeypatch, caplog) -> None:
         assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 500")
         writer.close()
     assert [message.partition(":")[0] for message in messages(caplog)] == ["The content of POST / cannot be kept"]
+
+
+@pytest.mark.parametrize("buffer", [65536, None], ids=["received", "streamed"])
+async def test_a_client_that_has_sent_its_content_and_closes_its_side(buffer) -> None:
+    loop = asyncio.get_running_loop()
+    entered = asyncio.Event()
+    go_on = threading.Event()
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["bridge.client_disconnected"])
+        content = environ["wsgi.input"].read()
+        loop.call_soon_threadsafe(entered.set)
+        assert go_on.wait(10)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [content]
+
+    async with serving(app, buffer_requests=buffer) as served:
+        reader, writer = await served.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        await asyncio.wait_for(entered.wait(), 5)
+        assert not seen[0]()
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            while not seen[0]():
+                await asyncio.sleep(0.001)
+        go_on.set()
+        assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"abc")
+        writer.close()
