@@ -118,7 +118,7 @@ class ASGIDelegate:
             template.restore_extensions()
         scope = template.scope.copy()
         scope["headers"] = [*head.fields]
-        if exchange.context is not exchange.connection_context:
+        if exchange.context is not template.context:
             set_forwarded(scope, exchange.context)
         if self.state is not None:
             scope["state"] = self.state.copy()
@@ -135,12 +135,12 @@ class ASGIDelegate:
         if _EAGER:
             # The application runs here and now, up to its first real wait, which saves a turn of the loop.
             task = Task(  # type: ignore[call-arg]  # what Python 3.12 has
-                coroutine, loop=exchange.loop, context=self.context.copy(), eager_start=True
+                coroutine, loop=template.loop, context=self.context.copy(), eager_start=True
             )
             if task.done():
                 return served
         else:
-            task = exchange.loop.create_task(coroutine, context=self.context.copy())
+            task = template.loop.create_task(coroutine, context=self.context.copy())
         served.task = task
         self.tasks[task] = served
         # With a context of the delegate's: without one, asyncio would copy the current context for each task.

@@ -37,12 +37,25 @@ class ScopeTemplate:
         extensions: The scope's extensions, one dictionary for all requests. A copy for each would be 2 % of a plain
             request.
         extension_count: How many there should be.
+        context: The two ends of the connection.
+        loop: The event loop.
     """
 
-    __slots__ = ("_original_extensions", "_outer_path", "_root_path", "extension_count", "extensions", "line", "scope")
+    __slots__ = (
+        "_original_extensions",
+        "_outer_path",
+        "_root_path",
+        "context",
+        "extension_count",
+        "extensions",
+        "line",
+        "loop",
+        "scope",
+    )
 
     def __init__(self, exchange: Exchange, root_path: str, outer_path: str, extensions: dict[str, Any]) -> None:
-        context = exchange.connection_context
+        context = self.context = exchange.connection_context
+        self.loop = exchange.loop
         self._root_path = root_path
         self._outer_path = outer_path
         self._original_extensions = extensions

@@ -169,10 +169,8 @@ class Exchange(Protocol):
     """
 
     head: RequestHead
-    loop: asyncio.AbstractEventLoop
     context: ConnectionContext
     close_after: bool
-    connection_context: ConnectionContext
     content_sent: int
     max_body_size: int | None
     response: ResponseHead | None
@@ -190,6 +188,16 @@ class Exchange(Protocol):
     @property
     def connection(self) -> Connection:
         """The connection."""
+        ...
+
+    @property
+    def connection_context(self) -> ConnectionContext:
+        """The two ends of the connection."""
+        ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
         ...
 
     @property

@@ -45,10 +45,6 @@ class _State:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    def __getattr__(self, event: str) -> _State:
-        # Python calls this only for an attribute that is not set: an event that the table does not have.
-        raise AttributeError(f"{event} cannot happen in the state {self.name!r}")
-
 
 class Reading(_State):
     """A state of reading requests. Its attributes are the events."""

@@ -135,9 +135,9 @@ def test_an_event_that_cannot_happen_is_an_error_that_names_it(table: Table, fir
             if event in events:
                 assert getattr(state, event) is events[event]
             else:
-                with pytest.raises(AttributeError, match=f"^{event} cannot happen in the state '{state.name}'$"):
+                with pytest.raises(AttributeError, match=event):
                     getattr(state, event)
-        with pytest.raises(AttributeError, match=f"^no_event cannot happen in the state '{state.name}'$"):
+        with pytest.raises(AttributeError, match="no_event"):
             getattr(state, "no_event")  # noqa: B009
 
 
