@@ -26,7 +26,7 @@ class BridgeError(Exception):
 
 
 class ConfigError(BridgeError, ValueError):
-    """A setting has a value that cannot be used; raised before any socket is opened."""
+    """A setting has a value that cannot be used. `bridge run` raises it before it opens a socket."""
 
 
 class BindError(BridgeError, OSError):

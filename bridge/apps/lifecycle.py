@@ -107,6 +107,7 @@ class ASGIApplication:
             grace=config.timeout_disconnect_grace,
             certificate=certificate,
             debug=config.log_level == "debug",
+            pathsend=config.asgi_pathsend,
         )
 
     async def startup(self) -> None:

@@ -119,6 +119,12 @@ class Config(OutputConfig):
         "ASGI lifespan events: CHOICES; auto sends them unless the application refuses them",
         aliases=("asgi-lifespan",),
     )
+    asgi_pathsend: bool = setting(
+        APPLICATION,
+        SWITCH,
+        False,
+        "offer ASGI's pathsend extension: files go by sendfile; middleware that looks for content must know it",
+    )
     root_path: str = setting(
         APPLICATION,
         ROOT_PATH,
@@ -403,8 +409,8 @@ class Config(OutputConfig):
         PROXIES,
         off_or(whole(1, 100)),
         None,
-        "the number of proxies in front, if their addresses are not known; every peer is believed unless"
-        " --forwarded-allow-ips is given too",
+        "the number of proxies in front, if their addresses are not known; needs --forwarded-allow-ips, which names"
+        " the peers to believe",
         aliases=("trusted-proxy-count", "trusted-hops"),
     )
     forwarded_fields: tuple[str, ...] = setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import shutil
@@ -121,6 +122,12 @@ def test_starlette() -> None:
         status, fields, content = running.ask("GET", "/file")
         assert (status, fields["x-stamp"]) == (200, "1")
         assert content == (HERE / "starlette_app.py").read_bytes()
+        for target in ("/file?read", "/static/starlette_app.py?read"):  # a middleware reads the content
+            status, _, content = running.ask("GET", target)
+            assert (status, content) == (200, (HERE / "starlette_app.py").read_bytes())
+        status, fields, content = running.ask("GET", "/file", headers={"Accept-Encoding": "gzip"})
+        assert (status, fields["content-encoding"]) == (200, "gzip")
+        assert gzip.decompress(content) == (HERE / "starlette_app.py").read_bytes()
         status, fields, content = running.ask("GET", "/static/starlette_app.py", headers={"Range": "bytes=3-9"})
         assert (status, content) == (206, (HERE / "starlette_app.py").read_bytes()[3:10])
         assert running.ask("GET", "/stream")[2].count(b"\n") == 1000

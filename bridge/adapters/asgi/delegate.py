@@ -33,11 +33,12 @@ _EAGER = sys.version_info >= (3, 12)
 # Seconds that cancelled tasks, and clients that were sent a close frame, get at the end.
 _LAST_TIME = 1.0
 
-# What the server offers beyond the core specification. The extensions define their values, which are empty.
+# What the server offers beyond the core specification. The extensions define their values, which are empty. pathsend
+# is not among them: frameworks use it on their own as soon as it is offered, and middleware that compresses or reads
+# the content of responses then sees none.
 _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.trailers": {},
     "http.response.early_hint": {},
-    "http.response.pathsend": {},
     "http.response.zerocopysend": {},
 }
 
@@ -56,6 +57,7 @@ class ASGIDelegate:
         grace: Seconds that an application may go on after its client has left, until it is cancelled; None for ever.
         certificate: Returns the server's own certificate (PEM) for the ``tls`` extension; None if it is not known.
         debug: Take ``http.response.debug`` messages and log them at DEBUG.
+        pathsend: Offer the extension ``http.response.pathsend``, with which frameworks send their files.
 
     Attributes:
         context: Every task runs in a copy of it.
@@ -78,6 +80,7 @@ class ASGIDelegate:
         grace: float | None = 3.0,
         certificate: Callable[[], str | None] | None = None,
         debug: bool = False,
+        pathsend: bool = False,
     ) -> None:
         self.app = app
         self.root_path = root_path
@@ -98,6 +101,8 @@ class ASGIDelegate:
         self._certificate = certificate
         self._open_http = (HTTPExchange if timeout is None else TimedHTTPExchange).open
         self._extensions = dict(_HTTP_EXTENSIONS)
+        if pathsend:
+            self._extensions["http.response.pathsend"] = {}
         if debug:
             self._extensions["http.response.debug"] = {}
         self._extensions["bridge.shutdown.notice"] = {"event": self.stopping}

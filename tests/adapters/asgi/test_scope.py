@@ -28,7 +28,7 @@ class FakeExchange(SimpleNamespace):
         head = parse_head(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 0, Limits(), 0, None)
         family = socket.AF_INET if isinstance(peer, tuple) else socket.AF_UNIX
         context = ConnectionContext(peer, family, "http", local)
-        super().__init__(head=head, context=context, connection_context=context)
+        super().__init__(head=head, context=context, connection_context=context, loop=None)
 
 
 def template(exchange: Any, root: str = "", outer: str = "", extensions: Any = None) -> ScopeTemplate:
@@ -126,10 +126,23 @@ async def test_scope() -> None:
     assert scope["extensions"].keys() == {
         "http.response.trailers",
         "http.response.early_hint",
-        "http.response.pathsend",
         "http.response.zerocopysend",
         "bridge.shutdown.notice",
     }
+
+
+async def test_pathsend_is_offered_only_if_asked_for() -> None:
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append("http.response.pathsend" in scope["extensions"])
+        await ok(send)
+
+    for pathsend in (False, True):
+        async with served(app, pathsend=pathsend) as server, connect(server.port) as client:
+            client.get("/")
+            await client.response()
+    assert seen == [False, True]
 
 
 async def test_path_with_the_root_path_is_left_alone() -> None:
