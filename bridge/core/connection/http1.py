@@ -196,10 +196,8 @@ class ServerConnection(asyncio.Protocol):
         if reading is READ_DONE:
             exchange = self.exchange
             assert exchange is not None
-            if not unread:
-                exchange.close_after = True
             try:
-                exchange.delegate.on_peer_eof()
+                self._tell_eof(exchange)
             except Exception as exc:
                 self._log_and_fail(exc)
         elif reading is READ_HEAD and unread and (self.writer.paused or not self.reader.scanned):
@@ -291,7 +289,8 @@ class ServerConnection(asyncio.Protocol):
         """
         reader = self.reader
         if reader.buffer:
-            reader.feed(data)
+            if data:  # feed() copies all that is unread
+                reader.feed(data)
         else:  # as nearly always; saves the call of feed()
             reader.buffer = data
         # A delegate that answers at once, or resumes reading, comes back here. The loop that runs already goes on.
@@ -384,7 +383,16 @@ class ServerConnection(asyncio.Protocol):
                     self.reader.expect_content(0)
                 else:
                     delegate.finish()
+                    if self._eof:
+                        self._tell_eof(exchange)
         return True
+
+    def _tell_eof(self, exchange: HTTP1Exchange) -> None:
+        """Tell the delegate of a complete request that the peer sends nothing more, if it still serves it."""
+        if self.exchange is exchange and self.reading is READ_DONE:
+            if not self.reader.buffer:
+                exchange.close_after = True
+            exchange.delegate.on_peer_eof()
 
     def _await_head(self) -> None:
         """Wait for more of a head, whose deadline begins with its first byte; close if the peer sends nothing more."""
@@ -407,7 +415,13 @@ class ServerConnection(asyncio.Protocol):
         self._limit_pending = parameters.limit_after_start
         self._content_deadline = self.clock.after(parameters.body_total_timeout)
         self._progress_at = self.clock.now
-        self.deadline = min(self.clock.after(parameters.body_timeout), self._content_deadline)
+        self._expect_bytes()
+
+    def _expect_bytes(self) -> None:
+        """Set the deadline of content: that of the whole, and, unless it is paused, that of the next bytes."""
+        self.deadline = self._content_deadline
+        if not self._paused:
+            self.deadline = min(self.clock.after(self.parameters.body_timeout), self.deadline)
 
     def _peer_left(self) -> bool:
         """Tell whether a write has failed: the peer will not read responses to further pipelined requests."""
@@ -430,10 +444,14 @@ class ServerConnection(asyncio.Protocol):
             raise LimitExceeded(413, f"Content-Length too long: {decoder.remaining} bytes, limit {limit}")
 
     def set_body_timeout(self, seconds: float | None) -> None:
-        """Set the deadline of the current request's whole content to *seconds* from now; None for no limit."""
-        self.clock.shorten(seconds)
-        self._content_deadline = self.clock.after(seconds)
-        self.deadline = min(self.deadline, self._content_deadline)
+        """Set the deadline of the current request's whole content to *seconds* from now; None for no limit.
+
+        Without effect when the content is complete: the deadline that then holds is that of the response.
+        """
+        if self.reading is READ_CONTENT:
+            self.clock.shorten(seconds)
+            self._content_deadline = self.clock.after(seconds)
+            self._expect_bytes()
 
     def _read_content(self) -> bool:
         """Hand one piece of content to the delegate, or the end of the request; tell whether to go on at once."""
@@ -455,12 +473,12 @@ class ServerConnection(asyncio.Protocol):
                 progress = True
                 if self.clock.now != self._progress_at:  # it changes with the clock's ticks only: saves two calls
                     self._progress_at = self.clock.now
-                    self.deadline = min(self.clock.after(self.parameters.body_timeout), self._content_deadline)
+                    self._expect_bytes()
                 exchange.continue_pending = False  # the client did not wait for it
                 if data:
                     waiting = exchange.delegate.data_received(data)
                     if waiting is not None:
-                        self.pause_until(waiting)
+                        self.pause_until(waiting, exchange)
         if decoder.done:
             if self._paused:
                 return False  # finish() is called when the pause ends
@@ -482,10 +500,14 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.reading = self.reading.content_complete
         exchange.trailers = decoder.trailers
+        if self._reading_paused and self.reader.unread <= _AHEAD_MAX:
+            self._resume_reading()  # otherwise the peer's end would not be noticed
         if exchange.finished:  # the response was early, and the content was dropped
             self.response_done(exchange, observed=True)
         else:
             exchange.delegate.finish()
+            if self._eof:
+                self._tell_eof(exchange)
 
     def _limit_read_ahead(self) -> None:
         """Stop reading from the transport if much waits in the buffer to be served; TCP slows the peer down."""
@@ -508,7 +530,7 @@ class ServerConnection(asyncio.Protocol):
         """
         self._paused |= reason
         if self.reading is READ_CONTENT:
-            self.deadline = self._content_deadline
+            self._expect_bytes()
             transport = self.writer.transport
             if not self._reading_paused and transport is not None:
                 self._reading_paused = True
@@ -522,23 +544,23 @@ class ServerConnection(asyncio.Protocol):
         if self._paused:
             return
         if self.reading is READ_CONTENT:
-            self.deadline = min(self.clock.after(self.parameters.body_timeout), self._content_deadline)
+            self._expect_bytes()
         self._resume_reading()
         decoder = self.reader.decoder
         if self.reader.buffer or self._eof or (decoder is not None and decoder.done):
             self._advance()
 
-    def pause_until(self, waiting: Awaitable[None]) -> None:
-        """Hand no content to the delegate until *waiting*, which it returned, is done.
+    def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None:
+        """Hand no content to the delegate of *exchange* until *waiting*, which it returned, is done.
 
-        If *waiting* fails, the delegate has failed. If it is cancelled, the connection is reset.
+        If *waiting* fails, the delegate has failed. If it is cancelled, the connection is reset. When the response is
+        complete already, the delegate gets no content, and there is no pause.
         """
         future = asyncio.ensure_future(waiting, loop=self.loop)
         if future.done() and not future.cancelled() and future.exception() is None:
             return
-        self.pause_content(_PAUSED_BY_AWAITABLE)
-        exchange = self.exchange
-        assert exchange is not None
+        if self.exchange is exchange and not exchange.finished:
+            self.pause_content(_PAUSED_BY_AWAITABLE)
 
         def go_on(done: asyncio.Future[None]) -> None:
             if done.cancelled():

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         def expect_response(self, seconds: float | None) -> None: ...
         def must_close_after(self, exchange: HTTP1Exchange) -> bool: ...
         def pause_content(self) -> None: ...
-        def pause_until(self, waiting: Awaitable[None]) -> None: ...
+        def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None: ...
         def refuse(self, status: int) -> None: ...
         def response_done(self, exchange: HTTP1Exchange) -> None: ...
         def resume_content(self) -> None: ...
@@ -228,7 +228,7 @@ class HTTP1Exchange:
 
     def pause_until(self, waiting: Awaitable[None]) -> None:
         """Hand no content to the delegate until *waiting* is done."""
-        self.connection.pause_until(waiting)
+        self.connection.pause_until(waiting, self)
 
     def set_body_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""
@@ -503,6 +503,12 @@ class HTTP1Exchange:
             return clock.default_fields
         return (b"" if special.has_date else clock.date_line) + (b"" if special.has_server else clock.server_line)
 
+    def _note_sent(self, size: int) -> None:
+        """Count content that did not go through the encoder."""
+        self.content_sent += size
+        if isinstance(self._encoder, FixedEncoder):
+            self._encoder.sent += size
+
     async def send_file(self, file: int, offset: int, count: int) -> None:
         """Send a part of a file as content, behind the head if this is the first; it does not end the response.
 
@@ -528,10 +534,7 @@ class HTTP1Exchange:
         writer = self.writer
         sent = 0
         if count >= _JOIN_MAX and not isinstance(encoder, ChunkedEncoder):
-            sent = await send_range(writer, file, offset, count)
-            self.content_sent += sent
-            if isinstance(encoder, FixedEncoder):
-                encoder.sent += sent
+            sent = await send_range(writer, file, offset, count, self._note_sent)
         while sent < count:
             if writer.paused:
                 await writer.writable()
@@ -568,7 +571,10 @@ class HTTP1Exchange:
             self._encoder = CloseEncoder()
             self.writing = self.writing.start
             self.status = raw_status(data)
-            self.close_after = self.close_after or says_close(data)
+            if self.times is not None:
+                self.times.began = monotonic_ns()
+            # A stop cannot be announced in a head that is not the server's. So the connection closes without.
+            self.close_after = self.close_after or self.connection.closing or says_close(data)
         elif self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         elif self.writing is not CONTENT or self.response is not None:

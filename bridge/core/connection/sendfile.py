@@ -16,6 +16,8 @@ from bridge.core.connection.clock import NEVER
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.core.connection.writer import Writer
 
 __all__ = ["read_piece", "send_range"]
@@ -43,7 +45,7 @@ def read_piece(file: int, offset: int, count: int) -> bytes:
     return data
 
 
-async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
+async def send_range(writer: Writer, file: int, offset: int, count: int, note_sent: Callable[[int], None]) -> int:
     """Send *count* bytes of a file without encoding them; nothing else may be written meanwhile.
 
     Args:
@@ -51,6 +53,7 @@ async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
         file: A file descriptor; its position is neither used nor moved.
         offset: Where to begin, in bytes.
         count: How many bytes to send.
+        note_sent: Called with the number of bytes that were sent now, each time.
 
     Returns:
         How many bytes were sent: *count*, or 0 if sendfile is not possible.
@@ -91,6 +94,7 @@ async def send_range(writer: Writer, file: int, offset: int, count: int) -> int:
             if not size:
                 raise LocalProtocolError(f"the file ends {count - sent} bytes too early")
             sent += size
+            note_sent(size)
             if sent < count:
                 await asyncio.sleep(0)  # other connections go on
     finally:

@@ -201,7 +201,8 @@ def says_close(data: bytes) -> bool:
     """Tell whether the head in *data*, which the application has framed itself, says ``Connection: close``."""
     if b"lose" not in data and b"LOSE" not in data:  # saves the search in nearly all heads
         return False
-    return re.search(_RAW_CLOSE, data[: data.find(b"\r\n\r\n") + 2]) is not None
+    end = data.find(b"\r\n\r\n")
+    return re.search(_RAW_CLOSE, data if end < 0 else data[: end + 2]) is not None
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ class BodilessEncoder:
     __slots__ = ()
 
     delimits = True
-    length = 0
+    length = NO_LENGTH
 
     def encode(self, data: bytes, last: bool) -> bytes:
         """Drop *data*."""

@@ -143,7 +143,7 @@ class TornadoExchange(HTTPConnection):
             if exchange.writing is CLOSED:
                 return self._closed()
             raise HTTPOutputError("the response head was sent already")
-        if status.__class__ is int and status < 200 and status != 101:
+        if isinstance(status, int) and status < 200 and status != 101:
             return self._write_interim(status, headers, callback)
         fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
         key = (status, reason, *fields)
@@ -192,7 +192,7 @@ class TornadoExchange(HTTPConnection):
         except ConnectionGone:
             return self._closed()
         except LocalProtocolError as exc:
-            if response is not None and response.length >= 0:
+            if "Content-Length" in str(exc):
                 raise HTTPOutputError("Tried to write more data than Content-Length") from exc
             raise HTTPOutputError(str(exc)) from exc
         if exchange.writer.paused or callback is not None:
@@ -241,7 +241,7 @@ class TornadoExchange(HTTPConnection):
         try:
             return _known_heads.add(*key)
         except (TypeError, ValueError, LocalProtocolError) as exc:
-            if "Content-Length" in headers and not re.fullmatch(_DIGITS, headers["Content-Length"]):
+            if "Content-Length" in headers and not re.fullmatch(_DIGITS, str(headers["Content-Length"])):
                 self.close()  # without a length the content could not be framed, as if it differed from its length
             raise IllegalFieldError(str(exc)) from exc
 

@@ -219,6 +219,25 @@ async def test_leaving_during_a_file_is_no_error(leave: str, tmp_path: Path, cap
     assert not caplog.records
 
 
+async def test_a_half_closed_client_gets_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.touch()
+    size = 64 << 20
+    os.truncate(path, size)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(size))
+        await send({"type": "http.response.pathsend", "path": str(path)})
+
+    async with served(app, grace=0.6) as server, connect(server.port) as client:
+        client.get()
+        client.writer.write_eof()
+        await client.head()
+        for _ in range(64):
+            await asyncio.sleep(0.03)  # three times the grace, of which none passes without progress
+            await client.reader.readexactly(1 << 20)
+
+
 async def test_nothing_else_is_sent_meanwhile_and_a_client_that_leaves_ends_it() -> None:
     errors: list[BaseException] = []
     done = asyncio.Event()

@@ -1606,3 +1606,102 @@ def test_an_early_answer_that_is_not_read_and_an_end_of_the_content(caplog: pyte
         assert link.closed  # it was watched whether the peer reads
     assert link.received.count(b"HTTP/1.1") == 1
     assert [record.levelno for record in caplog.records] == []
+
+
+# ---------------------------------------------------------------------- the peer's end while another request is served
+
+
+def test_the_peers_end_is_told_to_each_request_behind_it() -> None:
+    with linked(Recorder()) as link:
+        link.send(GET + FIXED + b"hel")
+        link.send(b"lo" + CHUNKED + b"0\r\n\r\n")
+        link.send_eof()
+        assert [told.calls for told in link.told] == [["start", "finish", "eof"]]
+        for number, calls in enumerate((["start", "data", "finish", "eof"], ["start", "finish", "eof"]), 1):
+            link.loop.call(ok, link.told[number - 1])
+            assert link.told[number].calls == calls
+        link.loop.call(ok, link.told[2])
+        assert [response.status for response in link.responses()] == [200] * 3
+        assert link.transport.eof
+
+
+def test_the_peers_end_is_noticed_after_content_that_was_read_ahead() -> None:
+    with linked(Recorder()) as link:
+        link.send(CHUNKED + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
+        assert link.told[0].calls[-1] == "finish"
+        link.send_eof()
+        assert link.told[0].calls[-1] == "eof"
+        link.loop.call(ok, link.told[0])
+
+
+@pytest.mark.parametrize("when", ["start", "data"])
+def test_a_wait_that_begins_with_the_whole_response_is_none(when: str) -> None:
+    waits: list[asyncio.Future[None]] = []
+
+    def answer(told: Told, data: bytes = b"") -> asyncio.Future[None]:
+        ok(told)
+        waits.append(told.exchange.loop.create_future())
+        if when == "start":
+            told.exchange.pause_until(waits[-1])
+        return waits[-1]
+
+    recorder = Recorder(on_start=answer) if when == "start" else Recorder(on_data=answer)
+    with linked(recorder) as link:
+        size = 50_000 if when == "start" else 100_000  # so much is read and dropped, so that the connection stays
+        link.send(POST + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+        link.send(FIXED + b"hello")
+        assert [response.status for response in link.responses()] == [200, 200]
+        assert not link.closed
+        for waiting in waits:
+            waiting.set_result(None)
+
+
+# ---------------------------------------------------------------------- responses that the application frames
+
+
+RAW = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_a_raw_response_ends_the_connection_of_a_server_that_stops() -> None:
+    def raw(told: Told) -> None:
+        told.exchange.send_raw(RAW)
+        told.exchange.end_raw()
+
+    with linked(Recorder(on_finish=raw)) as link:
+        link.send(GET)
+        link.loop.call(link.connection.close_when_idle, 5.0)
+        link.send(GET)
+        assert link.transport.eof
+        assert link.received == RAW * 2
+
+
+def test_a_raw_head_in_two_pieces_says_close() -> None:
+    def raw(told: Told) -> None:
+        told.exchange.send_raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+        told.exchange.send_raw(b"\r\nbody")
+        told.exchange.end_raw()
+
+    with linked(Recorder(on_finish=raw)) as link:
+        link.send(GET)
+        assert link.transport.eof
+
+
+def test_the_first_bytes_of_a_raw_response_are_timed() -> None:
+    with linked(Recorder(), observer=Observer(), timed=True) as link:
+        link.send(GET)
+        exchange: Any = link.told[0].exchange
+        assert not exchange.times.began
+        exchange.send_raw(RAW)
+        assert exchange.times.began
+        exchange.end_raw()
+
+
+@pytest.mark.parametrize("wire", [GET, GET.replace(b"GET", b"HEAD")])
+def test_a_length_that_was_not_sent_is_none(wire: bytes) -> None:
+    with linked(Recorder()) as link:
+        link.send(wire)
+        exchange: Any = link.told[0].exchange
+        exchange.respond(204 if wire is GET else 200, [(b"x-a", b"1")])
+        exchange.send(b"", True)
+        assert b"content-length" not in link.received.lower()
+        assert exchange.response_field(b"content-length") is None

@@ -315,6 +315,25 @@ def test_a_delegate_may_set_the_limit_of_one_request() -> None:
         assert not link.transport.eof  # the next request has the connection's own
 
 
+def test_the_limit_of_one_request_may_be_longer_than_the_servers() -> None:
+    with linked(
+        Recorder(on_start=lambda told: told.exchange.set_body_timeout(9.0), on_finish=ok), body_total_timeout=1.0
+    ) as link:
+        link.send(FIXED)
+        link.loop.advance(5)
+        link.send(b"hello")
+        assert link.response().status == 200
+
+
+@pytest.mark.parametrize("wire", [GET, FIXED + b"hello"])
+def test_the_limit_of_content_does_not_limit_the_response(wire: bytes) -> None:
+    with linked(Recorder(on_finish=lambda told: told.exchange.set_body_timeout(1.0))) as link:
+        link.send(wire)
+        link.loop.advance(5)
+        link.loop.call(ok, link.told[0])
+        assert link.response().status == 200
+
+
 # ---------------------------------------------------------------------- a peer that does not read
 
 

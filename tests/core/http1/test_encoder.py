@@ -217,7 +217,7 @@ def test_a_head_and_the_encoder_behind_it(
         assert declared is not None
         assert (encoder.length, encoder.sent) == (int(declared[1]), 0)
     else:
-        assert encoder.length == (0 if encoder is BODILESS else NO_LENGTH)
+        assert encoder.length == NO_LENGTH
 
 
 def test_a_head_has_its_own_reason() -> None:
@@ -375,7 +375,7 @@ def test_content_that_there_must_not_be_is_dropped() -> None:
     for last in (False, True):
         assert BODILESS.encode(b"hello", last) == b""
     assert BODILESS.end(b"x: y\r\n") == b""
-    assert (BODILESS.delimits, BODILESS.length) == (True, 0)
+    assert (BODILESS.delimits, BODILESS.length) == (True, NO_LENGTH)
 
 
 # ---------------------------------------------------------------------- round trips
