@@ -9,6 +9,11 @@ PORT = 8000
 # instance A='-k head -x' or A='--rounds 5'.
 S =
 A =
+# Which tests, and how many at once: much of their time is waiting for processes. JOBS=0 runs one after the other.
+MARKS = not long
+JOBS = 2
+# The other Pythons that `make test-all` looks for.
+OTHERS = python3.12 python3.13
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -18,16 +23,27 @@ BENCH := $(VENV)/installed-bench
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types format bench profile docs setup clean
+.PHONY: help run test test-all check lint types format bench profile docs setup clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 run: $(DEV) ## serve the Flask example on http://127.0.0.1:8000 (PORT=, HOST=)
 	@exec $(PY) -m bridge run flask_app:app --app-dir examples --host '$(HOST)' --port '$(PORT)'
 
-test: $(DEV) ## run the tests (A= more pytest arguments)
-	@exec $(PY) -m pytest $(A)
+test: $(DEV) ## run the tests, but for a few that take minutes (A= more pytest arguments, JOBS= how many at once)
+	@exec $(PY) -m pytest -m '$(MARKS)' -n $(JOBS) --dist loadfile $(A)
+
+test-all: $(DEV) ## run all tests; those without processes also on python3.12 and python3.13, where they are installed
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test MARKS=long JOBS=0
+	@for python in $(OTHERS); do \
+	  if $$python -c '' 2>/dev/null; then \
+	    $(MAKE) --no-print-directory test MARKS='not slow' PYTHON=$$python VENV=$(VENV)-$$python || exit; \
+	  else \
+	    echo "$$python is not installed: no tests on it"; \
+	  fi; \
+	done
 
 check: lint types test ## format, lint, types and tests: what every commit passes
 
@@ -54,7 +70,7 @@ docs: $(DEV) ## write the generated parts of docs/: options, tables of states
 setup: $(DEV) ## only make the virtual environment
 
 clean: ## remove the virtual environment and everything made by tools
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find bridge tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml

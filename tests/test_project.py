@@ -558,13 +558,13 @@ def test_no_file_names_a_machine() -> None:
 
 def targets() -> set[str]:
     """Return the commands of the Makefile."""
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_commands_of_the_texts_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    commands = set(re.findall(r"(?:^|`)\s*make ([a-z]+)", text, re.MULTILINE))
+    commands = set(re.findall(r"(?:^|`)\s*make ([a-z-]+)", text, re.MULTILINE))
     assert commands
     assert commands <= targets()
 
@@ -574,7 +574,7 @@ def test_every_command_is_phony_and_explained() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert phony is not None
     assert set(phony[1].split()) == targets()
-    assert set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)) == targets()
+    assert set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE)) == targets()
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

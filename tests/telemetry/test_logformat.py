@@ -89,7 +89,7 @@ ATOMS = [
     ("%({REQUEST_METHOD}e)s %({wsgi.url_scheme}e)s %({HTTP_A}e)s %({SERVER_PORT}e)s", "GET http b 80"),
     ("%({RAW_URI}e)s %({PATH_INFO}e)s %({QUERY_STRING}e)s %({REMOTE_ADDR}e)s:%({REMOTE_PORT}e)s",
      "/a?b=1 /a b=1 192.0.2.1:5"),
-    ("%(p)s", f"<{os.getpid()}>"),
+    pytest.param("%(p)s", f"<{os.getpid()}>", id="pid"),
     ("%(addr)s %(dt_ms)s %(status)s %(header{a})s", "192.0.2.1 1250.000 200 b"),
     ("%(time)s %(method)s %(path)s %(query_string)s %(protocol)s", "[31/Jan/2026:12:00:00 +0000] GET /a b=1 HTTP/1.1"),
     ("100%% %(scheme)s {}", "100% http {}"),

@@ -37,6 +37,7 @@ def run(part: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", sorted(EXPECTED))
 def test_tornados_own_tests(part: str) -> None:
     results = run(part)

@@ -24,6 +24,7 @@ PIECE = os.urandom(20_000)
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc"),
 ]
 
