@@ -161,9 +161,9 @@ class Master:
             self._selector.register(self.watch, selectors.EVENT_READ, self._files_changed)
         try:
             while True:
+                before = time.monotonic()
                 self._reconcile()
                 patience = self._next_event()
-                before = time.monotonic()
                 for key, _ in self._selector.select(patience):
                     # An event before it may have closed its file: the signal that a worker has ended closes the line
                     # to that worker. Compared by number, since the selector cannot find a closed file.

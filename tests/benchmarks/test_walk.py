@@ -20,11 +20,12 @@ def test_a_walk_is_the_same_each_time(name):
 
 
 @pytest.mark.slow
-@pytest.mark.long  # alone on the machine: where threads take turns is for the system to say
-def test_a_walk_with_many_turns_from_thread_to_thread_is_the_same_each_time():
+def test_a_walk_with_many_turns_from_thread_to_thread():
+    """How many turns, and in which order, is for the system to say."""
     calls = walk.walk(walk.KINDS["wsgi-upload"])
     assert len(calls) > 100
-    assert walk.walk(walk.KINDS["wsgi-upload"]) == calls
+    assert calls[0].function.endswith(".data_received")
+    assert {"adapters/wsgi/receivers.py", "adapters/wsgi/exchange.py"} <= {call.file for call in calls}
 
 
 def test_a_walk_leaves_the_interpreter_as_it_was():

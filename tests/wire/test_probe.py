@@ -44,7 +44,7 @@ def test_the_probe_finds_nothing(kind: str, interface: str, tmp_path: Path) -> N
 
     async def main() -> None:
         delegate: Any = ASGIDelegate(app.asgi) if interface == "asgi" else WSGIDelegate(app.wsgi)
-        async with serving(delegate) as server:
+        async with serving(delegate, raises=Exception) as server:  # the application breaks the rules on purpose
             host, port = address_of(server)
             arguments = [f"{host}:{port}", "--skip", "ws,wshs,h2", "--jobs", "64", "--json", str(report)]
             process = await asyncio.create_subprocess_exec(
