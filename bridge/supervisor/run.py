@@ -38,11 +38,11 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
         KeyboardInterrupt: SIGINT came during the start of a process without workers.
         SystemExit: In worker processes.
     """
-    from bridge.serving.privileges import future_ids
+    from bridge.serving.privileges import future_identity
     from bridge.telemetry.logs import configure
 
     _fill_descriptors()
-    configure(config, owner=future_ids(config))
+    configure(config, later=future_identity(config))
     check(config)
     if config.debug:
         gen_log.warning(

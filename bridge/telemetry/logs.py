@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
 import time
 from typing import Any, TextIO
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.files import Identity, open_to_append
 
 __all__ = ["LogFile", "configure", "error_descriptor", "log_file", "reopen"]
 
@@ -23,8 +23,7 @@ class LogFile:
     Args:
         option: The setting, for error messages.
         path: The file.
-        owner: User and group (numbers) that will open the file again later, after root has given up its privileges.
-            Root makes them the file's owners. None to leave the owner as it is.
+        later: Whom this process will become; see :func:`bridge.files.open_to_append`.
 
     Attributes:
         path: The absolute path.
@@ -34,9 +33,9 @@ class LogFile:
         ConfigError: The file cannot be written.
     """
 
-    def __init__(self, option: str, path: str, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, option: str, path: str, later: Identity | None = None) -> None:
         self._option = option
-        self._owner = owner
+        self._later = later
         self.path = os.path.abspath(path)
         self.descriptor = self._open()
 
@@ -59,12 +58,9 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return open_to_append(self.path, self._later)
         except OSError as exc:
             raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
-        if self._owner is not None and os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fchown(descriptor, *self._owner)
-        return descriptor
 
 
 # The open log files by absolute path, since both logs may go to one file. They are opened before a fork, and the
@@ -72,20 +68,20 @@ class LogFile:
 _files: dict[str, LogFile] = {}
 
 
-def log_file(option: str, path: str, owner: tuple[int, int] | None = None) -> LogFile:
+def log_file(option: str, path: str, later: Identity | None = None) -> LogFile:
     """Return the log file *path*; open it if this is the first call for it.
 
     Args:
         option: As for LogFile.
         path: As for LogFile.
-        owner: As for LogFile. Only the first call for a file uses it.
+        later: As for LogFile. Only the first call for a file uses it.
 
     Raises:
         ConfigError: It cannot be written.
     """
     key = os.path.abspath(path)
     if key not in _files:
-        _files[key] = LogFile(option, path, owner)
+        _files[key] = LogFile(option, path, later)
     return _files[key]
 
 
@@ -101,13 +97,13 @@ def reopen(but: LogFile | None = None) -> None:
             file.try_to_reopen()
 
 
-def configure(config: Config, *, embedded: bool = False, owner: tuple[int, int] | None = None) -> None:
+def configure(config: Config, *, embedded: bool = False, later: Identity | None = None) -> None:
     """Send the server's messages where the settings say.
 
     Args:
         config: The settings.
         embedded: The server runs in a program. If that has set up handlers, they are left alone.
-        owner: User and group (numbers) that this process will become; None if it stays what it is.
+        later: Whom this process will become; None if it stays what it is.
 
     Raises:
         ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
@@ -120,12 +116,12 @@ def configure(config: Config, *, embedded: bool = False, owner: tuple[int, int] 
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
     if config.access_log and config.access_logfile != "-":
-        log_file("--access-logfile", config.access_logfile, owner)
+        log_file("--access-logfile", config.access_logfile, later)
     stream: TextIO | None
     if config.error_logfile == "-":
         stream = sys.stderr
     else:
-        file = log_file("--error-logfile", config.error_logfile, owner)
+        file = log_file("--error-logfile", config.error_logfile, later)
         stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
     handler = logging.StreamHandler(stream)
     if config.log_format == "json":
