@@ -12,7 +12,7 @@ from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.files import Identity, open_to_append
 
-__all__ = ["LogFile", "configure", "error_descriptor", "log_file", "reopen"]
+__all__ = ["LogFile", "configure", "error_descriptor", "log_file", "open_files", "reopen", "take"]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -36,6 +36,7 @@ class LogFile:
     def __init__(self, option: str, path: str, later: Identity | None = None) -> None:
         self._option = option
         self._later = later
+        self._given: int | None = None
         self.path = os.path.abspath(path)
         self.descriptor = self._open()
 
@@ -45,9 +46,17 @@ class LogFile:
         Raises:
             ConfigError: The file cannot be written. The old one stays open.
         """
-        new = self._open()
+        new, self._given = self._given, None
+        if new is None:
+            new = self._open()
         os.dup2(new, self.descriptor, inheritable=False)
         os.close(new)
+
+    def take(self, descriptor: int) -> None:
+        """Take a descriptor for the next call of :meth:`reopen`: somebody has opened the file who may."""
+        if self._given is not None:
+            os.close(self._given)
+        self._given = descriptor
 
     def try_to_reopen(self) -> None:
         """Call :meth:`reopen`, and log its failure."""
@@ -83,6 +92,19 @@ def log_file(option: str, path: str, later: Identity | None = None) -> LogFile:
     if key not in _files:
         _files[key] = LogFile(option, path, later)
     return _files[key]
+
+
+def open_files() -> dict[str, int]:
+    """Return the descriptors of the log files by their paths."""
+    return {path: file.descriptor for path, file in _files.items()}
+
+
+def take(path: str, descriptor: int) -> None:
+    """Give a descriptor to a log file; see :meth:`LogFile.take`. Close it if there is no such file."""
+    if path in _files:
+        _files[path].take(descriptor)
+    else:
+        os.close(descriptor)
 
 
 def error_descriptor(config: Config) -> int:
