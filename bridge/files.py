@@ -231,24 +231,25 @@ def _group_name(gid: int) -> str:
 # --- log files -------------------------------------------------------------------------------------------------------
 
 
-def open_to_append(path: str, later: Identity | None = None) -> int:
+def open_to_append(path: str, later: Identity | None = None, *, wait: bool = True) -> int:
     """Return a descriptor for appending to the file *path*, which is made if it does not exist.
 
     Args:
         path: The file.
         later: Whom this process will become, and who will open the file again; None if it stays what it is. A file that
             root makes is given to them.
+        wait: A pipe may be opened only when somebody reads it; wait for that. (Root never waits for others.)
 
     Raises:
         OSError: The file cannot be opened or must not be; ``strerror`` says why and what to do.
     """
-    flags = os.O_WRONLY | os.O_APPEND
+    flags = os.O_WRONLY | os.O_APPEND | (0 if wait else os.O_NONBLOCK)
     if os.geteuid() != 0:
-        return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    with Place.of(path, follow=True) as place:
-        if not place.others:
-            return _open_or_make(place, flags, later)
-        descriptor = _open_beside_others(place, flags, later)
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    else:
+        with Place.of(path, follow=True) as place:
+            open_ = _open_beside_others if place.others else _open_or_make
+            descriptor = open_(place, flags, later)
     os.set_blocking(descriptor, True)
     return descriptor
 
@@ -265,7 +266,7 @@ def _open_or_make(place: Place, flags: int, later: Identity | None) -> int:
 
 
 def _open_beside_others(place: Place, flags: int, later: Identity | None) -> int:
-    """Open as root what somebody else may have put there. The descriptor does not block."""
+    """Open as root what somebody else may have put there."""
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not hold this process
     descriptor = -1
     try:

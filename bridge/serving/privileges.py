@@ -7,12 +7,15 @@ import os
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.files import Identity
+from bridge.telemetry.logs import configure_rest
 
 __all__ = ["drop_privileges", "future_identity", "owner_ids"]
 
 
 def drop_privileges(config: Config) -> None:
     """Become ``--user``, with all groups of that user, and ``--group``. Without these settings do nothing.
+
+    Then configure Python's logging, if that has waited; see :func:`bridge.telemetry.logs.configure`.
 
     Raises:
         ConfigError: They do not exist, or this process may not become them.
@@ -33,6 +36,7 @@ def drop_privileges(config: Config) -> None:
     except OSError as exc:
         who = f"--user {config.user}" if config.user is not None else f"--group {config.group}"
         raise ConfigError(f"{who}: {exc.strerror}; only root can change user and group") from exc
+    configure_rest()
 
 
 def future_identity(config: Config) -> Identity | None:

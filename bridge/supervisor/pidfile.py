@@ -42,16 +42,15 @@ class PidFile:
             self.write()
 
     def write(self) -> None:
-        """Write the number of this process, atomically, unless the file has it."""
+        """Write the number of this process, atomically.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
         try:
-            with Place.of(self.path) as place:
-                if self._is_ours(place):
-                    return
-            descriptor = replace(self.path, b"%d\n" % os.getpid())
+            self._descriptor = replace(self.path, b"%d\n" % os.getpid())
         except OSError as exc:
             raise ConfigError(f"{self._option}: {exc.strerror}") from exc
-        self._let_go()
-        self._descriptor = descriptor
 
     def remove(self) -> None:
         """Delete the file, unless another process has taken it over."""

@@ -81,7 +81,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
 
     master = Master(config, app, read_config)
     pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
-    if pid_file is not None:
+    if pid_file is not None and master.takes_over:
         master.on_ready = pid_file.write
     if config.reload:
         from bridge.supervisor.reload import Watcher

@@ -12,7 +12,7 @@ from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.files import Identity, open_to_append
 
-__all__ = ["LogFile", "configure", "error_descriptor", "log_file", "open_files", "reopen", "take"]
+__all__ = ["LogFile", "configure", "configure_rest", "error_descriptor", "log_file", "open_files", "reopen", "take"]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -48,7 +48,7 @@ class LogFile:
         """
         new, self._given = self._given, None
         if new is None:
-            new = self._open()
+            new = self._open(wait=False)
         os.dup2(new, self.descriptor, inheritable=False)
         os.close(new)
 
@@ -65,9 +65,9 @@ class LogFile:
         except ConfigError as exc:
             logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
 
-    def _open(self) -> int:
+    def _open(self, *, wait: bool = True) -> int:
         try:
-            return open_to_append(self.path, self._later)
+            return open_to_append(self.path, self._later, wait=wait)
         except OSError as exc:
             raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
 
@@ -119,8 +119,15 @@ def reopen(but: LogFile | None = None) -> None:
             file.try_to_reopen()
 
 
+# The file of --log-config, while this process is root and will not stay so.
+_waiting: str | None = None
+
+
 def configure(config: Config, *, embedded: bool = False, later: Identity | None = None) -> None:
     """Send the server's messages where the settings say.
+
+    The file of ``--log-config`` names code and log files. A process that will give up root does not run that code and
+    writes to standard error, until it calls :func:`configure_rest`.
 
     Args:
         config: The settings.
@@ -130,10 +137,17 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
     Raises:
         ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
     """
-    if config.log_config is not None:
-        _load(config.log_config)
-        return
+    global _waiting
+    _waiting = None
     logger = logging.getLogger("bridge")
+    if config.log_config is not None:
+        if os.geteuid() != 0 or later is None or later.uid == 0:
+            _load(config.log_config)
+        else:
+            _waiting = config.log_config
+            if not embedded:
+                _write_to(logger, sys.stderr, config)
+        return
     logger.setLevel(config.log_level.upper())
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
@@ -145,6 +159,28 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
     else:
         file = log_file("--error-logfile", config.error_logfile, later)
         stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    _write_to(logger, stream, config)
+
+
+def configure_rest() -> None:
+    """Configure Python's logging, if that has waited until this process has given up root.
+
+    Raises:
+        ConfigError: The file of ``--log-config`` cannot be used.
+    """
+    global _waiting
+    path, _waiting = _waiting, None
+    if path is None:
+        return
+    logger = logging.getLogger("bridge")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    logger.propagate = True
+    _load(path)
+
+
+def _write_to(logger: logging.Logger, stream: TextIO | None, config: Config) -> None:
+    """Make *stream* the only place that *logger* writes to."""
     handler = logging.StreamHandler(stream)
     if config.log_format == "json":
         handler.setFormatter(_JSON())

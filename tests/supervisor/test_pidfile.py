@@ -103,11 +103,8 @@ def test_a_file_that_somebody_has_replaced_stays(path: Path) -> None:
     assert path.exists()
 
 
-def test_written_once(path: Path) -> None:
+def test_removed_once(path: Path) -> None:
     file = PidFile(str(path))
-    before = path.stat().st_ino
-    file.write()
-    assert path.stat().st_ino == before
     file.remove()
     file.remove()
     assert list(path.parent.iterdir()) == []
@@ -115,9 +112,10 @@ def test_written_once(path: Path) -> None:
 
 def test_a_relative_path_is_one_of_the_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    file = PidFile("pid")
+    file = PidFile("pid", takes_over=True)
     monkeypatch.chdir("/")
     file.write()
+    assert path.read_text() == f"{os.getpid()}\n"
     file.remove()
     assert not path.exists()
 
