@@ -107,7 +107,10 @@ def _check_config(words: Sequence[str]) -> int:
     check(config)
 
     from bridge.apps.lifecycle import application_for, load_mount_points
+    from bridge.serving.privileges import drop_privileges
 
+    if os.geteuid() == 0:  # others may check what only root can run
+        drop_privileges(config)
     application_for(config, load_mount_points(config))
     print("bridge: the configuration is good, and the application can be imported")
     return 0

@@ -26,7 +26,7 @@ PACKAGE = ROOT / "bridge"
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 #: What any part may import.
-GROUND = ("bridge.errors", "bridge._version", "bridge.speedups", "bridge.core.log", "bridge.core.util")
+GROUND = ("bridge.errors", "bridge._version", "bridge.speedups", "bridge.files", "bridge.core.log", "bridge.core.util")
 PROTOCOLS = ("bridge.core.http", "bridge.core.http1", "bridge.core.websocket")
 #: The documented modules that other parts of the core may import: they stand for no layer of their own.
 TOOLS = ("bridge.core.ioloop", "bridge.core.process")
@@ -57,6 +57,7 @@ LAYERS = {
     "bridge.errors": (),
     "bridge._version": (),
     "bridge.speedups": (),
+    "bridge.files": (),
     "bridge.core.log": (),
     "bridge.core.util": ("bridge.errors",),
     "bridge.core.http": ("bridge.errors", "bridge.speedups"),

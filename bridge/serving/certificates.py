@@ -27,6 +27,7 @@ class Certificates:
 
     Args:
         config: The settings.
+        usual: What :func:`tls_context` has made, for a factory of the user's to take at the first time.
 
     Attributes:
         context: The context for the next connection.
@@ -37,18 +38,18 @@ class Certificates:
         ConfigError: A file cannot be read or does not fit the others; the message names it.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, usual: ssl.SSLContext | None = None) -> None:
         self._config = config
         self._stamps = self._look()
-        self.context, self.server_certificate = make_context(config), _server_certificate(config)
+        self.context, self.server_certificate = make_context(config, usual), _server_certificate(config)
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    def of(cls, config: Config) -> Self | None:
-        """Return the certificates of *config*, or None without TLS."""
+    def of(cls, config: Config, usual: ssl.SSLContext | None = None) -> Self | None:
+        """Return the certificates of *config*, or None without TLS. The arguments are those of the class."""
         if config.ssl_certfile is None and config.ssl_context_factory is None:
             return None
-        return cls(config)
+        return cls(config, usual)
 
     def reload(self) -> bool:
         """Make the context again and return True. On failure log why, keep the old context, and return False."""
@@ -95,8 +96,12 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def make_context(config: Config) -> ssl.SSLContext:
+def make_context(config: Config, usual: ssl.SSLContext | None = None) -> ssl.SSLContext:
     """Return the context for *config*; if there is a factory of the user's, it makes the context.
+
+    Args:
+        config: The settings.
+        usual: The context that a factory may take; None to make it when the factory asks.
 
     Raises:
         ConfigError: As for :func:`tls_context`; or the factory fails.
@@ -112,7 +117,7 @@ def make_context(config: Config) -> ssl.SSLContext:
         factory: Any = importlib.import_module(module)
         for part in name.split("."):
             factory = getattr(factory, part)
-        made = factory(config, lambda: tls_context(config))
+        made = factory(config, lambda: usual or tls_context(config))
     except ConfigError:
         raise
     except Exception as exc:

@@ -44,10 +44,10 @@ class Server(server.Server):
     def prepare(self) -> None:
         """Check the settings and load the application; see the base class."""
         from bridge.serving.checks import check
-        from bridge.serving.privileges import future_ids
+        from bridge.serving.privileges import future_identity
         from bridge.telemetry.logs import configure
 
-        configure(self.config, embedded=True, owner=future_ids(self.config))
+        configure(self.config, embedded=True, later=future_identity(self.config))
         check(self.config)
         super().prepare()
 

@@ -6,12 +6,16 @@ import os
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.files import Identity
+from bridge.telemetry.logs import configure_rest
 
-__all__ = ["drop_privileges", "future_ids", "owner_ids"]
+__all__ = ["drop_privileges", "future_identity", "owner_ids"]
 
 
 def drop_privileges(config: Config) -> None:
     """Become ``--user``, with all groups of that user, and ``--group``. Without these settings do nothing.
+
+    Then configure Python's logging, if that has waited; see :func:`bridge.telemetry.logs.configure`.
 
     Raises:
         ConfigError: They do not exist, or this process may not become them.
@@ -32,21 +36,22 @@ def drop_privileges(config: Config) -> None:
     except OSError as exc:
         who = f"--user {config.user}" if config.user is not None else f"--group {config.group}"
         raise ConfigError(f"{who}: {exc.strerror}; only root can change user and group") from exc
+    configure_rest()
 
 
-def future_ids(config: Config) -> tuple[int, int] | None:
-    """Return the numbers of the user and group that this process will become; -1 for one that stays.
-
-    Returns:
-        None if both stay.
+def future_identity(config: Config) -> Identity | None:
+    """Return whom this process will become; None if it stays what it is.
 
     Raises:
-        ConfigError: One of them does not exist.
+        ConfigError: The user or the group does not exist.
     """
     if config.user is None and config.group is None:
         return None
     user, group = _identity(config)
-    return -1 if user is None else user[0], -1 if group is None else group
+    assert group is not None
+    if user is None:
+        return Identity(f"group {config.group}", os.geteuid(), group, (group,))
+    return Identity(user[2], user[0], group, tuple(os.getgrouplist(user[2], group)))
 
 
 def _identity(config: Config) -> tuple[tuple[int, int, str] | None, int | None]:

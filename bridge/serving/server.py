@@ -18,7 +18,7 @@ from bridge.core.http.limits import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
-from bridge.serving.certificates import Certificates
+from bridge.serving.certificates import Certificates, tls_context
 from bridge.serving.middleware import wrap
 from bridge.serving.sockets import Listener, bind_all, url
 from bridge.telemetry.observers import Observers
@@ -147,7 +147,11 @@ class Server:
         """
         config = self.config
         self._prepared = True
-        self._certificates = Certificates.of(config)
+        usual = None
+        if config.ssl_context_factory is None:
+            self._certificates = Certificates.of(config)
+        else:
+            usual = tls_context(config)  # root may read the key; the factory is the application's code
         if self._listeners is None:
             self._listeners = bind_all(config)
         try:
@@ -155,6 +159,8 @@ class Server:
                 from bridge.serving.privileges import drop_privileges
 
                 drop_privileges(config)
+            if config.ssl_context_factory is not None:
+                self._certificates = Certificates.of(config, usual)
             if self._mount_points is None:
                 self._mount_points = load_mount_points(config, self._app)
         except BaseException:

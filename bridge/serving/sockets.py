@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from bridge.config import Config
 from bridge.config.kinds import Address, SystemdSockets, TCPAddress, UnixAddress
-from bridge.core.netutil import bind_sockets, bind_unix_socket
+from bridge.core.net.bind import bind_sockets, bind_unix
 from bridge.errors import BindError
+from bridge.files import Place
 
 __all__ = ["Listener", "bind", "bind_all", "url"]
 
@@ -46,9 +47,9 @@ class Listener:
         for sock in self.sockets:
             sock.close()
         if remove and self.inode is not None and isinstance(self.address, UnixAddress):
-            with contextlib.suppress(OSError):
-                if _inode(self.address.path) == self.inode:
-                    os.unlink(self.address.path)
+            with contextlib.suppress(OSError), Place.of(self.address.path) as place:
+                if place.file() == self.inode:
+                    place.unlink()
 
 
 def bind_all(
@@ -76,7 +77,7 @@ def bind_all(
             if inherited is not None and name in inherited:
                 listener = Listener(address, [_inherited(number, name) for number in inherited[name]])
                 if isinstance(address, UnixAddress):
-                    listener.inode = _inode(address.path)
+                    listener.inode = _file(address.path)
             else:
                 listener = bind(address, config)
                 fresh.append(listener)
@@ -102,8 +103,8 @@ def bind(address: Address, config: Config) -> Listener:
             )
             return Listener(address, sockets)
         if isinstance(address, UnixAddress):
-            sock = _bind_unix(address.path, config)
-            return Listener(address, [sock], None if address.path.startswith("\0") else _inode(address.path))
+            sock, inode = _bind_unix(address.path, config)
+            return Listener(address, [sock], inode)
         if isinstance(address, SystemdSockets):
             from bridge.serving.systemd import passed_sockets
 
@@ -125,16 +126,24 @@ def bind(address: Address, config: Config) -> Listener:
 def _reason(exc: OSError | ValueError) -> str:
     if isinstance(exc, socket.gaierror):
         return exc.strerror or str(exc)
-    if isinstance(exc, OSError) and exc.errno is not None:
-        return os.strerror(exc.errno)  # the exception's own text would name the address a second time
+    if isinstance(exc, OSError) and exc.errno not in {None, errno.EPERM}:
+        return os.strerror(exc.errno or 0)  # the exception's own text would name the address a second time
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
     return str(exc)
 
 
-def _bind_unix(path: str, config: Config) -> socket.socket:
+def _bind_unix(path: str, config: Config) -> tuple[socket.socket, tuple[int, int] | None]:
     """Bind a unix socket. A file on which a process still listens is not replaced."""
+    owner = None
     if not path.startswith("\0"):
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):
+        if config.uds_owner is not None:
+            from bridge.serving.privileges import owner_ids
+
+            owner = owner_ids("--uds-owner", config.uds_owner)
+        with contextlib.suppress(FileNotFoundError), Place.of(path) as place:
+            status = place.status()
+            if status is not None and stat.S_ISSOCK(status.st_mode):
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.setblocking(False)
                     code = probe.connect_ex(path)
@@ -142,19 +151,7 @@ def _bind_unix(path: str, config: Config) -> socket.socket:
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 if code not in {errno.ECONNREFUSED, errno.ENOENT}:
                     raise OSError(code, os.strerror(code))  # it is unknown whether a process listens: do not replace it
-    sock = bind_unix_socket(path, config.uds_permissions, config.backlog)
-    if config.uds_owner is not None and not path.startswith("\0"):
-        from bridge.serving.privileges import owner_ids
-
-        try:
-            os.chown(path, *owner_ids("--uds-owner", config.uds_owner))
-        except OSError as exc:
-            sock.close()
-            raise BindError(f"cannot give unix:{path} to {config.uds_owner}: {_reason(exc)}") from exc
-        except BaseException:
-            sock.close()
-            raise
-    return sock
+    return bind_unix(path, config.uds_permissions, config.backlog, owner)
 
 
 def _inherited(number: int, name: str) -> socket.socket:
@@ -170,9 +167,9 @@ def _inherited(number: int, name: str) -> socket.socket:
     return sock
 
 
-def _inode(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+def _file(path: str) -> tuple[int, int] | None:
+    with Place.of(path) as place:
+        return place.file()
 
 
 def url(sock: socket.socket, scheme: str) -> str:

@@ -22,6 +22,7 @@ from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.serving.exits import OK, TARGET_FAILED
+from bridge.serving.privileges import drop_privileges
 from bridge.serving.server import announce, fast_stop_timeout, serving_line
 from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
@@ -145,6 +146,8 @@ class Master:
         if handover is not None:
             handover.close_unused(self._plan.listeners)
         try:
+            if config.preload or config.log_config is not None:
+                drop_privileges(config)  # code that is not the server's will run in this process
             if config.preload:
                 from bridge.apps.lifecycle import load_mount_points
 

@@ -23,7 +23,7 @@ class ToWorker(enum.StrEnum):
     """Cut off the requests in progress and end. No values."""
 
     REOPEN = "reopen"
-    """Open the log files again. No values."""
+    """Open the log files again. Values: the paths of those whose new descriptors come with the message."""
 
 
 class FromWorker(enum.StrEnum):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import stat
 
 from bridge.errors import ConfigError
+from bridge.files import Place, replace
 
 __all__ = ["PidFile"]
 
@@ -13,57 +17,106 @@ __all__ = ["PidFile"]
 class PidFile:
     """Holds the number of this process while it runs.
 
+    The process locks its file, since a number alone says little: after a crash, or in a container that starts anew, it
+    may be that of any other program.
+
     Args:
         path: The file.
         takes_over: The file may name another process, which hands over to this one. The file is then written by
             :meth:`write`, not at once.
 
     Raises:
-        ConfigError: The file cannot be written, or it names another process that is alive.
+        ConfigError: The file cannot be written, it is something else than a pid file, or it names another process that
+            is alive and holds it.
     """
 
     def __init__(self, path: str, *, takes_over: bool = False) -> None:
-        self.path = path
-        other = _read(path)
-        if other is not None and other != os.getpid() and not takes_over and _alive(other):
-            raise ConfigError(f"--pid {path}: process {other} is running")
-        try:
-            with open(path, "a", encoding="ascii"):
-                pass
-        except OSError as exc:
-            raise ConfigError(f"--pid {path}: {exc.strerror}") from exc
+        self.path = os.path.abspath(path)
+        self._option = f"--pid {path}"
+        self._descriptor = -1
+        other = self._other()
+        if other is not None and not takes_over:
+            raise ConfigError(f"{self._option}: process {other} is running")
+        os.register_at_fork(after_in_child=self._let_go)  # a lock holds as long as any process has the descriptor
         if not takes_over:
             self.write()
 
     def write(self) -> None:
-        """Write the number of this process, atomically."""
+        """Write the number of this process, atomically.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
         try:
-            new = f"{self.path}.{os.getpid()}"
-            with open(new, "w", encoding="ascii") as file:
-                file.write(f"{os.getpid()}\n")
-            os.replace(new, self.path)
+            self._descriptor = replace(self.path, b"%d\n" % os.getpid())
         except OSError as exc:
-            raise ConfigError(f"--pid {self.path}: {exc.strerror}") from exc
+            raise ConfigError(f"{self._option}: {exc.strerror}") from exc
 
     def remove(self) -> None:
         """Delete the file, unless another process has taken it over."""
-        if _read(self.path) == os.getpid():
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+        with contextlib.suppress(OSError), Place.of(self.path) as place:
+            if self._is_ours(place):
+                place.unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _is_ours(self, place: Place) -> bool:
+        """Tell whether the file is the one that this process has written."""
+        if self._descriptor < 0:
+            return False
+        status = os.fstat(self._descriptor)
+        return place.file() == (status.st_dev, status.st_ino)
+
+    def _other(self) -> int | None:
+        """Return the number of the process that has the file; None if there is no such process but this one."""
+        try:
+            with Place.of(self.path) as place:
+                number, locked = _read(place)
+        except OSError as exc:
+            raise ConfigError(f"{self._option}: {exc.strerror}") from exc
+        return number if number is not None and locked and number != os.getpid() and _alive(number) else None
 
 
-def _read(path: str) -> int | None:
+def _read(place: Place) -> tuple[int | None, bool]:
+    """Return the number in a pid file, and whether a process holds the file. A link counts as no file.
+
+    Raises:
+        OSError: There is something else than a pid file.
+    """
+    status = place.status()
+    if status is None or stat.S_ISLNK(status.st_mode):
+        return None, False
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EEXIST, "it is no regular file, and is not replaced")
     try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read(32))
-    except (OSError, ValueError):
-        return None
+        descriptor = place.open(os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None, False
+    try:
+        text = os.read(descriptor, 64).strip()
+        if text and not text.isdigit():
+            raise OSError(errno.EEXIST, "it holds something else than a process number, and is not replaced")
+        return int(text or b"0") or None, _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # or a file system without locks: then the number alone decides
+        return True
+    return False
 
 
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True  # it belongs to another user

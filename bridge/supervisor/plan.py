@@ -39,7 +39,7 @@ class Plan:
             BridgeError: The settings cannot be used, and nothing has changed.
         """
         from bridge.serving.checks import check
-        from bridge.serving.privileges import future_ids
+        from bridge.serving.privileges import future_identity
         from bridge.telemetry.logs import configure
 
         config = self.config if read_config is None else read_config()
@@ -47,7 +47,7 @@ class Plan:
         count = self.count if config.workers == self.config.workers else config.workers or 1
         plan = Plan(config, bind_all(config, keep=self.listeners), count, generation)
         try:
-            configure(config, owner=future_ids(config))  # the logs of this process; the new workers inherit them
+            configure(config, later=future_identity(config))  # the logs of this process; the new workers inherit them
         except ConfigError:
             plan.close_unshared(self)
             raise

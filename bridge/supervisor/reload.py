@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.serving.privileges import drop_privileges
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.messages import FromWatcher
 
@@ -48,6 +49,7 @@ class Watcher:
         self._pid = os.fork()
         if self._pid == 0:
             self._channel.close()
+            drop_privileges(config)
             sys.exit(_watch(config, directories, theirs))
         theirs.close()
 

@@ -38,11 +38,11 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
         KeyboardInterrupt: SIGINT came during the start of a process without workers.
         SystemExit: In worker processes.
     """
-    from bridge.serving.privileges import future_ids
+    from bridge.serving.privileges import future_identity
     from bridge.telemetry.logs import configure
 
     _fill_descriptors()
-    configure(config, owner=future_ids(config))
+    configure(config, later=future_identity(config))
     check(config)
     if config.debug:
         gen_log.warning(
@@ -81,7 +81,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
 
     master = Master(config, app, read_config)
     pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
-    if pid_file is not None:
+    if pid_file is not None and master.takes_over:
         master.on_ready = pid_file.write
     if config.reload:
         from bridge.supervisor.reload import Watcher

@@ -21,7 +21,7 @@ from bridge.serving.sockets import Listener
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
 from bridge.supervisor.messages import FromWorker, ToWorker
-from bridge.telemetry.logs import error_descriptor
+from bridge.telemetry.logs import error_descriptor, take
 
 __all__ = ["IDLE_GRACE", "run_worker"]
 
@@ -101,7 +101,7 @@ class _Worker:
             ToWorker.RETIRE: lambda: server.stop(idle_grace=IDLE_GRACE),
             ToWorker.STOP: server.stop,
             ToWorker.FORCE: server.force,
-            ToWorker.REOPEN: server.reopen_logs,
+            ToWorker.REOPEN: self._reopen_logs,
         }
 
     async def run(self) -> None:
@@ -129,6 +129,13 @@ class _Worker:
 
     def _stuck(self) -> None:
         self._channel.send(FromWorker.STUCK)
+
+    def _reopen_logs(self, *paths: str) -> None:
+        """Open the log files again: those of *paths* by the descriptors that the master has sent."""
+        descriptors = self._channel.descriptors
+        for path in paths[: len(descriptors)]:
+            take(path, descriptors.pop(0))
+        self.server.reopen_logs()
 
     def _ask_for_successor(self) -> None:
         """Report that this worker has served its time. It serves until the master retires it."""

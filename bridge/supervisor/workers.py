@@ -17,6 +17,7 @@ from bridge.errors import BridgeError
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.heartbeat import DUMP_SIGNAL
 from bridge.supervisor.messages import FromWorker, ToWorker
+from bridge.telemetry.logs import open_files
 
 __all__ = ["LEAVING", "READY", "STARTING", "NoProcess", "Worker", "Workers"]
 
@@ -191,7 +192,7 @@ class Workers:
             if worker.state == STARTING:
                 worker.pending.append(order)
             else:
-                worker.channel.send(order)
+                _send(worker, order)
 
     # ------------------------------------------------------------------ reports
 
@@ -226,7 +227,7 @@ class Workers:
         worker.ready = worker.beat
         worker.kind = kind
         for order in worker.pending:
-            worker.channel.send(order)
+            _send(worker, order)
         gen_log.info("Worker %d (pid %d) is ready", worker.slot, worker.pid)
         for other in list(self):
             if other.slot == worker.slot and other is not worker and other.state == READY:
@@ -310,3 +311,8 @@ def kill(pid: int, number: int) -> None:
     """Send a signal to a child of this process."""
     with contextlib.suppress(ProcessLookupError):  # it has ended, and will be reaped
         os.kill(pid, number)
+
+
+def _send(worker: Worker, order: ToWorker) -> None:
+    files = open_files() if order == ToWorker.REOPEN else {}
+    worker.channel.send(order, *files, descriptors=list(files.values()))

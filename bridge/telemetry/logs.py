@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
 import time
 from typing import Any, TextIO
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.files import Identity, open_to_append
 
-__all__ = ["LogFile", "configure", "error_descriptor", "log_file", "reopen"]
+__all__ = ["LogFile", "configure", "configure_rest", "error_descriptor", "log_file", "open_files", "reopen", "take"]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -23,8 +23,7 @@ class LogFile:
     Args:
         option: The setting, for error messages.
         path: The file.
-        owner: User and group (numbers) that will open the file again later, after root has given up its privileges.
-            Root makes them the file's owners. None to leave the owner as it is.
+        later: Whom this process will become; see :func:`bridge.files.open_to_append`.
 
     Attributes:
         path: The absolute path.
@@ -34,9 +33,10 @@ class LogFile:
         ConfigError: The file cannot be written.
     """
 
-    def __init__(self, option: str, path: str, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, option: str, path: str, later: Identity | None = None) -> None:
         self._option = option
-        self._owner = owner
+        self._later = later
+        self._given: int | None = None
         self.path = os.path.abspath(path)
         self.descriptor = self._open()
 
@@ -46,9 +46,17 @@ class LogFile:
         Raises:
             ConfigError: The file cannot be written. The old one stays open.
         """
-        new = self._open()
+        new, self._given = self._given, None
+        if new is None:
+            new = self._open(wait=False)
         os.dup2(new, self.descriptor, inheritable=False)
         os.close(new)
+
+    def take(self, descriptor: int) -> None:
+        """Take a descriptor for the next call of :meth:`reopen`: somebody has opened the file who may."""
+        if self._given is not None:
+            os.close(self._given)
+        self._given = descriptor
 
     def try_to_reopen(self) -> None:
         """Call :meth:`reopen`, and log its failure."""
@@ -57,14 +65,11 @@ class LogFile:
         except ConfigError as exc:
             logging.getLogger("bridge").error("The log file stays the old one: %s", exc)
 
-    def _open(self) -> int:
+    def _open(self, *, wait: bool = True) -> int:
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return open_to_append(self.path, self._later, wait=wait)
         except OSError as exc:
             raise ConfigError(f"{self._option} {self.path}: {exc.strerror}") from exc
-        if self._owner is not None and os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fchown(descriptor, *self._owner)
-        return descriptor
 
 
 # The open log files by absolute path, since both logs may go to one file. They are opened before a fork, and the
@@ -72,21 +77,34 @@ class LogFile:
 _files: dict[str, LogFile] = {}
 
 
-def log_file(option: str, path: str, owner: tuple[int, int] | None = None) -> LogFile:
+def log_file(option: str, path: str, later: Identity | None = None) -> LogFile:
     """Return the log file *path*; open it if this is the first call for it.
 
     Args:
         option: As for LogFile.
         path: As for LogFile.
-        owner: As for LogFile. Only the first call for a file uses it.
+        later: As for LogFile. Only the first call for a file uses it.
 
     Raises:
         ConfigError: It cannot be written.
     """
     key = os.path.abspath(path)
     if key not in _files:
-        _files[key] = LogFile(option, path, owner)
+        _files[key] = LogFile(option, path, later)
     return _files[key]
+
+
+def open_files() -> dict[str, int]:
+    """Return the descriptors of the log files by their paths."""
+    return {path: file.descriptor for path, file in _files.items()}
+
+
+def take(path: str, descriptor: int) -> None:
+    """Give a descriptor to a log file; see :meth:`LogFile.take`. Close it if there is no such file."""
+    if path in _files:
+        _files[path].take(descriptor)
+    else:
+        os.close(descriptor)
 
 
 def error_descriptor(config: Config) -> int:
@@ -101,32 +119,68 @@ def reopen(but: LogFile | None = None) -> None:
             file.try_to_reopen()
 
 
-def configure(config: Config, *, embedded: bool = False, owner: tuple[int, int] | None = None) -> None:
+# The file of --log-config, while this process is root and will not stay so.
+_waiting: str | None = None
+
+
+def configure(config: Config, *, embedded: bool = False, later: Identity | None = None) -> None:
     """Send the server's messages where the settings say.
+
+    The file of ``--log-config`` names code and log files. A process that will give up root does not run that code and
+    writes to standard error, until it calls :func:`configure_rest`.
 
     Args:
         config: The settings.
         embedded: The server runs in a program. If that has set up handlers, they are left alone.
-        owner: User and group (numbers) that this process will become; None if it stays what it is.
+        later: Whom this process will become; None if it stays what it is.
 
     Raises:
         ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
     """
-    if config.log_config is not None:
-        _load(config.log_config)
-        return
+    global _waiting
+    _waiting = None
     logger = logging.getLogger("bridge")
+    if config.log_config is not None:
+        if os.geteuid() != 0 or later is None or later.uid == 0:
+            _load(config.log_config)
+        else:
+            _waiting = config.log_config
+            if not embedded:
+                _write_to(logger, sys.stderr, config)
+        return
     logger.setLevel(config.log_level.upper())
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
     if config.access_log and config.access_logfile != "-":
-        log_file("--access-logfile", config.access_logfile, owner)
+        log_file("--access-logfile", config.access_logfile, later)
     stream: TextIO | None
     if config.error_logfile == "-":
         stream = sys.stderr
     else:
-        file = log_file("--error-logfile", config.error_logfile, owner)
+        file = log_file("--error-logfile", config.error_logfile, later)
         stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    _write_to(logger, stream, config)
+
+
+def configure_rest() -> None:
+    """Configure Python's logging, if that has waited until this process has given up root.
+
+    Raises:
+        ConfigError: The file of ``--log-config`` cannot be used.
+    """
+    global _waiting
+    path, _waiting = _waiting, None
+    if path is None:
+        return
+    logger = logging.getLogger("bridge")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    logger.propagate = True
+    _load(path)
+
+
+def _write_to(logger: logging.Logger, stream: TextIO | None, config: Config) -> None:
+    """Make *stream* the only place that *logger* writes to."""
     handler = logging.StreamHandler(stream)
     if config.log_format == "json":
         handler.setFormatter(_JSON())

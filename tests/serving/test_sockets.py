@@ -136,7 +136,7 @@ def test_hints_for_those_whom_they_help(
         raise OSError(code, "in the system's words")
 
     monkeypatch.setattr(sockets_module, "bind_sockets", refuse)
-    monkeypatch.setattr(sockets_module, "bind_unix_socket", refuse)
+    monkeypatch.setattr(sockets_module, "bind_unix", refuse)
     with pytest.raises(BindError) as caught:
         bind(address, Config())
     assert str(caught.value) == f"cannot listen on {address}: {os.strerror(code)}{hint}"

@@ -31,6 +31,7 @@ import pytest
 
 from bridge.core.log import gen_log
 from bridge.supervisor.channel import Channel
+from bridge.telemetry import logs
 
 Play = Generator[float | None, None, None]
 # More turns than this, one after the other, in which nothing happens and no time passes, are turns without end.
@@ -262,6 +263,7 @@ def staged() -> Iterator[Stage]:
 
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "BRIDGE_HANDOVER"):
             patch.delenv(name, raising=False)
+        patch.setattr(logs, "_files", {})
         patch.setattr(Channel, "pair", staticmethod(stage.pair))
         patch.setattr(os, "fork", stage.fork)
         patch.setattr(os, "kill", stage.kill)

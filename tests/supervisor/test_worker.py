@@ -20,6 +20,7 @@ from bridge.serving.sockets import BindError, bind
 from bridge.supervisor import worker as worker_module
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.worker import failure, run_worker
+from bridge.telemetry import logs
 from tests.supervisor.stage import Notes, noted
 
 
@@ -32,7 +33,7 @@ class Line(Channel):
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
+        super().__init__(sock, takes_descriptors=True)
         self.guards: list[str] = []
         self.received = 0
 
@@ -232,6 +233,30 @@ def test_what_is_read_anew_ends_nothing(work: Work, word: str, monkeypatch: pyte
     assert work.run() == 0
     assert calls == [word]
     assert work.words == ["ready", "beat", "draining"]
+
+
+def test_log_files_that_the_master_has_opened(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(logs, "_files", {})
+    file = logs.log_file("--error-logfile", str(tmp_path / "log"))
+    new = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
+
+    async def duty() -> None:
+        for _ in range(2):
+            work.master.send("reopen", str(tmp_path / "log"), "/no/such", descriptors=[new, new])  # type: ignore[arg-type]
+            await work.turns()
+            assert os.path.samestat(os.fstat(file.descriptor), os.fstat(new))
+        work.master.send("reopen")  # type: ignore[arg-type]
+        await work.turns()
+        assert os.path.samestat(os.fstat(file.descriptor), os.stat(tmp_path / "log"))
+        work.master.send("stop", 0.0)  # type: ignore[arg-type]
+
+    work.duty = duty
+    before = len(os.listdir("/proc/self/fd"))
+    assert work.run() == 0
+    assert work.line.descriptors == []
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(new)
+    os.close(file.descriptor)
 
 
 def test_without_its_master_it_stops_and_listens_no_more(work: Work) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from bridge.config import Config
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
+from bridge.telemetry.logs import log_file
 from tests.supervisor.stage import Player, Stage, staged
 
 
@@ -115,6 +118,22 @@ def test_words_for_a_worker_that_is_not_ready_are_kept_until_it_is(company: Comp
     assert starting.heard == ["reopen"]
     company.workers.broadcast(ToWorker.REOPEN)
     assert (ready.heard, starting.heard) == (["reopen"], ["reopen"])
+
+
+def test_workers_get_the_log_files_as_they_are_by_then(company: Company, tmp_path: Path) -> None:
+    file = log_file("--access-logfile", str(tmp_path / "log"))
+    _, player = company.start(ready=False)
+    player.line._takes_descriptors = True
+    company.workers.broadcast(ToWorker.REOPEN)
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    file.reopen()
+    player.says("ready", "ASGI")
+    company.listen()
+    assert player.heard == [["reopen", str(tmp_path / "log")]]
+    (descriptor,) = player.line.descriptors
+    assert os.path.samestat(os.fstat(descriptor), os.stat(tmp_path / "log"))
+    os.close(descriptor)
+    os.close(file.descriptor)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.files import Identity
 from bridge.telemetry.logs import LogFile, configure
 from tests.support.running import PATIENCE, Running, get
 
@@ -179,7 +180,8 @@ def test_whoever_the_server_becomes_can_open_its_logs_anew(_nobodys: tuple[int, 
         place = Path(name)
         os.chown(place, *_nobodys)
         access, error = place / "access.log", place / "error.log"
-        access.write_text("")  # somebody else's, from an earlier run
+        access.write_text("")  # from an earlier run
+        os.chown(access, *_nobodys)
         argv = ["--user", "nobody", "--access-logfile", str(access), "--error-logfile", str(error), *workers]
         argv = ["plain:asgi", "--access-logformat", "%(U)s", "--port", "0", *argv]
         with Running(command=[sys.executable, "-c", PRELOADED, "run", *argv]) as server:
@@ -209,6 +211,6 @@ def await_text(file: Path, text: str) -> None:
 
 def test_a_device_keeps_its_owner(_nobodys: tuple[int, int]) -> None:
     before = os.stat(os.devnull)
-    file = LogFile("--access-logfile", os.devnull, _nobodys)
+    file = LogFile("--access-logfile", os.devnull, Identity("nobody", *_nobodys, ()))
     os.close(file.descriptor)
     assert os.stat(os.devnull).st_uid == before.st_uid

@@ -8,7 +8,9 @@ import socket
 import stat
 from typing import Any
 
-__all__ = ["bind_sockets", "bind_unix_socket"]
+from bridge.files import Place, set_socket
+
+__all__ = ["bind_sockets", "bind_unix", "bind_unix_socket"]
 
 # How often the system may choose a port that turns out to be taken on another address.
 _PORT_TRIES = 10
@@ -115,25 +117,38 @@ def bind_unix_socket(file: str | bytes | os.PathLike[str], mode: int = 0o600, ba
         ValueError: There is something else than a socket at *file*.
         OSError: The socket cannot be bound.
     """
-    name = os.fspath(file)
+    return bind_unix(os.fspath(file), mode, backlog)[0]
+
+
+def bind_unix(
+    name: str | bytes, mode: int, backlog: int, owner: tuple[int, int] | None = None
+) -> tuple[socket.socket, tuple[int, int] | None]:
+    """Return a socket as :func:`bind_unix_socket` does, and device and inode of its file; None if it has none.
+
+    Args:
+        name: As there.
+        mode: As there.
+        backlog: As there.
+        owner: User and group (numbers) that get the file; -1 for one that stays. None if both stay.
+    """
     abstract = os.fsencode(name)[:1] == b"\0"
-    if not abstract:
-        try:
-            status = os.stat(name)
-        except FileNotFoundError:
-            pass
-        else:
-            if not stat.S_ISSOCK(status.st_mode):
-                raise ValueError(f"{name!r} exists and is not a socket")
-            os.unlink(name)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.bind(name)
-        if not abstract:
-            os.chmod(name, mode)  # before listen: until then nobody can connect
+        if abstract:
+            sock.bind(name)
+            inode = None
+        else:
+            with Place.of(name) as place:
+                status = place.status()
+                if status is not None:
+                    if not stat.S_ISSOCK(status.st_mode):
+                        raise ValueError(f"{name!r} exists and is not a socket")
+                    place.unlink()
+                sock.bind(name)
+                inode = set_socket(place, mode, owner)  # before listen: until then nobody can connect
         sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, inode
