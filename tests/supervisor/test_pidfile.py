@@ -65,7 +65,11 @@ def test_the_number_of_another_program(path: Path, holder: subprocess.Popen[byte
     assert not path.exists()
 
 
-@pytest.mark.parametrize("text", ["", "\n", "0\n", "99999999999999999999\n", f"{os.getpid()}\n", "4194305"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "0\n", "99999999999999999999\n", f"{os.getpid()}\n", "4194305"],
+    ids=["empty", "line", "zero", "long", "own", "free"],
+)
 def test_no_process(path: Path, text: str) -> None:
     path.write_text(text)
     PidFile(str(path)).remove()
