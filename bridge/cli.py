@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_HELP, end="")
         return 0
     if not words:
-        print(_HELP, end="", file=sys.stderr)
+        if sys.stderr is not None:
+            print(_HELP, end="", file=sys.stderr)
         return USAGE_ERROR
     if command != "run":
         hint = f"bridge run {' '.join(words)}" if not command.startswith("-") else "bridge run TARGET " + command
@@ -130,8 +131,7 @@ def _guarded(function: Callable[[], int]) -> int:
     try:
         return function()
     except TargetError as exc:
-        sys.stderr.write(exc.app_traceback)
-        return _fail(str(exc), TARGET_ERROR)
+        return _fail(str(exc), TARGET_ERROR, exc.app_traceback)
     except ConfigError as exc:
         return _fail(str(exc), USAGE_ERROR)
     except KeyboardInterrupt:  # during the import of the application; later the server handles the signal
@@ -152,6 +152,10 @@ def _version() -> str:
     return f"bridge {__version__} ({implementation} {major}.{minor}.{micro}, {sys.platform})"
 
 
-def _fail(message: str, status: int) -> int:
-    print(f"bridge: {message}", file=sys.stderr)
+def _fail(message: str, status: int, traceback: str = "") -> int:
+    messages = sys.modules.get("bridge.telemetry.messages")  # not imported: without a server nobody needs it
+    if messages is not None and messages.has_form():
+        messages.fail(f"bridge: {message}", traceback)
+    elif sys.stderr is not None:
+        sys.stderr.write(f"{traceback}bridge: {message}\n")
     return status

@@ -7,10 +7,13 @@ import os
 import stat
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.telemetry import messages
+from bridge.telemetry.linewriter import to_descriptor, to_stream
 
 __all__ = ["LogFile", "configure", "error_descriptor", "log_file", "reopen"]
 
@@ -112,6 +115,9 @@ def configure(config: Config, *, embedded: bool = False, owner: tuple[int, int] 
     Raises:
         ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.
     """
+    if not embedded:
+        messages.set_form(_JSON() if config.log_format == "json" else None)
+    messages.keep_enabled()
     if config.log_config is not None:
         _load(config.log_config)
         return
@@ -121,27 +127,44 @@ def configure(config: Config, *, embedded: bool = False, owner: tuple[int, int] 
         return
     if config.access_log and config.access_logfile != "-":
         log_file("--access-logfile", config.access_logfile, owner)
-    stream: TextIO | None
-    if config.error_logfile == "-":
-        stream = sys.stderr
-    else:
+    terminal = False
+    name = ""
+    write: Callable[[bytes], None] | None = None
+    if config.error_logfile != "-":
         file = log_file("--error-logfile", config.error_logfile, owner)
-        stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
-    handler = logging.StreamHandler(stream)
-    if config.log_format == "json":
-        handler.setFormatter(_JSON())
+        name, write = f"--error-logfile {file.path}", to_descriptor(file.descriptor)
+        terminal = os.isatty(file.descriptor)
     else:
-        handler.setFormatter(_Text(_wants_colours(config, stream)))
+        terminal = _is_terminal(sys.stderr)
+        if not _is_standard_error(sys.stderr):
+            write = to_stream(sys.stderr)
+    formatter = _JSON() if config.log_format == "json" else _Text(_wants_colours(config, terminal))
+    handler = messages.send_to(write, formatter, name)
     for old in logger.handlers[:]:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False
 
 
-def _wants_colours(config: Config, stream: TextIO | None) -> bool:
+def _is_standard_error(stream: Any) -> bool:
+    """Tell whether *stream* writes to the descriptor 2, and not to what a program has put in its place."""
+    try:
+        return bool(stream.fileno() == 2)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _wants_colours(config: Config, terminal: bool) -> bool:
     if config.use_colors is not None:
         return config.use_colors
-    return not os.environ.get("NO_COLOR") and stream is not None and stream.isatty()
+    return terminal and not os.environ.get("NO_COLOR")
 
 
 class _Text(logging.Formatter):
@@ -177,6 +200,8 @@ class _JSON(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            entry["traceback"] = record.exc_text
         return self._dumps(entry)
 
 
@@ -199,7 +224,7 @@ def _load(path: str) -> None:
                     import tomllib
 
                     settings = tomllib.load(file)
-            logging.config.dictConfig(settings)
+            logging.config.dictConfig({"disable_existing_loggers": False, **settings})
         elif os.path.isfile(path):
             logging.config.fileConfig(path, disable_existing_loggers=False)
         else:
