@@ -246,7 +246,7 @@ def flush(limit: float = _AT_END) -> None:
 
 def _end_process() -> None:
     flush()
-    streams.abandon_full()
+    streams.abandon()
     _state.announcer.writer.direct = _state.writer.direct = True  # the thread will not run for much longer
 
 

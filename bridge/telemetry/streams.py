@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import TextIO
 
-__all__ = ["abandon_full", "complete", "flush", "replace_error"]
+__all__ = ["abandon", "complete", "flush", "replace_error"]
 
 # Interrupts what a thread waits for, and does nothing once the interpreter has given up its handlers.
 _WAKES = signal.SIGURG
@@ -48,12 +48,15 @@ def flush() -> None:
                 stream.flush()
 
 
-def abandon_full() -> None:
-    """Point the streams that take no more at nothing, since Python waits for them when the process ends.
+def abandon() -> None:
+    """Let no stream hinder the end of the process: Python flushes both, and waits for them.
 
-    That ends the writing of threads that hang in it, too: they hold locks that the end of the interpreter needs. Call
-    it in the main thread.
+    Those that take no more point at nothing from now on. That ends the writing of threads that hang in it, too: they
+    hold locks that the end of the interpreter needs. Call it in the main thread.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is not None and not hasattr(getattr(sys, name), "flush"):
+            setattr(sys, name, getattr(sys, f"__{name}__"))  # what the application has put there would be status 120
     full = [number for number in (1, 2) if not _takes_more(number)]
     if not full:
         return
