@@ -348,6 +348,32 @@ def test_every_line_is_json(way: list[str]) -> None:
     assert (serving["level"], serving["logger"], serving["pid"]) == ("info", "bridge", server.pid)
 
 
+FAULTY = """\
+import sys, bridge.cli, bridge.supervisor.run as run, bridge.supervisor.worker as worker
+
+def boom(*_):
+    raise LookupError("the needle")
+
+run._SingleProcess = worker._Worker = boom
+sys.exit(bridge.cli.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=" ".join)
+def test_a_fault_of_the_servers_own_comes_out_too_unless_the_pipe_is_full(workers: list[str]) -> None:
+    argv = [sys.executable, "-c", FAULTY, "run", "plain:asgi", "--port", "0", "--log-format", "json", *workers]
+    with Running(command=argv) as server:
+        assert server.end("") == (3 if workers else 1)
+    entries = [json.loads(line) for line in server.messages.lines]
+    assert ["the needle" in entry["traceback"] for entry in entries if "traceback" in entry] == [True]
+    with full_pipe() as (_, writing):
+        begin = time.monotonic()
+        found = subprocess.run(argv, cwd=APPS, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=writing)
+        assert found.returncode == (3 if workers else 1)
+        assert time.monotonic() - begin < SOON
+
+
 FATAL = [
     ("plain:asgj", 3, "plain:asgj", False),
     ("raising:app", 3, "raising:app", True),
