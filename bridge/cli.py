@@ -15,10 +15,13 @@ from bridge.errors import ConfigError
 
 TYPE_CHECKING = False  # typing is heavy, and --version needs none of it
 if TYPE_CHECKING:
+    from typing import Any
+
     from bridge.config import Config
 
 __all__ = ["main"]
 
+FAULT = 1
 USAGE_ERROR = 2
 TARGET_ERROR = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -57,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_HELP, end="")
         return 0
     if not words:
-        print(_HELP, end="", file=sys.stderr)
+        if sys.stderr is not None:
+            print(_HELP, end="", file=sys.stderr)
         return USAGE_ERROR
     if command != "run":
         hint = f"bridge run {' '.join(words)}" if not command.startswith("-") else "bridge run TARGET " + command
@@ -133,10 +137,15 @@ def _guarded(function: Callable[[], int]) -> int:
     try:
         return function()
     except TargetError as exc:
-        sys.stderr.write(exc.app_traceback)
-        return _fail(str(exc), TARGET_ERROR)
+        return _fail(str(exc), TARGET_ERROR, exc.app_traceback)
     except ConfigError as exc:
         return _fail(str(exc), USAGE_ERROR)
+    except Exception:
+        if _messages() is None:
+            raise
+        from traceback import format_exc
+
+        return _fail("a fault of the server's own", FAULT, format_exc())
     except KeyboardInterrupt:  # during the import of the application; later the server handles the signal
         return INTERRUPTED
 
@@ -155,6 +164,16 @@ def _version() -> str:
     return f"bridge {__version__} ({implementation} {major}.{minor}.{micro}, {sys.platform})"
 
 
-def _fail(message: str, status: int) -> int:
-    print(f"bridge: {message}", file=sys.stderr)
+def _fail(message: str, status: int, traceback: str = "") -> int:
+    messages = _messages()
+    if messages is not None:
+        messages.fail(f"bridge: {message}", traceback)
+    elif sys.stderr is not None:
+        sys.stderr.write(f"{traceback}bridge: {message}\n")
     return status
+
+
+def _messages() -> Any:
+    """Return the module that says things in the form that was asked for; None if the start has not come so far."""
+    messages = sys.modules.get("bridge.telemetry.messages")  # not imported: without a server nobody needs it
+    return messages if messages is not None and messages.has_form() else None

@@ -6,8 +6,9 @@ This module installs no handler and sets no level. That is left to the program.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-__all__ = ["access_log", "app_log", "gen_log"]
+__all__ = ["access_log", "app_log", "error_text", "gen_log"]
 
 # One line for each finished response, if the access log is on.
 access_log = logging.getLogger("bridge.access")
@@ -17,3 +18,6 @@ app_log = logging.getLogger("bridge.application")
 
 # Everything else: refused requests, failed handshakes, the server's own warnings.
 gen_log = logging.getLogger("bridge.general")
+
+# Takes text for standard error and never waits; None where whoever writes there writes it himself.
+error_text: Callable[[str], None] | None = None

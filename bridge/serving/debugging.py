@@ -1,19 +1,36 @@
-"""Shows exceptions in the browser, for ``--debug``: by werkzeug's debugger for WSGI, on a page for ASGI."""
+"""Shows exceptions in the browser, for ``--debug``: by werkzeug's debugger for WSGI, on a page for ASGI.
+
+A browser on this machine runs pages of other sites, and a proxy on this machine passes requests on. So an exchange
+is marked as it comes from the connection, before any report of a proxy is applied, and only marked ones are shown
+anything.
+"""
 
 from __future__ import annotations
 
 import html
+import secrets
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any
 
 from bridge.apps.detection import Interface
 from bridge.apps.lifecycle import MountPoint
+from bridge.core.middleware.proxy import ALL_FIELDS
 
-__all__ = ["debugged"]
+if TYPE_CHECKING:
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
+
+__all__ = ["Marking", "debugged"]
 
 Message = MutableMapping[str, Any]
+
+# The field that marks a request. Nobody outside knows its name, and no application sees it.
+_MARK = f"x-debug-{secrets.token_hex(16)}"
+_MARK_IN_SCOPE = (_MARK.encode(), b"1")
+_MARK_IN_ENVIRON = f"HTTP_{_MARK.upper().replace('-', '_')}"
+_PASSED_ON = ALL_FIELDS | {b"via"}
 
 _PAGE = """\
 <!doctype html><meta charset="utf-8"><title>{title}</title>
@@ -27,10 +44,68 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}h1{{font-size:1.3em}}</style>
 def debugged(mounted: MountPoint) -> MountPoint:
     """Return *mounted* with an application that shows its exceptions. Only ASGI 3 and WSGI are supported."""
     if mounted.interface is Interface.WSGI:
+        return mounted._replace(app=_WSGIDebugger(mounted.app))
+    return mounted._replace(app=_ASGIPage(mounted.app)) if mounted.interface is Interface.ASGI3 else mounted
+
+
+class Marking:
+    """Marks the exchanges whose exceptions may be shown.
+
+    Their peer is this machine, the host that they ask for is too, and no field says that a proxy has passed them on.
+
+    Args:
+        delegate: Gets the exchanges.
+        everybody: Mark all of them.
+    """
+
+    def __init__(self, delegate: ConnectionDelegate, *, everybody: bool) -> None:
+        self._delegate = delegate
+        self._everybody = everybody
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        """Pass the exchange on."""
+        if self._everybody or _is_local(exchange):
+            head = exchange.head
+            exchange.head = head.with_fields((*head.fields, _MARK_IN_SCOPE))
+        return self._delegate.start_exchange(exchange)
+
+    def on_close(self, connection: Connection) -> None:
+        """Pass on the end of a connection."""
+        self._delegate.on_close(connection)
+
+
+def _is_local(exchange: Exchange) -> bool:
+    address, head = exchange.context.address, exchange.head
+    if not isinstance(address, tuple) or not _is_loopback(str(address[0])):
+        return False
+    if any(name in _PASSED_ON for name, _ in head.fields):
+        return False
+    host = head.host.decode("latin-1").lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        ip = ip_address(text)
+    except ValueError:
+        return False
+    return ((isinstance(ip, IPv6Address) and ip.ipv4_mapped) or ip).is_loopback
+
+
+class _WSGIDebugger:
+    """Lets werkzeug's debugger serve marked requests."""
+
+    def __init__(self, app: Any) -> None:
         from werkzeug.debug import DebuggedApplication
 
-        return mounted._replace(app=DebuggedApplication(mounted.app, evalex=True))
-    return mounted._replace(app=_ASGIPage(mounted.app)) if mounted.interface is Interface.ASGI3 else mounted
+        self._app = app
+        self._debugged = DebuggedApplication(app, evalex=True)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Serve one request (PEP 3333)."""
+        marked = environ.pop(_MARK_IN_ENVIRON, None) is not None
+        return (self._debugged if marked else self._app)(environ, start_response)
 
 
 class _ASGIPage:
@@ -46,7 +121,10 @@ class _ASGIPage:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         """Serve one request (ASGI 3.0)."""
-        if scope["type"] != "http":
+        marked = scope["type"] != "lifespan" and _MARK_IN_SCOPE in scope["headers"]
+        if marked:
+            scope["headers"] = [field for field in scope["headers"] if tuple(field) != _MARK_IN_SCOPE]
+        if scope["type"] != "http" or not marked:
             await self._app(scope, receive, send)
             return
         started = False

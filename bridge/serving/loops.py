@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from bridge.errors import ConfigError
+from bridge.telemetry import messages
 
 __all__ = ["Interrupted", "Signals", "loop_factory", "process_runner"]
 
@@ -62,6 +63,7 @@ def process_runner(name: str, last: Callable[[], None]) -> Iterator[asyncio.Runn
 
 def _leave(last: Callable[[], None]) -> None:
     last()
+    messages.flush()
     os._exit(0)
 
 

@@ -39,6 +39,10 @@ def wrap(config: Config, delegate: Any) -> tuple[Any, list[Observer]]:
         from bridge.core.middleware.requestid import RequestIdDelegate
 
         delegate = RequestIdDelegate(delegate, _request_ids(config))
+    if config.debug:
+        from bridge.serving.debugging import Marking
+
+        delegate = Marking(delegate, everybody=config.debug_anywhere)
     return delegate, observers
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
-import os
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Observer
     from bridge.telemetry.accesslog import AccessLog
 
-__all__ = ["Server", "Timeout", "announce", "fast_stop_timeout", "run_prepared", "serving_line"]
+__all__ = ["Server", "Timeout", "fast_stop_timeout", "run_prepared", "serving_line"]
 
 _FAST_STOP = 5.0
 
@@ -405,14 +403,6 @@ def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.s
     if config.target or app is not None:
         names.insert(0, config.target or type(app).__name__)
     return f"bridge: serving {', '.join(names)} ({kind}) on {where}"
-
-
-def announce(line: str) -> None:
-    """Write a line to standard error. If that is closed, drop the line and stop using it."""
-    try:
-        os.write(2, line.encode("utf-8", "replace") + b"\n")
-    except OSError:
-        sys.stderr = None
 
 
 def _parameters(

@@ -23,7 +23,7 @@ from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.serving.exits import OK, TARGET_FAILED
 from bridge.serving.privileges import drop_privileges
-from bridge.serving.server import announce, fast_stop_timeout, serving_line
+from bridge.serving.server import fast_stop_timeout, serving_line
 from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
@@ -33,6 +33,7 @@ from bridge.supervisor.signals import SignalPipe
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.worker import failure, run_worker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
+from bridge.telemetry import messages
 
 if TYPE_CHECKING:
     from bridge.apps.lifecycle import MountPoint
@@ -263,7 +264,7 @@ class Master:
 
     def _ready(self, kind: str) -> None:
         sockets = [sock for listener in self._plan.listeners for sock in listener.sockets]
-        announce(serving_line(self._plan.config, self._app, f"{self._number}, {kind}", sockets))
+        messages.say(serving_line(self._plan.config, self._app, f"{self._number}, {kind}", sockets))
         if self.on_ready is not None:
             self.on_ready()
         if self._handover is not None:
@@ -305,7 +306,8 @@ class Master:
             return
         reason = worker.reason or how
         if worker.state == STARTING and not self._was_ready and not self._waits_for_fix:
-            announce(f"bridge: {worker.reason or f'worker {worker.slot} {how} before it could serve'}")
+            reason = worker.reason or f"worker {worker.slot} {how} before it could serve"
+            messages.say(f"bridge: {reason}", logging.CRITICAL)
             self._end_all(worker.code or TARGET_FAILED)
             return
         if worker.state == STARTING and self._previous is not None:

@@ -17,6 +17,7 @@ from bridge.errors import ConfigError
 from bridge.serving.privileges import drop_privileges
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.messages import FromWatcher
+from bridge.telemetry import streams
 
 __all__ = ["Watcher", "watched"]
 
@@ -44,8 +45,7 @@ class Watcher:
             if not os.path.isdir(directory):
                 raise ConfigError(f"--reload-dir {directory}: not a directory")
         self._channel, theirs = Channel.pair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
         self._pid = os.fork()
         if self._pid == 0:
             self._channel.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,9 @@ from bridge.errors import BindError, LifespanFailed
 from bridge.serving.checks import check
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Interrupted, Signals, process_runner
-from bridge.serving.server import Server, announce, fast_stop_timeout, run_prepared, serving_line
+from bridge.serving.server import Server, fast_stop_timeout, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
+from bridge.telemetry import messages, streams
 
 __all__ = ["run"]
 
@@ -41,8 +41,13 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     from bridge.serving.privileges import future_identity
     from bridge.telemetry.logs import configure
 
-    _fill_descriptors()
+    streams.complete()
     configure(config, later=future_identity(config))
+    with messages.serving():
+        return _run(config, app, read_config)
+
+
+def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
     check(config)
     if config.debug:
         gen_log.warning(
@@ -56,23 +61,11 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
             return _run_single(config, app)
         return _run_master(config, app, read_config)
     except BindError as exc:
-        print(f"bridge: {exc}", file=sys.stderr)
+        messages.fail(f"bridge: {exc}")
         return BIND_FAILED
     except LifespanFailed as exc:
-        print(f"bridge: {config.target}: lifespan startup failed: {exc}", file=sys.stderr)
+        messages.fail(f"bridge: {config.target}: lifespan startup failed: {exc}")
         return LIFESPAN_FAILED
-
-
-def _fill_descriptors() -> None:
-    """Open the standard streams that are closed.
-
-    Otherwise the next socket would get such a number, and whatever is written to the stream would go to a client.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number
 
 
 def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
@@ -125,6 +118,7 @@ class _SingleProcess:
 
     def __init__(self, config: Config, app: Any, signals: Signals) -> None:
         from bridge.serving.systemd import Notifier
+        from bridge.telemetry.linewriter import without_waiting
         from bridge.telemetry.logs import error_descriptor
 
         self._config = config
@@ -133,6 +127,7 @@ class _SingleProcess:
         self._app = app
         self._notifier = Notifier()
         self._log = error_descriptor(config)
+        self._stacks = without_waiting(self._log)
         self._heartbeat: Heartbeat | None = None
 
     async def run(self) -> None:
@@ -145,7 +140,7 @@ class _SingleProcess:
             self._signals.cancel(task)
             await server.startup()
             self._signals.deliver(self._on_signal)
-            announce(serving_line(self._config, self._app, server.kind, server.sockets))
+            messages.say(serving_line(self._config, self._app, server.kind, server.sockets))
             self._notifier.ready("serving")
             if self._notifier.watchdog is not None:
                 self._alive(loop, self._notifier.watchdog)
@@ -159,12 +154,14 @@ class _SingleProcess:
             if self._heartbeat is not None:
                 self._heartbeat.stop()
                 cancel_stacks()
+            if self._stacks != self._log:
+                os.close(self._stacks)
             await server.shutdown()
             self._signals.restore()
 
     def _beat(self) -> None:
         assert self._config.timeout_worker is not None
-        write_stacks_later(self._log, self._config.timeout_worker)
+        write_stacks_later(self._stacks, self._config.timeout_worker)
 
     def _stuck(self) -> None:
         gen_log.error("No thread is left to serve with; with --workers, this process would be replaced")

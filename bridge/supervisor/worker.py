@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +21,8 @@ from bridge.serving.sockets import Listener
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
 from bridge.supervisor.messages import FromWorker, ToWorker
+from bridge.telemetry import messages
+from bridge.telemetry.linewriter import without_waiting
 from bridge.telemetry.logs import error_descriptor, take
 
 __all__ = ["IDLE_GRACE", "run_worker"]
@@ -45,17 +47,18 @@ def run_worker(
         channel: The line to the master.
         mount_points: The applications, if the master has loaded them.
     """
+    messages.begin_process()
     _default_signals()
     channel.end_process_when_closed()  # ends an import that hangs when the master is gone
-    write_stacks_on_signal(error_descriptor(config))
+    write_stacks_on_signal(without_waiting(error_descriptor(config)))
     try:
         drop_privileges(config)
         with process_runner(config.loop, lambda: None) as runner:
             worker = _Worker(config, Server(config, app, listeners, mount_points), channel)
             run_prepared(runner, worker.server, worker.run)
     except BridgeError as exc:
-        if isinstance(exc, TargetError):
-            sys.stderr.write(exc.app_traceback)
+        if isinstance(exc, TargetError) and exc.app_traceback:
+            messages.say("", logging.ERROR, exc.app_traceback)
         code, text = failure(config, exc)
         channel.end_nothing()
         channel.send(FromWorker.FAILED, code, text)

@@ -17,6 +17,7 @@ from bridge.errors import BridgeError
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.heartbeat import DUMP_SIGNAL
 from bridge.supervisor.messages import FromWorker, ToWorker
+from bridge.telemetry import streams
 from bridge.telemetry.logs import open_files
 
 __all__ = ["LEAVING", "READY", "STARTING", "NoProcess", "Worker", "Workers"]
@@ -113,8 +114,7 @@ class Workers:
             NoProcess: The fork failed, and nothing has changed.
             SystemExit: In the child, at its end.
         """
-        sys.stdout.flush()  # the child would write what is buffered a second time
-        sys.stderr.flush()
+        streams.flush()
         try:
             ours, theirs = Channel.pair()
         except OSError as exc:

@@ -62,15 +62,18 @@ class AccessLog(Observer):
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.file: LogFile | None = None
         logger = logging.getLogger("bridge.access")
+        where = "standard output"
         if config.log_config is not None and logger.hasHandlers():
             write = to_logger(logger)
+            where = "--log-config"
         elif config.access_logfile == "-":
             write = to_descriptor(1)
         else:
             self.file = log_file("--access-logfile", config.access_logfile)
             write = to_descriptor(self.file.descriptor)
+            where = f"--access-logfile {self.file.path}"
         self._format = format_of(config)
-        self._writer = LineWriter(write)
+        self._writer = LineWriter(write, lost=_lost, failed=lambda exc: _failed(where, exc))
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._text: list[str] = []
@@ -147,3 +150,13 @@ class AccessLog(Observer):
             self._end_wait(exchange)
         self.flush()
         self._writer.close()
+
+
+def _lost(number: int) -> bytes:
+    logging.getLogger("bridge").warning("%d line%s of requests lost: nothing took them", number, "s" * (number > 1))
+    return b""
+
+
+def _failed(where: str, exc: Exception) -> None:
+    reason = getattr(exc, "strerror", None) or repr(exc)
+    logging.getLogger("bridge").error("%s: %s; lines of requests are lost", where, reason)

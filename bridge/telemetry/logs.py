@@ -6,11 +6,14 @@ import logging
 import os
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.files import Identity, open_to_append
+from bridge.telemetry import messages
+from bridge.telemetry.linewriter import to_descriptor, to_stream
 
 __all__ = ["LogFile", "configure", "configure_rest", "error_descriptor", "log_file", "open_files", "reopen", "take"]
 
@@ -139,6 +142,9 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
     """
     global _waiting
     _waiting = None
+    if not embedded:
+        messages.set_form(_JSON() if config.log_format == "json" else None)
+    messages.keep_enabled()
     logger = logging.getLogger("bridge")
     if config.log_config is not None:
         if os.geteuid() != 0 or later is None or later.uid == 0:
@@ -146,20 +152,14 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
         else:
             _waiting = config.log_config
             if not embedded:
-                _write_to(logger, sys.stderr, config)
+                _write_to(logger, config, "-", None)
         return
     logger.setLevel(config.log_level.upper())
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
     if config.access_log and config.access_logfile != "-":
         log_file("--access-logfile", config.access_logfile, later)
-    stream: TextIO | None
-    if config.error_logfile == "-":
-        stream = sys.stderr
-    else:
-        file = log_file("--error-logfile", config.error_logfile, later)
-        stream = open(file.descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
-    _write_to(logger, stream, config)
+    _write_to(logger, config, config.error_logfile, later)
 
 
 def configure_rest() -> None:
@@ -179,23 +179,46 @@ def configure_rest() -> None:
     _load(path)
 
 
-def _write_to(logger: logging.Logger, stream: TextIO | None, config: Config) -> None:
-    """Make *stream* the only place that *logger* writes to."""
-    handler = logging.StreamHandler(stream)
-    if config.log_format == "json":
-        handler.setFormatter(_JSON())
+def _write_to(logger: logging.Logger, config: Config, path: str, later: Identity | None) -> None:
+    """Make the file *path* the only place that *logger* writes to; ``-`` for standard error."""
+    terminal = False
+    name = ""
+    write: Callable[[bytes], None] | None = None
+    if path != "-":
+        file = log_file("--error-logfile", path, later)
+        name, write = f"--error-logfile {file.path}", to_descriptor(file.descriptor)
+        terminal = os.isatty(file.descriptor)
     else:
-        handler.setFormatter(_Text(_wants_colours(config, stream)))
+        terminal = _is_terminal(sys.stderr)
+        if not _is_standard_error(sys.stderr):
+            write = to_stream(sys.stderr)
+    formatter = _JSON() if config.log_format == "json" else _Text(_wants_colours(config, terminal))
+    handler = messages.send_to(write, formatter, name)
     for old in logger.handlers[:]:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False
 
 
-def _wants_colours(config: Config, stream: TextIO | None) -> bool:
+def _is_standard_error(stream: Any) -> bool:
+    """Tell whether *stream* writes to the descriptor 2, and not to what a program has put in its place."""
+    try:
+        return bool(stream.fileno() == 2)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _wants_colours(config: Config, terminal: bool) -> bool:
     if config.use_colors is not None:
         return config.use_colors
-    return not os.environ.get("NO_COLOR") and stream is not None and stream.isatty()
+    return terminal and not os.environ.get("NO_COLOR")
 
 
 class _Text(logging.Formatter):
@@ -231,6 +254,8 @@ class _JSON(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            entry["traceback"] = record.exc_text
         return self._dumps(entry)
 
 
@@ -253,7 +278,7 @@ def _load(path: str) -> None:
                     import tomllib
 
                     settings = tomllib.load(file)
-            logging.config.dictConfig(settings)
+            logging.config.dictConfig({"disable_existing_loggers": False, **settings})
         elif os.path.isfile(path):
             logging.config.fileConfig(path, disable_existing_loggers=False)
         else:

@@ -125,11 +125,15 @@ def test_a_save_ends_a_start_that_hangs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("app", ["plain:asgi", "plain:wsgi"])
 def test_exceptions_in_the_browser(app: str) -> None:
     with Running(app, "--debug") as server:
-        status, fields, page = get(server.address(), "/error/x")
+        with Client(server.address()) as client:
+            client.sock.sendall(b"GET /error/x HTTP/1.1\r\nHost: localhost:8000\r\n\r\n")
+            status, fields, page = client.read()
         assert status == 500
         assert fields["content-type"].startswith("text/html")
         assert b"LookupError" in page
         assert b"on purpose" in page
+        status, fields, page = get(server.address(), "/error/x")  # a name of somebody else's
+        assert (status, page) == (500, b"500 Internal Server Error\r\n")
         assert get(server.address())[0] == 200
         assert server.end() == 0
 

@@ -41,6 +41,22 @@ async def test_a_line_for_each_exchange_and_none_lost_at_the_end(tmp_path: Path)
     assert path.read_text() == "/a 200 2\n" * 200 + "/last 200 2\n"
 
 
+@pytest.mark.parametrize(("method", "size"), [("PUT", "17"), ("HEAD", "-")])
+async def test_the_line_of_an_error_page_of_the_servers_own_has_its_size(
+    tmp_path: Path, method: str, size: str
+) -> None:
+    observer, path = log(tmp_path, access_logformat="%(m)s %(s)s %(b)s")
+    async with (
+        serving(Recorder(on_finish=ok), observer=observer, timed=observer.timed) as server,
+        await Client.connect(server) as client,
+    ):
+        await client.send(f"{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n".encode())
+        received = await client.read_to_the_end()
+        observer.close()
+    _, _, content = received.partition(b"\r\n\r\n")
+    assert (path.read_text(), str(len(content) or "-")) == (f"{method} 400 {size}\n", size)
+
+
 async def test_a_renamed_file_has_the_lines_before_and_the_new_one_those_after(tmp_path: Path) -> None:
     observer, path = log(tmp_path, access_logformat="%(U)s")
     async with (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bridge._version import __version__
 from bridge.adapters.names import distinguished_name
 from bridge.adapters.paths import is_below
+from bridge.core import log
 from bridge.core.http.cache import remember
 from bridge.core.http.uri import percent_decoded
 
@@ -41,18 +42,26 @@ _keys: dict[bytes, str] = {}
 
 
 class _Errors:
-    """``wsgi.errors``: ``sys.stderr``, also when the application replaces that."""
+    """``wsgi.errors``: ``sys.stderr``, also when the application replaces that, by None or by what can only write."""
 
     __slots__ = ()
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        stream = sys.stderr
+        if log.error_text is not None and stream is sys.__stderr__:
+            log.error_text(text)
+        elif stream is not None:
+            stream.write(text)
+        return len(text)
 
-    def writelines(self, lines: list[str]) -> None:
-        sys.stderr.writelines(lines)
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        flush = getattr(sys.stderr, "flush", None)
+        if flush is not None and (log.error_text is None or sys.stderr is not sys.__stderr__):
+            flush()
 
 
 ERRORS = _Errors()
