@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +39,12 @@ def app(environ, start_response):
 """
 
 
+def listens(path: str) -> bool:
+    """Tell whether a server takes connections on the Unix socket *path*; the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(path) == 0
+
+
 def run(tmp_path: Path, replaces: str, closed: str, *argv: str) -> tuple[int, str]:
     """Serve an error and a request; return the status of the end and what was on standard error."""
     (tmp_path / "odd.py").write_text(f"REPLACES = {replaces!r}\n{APP}")
@@ -51,7 +58,7 @@ def run(tmp_path: Path, replaces: str, closed: str, *argv: str) -> tuple[int, st
         )  # fmt: skip
         try:
             end = time.monotonic() + PATIENCE
-            while not os.path.exists(path):
+            while not listens(path):
                 assert time.monotonic() < end
                 assert process.poll() is None
                 time.sleep(0.02)
