@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from bridge.config import Config
@@ -152,14 +151,19 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
         else:
             _waiting = config.log_config
             if not embedded:
-                _write_to(logger, config, "-", None)
+                _write_to_standard_error(logger, config)
         return
     logger.setLevel(config.log_level.upper())
     if embedded and (logger.handlers or logging.getLogger().handlers):
         return
     if config.access_log and config.access_logfile != "-":
         log_file("--access-logfile", config.access_logfile, later)
-    _write_to(logger, config, config.error_logfile, later)
+    if config.error_logfile == "-":
+        _write_to_standard_error(logger, config)
+    else:
+        file = log_file("--error-logfile", config.error_logfile, later)
+        name, terminal = f"--error-logfile {file.path}", os.isatty(file.descriptor)
+        _handle_with(logger, messages.send_to(to_descriptor(file.descriptor), _formatter(config, terminal), name))
 
 
 def configure_rest() -> None:
@@ -179,21 +183,18 @@ def configure_rest() -> None:
     _load(path)
 
 
-def _write_to(logger: logging.Logger, config: Config, path: str, later: Identity | None) -> None:
-    """Make the file *path* the only place that *logger* writes to; ``-`` for standard error."""
-    terminal = False
-    name = ""
-    write: Callable[[bytes], None] | None = None
-    if path != "-":
-        file = log_file("--error-logfile", path, later)
-        name, write = f"--error-logfile {file.path}", to_descriptor(file.descriptor)
-        terminal = os.isatty(file.descriptor)
-    else:
-        terminal = _is_terminal(sys.stderr)
-        if not _is_standard_error(sys.stderr):
-            write = to_stream(sys.stderr)
-    formatter = _JSON() if config.log_format == "json" else _Text(_wants_colours(config, terminal))
-    handler = messages.send_to(write, formatter, name)
+def _write_to_standard_error(logger: logging.Logger, config: Config) -> None:
+    stream = sys.stderr
+    write = None if _is_standard_error(stream) else to_stream(stream)
+    _handle_with(logger, messages.send_to(write, _formatter(config, _is_terminal(stream))))
+
+
+def _formatter(config: Config, terminal: bool) -> logging.Formatter:
+    return _JSON() if config.log_format == "json" else _Text(_wants_colours(config, terminal))
+
+
+def _handle_with(logger: logging.Logger, handler: logging.Handler) -> None:
+    """Make *handler* the only one of *logger*."""
     for old in logger.handlers[:]:
         logger.removeHandler(old)
     logger.addHandler(handler)
