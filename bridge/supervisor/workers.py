@@ -17,13 +17,15 @@ from bridge.errors import BridgeError
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.heartbeat import DUMP_SIGNAL
 from bridge.supervisor.messages import FromWorker, ToWorker
-from bridge.telemetry import streams
+from bridge.telemetry import messages, streams
 from bridge.telemetry.logs import open_files
 
 __all__ = ["LEAVING", "READY", "STARTING", "NoProcess", "Worker", "Workers"]
 
 # Seconds that a stalled worker has to write its stacks before it is killed.
 _DUMP_TIME = 0.5
+# Seconds for which the master waits until its own messages are written.
+_FLUSH_TIME = 0.1
 # Seconds that a stopped worker has to end after the time of its requests is up.
 _OVERTIME = 3.0
 
@@ -279,6 +281,7 @@ class Workers:
                 "Worker %d (pid %d) has stood still for %g s and is replaced; this is where it is:",
                 worker.slot, worker.pid, config.timeout_worker,
             )  # fmt: skip
+        messages.flush(_FLUSH_TIME)  # the worker's lines follow that line, and do not cut it
         kill(worker.pid, DUMP_SIGNAL)
         worker.kill_at = now + _DUMP_TIME
         if worker.state == READY:

@@ -183,8 +183,7 @@ def test_it_beats_as_often_as_the_settings_want_it(work: Work) -> None:
 
     work.duty = duty
     assert work.run() == 0
-    count = work.words.count("beat")
-    assert work.words == ["ready", *["beat"] * count, "draining"]
+    assert [word for word in work.words if word != "beat"] == ["ready", "draining"]  # beats go on until the end
 
 
 @pytest.mark.parametrize("word", ["retire", "stop", "force"])
