@@ -2,7 +2,8 @@
 
 A timer for each deadline would cost more to set and cancel than a head costs to parse. Instead every connection has
 its deadlines as numbers, and one timer of the server compares all of them a few times a second. To set a deadline is an
-assignment.
+assignment. What happens when one has passed is said by `deadline_passed` of the connection (``http1.py``,
+``websocket.py``) and by `write_stalled` for its writer.
 """
 
 from __future__ import annotations

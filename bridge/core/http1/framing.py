@@ -1,4 +1,7 @@
-"""The length of a request's content, decided from a few field values (RFC 9112 section 6)."""
+"""The length of a request's content, decided from a few field values (RFC 9112 section 6).
+
+The framing of responses is decided in :func:`bridge.core.http1.encoder.encode_head`.
+"""
 
 from __future__ import annotations
 

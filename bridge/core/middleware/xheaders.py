@@ -1,4 +1,7 @@
-"""Client address and scheme as a trusted proxy reports them (Tornado's ``xheaders``)."""
+"""Client address and scheme as a trusted proxy reports them (Tornado's ``xheaders``).
+
+``bridge run`` uses :class:`bridge.core.middleware.proxy.ProxyDelegate`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TLS contexts from dictionaries of options, as ``ssl.wrap_socket`` once took them."""
+"""TLS contexts from dictionaries of options, as ``ssl.wrap_socket`` once took them.
+
+The time of a handshake is limited where the connection is accepted: ``bridge/core/tcpserver.py``.
+"""
 
 from __future__ import annotations
 
