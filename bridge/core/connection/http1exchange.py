@@ -86,7 +86,9 @@ _known_head = _known_heads.get  # bound once: saves the look-up of the method fo
 
 
 class HTTP1Exchange:
-    """Implements :class:`bridge.core.connection.interfaces.Exchange`, which documents it, over HTTP/1.
+    """Implements :class:`bridge.core.connection.interfaces.Exchange` over HTTP/1.
+
+    Arguments, results and errors of the methods are documented there; here stands what HTTP/1 adds.
 
     Made by :meth:`open`.
 
@@ -97,9 +99,7 @@ class HTTP1Exchange:
         continue_pending: The client waits for 100 (Continue).
     """
 
-    # open() in place of an __init__: CPython 3.13 calls the __init__ of a class with slots the long way. An object with
-    # eight attributes costs 0.30 us with one and 0.17 us without (python -m benchmarks.instructions plaintext). open()
-    # sets every slot.
+    # open() in place of an __init__, for the reason that message.request_line gives. It sets every slot.
 
     __slots__ = (
         "_encoder",
@@ -199,14 +199,7 @@ class HTTP1Exchange:
             connection.templates[owner] = value
 
     def take_stream(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]:
-        """Give the connection's transport to another protocol.
-
-        Returns:
-            The transport; the unread bytes; a function to call, once, when the transport is gone.
-
-        Raises:
-            ConnectionGone: The connection has ended.
-        """
+        """Give the connection's transport to another protocol."""
         return self.connection.take_transport(protocol)
 
     # ------------------------------------------------------------------ the request's content
@@ -273,23 +266,14 @@ class HTTP1Exchange:
         self.writer.set_high_water(min(size, self.connection.parameters.high_water))
 
     async def drained(self) -> None:
-        """Wait until fewer bytes than the high-water mark wait to be sent.
-
-        Raises:
-            ConnectionGone: The peer left.
-        """
+        """Wait until fewer bytes than the high-water mark wait to be sent."""
         if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         if self.writer.paused:
             await self.writer.writable()
 
     def inform(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send an interim response, such as 103 (RFC 9110 section 15.2); HTTP/1.0 clients get none.
-
-        Raises:
-            LocalProtocolError: The final response has begun, or the status or a field is illegal.
-            ConnectionGone: The peer left.
-        """
+        """Send an interim response, such as 103 (RFC 9110 section 15.2); HTTP/1.0 clients get none."""
         if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         if self.writing is not HEAD or not 102 <= status <= 199:
@@ -299,17 +283,7 @@ class HTTP1Exchange:
             self.writer.write(wire)
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
-        """Check and keep the head of the final response, which is sent with the first content.
-
-        Args:
-            status: 101, or 200 to 999.
-            fields: (name, value) pairs of bytes.
-            reason: The reason phrase; empty for the registered one.
-
-        Raises:
-            LocalProtocolError: The response has begun, or the status, the reason or a field is illegal.
-            ConnectionGone: The peer left.
-        """
+        """Check and keep the head of the final response, which is sent with the first content."""
         key = (status, reason, *fields)
         try:
             head = _known_head(key)
@@ -325,12 +299,7 @@ class HTTP1Exchange:
         self.status = head.status
 
     def respond_with(self, head: ResponseHead) -> None:
-        """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`.
-
-        Raises:
-            LocalProtocolError: The response has begun, or 101 is out of place.
-            ConnectionGone: The peer left.
-        """
+        """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`."""
         if self.writing is not HEAD or head.status < 200:
             self._check_head(head)
         self.response = head
@@ -362,15 +331,6 @@ class HTTP1Exchange:
         4. the request is HTTP/1.1 and not HEAD;
         5. the connection persists: neither the request, the application nor the server has asked for its end, and no
            unread content forbids another request.
-
-        Args:
-            response: The head.
-            data: The first content; may be empty.
-            last: The response ends with *data*.
-
-        Raises:
-            LocalProtocolError: As for the two methods.
-            ConnectionGone: The peer left.
         """
         if self.writing is not HEAD or response is not self.response:  # else respond() has checked it
             if self.writing is not HEAD or response.status < 200:
@@ -429,16 +389,8 @@ class HTTP1Exchange:
     def send(self, data: bytes = b"", last: bool = False, *, head: bytes = b"") -> None:
         """Send content; the first one is sent behind the head.
 
-        Args:
-            data: Content; may be empty.
-            last: The response ends with *data*.
-            head: An encoded head that is sent in front of *data*; only for :meth:`send_first`.
-
-        Raises:
-            LocalProtocolError: There is no head, the response has ended, or it is longer or shorter than its
-                Content-Length. In the last two cases the connection is closed, and at most the declared length is
-                sent.
-            ConnectionGone: The peer left.
+        *head* is an encoded head that is sent in front of *data*; only for :meth:`send_first`. The connection is closed
+        when the length is wrong, so that the client notices.
         """
         if self.writing is not CONTENT:
             if self.writing is HEAD and self.response is not None:
@@ -513,15 +465,6 @@ class HTTP1Exchange:
         """Send a part of a file as content, behind the head if this is the first; it does not end the response.
 
         Without TLS and chunks the kernel copies (``sendfile``). Otherwise the file is read in pieces of 64 KiB.
-
-        Args:
-            file: The descriptor of a regular file; its position is neither used nor moved.
-            offset: Where to begin, in bytes.
-            count: How many bytes to send.
-
-        Raises:
-            LocalProtocolError: As :meth:`send`; or the file is shorter, and the connection has to be ended.
-            ConnectionGone: The peer left.
         """
         if self.writing is not CONTENT:
             self.send()  # sends the head, or raises
@@ -543,12 +486,7 @@ class HTTP1Exchange:
             self.send(data)
 
     def end(self, trailers: Iterable[tuple[bytes, bytes]]) -> None:
-        """End the response with a trailer section where the framing has room for one (RFC 9112 section 7.1.2).
-
-        Raises:
-            LocalProtocolError: As :meth:`send`; or a field is illegal.
-            ConnectionGone: The peer left.
-        """
+        """End the response with a trailer section where the framing has room for one (RFC 9112 section 7.1.2)."""
         block = encode_fields(trailers)
         if self.writing is HEAD:
             self.send()
@@ -562,10 +500,6 @@ class HTTP1Exchange:
         """Send bytes of a response that the application frames itself, head included.
 
         :meth:`end_raw` ends it. Only its status and ``Connection: close`` are read from the first bytes.
-
-        Raises:
-            LocalProtocolError: The response has begun otherwise, or has ended.
-            ConnectionGone: The peer left.
         """
         if self.writing is HEAD:
             self._encoder = CloseEncoder()
@@ -587,17 +521,7 @@ class HTTP1Exchange:
             self._complete()
 
     def answer(self, status: int, text: bytes = b"", fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Send a whole plain-text response of the server's own.
-
-        Args:
-            status: 200 to 599.
-            text: The content; empty for the status and its phrase.
-            fields: More fields, (name, value) pairs.
-
-        Raises:
-            LocalProtocolError: The response has begun.
-            ConnectionGone: The peer left.
-        """
+        """Send a whole plain-text response of the server's own."""
         self.respond(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
         self.send(text or b"%d %s\r\n" % (status, PHRASES.get(status, b"")), True)
 

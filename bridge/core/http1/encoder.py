@@ -32,6 +32,7 @@ __all__ = [
     "encode_start",
     "encode_whole",
     "raw_status",
+    "refusal_content",
     "says_close",
     "status_line",
 ]
@@ -79,6 +80,11 @@ def encode_interim(status: int, fields: Fields) -> bytes:
     return status_line(status) + encode_fields(fields) + b"\r\n"
 
 
+def refusal_content(status: int) -> bytes:
+    """Return the content of the server's own answer to a fault: the status and its phrase."""
+    return status_line(status)[9:]
+
+
 def encode_refusal(status: int, default_fields: bytes, *, own_fields: Fields = (), head_only: bool = False) -> bytes:
     """Return the server's own answer to a fault: its content is the status as text, and it ends the connection.
 
@@ -88,10 +94,9 @@ def encode_refusal(status: int, default_fields: bytes, *, own_fields: Fields = (
         own_fields: (name, value) pairs of bytes that are sent, too.
         head_only: Declare the content but do not send it, as for HEAD.
     """
-    line = status_line(status)
-    text = line[9:]
+    text = refusal_content(status)
     return b"%b%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        line,
+        status_line(status),
         default_fields,
         encode_fields(own_fields),
         len(text),
@@ -266,14 +271,6 @@ class FixedEncoder:
             raise WrongLength(message, data, False)
         return data
 
-    def end(self, trailers: bytes) -> bytes:
-        """Return the end of the content, which is empty: this framing has no place for *trailers*.
-
-        Raises:
-            WrongLength: The content is shorter than declared.
-        """
-        return self.encode(b"", True)
-
 
 class ChunkedEncoder:
     """Encodes content in chunks (RFC 9112 section 7.1)."""
@@ -310,10 +307,6 @@ class CloseEncoder:
         """Return *data*."""
         return data
 
-    def end(self, trailers: bytes) -> bytes:
-        """Return nothing: the close of the connection is the end."""
-        return b""
-
 
 class BodilessEncoder:
     """Drops the content of responses that have none: to HEAD, and 101, 204, 304 (RFC 9110 section 6.4.1)."""
@@ -325,10 +318,6 @@ class BodilessEncoder:
 
     def encode(self, data: bytes, last: bool) -> bytes:
         """Drop *data*."""
-        return b""
-
-    def end(self, trailers: bytes) -> bytes:
-        """Return nothing."""
         return b""
 
 
