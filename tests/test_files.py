@@ -22,6 +22,7 @@ from bridge import files
 from bridge.core.net.bind import bind_unix
 from bridge.files import Identity, Place, acting_as, open_to_append, replace
 from bridge.supervisor.pidfile import PidFile
+from tests.support.astray import NOBODY, another_directory, clear, dangling, hard_link, link, pipe
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
 
@@ -31,8 +32,7 @@ PLACE = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def nobody() -> Identity:
-    entry = pwd.getpwnam("nobody")
-    return Identity("nobody", entry.pw_uid, entry.pw_gid, (entry.pw_gid,))
+    return Identity("nobody", NOBODY.pw_uid, NOBODY.pw_gid, (NOBODY.pw_gid,))
 
 
 class Scene:
@@ -77,26 +77,6 @@ def scene() -> Iterator[Scene]:
 # --- the attacks ------------------------------------------------------------------------------------------------------
 
 
-def clear(scene: Scene) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(scene.path)
-
-
-def link(scene: Scene) -> None:
-    clear(scene)
-    os.symlink(scene.secret, scene.path)
-
-
-def dangling(scene: Scene) -> None:
-    clear(scene)
-    os.symlink(scene.roots / "new", scene.path)
-
-
-def hard_link(scene: Scene) -> None:
-    clear(scene)
-    os.link(scene.secret, scene.path)
-
-
 def hard_link_to_socket(scene: Scene) -> None:
     clear(scene)
     os.link(scene.roots / "control", scene.path)
@@ -105,17 +85,6 @@ def hard_link_to_socket(scene: Scene) -> None:
 def link_to_socket(scene: Scene) -> None:
     clear(scene)
     os.symlink(scene.roots / "control", scene.path)
-
-
-def pipe(scene: Scene) -> None:
-    clear(scene)
-    os.mkfifo(scene.path)
-    os.chmod(scene.path, 0o666)
-
-
-def another_directory(scene: Scene) -> None:
-    os.rename(scene.path.parent, scene.site / "away")
-    os.symlink(scene.roots, scene.path.parent)
 
 
 def another_directory_for_a_while(scene: Scene) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 import ssl
 import stat
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.support.astray import NOBODY, another_directory, dangling, hard_link, link, pipe
 from tests.support.running import APPS, PATIENCE, Client, Running, get
 
 pytestmark = [
@@ -35,7 +35,6 @@ sys.exit(bridge.cli.main(sys.argv[1:]))
 """
 
 WAYS = {"alone": [], "workers": ["--workers", "1"], "preload": ["--workers", "1", "--preload"]}
-NOBODY = pwd.getpwnam("nobody")
 
 
 def running(*argv: str, app: str = "plain:asgi", command: str = "run", **options: object) -> Running:
@@ -72,36 +71,6 @@ def scene() -> Iterator[Scene]:
         made = Scene(Path(name))
         yield made
         assert made.is_unharmed()
-
-
-def clear(scene: Scene) -> None:
-    scene.path.unlink(missing_ok=True)
-
-
-def link(scene: Scene) -> None:
-    clear(scene)
-    os.symlink(scene.secret, scene.path)
-
-
-def dangling(scene: Scene) -> None:
-    clear(scene)
-    os.symlink(scene.roots / "new", scene.path)
-
-
-def hard_link(scene: Scene) -> None:
-    clear(scene)
-    os.link(scene.secret, scene.path)
-
-
-def pipe(scene: Scene) -> None:
-    clear(scene)
-    os.mkfifo(scene.path)
-    os.chown(scene.path, NOBODY.pw_uid, -1)
-
-
-def another_directory(scene: Scene) -> None:
-    os.rename(scene.path.parent, scene.site / "away")
-    os.symlink(scene.roots, scene.path.parent)
 
 
 ATTACKS = [link, dangling, hard_link, pipe, another_directory]

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.http.fields import NO_LENGTH
 from bridge.core.http.message import ResponseHead
 from bridge.core.httpserver import HTTPServer
@@ -48,19 +49,7 @@ class Delegate:
         with pytest.raises(LocalProtocolError, match="already"):
             exchange.respond_with(self.head)
         self.exchange = exchange
-        return self
-
-    def data_received(self, chunk):
-        return None
-
-    def finish(self):
-        return None
-
-    def on_connection_close(self):
-        return None
-
-    def on_peer_eof(self):
-        return None
+        return NULL_DELEGATE
 
     def on_close(self, connection):
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.states import CLOSED
 from bridge.core.httpserver import HTTPServer
@@ -70,7 +71,7 @@ class Delegate:
     def start_exchange(self, exchange):
         self.exchange = exchange
         self.tasks.add(asyncio.get_running_loop().create_task(self.answer(exchange)))
-        return self
+        return NULL_DELEGATE
 
     async def answer(self, exchange) -> None:
         file = os.open(self.path, os.O_RDONLY)
@@ -87,18 +88,6 @@ class Delegate:
             os.close(file)
             if not self.result.done():
                 self.result.set_result(result)
-
-    def data_received(self, chunk):
-        return None
-
-    def finish(self):
-        return None
-
-    def on_connection_close(self):
-        return None
-
-    def on_peer_eof(self):
-        return None
 
     def on_close(self, connection):
         return None
