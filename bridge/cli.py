@@ -86,7 +86,8 @@ def _run(words: Sequence[str], *, own_process: bool) -> int:
     try:
         from bridge.config.sources import load
 
-        config = load(words, os.environ)
+        environ = dict(os.environ)  # --env-file is for the application: a reload reads what the start has read
+        config = load(words, environ)
         _require_target(config)
 
         from bridge.supervisor.run import run
@@ -94,7 +95,7 @@ def _run(words: Sequence[str], *, own_process: bool) -> int:
         if collecting:
             gc.freeze()
             gc.enable()
-    return run(config, read_config=lambda: load(words, os.environ))
+    return run(config, read_config=lambda: load(words, environ))
 
 
 def _require_target(config: Config) -> None:
@@ -105,9 +106,11 @@ def _require_target(config: Config) -> None:
 def _check_config(words: Sequence[str]) -> int:
     from bridge.config.sources import load
     from bridge.serving.checks import check
+    from bridge.serving.process import prepare_process
 
     config = load(words, os.environ)
     _require_target(config)
+    prepare_process(config)
     check(config)
 
     from bridge.apps.lifecycle import application_for, load_mount_points

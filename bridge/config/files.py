@@ -102,7 +102,7 @@ def from_options(options: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list):
             value = tuple(value)  # noqa: PLW2901 - the same value, immutable
             if all(isinstance(item, str) for item in value):
-                value = row.kind.parse(",".join(value))  # noqa: PLW2901 - the same
+                value = row.kind.parse(row.kind.separator.join(value))  # noqa: PLW2901 - the same
         elif row.kind.unit == "seconds" and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)  # noqa: PLW2901 - the same
         found[row.name] = value
@@ -129,7 +129,8 @@ def _text(row: Setting, value: object, origin: str) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     if isinstance(value, list) and row.kind.repeats:
-        return ",".join(_text(row, item, origin) for item in value)
+        return row.kind.separator.join(_text(row, item, origin) for item in value)
     if isinstance(value, dict) and row.kind.repeats:
-        return ",".join(f"{name}={_text(row, item, origin)}" for name, item in value.items())
+        items = (f"{name}{row.kind.pair}{_text(row, item, origin)}" for name, item in value.items())
+        return row.kind.separator.join(items)
     raise ConfigError(f"{origin}: {type(value).__name__} is not {row.kind.allowed}")

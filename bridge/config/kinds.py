@@ -14,6 +14,7 @@ __all__ = [
     "ADDRESSES",
     "CERTIFICATES",
     "DIRECTORY",
+    "FIELDS",
     "FIELD_NAME",
     "FILE",
     "FUNCTION",
@@ -26,6 +27,7 @@ __all__ = [
     "SIZE",
     "SWITCH",
     "TEXT",
+    "VARIABLES",
     "Address",
     "FileDescriptor",
     "Kind",
@@ -95,9 +97,11 @@ class Kind(Generic[T_co]):
         can_be_off: None is a value, written ``off``.
         repeats: The value is a list: its text has commas, and the option may be repeated.
         choices: The allowed words, if there is a fixed set of them.
+        separator: What stands between the items of a list.
+        pair: What stands between a name and its value in an item, where a file has a table for the list.
     """
 
-    __slots__ = ("allowed", "can_be_off", "choices", "metavar", "parse", "repeats", "unit")
+    __slots__ = ("allowed", "can_be_off", "choices", "metavar", "pair", "parse", "repeats", "separator", "unit")
 
     def __init__(
         self,
@@ -109,6 +113,8 @@ class Kind(Generic[T_co]):
         can_be_off: bool = False,
         repeats: bool = False,
         choices: tuple[str, ...] = (),
+        separator: str = ",",
+        pair: str = "=",
     ) -> None:
         self.parse = parse
         self.allowed = allowed
@@ -117,6 +123,8 @@ class Kind(Generic[T_co]):
         self.can_be_off = can_be_off
         self.repeats = repeats
         self.choices = choices
+        self.separator = separator
+        self.pair = pair
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -250,6 +258,45 @@ def _field_name(text: str) -> str:
 
 
 FIELD_NAME = Kind(_field_name, "the name of a field such as X-Request-Id", "NAME")
+
+# RFC 9110 section 5.6.2 (token) and 5.5 (field-value).
+_FIELD_LINE_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIELD_VALUE = r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?|"
+_FRAMING = frozenset({"connection", "content-length", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade"})
+
+
+def _fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
+    found: list[tuple[bytes, bytes]] = []
+    for line in text.split("\n"):
+        name, colon, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon or name in _FRAMING:
+            raise ValueError(text)
+        found.append((_match(_FIELD_LINE_NAME, name)[0].encode(), _match(_FIELD_VALUE, value)[0].encode("latin-1")))
+    return tuple(found)
+
+
+FIELDS = Kind(
+    _fields,
+    "NAME: VALUE, and no field that frames a message such as Content-Length",
+    "FIELD",
+    repeats=True,
+    separator="\n",
+    pair=": ",
+)
+
+
+def _variables(text: str) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = []
+    for item in text.split("\n"):
+        name, equals, value = item.partition("=")
+        if not name or not equals or "\0" in item:
+            raise ValueError(text)
+        found.append((name, value))
+    return tuple(found)
+
+
+VARIABLES = Kind(_variables, "NAME=VALUE", "VARIABLE", repeats=True, separator="\n")
 
 _TARGET = r"[\w.]+:[\w.]+"
 FUNCTION = Kind(lambda text: _match(_TARGET, text)[0], "a function as module:name", "FUNCTION")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bridge.config.kinds import (
     FIELD_NAME,
+    FIELDS,
     FILE,
     SWITCH,
     TEXT,
@@ -28,7 +32,7 @@ class OutputConfig(ProcessConfig):
     access_logformat: str = setting(
         OUTPUT,
         TEXT,
-        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s %(L)s',
+        '%(h)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s',
         "what a line says: see the page on logs",
         aliases=("access-log-format", "access-log-fmt"),
     )
@@ -49,8 +53,11 @@ class OutputConfig(ProcessConfig):
     error_logfile: str = setting(
         OUTPUT, FILE, "-", "where messages go; - is standard error", aliases=("log-file", "errorlog")
     )
-    log_config: str | None = setting(
-        OUTPUT, FILE, None, "a configuration of Python's logging (.ini, .json or .toml) in place of our own handlers"
+    log_config: str | Mapping[str, Any] | None = setting(
+        OUTPUT,
+        FILE,
+        None,
+        "a configuration of Python's logging (.ini, .json, .toml or .yaml) in place of our own handlers",
     )
     use_colors: bool | None = setting(
         OUTPUT, SWITCH, None, "colour messages", aliases=("use-colours",), shown="on a terminal, unless NO_COLOR is set"
@@ -60,6 +67,13 @@ class OutputConfig(ProcessConfig):
         choice("LEVEL", "debug", "info", "warning", "error", "critical", synonyms={"warn": "warning"}),
         "info",
         "the least severe messages to write: CHOICES",
+    )
+    header: tuple[tuple[bytes, bytes], ...] = setting(
+        OUTPUT,
+        FIELDS,
+        (),
+        "NAME: VALUE, a field that every response gets in place of the application's; may be repeated",
+        aliases=("headers",),
     )
     server_header: bool = setting(OUTPUT, SWITCH, True, "send a Server field")
     date_header: bool = setting(OUTPUT, SWITCH, True, "send a Date field")

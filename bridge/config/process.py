@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 from bridge.config.kinds import (
+    DIRECTORY,
     FILE,
     MODE,
     SWITCH,
     TEXT,
+    VARIABLES,
     off_or,
     seconds,
     whole,
@@ -81,6 +83,36 @@ class ProcessConfig(Settings):
         WORKERS, TEXT, None, "become this group after listening", short="-g", shown="the current one"
     )
     umask: int | None = setting(WORKERS, MODE, None, "the file mode creation mask", shown="the current one")
+
+    chdir: str | None = setting(
+        WORKERS,
+        DIRECTORY,
+        None,
+        "change to this directory first; other paths are relative to it",
+        shown="the current one",
+    )
+    env: tuple[tuple[str, str], ...] = setting(
+        WORKERS,
+        VARIABLES,
+        (),
+        "NAME=VALUE, an environment variable for the application; may be repeated",
+        aliases=("raw-env",),
+        secret=True,
+    )
+    env_file: tuple[str, ...] = setting(
+        WORKERS,
+        words("FILES", "a list of files"),
+        (),
+        "files of environment variables for the application, such as .env; variables that exist are kept",
+        aliases=("env-files",),
+    )
+    process_name: str | None = setting(
+        WORKERS,
+        TEXT,
+        None,
+        "the name of the processes in ps and top; needs the package setproctitle",
+        aliases=("proc-name",),
+    )
 
     reload: bool = setting(DEVELOPMENT, SWITCH, False, "restart when a source file changes")
     reload_dir: tuple[str, ...] = setting(

@@ -166,7 +166,7 @@ def _table_row(row: Setting) -> str:
     name = row.name.upper() if row.positional else f"{row.option} {row.kind.metavar}".strip()
     if row.short:
         name = f"{row.short}, {name}"
-    variables = ", ".join(f"`{name}`" for name in (row.environment[0], *row.foreign))
+    variables = ", ".join(f"`{name}`" for name in (*row.environment[:1], *row.foreign))
     default = f"`{show(row)}`" if show(row) and not row.shown else row.shown
     if row.kind.can_be_off and row.default is not None:
         default += ", may be `off`"

@@ -420,6 +420,13 @@ class Config(OutputConfig):
         "the fields that the proxies in front set; the others are removed",
         aliases=("trusted-proxy-headers",),
     )
+    forwarded_strip: bool = setting(
+        PROXIES,
+        SWITCH,
+        True,
+        "remove forwarded fields that are not believed; without it the application sees what anybody has written",
+        aliases=("clear-untrusted-proxy-headers",),
+    )
 
     def _check(self) -> None:
         if self.threads_min > self.threads:

@@ -115,7 +115,7 @@ def from_command_line(argv: Sequence[str]) -> Layer:
     for name, option, text in given:
         before = layer.get(name)
         if before is not None and _BY_NAME[name].kind.repeats:
-            text = f"{before.text},{text}"  # noqa: PLW2901 - a repeated option continues the list
+            text = before.text + _BY_NAME[name].kind.separator + text  # noqa: PLW2901 - a repeated option continues the list
         layer[name] = Given(text, option)
     targets = [*rest, *positional]
     if len(targets) > 1:

@@ -75,7 +75,9 @@ class Setting:
 
     @property
     def environment(self) -> tuple[str, ...]:
-        """The environment variables that name this setting, the canonical one first."""
+        """The environment variables that name this setting, the canonical one first. None sets other variables."""
+        if self.kind.metavar == "VARIABLE":
+            return ()
         return tuple("BRIDGE_" + name.upper().replace("-", "_") for name in (self.name, *self.aliases))
 
     @property

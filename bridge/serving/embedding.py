@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from bridge.config import Config
+from bridge.errors import ConfigError
 from bridge.serving import server
 from bridge.serving.loops import loop_factory
 from bridge.serving.server import run_prepared
@@ -39,6 +40,10 @@ class Server(server.Server):
             super().__init__(app)
             return
         config, app = settings_of(app, options)
+        if config.chdir is not None or config.env or config.env_file or config.process_name is not None:
+            raise ConfigError(
+                "chdir, env, env_file, process_name: they change the whole process, which is not the server's"
+            )
         super().__init__(config, app)
 
     def prepare(self) -> None:

@@ -29,11 +29,17 @@ def wrap(config: Config, delegate: Any) -> tuple[Any, list[Observer]]:
     if config.limit_concurrency is not None:
         delegate = limit = ConcurrencyLimit(delegate, config.limit_concurrency)
         observers.append(limit)
+    if config.header:
+        from bridge.core.middleware.fields import FieldsDelegate
+
+        delegate = FieldsDelegate(delegate, config.header)
     if config.proxy_headers:
         from bridge.core.middleware.proxy import ProxyDelegate, ProxyPolicy
 
         delegate = ProxyDelegate(
-            delegate, ProxyPolicy(config.forwarded_allow_ips, config.forwarded_hops, config.forwarded_fields)
+            delegate,
+            ProxyPolicy(config.forwarded_allow_ips, config.forwarded_hops, config.forwarded_fields),
+            strip=config.forwarded_strip,
         )
     if config.request_id != "off":
         from bridge.core.middleware.requestid import RequestIdDelegate

@@ -241,7 +241,7 @@ class Server:
         return HTTPServer(
             delegate,
             params=_parameters(config, application, observers, timed=timed),
-            server_name=b"bridge" if config.server_header else b"",
+            server_name=b"bridge" if config.server_header and not _names(config, b"server") else b"",
             date_header=config.date_header,
             tls=None if certificates is None else lambda: certificates.context,
             preface=preface,
@@ -373,6 +373,10 @@ class Server:
 
 def _noop() -> None:
     pass
+
+
+def _names(config: Config, name: bytes) -> bool:
+    return any(field == name for field, _ in config.header)
 
 
 def fast_stop_timeout(config: Config) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.serving.process import at_origin, prepare_process
 from bridge.serving.sockets import Listener, bind_all
 
 __all__ = ["Plan"]
@@ -42,7 +43,8 @@ class Plan:
         from bridge.serving.privileges import future_identity
         from bridge.telemetry.logs import configure
 
-        config = self.config if read_config is None else read_config()
+        config = self.config if read_config is None else at_origin(read_config)
+        prepare_process(config)
         check(config)
         count = self.count if config.workers == self.config.workers else config.workers or 1
         plan = Plan(config, bind_all(config, keep=self.listeners), count, generation)

@@ -14,6 +14,7 @@ from bridge.errors import BindError, LifespanFailed
 from bridge.serving.checks import check
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Interrupted, Signals, process_runner
+from bridge.serving.process import prepare_process, set_title
 from bridge.serving.server import Server, fast_stop_timeout, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
 from bridge.telemetry import messages, streams
@@ -42,6 +43,7 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     from bridge.telemetry.logs import configure
 
     streams.complete()
+    prepare_process(config)
     configure(config, later=future_identity(config))
     with messages.serving():
         return _run(config, app, read_config)
@@ -58,6 +60,7 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> 
         os.umask(config.umask)
     try:
         if config.workers is None and not config.reload:
+            set_title(config, "server")
             return _run_single(config, app)
         return _run_master(config, app, read_config)
     except BindError as exc:
@@ -72,6 +75,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
     from bridge.supervisor.master import Master
     from bridge.supervisor.pidfile import PidFile
 
+    set_title(config, "master")
     master = Master(config, app, read_config)
     pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
     if pid_file is not None and master.takes_over:

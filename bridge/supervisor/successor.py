@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import Self
 
+from bridge.serving.process import at_origin
 from bridge.serving.sockets import Listener
 
 __all__ = ["Handover", "Successor"]
@@ -48,7 +49,8 @@ class Successor:
         try:
             for number in numbers:
                 os.set_inheritable(number, True)
-            self.pid = os.posix_spawn(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+            words = [sys.executable, *sys.orig_argv[1:]]
+            self.pid = at_origin(lambda: os.posix_spawn(sys.executable, words, environ))
         except BaseException:
             os.close(self._pipe)
             raise

@@ -16,6 +16,7 @@ from bridge.errors import BridgeError, ConfigError, LifespanFailed
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.serving.loops import Signals, process_runner
 from bridge.serving.privileges import drop_privileges
+from bridge.serving.process import set_title
 from bridge.serving.server import Server, run_prepared
 from bridge.serving.sockets import Listener
 from bridge.supervisor.channel import Channel
@@ -52,6 +53,7 @@ def run_worker(
     channel.end_process_when_closed()  # ends an import that hangs when the master is gone
     write_stacks_on_signal(without_waiting(error_descriptor(config)))
     try:
+        set_title(config, "worker")
         drop_privileges(config)
         with process_runner(config.loop, lambda: None) as runner:
             worker = _Worker(config, Server(config, app, listeners, mount_points), channel)

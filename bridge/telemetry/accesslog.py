@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.interfaces import Observer
+from bridge.telemetry.accessrecords import records_for
 from bridge.telemetry.linewriter import LineWriter, to_descriptor, to_logger
 from bridge.telemetry.logformat import Format, compile_format, json_format
-from bridge.telemetry.logs import LogFile, log_file
+from bridge.telemetry.logs import LogFile, access_logger, log_file
 
 if TYPE_CHECKING:
     import asyncio
@@ -61,10 +62,14 @@ class AccessLog(Observer):
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.file: LogFile | None = None
-        logger = logging.getLogger("bridge.access")
+        logger = access_logger()
+        self._format = format_of(config)
         where = "standard output"
         if config.log_config is not None and logger.hasHandlers():
             write = to_logger(logger)
+            records = records_for(logger, config.access_logformat)
+            if records is not None:
+                self._format, write = records
             where = "--log-config"
         elif config.access_logfile == "-":
             write = to_descriptor(1)
@@ -72,7 +77,6 @@ class AccessLog(Observer):
             self.file = log_file("--access-logfile", config.access_logfile)
             write = to_descriptor(self.file.descriptor)
             where = f"--access-logfile {self.file.path}"
-        self._format = format_of(config)
         self._writer = LineWriter(write, lost=_lost, failed=lambda exc: _failed(where, exc))
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None

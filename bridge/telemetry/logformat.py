@@ -40,6 +40,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bridge.core.http.status import PHRASES
 from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -299,7 +300,9 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 
 # --- atoms -----------------------------------------------------------------------------------------------------------
 
-_ATOM = re.compile(r"%\((?:\{([^{}]+)\}([ioe])|header\{([^{}]+)\}|([A-Za-z_]+))\)[sd]|%%|%")
+_ATOM = re.compile(
+    r"%\((?:\{([^{}]+)\}([ioe])|header\{([^{}]+)\}|([A-Za-z_]+))\)(?:[-+ 0#]*[0-9]*(?:\.[0-9]+)?[sdf])|%%|%"
+)
 _COMMON_TIME = "[%d/%b/%Y:%H:%M:%S +0000]"
 _ISO_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -316,7 +319,7 @@ def _atoms() -> dict[str, Piece]:
     return {
         "h": client,
         "l": Piece(Source.CONSTANT, "-"),
-        "u": Piece(Source.CONSTANT, "-"),
+        "u": Piece(Source.SECTION, _user),
         "t": stamp,
         "r": Piece(Source.LINE, lambda line: f"{line.method_text} {_quoted(line.target)} HTTP/{line.version_text}"),
         "m": method,
@@ -338,6 +341,12 @@ def _atoms() -> dict[str, Piece]:
         "queue": Piece(Source.NUMBER, _decimal, "queue", frozenset({Duration.QUEUE})),
         "app": Piece(Source.NUMBER, _decimal, "total - queue - write", frozenset(Duration)),
         "write": Piece(Source.NUMBER, _decimal, "write", frozenset({Duration.WRITE})),
+        # hypercorn's, and the version alone
+        "S": Piece(Source.EXCHANGE, expression="exchange.context.protocol"),
+        "st": Piece(Source.NUMBER, lambda number: PHRASES.get(number, b"-").decode(), "exchange.status"),
+        "Uq": Piece(Source.LINE, lambda line: _quoted(line.target)),
+        "R": Piece(Source.LINE, lambda line: f"{line.method_text} {_quoted(line.path)} HTTP/{line.version_text}"),
+        "V": Piece(Source.LINE, lambda line: line.version_text),
         # the names that another family of servers uses
         "addr": client,
         "time": stamp,
@@ -442,6 +451,21 @@ def _quoted(value: bytes) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
     return "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\x{ord(c):02x}" for c in text)
+
+
+def _user(head: RequestHead) -> str:
+    """Return the name in the credentials of the scheme Basic (RFC 7617), which nobody has checked here."""
+    value = next((value for name, value in head.fields if name == b"authorization"), b"")
+    scheme, _, credentials = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return "-"
+    from binascii import Error, a2b_base64
+
+    try:
+        user, colon, _ = a2b_base64(credentials.strip()).partition(b":")
+    except Error:
+        return "-"
+    return _quoted(user) if colon and user else "-"
 
 
 def _request_field(name: str) -> Piece:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from bridge.config import Config
@@ -14,7 +15,17 @@ from bridge.files import Identity, open_to_append
 from bridge.telemetry import messages
 from bridge.telemetry.linewriter import to_descriptor, to_stream
 
-__all__ = ["LogFile", "configure", "configure_rest", "error_descriptor", "log_file", "open_files", "reopen", "take"]
+__all__ = [
+    "LogFile",
+    "access_logger",
+    "configure",
+    "configure_rest",
+    "error_descriptor",
+    "log_file",
+    "open_files",
+    "reopen",
+    "take",
+]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -122,7 +133,7 @@ def reopen(but: LogFile | None = None) -> None:
 
 
 # The file of --log-config, while this process is root and will not stay so.
-_waiting: str | None = None
+_waiting: str | Mapping[str, Any] | None = None
 
 
 def configure(config: Config, *, embedded: bool = False, later: Identity | None = None) -> None:
@@ -260,25 +271,59 @@ class _JSON(logging.Formatter):
         return self._dumps(entry)
 
 
-def _load(path: str) -> None:
-    """Configure Python's logging from the file *path*.
+# The loggers of other servers whose configuration is used for ours: that of messages, that of requests.
+_MESSAGES_ELSEWHERE = ("gunicorn.error", "uvicorn.error", "uvicorn", "hypercorn.error", "_granian", "waitress")
+_ACCESS_ELSEWHERE = ("gunicorn.access", "uvicorn.access", "hypercorn.access", "granian.access")
+
+
+def access_logger() -> logging.Logger:
+    """Return the logger for the lines of requests.
+
+    It is ``bridge.access``, unless ``--log-config`` has handlers for that of another server and none for this one: a
+    configuration that was written for the other server goes on working.
+    """
+    own = logging.getLogger("bridge.access")
+    if own.handlers or own.parent is None or (own.parent.name == "bridge" and own.parent.handlers):
+        return own
+    for name in _ACCESS_ELSEWHERE:
+        if _is_configured(name):
+            return logging.getLogger(name)
+    return own
+
+
+def _take_place() -> None:
+    """Let the messages go where a configuration for another server sends that server's."""
+    logger = logging.getLogger("bridge")
+    if logger.handlers:
+        return
+    for name in _MESSAGES_ELSEWHERE:
+        if _is_configured(name):
+            logger.parent = logging.getLogger(name)
+            logger.setLevel(logging.NOTSET)  # the other logger's level counts
+            logger.propagate = True
+            return
+
+
+def _is_configured(name: str) -> bool:
+    logger = logging.root.manager.loggerDict.get(name)
+    return isinstance(logger, logging.Logger) and bool(logger.handlers)
+
+
+def _load(source: str | Mapping[str, Any]) -> None:
+    """Configure Python's logging from a file, or from a dictionary for ``logging.config.dictConfig``.
 
     Raises:
-        ConfigError: The file cannot be read or used.
+        ConfigError: The file cannot be read or used, or the dictionary cannot.
     """
     import logging.config
 
+    path = source if isinstance(source, str) else "(a dictionary)"
     try:
-        if path.endswith((".json", ".toml")):
+        if not isinstance(source, str):
+            logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **source})
+        elif path.endswith((".json", ".toml", ".yaml", ".yml")):
             with open(path, "rb") as file:
-                if path.endswith(".json"):
-                    import json
-
-                    settings = json.load(file)
-                else:
-                    import tomllib
-
-                    settings = tomllib.load(file)
+                settings = _parsed(path, file.read())
             logging.config.dictConfig({"disable_existing_loggers": False, **settings})
         elif os.path.isfile(path):
             logging.config.fileConfig(path, disable_existing_loggers=False)
@@ -291,3 +336,24 @@ def _load(path: str) -> None:
         cause = exc.__cause__
         reason = f"{exc}: {cause}" if cause is not None else str(exc)
         raise ConfigError(f"--log-config {path}: {reason}") from exc
+    _take_place()
+
+
+def _parsed(path: str, data: bytes) -> dict[str, Any]:
+    if path.endswith(".json"):
+        import json
+
+        settings = json.loads(data)
+    elif path.endswith(".toml"):
+        import tomllib
+
+        settings = tomllib.loads(data.decode())
+    else:
+        try:
+            import yaml
+        except ImportError:
+            raise ValueError("needs the package PyYAML; install it, or use .json") from None
+        settings = yaml.safe_load(data)
+    if not isinstance(settings, dict):
+        raise TypeError(f"{type(settings).__name__} is no dictionary")
+    return settings

@@ -74,7 +74,7 @@ SAMPLES = {
     "TEXT": "words", "FILE": "a/file", "DIR": "a/dir", "HOST": "example.org", "PORT": "80", "ADDRESS": "a:1,unix:/x",
     "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on",
     "FUNCTION": "m:f", "CERTS": "a=b,c", "MOUNT": "/a=m:app", "NAMES": "forwarded", "PATHS": "/a",
-    "DIRS": "a/dir", "PATTERNS": "*.html", "NAME": "x-trace",
+    "DIRS": "a/dir", "PATTERNS": "*.html", "NAME": "x-trace", "FILES": ".env", "FIELD": "A: b", "VARIABLE": "A=b",
 }  # fmt: skip
 
 

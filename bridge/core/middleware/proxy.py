@@ -153,13 +153,15 @@ class ProxyDelegate:
     Args:
         delegate: The next delegate.
         policy: Which peers and fields are believed.
+        strip: Remove the fields that are not believed.
     """
 
-    __slots__ = ("_delegate", "_policy")
+    __slots__ = ("_delegate", "_policy", "_strip")
 
-    def __init__(self, delegate: ConnectionDelegate, policy: ProxyPolicy) -> None:
+    def __init__(self, delegate: ConnectionDelegate, policy: ProxyPolicy, *, strip: bool = True) -> None:
         self._delegate = delegate
         self._policy = policy
+        self._strip = strip
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Start the exchange with the client's own context and head."""
@@ -174,8 +176,8 @@ class ProxyDelegate:
                 report = _read(policy, believed)
                 exchange.context = _applied(report, exchange.context)
                 host = report.host
-            if len(believed) != len(found) or host:
-                exchange.head = _without_reports(head, believed, host)
+            if (self._strip and len(believed) != len(found)) or host:
+                exchange.head = _without_reports(head, believed if self._strip else ALL_FIELDS, host)
         return self._delegate.start_exchange(exchange)
 
     def on_close(self, connection: Connection) -> None:
