@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.request import Request, urlopen
@@ -17,16 +18,20 @@ pytest_plugins = ["bridge.pytest_plugin"]
 NAMES = ("bridge", "bridge.access", "gunicorn.error", "gunicorn.access", "uvicorn", "uvicorn.access")
 #: The records that the handler has got.
 RECORDS: list[logging.LogRecord] = []
+WRITTEN = threading.Event()
 
 
 class Kept(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         RECORDS.append(record)
+        if record.name.endswith("access"):
+            WRITTEN.set()
 
 
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
     RECORDS.clear()
+    WRITTEN.clear()
     yield
     for name in NAMES:
         logger = logging.getLogger(name)
@@ -50,10 +55,7 @@ def records(serve: Callable[..., Server], messages: str, access: str, **options:
     server = serve(app, interface="wsgi", access_log=True, log_config=configuration(messages, access), **options)
     with urlopen(Request(server.url + "/a?b=1", headers={"Authorization": "Basic am9lOnB3", "X-Thing": "é"})):
         pass
-    server.should_exit = True
-    while server.started:
-        pass
-    server._access_log.close()  # type: ignore[union-attr]
+    assert WRITTEN.wait(30)
     return {record.name: record for record in RECORDS}
 
 
