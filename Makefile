@@ -58,7 +58,7 @@ format: $(DEV) ## format the code and repair what can be repaired
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH) ## measure bridge beside other servers, about 30 minutes, into docs/benchmarks (S= only these scenarios)
+bench: $(BENCH) ## measure bridge beside other servers, about an hour, into docs/benchmarks (S= only these scenarios)
 	@exec $(PY) -m benchmarks --publish $(S) $(A)
 
 profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)

@@ -20,11 +20,11 @@ from typing import Any
 
 from benchmarks.machine import choose_cores, describe, version
 from benchmarks.measure import Settings, choose_generator, load_command, run_round
-from benchmarks.process import ROOT, BenchmarkError, Certificate
+from benchmarks.process import ROOT, BenchmarkError, Files
 from benchmarks.report import Record, markdown
 from benchmarks.results import disturbed_names, publish, save, without_paths
 from benchmarks.scenarios import SCENARIOS, Scenario, select
-from benchmarks.servers import SERVERS, command_of
+from benchmarks.servers import SERVERS, command_of, server_of
 from benchmarks.verdicts import COLUMNS, LOADS
 
 LOCK_LIMIT = 900.0  # seconds to wait for another run on this machine
@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--publish", action="store_true", help="write results, report and plots to docs/benchmarks")
     parser.add_argument("--disturbed", action="store_true", help="the scenarios whose published results are marked")
     parser.add_argument("--render", action="store_true", help="only make report and plots again from kept results")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (default: 3)")
+    parser.add_argument("--rounds", type=int, help="rounds of each server (default: the scenario's, 3 or 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a load, at most 60 (default: 3)")
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds of load before each (default: 1)")
     parser.add_argument("--servers", help="comma-separated; NAME+OPTION adds an option to the server's command")
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there, not to standard output")
     options = parser.parse_args(arguments)
-    if not 1 <= options.rounds <= 50:
+    if options.rounds is not None and not 1 <= options.rounds <= 50:
         parser.error("--rounds: 1 to 50")
     if not 0 < options.seconds <= 60 or not 0 <= options.warm_up <= 60:
         parser.error("--seconds and --warm-up: at most 60")
@@ -120,14 +120,14 @@ def run_scenario(scenario: Scenario, servers: list[str], rounds: int, settings: 
     prefix = f"taskset -c {settings.server_core} " if settings.cores else ""
     load_prefix = f"taskset -c {settings.load_core} " if settings.cores else ""
     loaded = scenario.kind in LOADS
-    load = shlex.join(load_command(scenario, settings, "PORT", settings.seconds)) if loaded else ""
+    load = shown(load_command(scenario, settings, "PORT", settings.seconds)) if loaded else ""
     return {
         "name": scenario.name,
         "title": scenario.title,
         "kind": scenario.kind,
         "notes": list(scenario.notes),
         "connections": settings.connections or scenario.connections,
-        "commands": {name: prefix + shown(command_of(name, scenario.target)) for name in servers},
+        "commands": {name: surroundings(name) + prefix + shown(command_of(name, scenario.target)) for name in servers},
         "load": load and load_prefix + load,
         "rounds": outcomes,
     }
@@ -138,7 +138,7 @@ def minutes(options: argparse.Namespace) -> float:
     total = 0.0
     for scenario in options.scenarios:
         load = options.seconds + options.warm_up if scenario.kind in LOADS else 0.0
-        rounds = options.rounds * (START_ROUNDS if scenario.kind == "start" else 1)
+        rounds = (options.rounds or scenario.rounds) * (START_ROUNDS if scenario.kind == "start" else 1)
         total += (load + OVERHEAD[scenario.kind]) * rounds * len(scenario.choose(options.servers))
     return total / 60
 
@@ -153,16 +153,21 @@ def attempt(name: str, scenario: Scenario, settings: Settings) -> dict[str, Any]
 
 def shown(command: list[str]) -> str:
     """Return a command as a reader would type it."""
-    words = {"{port}": "PORT", "{cert}": "CERT.pem", "{key}": "KEY.pem"}
+    words = {"{port}": "PORT", "{cert}": "CERT.pem", "{key}": "KEY.pem", "{templates}": "TEMPLATES"}
     text = shlex.join(command)
     for word, name in words.items():
         text = text.replace(f"'{word}'", name).replace(word, name)
     return text
 
 
+def surroundings(name: str) -> str:
+    """Return what a server's command has in its environment, as it is typed before the command."""
+    return "".join(f"{key}={value} " for key, value in server_of(name).environment.items())
+
+
 def versions(scenario: Scenario, servers: list[str], bridge: str) -> dict[str, str]:
     """Return the versions of all distributions that take part in a scenario."""
-    names = [name for server in servers for name in SERVERS[server.partition("+")[0]].distributions]
+    names = [name for server in servers for name in server_of(server).distributions]
     found = {name: version(name) or "not installed" for name in dict.fromkeys([*names, *scenario.uses])}
     if "bridge" in found:
         found["bridge"] = bridge
@@ -200,7 +205,6 @@ def conditions(options: argparse.Namespace, arguments: list[str], settings: Sett
     """Return what a report says about the run as a whole."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "rounds": options.rounds,
         "seconds": options.seconds,
         "warm_up": options.warm_up,
         "pinned": "The server has one core, the load another." if settings.cores else "Nothing is pinned to a core.",
@@ -226,16 +230,17 @@ def main(arguments: list[str] | None = None) -> int:
     # The others come compiled from their packages; a checkout is compiled only by whoever imports it and may write.
     for folder in ("bridge", "benchmarks"):
         compileall.compile_dir(folder, quiet=2)
-    certificate = Certificate()
-    settings = Settings(options.seconds, options.warm_up, options.connections, generator, choose_cores(), certificate)
-    machine, run, bridge = describe(), conditions(options, arguments, settings), commit()
+    files = Files()
+    settings = Settings(options.seconds, options.warm_up, options.connections, generator, choose_cores(), files)
+    machine, shared, bridge = describe(), conditions(options, arguments, settings), commit()
     say(f"{len(options.scenarios)} scenarios, about {minutes(options):.0f} minutes")
     records: list[Record] = []
     try:
         with alone():
             for scenario in options.scenarios:
                 servers = scenario.choose(options.servers)
-                outcome = run_scenario(scenario, servers, options.rounds, settings)
+                outcome = run_scenario(scenario, servers, options.rounds or scenario.rounds, settings)
+                run = shared | {"rounds": options.rounds or scenario.rounds}
                 record = {"machine": machine, "run": run, "versions": versions(scenario, servers, bridge)}
                 records.append(record | {"scenario": outcome})
                 if options.publish:
@@ -243,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted; what was measured so far follows")
     finally:
-        certificate.remove()
+        files.remove()
     write(records, options)
     if options.publish:
         tell_published()

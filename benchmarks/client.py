@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks import mixed
 from benchmarks.answers import UPLOAD_SIZE
 
 WEBSOCKET_KEY = base64.b64encode(b"bridge-benchmark")
@@ -63,11 +64,17 @@ def masked(kind: bytes, content: bytes) -> bytes:
 
 
 class Requests:
-    """Make requests: the same bytes each time, or another number in place of each {n}."""
+    """Make requests: the same bytes each time, another number in place of each {n}, or those of mixed.py.
 
-    def __init__(self, sends: str) -> None:
+    Args:
+        sends: get, browser, mixed or upload.
+        part: Of mixed's numbers, see mixed.PART.
+    """
+
+    def __init__(self, sends: str, part: int = 0) -> None:
         self.number = 0
         self.parts: list[bytes] = []
+        self.mixed = mixed.requests(part) if sends == "mixed" else None
         if sends == "browser":
             text = Path(__file__).with_name("browser.http").read_bytes().replace(b"\n", b"\r\n")
             self.parts = text.split(b"{n}")
@@ -80,6 +87,8 @@ class Requests:
             self.fixed = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
     def next(self) -> bytes:
+        if self.mixed is not None:
+            return next(self.mixed)
         if not self.parts:
             return self.fixed
         self.number += 1
@@ -213,7 +222,7 @@ class WebSocketLoad(asyncio.Protocol):
             self.totals.errors["read"] += 1
 
 
-async def load(port: int, sends: str, connections: int, seconds: float, tls: bool) -> dict[str, object]:
+async def load(port: int, sends: str, connections: int, seconds: float, tls: bool, part: int) -> dict[str, object]:
     """Load the server on *port* of the loopback address for *seconds* and return the totals."""
     totals = Totals()
     loop = asyncio.get_running_loop()
@@ -222,7 +231,7 @@ async def load(port: int, sends: str, connections: int, seconds: float, tls: boo
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    requests = Requests(sends)
+    requests = Requests(sends, part)
 
     def protocol() -> asyncio.Protocol:
         if sends.startswith("websocket-"):
@@ -253,7 +262,8 @@ def main() -> None:
     """Parse the command line, load, print the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.client", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--sends", default="get", help="get, browser, upload or websocket-SIZE")
+    parser.add_argument("--sends", default="get", help="get, browser, mixed, upload or websocket-SIZE")
+    parser.add_argument("--part", type=int, default=0, help="of the numbers of mixed requests (default: 0)")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--tls", action="store_true")
@@ -265,7 +275,8 @@ def main() -> None:
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        outcome = runner.run(load(options.port, options.sends, options.connections, options.seconds, options.tls))
+        sends, part = options.sends, options.part
+        outcome = runner.run(load(options.port, sends, options.connections, options.seconds, options.tls, part))
     json.dump(outcome, sys.stdout)
     print()
 

@@ -39,6 +39,14 @@ class DelayedAnswer(FixedAnswer):
             asyncio.get_running_loop().call_later(DELAY, self.transport.write, self.response)
 
 
+class MixedAnswer(FixedAnswer):
+    """Answer requests with little content too: head and content come in one piece, as the load generators send them."""
+
+    def data_received(self, data: bytes) -> None:
+        if b"\r\n\r\n" in data:
+            self.transport.write(self.response)
+
+
 class UploadAnswer(FixedAnswer):
     """Answer the content of a request of known size."""
 
@@ -62,6 +70,7 @@ class UploadAnswer(FixedAnswer):
 
 KINDS = {
     "plaintext": lambda: FixedAnswer(PLAINTEXT),
+    "mixed": lambda: MixedAnswer(PLAINTEXT),
     "10k": lambda: FixedAnswer(TEN_KILOBYTES),
     "stream": lambda: FixedAnswer(CHUNK * CHUNKS),
     "wait": lambda: DelayedAnswer(PLAINTEXT),

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import mixed
 from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.figures import microseconds_per_request
 from benchmarks.machine import busy_seconds
-from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess, run_on_core
+from benchmarks.process import ROOT, BenchmarkError, Files, ServerProcess, run_on_core
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import HOST
 
@@ -40,7 +41,7 @@ class Settings:
     connections: int | None  # None: the scenario's own number
     generator: str  # wrk or own
     cores: tuple[int, int] | None  # the server's and the load's; None: not pinned
-    certificate: Certificate
+    files: Files
 
     @property
     def server_core(self) -> int | None:
@@ -58,27 +59,47 @@ def choose_generator(wanted: str) -> str:
     return wanted
 
 
-def load_command(scenario: Scenario, settings: Settings, port: str, seconds: float) -> list[str]:
-    """Return the load generator's command for *seconds* of the scenario's load."""
+def load_command(scenario: Scenario, settings: Settings, port: str, seconds: float, part: int = 1) -> list[str]:
+    """Return the load generator's command for *seconds* of the scenario's load.
+
+    Args:
+        part: Of the numbers in mixed requests: each load of one server takes another.
+    """
     connections = str(settings.connections or scenario.connections)
     if settings.generator == "wrk" and not scenario.websocket:
         scheme = "https" if scenario.target.tls else "http"
         duration = f"{max(1, math.ceil(seconds))}s"  # wrk takes whole seconds only
         script = os.path.relpath(Path(__file__).with_name("load.lua"), ROOT)
         command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}", "--timeout", "10s", "-s", script]
-        return [*command, f"{scheme}://{HOST}:{port}/", "--", scenario.sends]
+        more = ["{templates}", str(part), str(mixed.SEED)] if scenario.sends == "mixed" else []
+        return [*command, f"{scheme}://{HOST}:{port}/", "--", scenario.sends, *more]
     command = ["python", "-m", "benchmarks.client", "--port", port, "--sends", scenario.sends]
     command += ["--connections", connections, "--seconds", f"{seconds:g}"]
+    command += ["--part", str(part)] if scenario.sends == "mixed" else []
     return [*command, "--tls"] if scenario.target.tls else command
 
 
-def run_load(scenario: Scenario, settings: Settings, port: int, seconds: float) -> dict[str, Any]:
+def check(server: ServerProcess, scenario: Scenario) -> None:
+    """Look at the server's answers before a load.
+
+    Raises:
+        BenchmarkError: one is not what the scenario expects.
+    """
+    if scenario.sends == "mixed":
+        server.check_answers(scenario.expect, mixed.checked_requests())
+    else:
+        server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
+
+
+def run_load(scenario: Scenario, settings: Settings, port: int, seconds: float, part: int = 0) -> dict[str, Any]:
     """Load the server and return what the generator counted.
 
     Raises:
         BenchmarkError: the generator failed, or any request did.
     """
-    command = load_command(scenario, settings, str(port), seconds)
+    command = load_command(scenario, settings, str(port), seconds, part)
+    if "{templates}" in command:
+        command[command.index("{templates}")] = settings.files.templates()
     if command[0] == "python":
         command[0] = sys.executable
     output = run_on_core(command, settings.load_core, seconds + 20)
@@ -94,13 +115,13 @@ def run_load(scenario: Scenario, settings: Settings, port: int, seconds: float) 
 
 def load_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
     """Start the server, check its answer, warm it up, load it."""
-    with ServerProcess(name, scenario.target, settings.server_core, settings.certificate) as server:
-        server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
+    with ServerProcess(name, scenario.target, settings.server_core, settings.files) as server:
+        check(server, scenario)
         if settings.warm_up:
             run_load(scenario, settings, server.port, settings.warm_up)
         busy, generator = [busy_seconds(core) for core in settings.cores or ()], children_cpu()
         cpu, began = server.cpu(), time.perf_counter()
-        counted = run_load(scenario, settings, server.port, settings.seconds)
+        counted = run_load(scenario, settings, server.port, settings.seconds, part=1)
         used, elapsed = server.cpu() - cpu, time.perf_counter() - began
         own = [used, children_cpu() - generator]  # in the order of Settings.cores
         worked = [busy_seconds(core) - before for core, before in zip(settings.cores or (), busy, strict=True)]
@@ -174,7 +195,7 @@ def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str,
     slow = scenario.kind == "slow"
     size = len(scenario.expect)
     with (
-        ServerProcess(name, scenario.target, settings.server_core, settings.certificate) as server,
+        ServerProcess(name, scenario.target, settings.server_core, settings.files) as server,
         contextlib.ExitStack() as opened,
     ):
         server.check_answer(scenario.expect)
@@ -242,7 +263,7 @@ def time_answer(port: int, size: int) -> float | None:
 def start_round(name: str, scenario: Scenario, settings: Settings) -> dict[str, float]:
     """Start the server and stop the clock at the first byte of its first answer."""
     began = time.perf_counter()
-    with ServerProcess(name, scenario.target, settings.server_core, settings.certificate) as server:
+    with ServerProcess(name, scenario.target, settings.server_core, settings.files) as server:
         with server.wait_until_connects(pause=0.005) as connection:
             connection.sendall(REQUEST)
             first = connection.recv(1)

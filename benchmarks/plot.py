@@ -10,9 +10,10 @@ from benchmarks.verdicts import COLUMNS, FLOOR, MORE_IS_BETTER, disturbed, is_di
 
 # Group of scenarios -> title of its plot; a group is a file. In the order of the report.
 GROUPS = {
-    "asgi": "ASGI",
-    "wsgi": "WSGI",
-    "frameworks": "Frameworks",
+    "mixed": "No head sent twice",
+    "asgi": "ASGI, the client repeats itself",
+    "wsgi": "WSGI, the client repeats itself",
+    "frameworks": "Frameworks, the client repeats itself",
     "more": "WebSocket, TLS, access log",
     "tornado": "Tornado's interface",
     "memory": "Memory",

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from benchmarks import mixed
 from benchmarks.machine import process_tree, tree_cpu, tree_memory
-from benchmarks.servers import HOST, Target, command_of
+from benchmarks.servers import HOST, Target, command_of, server_of
 from tests.support import ROOT
 
 START_LIMIT = 20.0  # seconds until a server must answer
@@ -31,10 +32,10 @@ class BenchmarkError(Exception):
     """A server or a load did not do what the scenario asks; the text says what."""
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of every child: the caller's, without settings of servers and of Python."""
+def environment(more: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a child: the caller's, without settings of servers and of Python, and *more*."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    return kept | {"PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": str(ROOT)} | more
 
 
 def child_setup(core: int | None, parent: int, mask: Iterable[int]) -> None:
@@ -59,9 +60,14 @@ def held_back() -> Iterator[set[int]]:
 
 @contextlib.contextmanager
 def child(
-    command: list[str], core: int | None, output: int | IO[bytes], errors: int | IO[bytes], patience: float = 0.0
+    command: list[str],
+    core: int | None,
+    output: int | IO[bytes],
+    errors: int | IO[bytes],
+    patience: float = 0.0,
+    more: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run *command* in a session of its own; at the end the whole tree is ended, see end()."""
+    """Run *command* in a session of its own, with *more* in its environment; at the end the tree is ended: end()."""
     process = None
     parent = os.getpid()
     try:
@@ -69,7 +75,7 @@ def child(
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=environment(),
+                env=environment(more or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -107,28 +113,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Certificate:
-    """A certificate for the loopback address in a temporary directory, made when first asked for."""
+class Files:
+    """What a run needs on the disk, in a temporary directory: each file is made when first asked for."""
 
     def __init__(self) -> None:
         self.directory: tempfile.TemporaryDirectory[str] | None = None
 
-    def files(self) -> tuple[str, str]:
-        """Return the paths of the certificate chain and the key (PKCS #8, which granian asks for)."""
+    def path(self, name: str) -> Path:
         if self.directory is None:
+            self.directory = tempfile.TemporaryDirectory(prefix="bridge-benchmarks-")
+        return Path(self.directory.name, name)
+
+    def certificate(self) -> tuple[str, str]:
+        """Return the paths of a certificate chain for the loopback address, and of its key (PKCS #8, for granian)."""
+        chain, key = self.path("cert.pem"), self.path("key.pem")
+        if not key.exists():
             import trustme
             from cryptography.hazmat.primitives import serialization
 
-            self.directory = tempfile.TemporaryDirectory(prefix="bridge-benchmarks-")
             issued = trustme.CA().issue_cert(HOST)
-            key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
-            Path(self.directory.name, "cert.pem").write_bytes(b"".join(c.bytes() for c in issued.cert_chain_pems))
-            Path(self.directory.name, "key.pem").write_bytes(
-                key.private_bytes(
+            chain.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+            private = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+            key.write_bytes(
+                private.private_bytes(
                     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
                 )
             )
-        return str(Path(self.directory.name, "cert.pem")), str(Path(self.directory.name, "key.pem"))
+        return str(chain), str(key)
+
+    def templates(self) -> str:
+        """Return the path of the file with the templates of mixed requests."""
+        file = self.path("templates")
+        if not file.exists():
+            file.write_bytes(mixed.file_text())
+        return str(file)
 
     def remove(self) -> None:
         if self.directory is not None:
@@ -143,17 +161,15 @@ class ServerProcess:
         name: One of SERVERS, perhaps with options ("bridge+--threads=4").
         target: What it serves.
         core: The core for all its threads and processes, None for any.
-        certificate: Where a TLS scenario's files come from.
+        files: Where a TLS scenario's certificate comes from.
         wrap: Words that take the place of "-m" in the command: what runs the server's module instead.
     """
 
-    def __init__(
-        self, name: str, target: Target, core: int | None, certificate: Certificate, wrap: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, name: str, target: Target, core: int | None, files: Files, wrap: Sequence[str] = ()) -> None:
         self.name = name
         self.target = target
         self.core = core
-        self.certificate = certificate
+        self.files = files
         self.wrap = wrap
         self.port = 0
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
@@ -162,14 +178,14 @@ class ServerProcess:
         self.port = free_port()
         words = {"{port}": str(self.port)}
         if self.target.tls:
-            words["{cert}"], words["{key}"] = self.certificate.files()
+            words["{cert}"], words["{key}"] = self.files.certificate()
         command = command_of(self.name, self.target)
         for word, value in words.items():
             command = [argument.replace(word, value) for argument in command]
         if self.wrap:
             command[1:2] = self.wrap
         command[0] = sys.executable
-        self.running = child(command, self.core, self.output, self.output, STOP_LIMIT)
+        self.running = child(command, self.core, self.output, self.output, STOP_LIMIT, server_of(self.name).environment)
         self.process = self.running.__enter__()
         return self
 
@@ -218,11 +234,7 @@ class ServerProcess:
         """Ask once and raise BenchmarkError unless the answer is 200 with *content*."""
         self.wait_until_connects().close()
         if self.target.tls:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            connection = http.client.HTTPSConnection(HOST, self.port, timeout=START_LIMIT, context=context)
+            connection = http.client.HTTPSConnection(HOST, self.port, timeout=START_LIMIT, context=trusting_context())
         else:
             connection = http.client.HTTPConnection(HOST, self.port, timeout=START_LIMIT)
         try:
@@ -233,8 +245,38 @@ class ServerProcess:
             raise BenchmarkError(f"no right answer: {error!r}; {self.last_words()}") from error
         finally:
             connection.close()
-        if response.status != 200 or answered != content:
-            raise BenchmarkError(f"status {response.status}, {len(answered)} bytes, for 200, {len(content)} bytes")
+        check(response.status, answered, content)
+
+    def check_answers(self, content: bytes, requests: list[bytes]) -> None:
+        """Send *requests* on one connection and raise BenchmarkError unless each answer is 200 with *content*."""
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(self.wait_until_connects())
+            if self.target.tls:
+                connection = stack.enter_context(trusting_context().wrap_socket(connection))
+            for number, request in enumerate(requests):
+                try:
+                    connection.sendall(request)
+                    response = http.client.HTTPResponse(connection)
+                    response.begin()
+                    answered = response.read()
+                except (OSError, http.client.HTTPException) as error:
+                    raise BenchmarkError(f"request {number}: {error!r}; {self.last_words()}") from error
+                check(response.status, answered, content)
+
+
+def check(status: int, answered: bytes, content: bytes) -> None:
+    """Raise BenchmarkError unless an answer is 200 with *content*."""
+    if status != 200 or answered != content:
+        raise BenchmarkError(f"status {status}, {len(answered)} bytes, for 200, {len(content)} bytes")
+
+
+def trusting_context() -> ssl.SSLContext:
+    """Return a client's context for TLS 1.3 that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 def run_on_core(command: list[str], core: int | None, limit: float) -> str:

@@ -21,12 +21,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.counted import CONTROL
 from benchmarks.figures import microseconds_per_request
 from benchmarks.machine import choose_cores
-from benchmarks.measure import Settings, choose_generator, run_load
-from benchmarks.process import ROOT, BenchmarkError, Certificate, ServerProcess, child
+from benchmarks.measure import Settings, check, choose_generator, run_load
+from benchmarks.process import ROOT, BenchmarkError, Files, ServerProcess, child
 from benchmarks.scenarios import Scenario, select
 from benchmarks.servers import SERVERS
 from benchmarks.verdicts import LOADS
@@ -80,16 +79,16 @@ def profile(options: argparse.Namespace, settings: Settings, output: Path) -> tu
     """
     scenario: Scenario = options.scenario
     wrap = [] if options.mode == "py-spy" else ["-m", "benchmarks.counted", str(output)]
-    with ServerProcess(options.server, scenario.target, settings.server_core, settings.certificate, wrap) as server:
-        server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
+    with ServerProcess(options.server, scenario.target, settings.server_core, settings.files, wrap) as server:
+        check(server, scenario)
         run_load(scenario, settings, server.port, 1)
         cpu = server.cpu()
-        counted = run_load(scenario, settings, server.port, settings.seconds)
+        counted = run_load(scenario, settings, server.port, settings.seconds, part=1)
         undisturbed = microseconds_per_request(server.cpu() - cpu, counted["requests"])
         if options.mode == "py-spy":
             return undisturbed, spied_load(scenario, settings, server, output, options.threads)
         os.kill(server.process.pid, CONTROL)
-        counted = run_load(scenario, settings, server.port, settings.seconds)
+        counted = run_load(scenario, settings, server.port, settings.seconds, part=2)
         os.kill(server.process.pid, CONTROL)
         wait_for(output, server)
         return undisturbed, counted["requests"]
@@ -108,7 +107,9 @@ def spied_load(
     if lock_holder_only:
         command.append("--gil")
     with child(command, settings.load_core, subprocess.DEVNULL, subprocess.PIPE) as spying:
-        counted = run_load(scenario, settings, server.port, duration + 1)  # it starts up during the first second
+        counted = run_load(
+            scenario, settings, server.port, duration + 1, part=2
+        )  # it starts up during the first second
         try:
             _, errors = spying.communicate(timeout=WRITE_LIMIT)
         except subprocess.TimeoutExpired:
@@ -221,10 +222,10 @@ def counted_report(content: bytes, requests: int, top: int) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Profile and print."""
     options = parse(arguments)
-    certificate = Certificate()
+    files = Files()
     split = ""
     generator = choose_generator(options.generator)
-    settings = Settings(options.seconds, 1.0, None, generator, choose_cores(), certificate)
+    settings = Settings(options.seconds, 1.0, None, generator, choose_cores(), files)
     with tempfile.TemporaryDirectory(prefix="bridge-profile-") as directory:
         output = Path(directory, "profile")
         try:
@@ -245,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.server}, {options.scenario.name}: {error}", file=sys.stderr)
             return 1
         finally:
-            certificate.remove()
+            files.remove()
     print(f"{options.server}, {options.scenario.name}, {options.mode}: {microseconds:.1f} µs of CPU per request")
     print(f"without the profiler{split}.\n")
     print(report)

@@ -1,12 +1,14 @@
 """What is measured: the application, the load and the servers of each scenario."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from benchmarks.answers import CHUNK, CHUNKS, PLAINTEXT, TEN_KILOBYTES, UPLOAD_SIZE
-from benchmarks.servers import Target
+from benchmarks.servers import PURE, Target
 
 ASGI_SERVERS = ("floor", "bridge", "uvicorn", "granian", "gunicorn")
-WSGI_SERVERS = ("floor", "bridge", "granian", "waitress", "gunicorn", "uvicorn")
+WSGI_SERVERS = ("floor", "bridge", "granian", "granian-8", "waitress", "gunicorn", "uvicorn")
+WSGI_APPLICATION_SERVERS = ("bridge", PURE, "granian", "granian-8", "waitress", "gunicorn")
 ZTTP = "uvicorn+--http+zttp"  # uvicorn's newest parser, beside the one that it recommends
 APPLICATION_SERVERS = ("bridge", "uvicorn", "granian")
 
@@ -26,8 +28,9 @@ class Scenario:
     servers: tuple[str, ...]
     group: str  # the plot that shows it
     kind: str = "load"
-    sends: str = "get"  # load.lua and client.py know the words
+    sends: str = "get"  # load.lua and client.py know the words; of each but mixed, the client repeats itself
     connections: int = 32
+    rounds: int = 3
     expect: bytes = PLAINTEXT  # the content of a right answer, checked before each round
     uses: tuple[str, ...] = ()  # distributions beside the servers' own, whose versions matter
     notes: tuple[str, ...] = field(default=())
@@ -49,15 +52,84 @@ WSGI = Target("wsgi", "benchmarks.apps.wsgi:plaintext", floor="plaintext")
 WEBSOCKET = Target("asgi", "benchmarks.apps.asgi:websocket_echo", websocket=True)
 ONE_MEGABYTE = CHUNK * CHUNKS
 THREADS = (
-    "Threads: bridge's default; granian 8 and gunicorn gthread 4, each the cheapest of 1 to 32 for plain requests; "
-    "waitress 32, between which and 8 or 64 there is no difference beyond the spread.",
+    "Threads: bridge's default; granian's default, and 8 beside it; gunicorn gthread 4; waitress 32. 8 and 4 are the "
+    "cheapest of 1 to 32 for plain requests; between 8 and 64 of waitress there is no difference beyond the spread.",
 )
 SLOW = (
     "400 readers. One more client, which reads, waits that long for its whole answer; a server that never gives it "
     "one is not compared. What the kernel buffers is not counted.",
 )
 
-_ALL = (
+MIXED = (
+    "Requests as behind a proxy: 4,000 kinds of heads of browsers, crawlers, mobile applications and programs, in "
+    "random order, 15 fields in the mean, with a proxy's fields, 6 of 100 with content; a number of its own in query, "
+    "cookie and request id, so no head is sent twice. The application takes the content.",
+)
+PURE_NOTE = "bridge-pure is bridge without its compiled functions (BRIDGE_SPEEDUPS=0)."
+
+
+def mixed(name: str, title: str, target: Target, servers: tuple[str, ...], **more: Any) -> Scenario:
+    """Return a scenario whose client never repeats itself."""
+    notes = (*MIXED, PURE_NOTE, *more.pop("notes", ()))
+    values: dict[str, Any] = {"group": "mixed", "sends": "mixed", "connections": 64, "rounds": 5}
+    return Scenario(f"{name}-mixed", f"{title}, no head twice", target, servers, **(values | more), notes=notes)
+
+
+_MIXED = (
+    mixed(
+        "asgi",
+        "ASGI, 13 bytes of text",
+        replace(ASGI, app="benchmarks.apps.asgi:taking", floor="mixed"),
+        ("floor", "bridge", PURE, "uvicorn", ZTTP, "granian", "gunicorn"),
+        uses=("zttp",),
+    ),
+    mixed(
+        "wsgi",
+        "WSGI through threads, 13 bytes of text",
+        replace(WSGI, app="benchmarks.apps.wsgi:taking", floor="mixed"),
+        ("floor", *WSGI_APPLICATION_SERVERS),
+        notes=THREADS,
+    ),
+    mixed(
+        "flask",
+        "Flask, one view",
+        replace(WSGI, app="benchmarks.apps.flask_hello:every_path"),
+        WSGI_APPLICATION_SERVERS,
+        uses=("flask", "werkzeug"),
+        notes=THREADS,
+    ),
+    mixed(
+        "django",
+        "Django through WSGI, one view, no middleware",
+        replace(WSGI, app="benchmarks.apps.django_hello:wsgi"),
+        WSGI_APPLICATION_SERVERS,
+        uses=("django",),
+        notes=THREADS,
+    ),
+    mixed(
+        "fastapi",
+        "FastAPI, one coroutine, JSON",
+        replace(ASGI, app="benchmarks.apps.fastapi_hello:every_path"),
+        ("bridge", PURE, "uvicorn", ZTTP, "granian"),
+        expect=b'{"message":"Hello, World!"}',
+        uses=("fastapi", "starlette", "zttp"),
+    ),
+    mixed(
+        "tls",
+        "TLS 1.3, ASGI, 13 bytes of text",
+        replace(ASGI, app="benchmarks.apps.asgi:taking", floor="mixed", tls=True),
+        ("floor", "bridge", PURE, "uvicorn", "granian", "gunicorn"),
+        notes=("Connections stay open, so handshakes do not show.",),
+    ),
+    mixed(
+        "callable",
+        "HTTPServer with a plain callable",
+        Target("tornado", "callable", floor="mixed"),
+        ("floor", "bridge", PURE, "tornado"),
+    ),
+)
+
+_REPEATED = (
     Scenario(
         "asgi-plaintext", "ASGI, 13 bytes of text", ASGI, (*ASGI_SERVERS, ZTTP, "hypercorn"), "asgi", uses=("zttp",)
     ),
@@ -138,7 +210,7 @@ _ALL = (
         "flask",
         "Flask, one view",
         replace(WSGI, app="benchmarks.apps.flask_hello:app"),
-        ("bridge", "granian", "waitress", "gunicorn"),
+        ("bridge", "granian", "granian-8", "waitress", "gunicorn"),
         "frameworks",
         uses=("flask", "werkzeug"),
         notes=THREADS,
@@ -147,7 +219,7 @@ _ALL = (
         "django-wsgi",
         "Django through WSGI, one view, no middleware",
         replace(WSGI, app="benchmarks.apps.django_hello:wsgi"),
-        ("bridge", "granian", "waitress", "gunicorn"),
+        ("bridge", "granian", "granian-8", "waitress", "gunicorn"),
         "frameworks",
         uses=("django",),
         notes=THREADS,
@@ -282,6 +354,7 @@ _ALL = (
     ),
 )
 
+_ALL = (*_MIXED, *_REPEATED)
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 
 

@@ -6,10 +6,11 @@ it is run, so that a report can show it without the paths of one machine.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 HOST = "127.0.0.1"
 PYTHON = "python"
+PURE = "bridge-pure"  # bridge without its compiled functions
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,19 @@ def granian(target: Target) -> list[str]:
     command += ["--workers", "1", "--loop", "uvloop", "--http", "1"]
     command += ["--access-log"] if target.access_log else ["--no-access-log", "--log-level", "warning"]
     command += ["--ws"] if target.websocket else ["--no-ws"]
-    if target.interface == "wsgi" and not target.default_threads:
-        # Of 1, 2, 4, 8, 16, 32 the cheapest: 14.1 µs per plain request where 1 takes 18.7, and 68 for 105 with Flask.
-        command += ["--blocking-threads", "8"]
     if target.many_idle:
         command += ["--backlog", "4096"]
     command += tls_files(target, "--ssl-certificate", "--ssl-keyfile")
     return [*command, target.app]
+
+
+def granian_8(target: Target) -> list[str]:
+    """Return granian's command with 8 threads for WSGI.
+
+    Of 1, 2, 4, 8, 16, 32 the cheapest: 14.1 µs per plain request where 1 takes 18.7, and 68 for 105 with Flask.
+    """
+    *command, app = granian(target)
+    return [*command, "--blocking-threads", "8", app]
 
 
 def gunicorn(target: Target) -> list[str]:
@@ -113,22 +120,34 @@ def floor(target: Target) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server: how it is started, and the distributions whose versions a report names."""
+    """One server: how it is started, the distributions whose versions a report names, and its environment."""
 
     command: Callable[[Target], list[str]]
     distributions: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 SERVERS = {
     "floor": Server(floor, ("uvloop",)),
     "bridge": Server(bridge, ("bridge", "uvloop")),
+    PURE: Server(bridge, ("bridge", "uvloop"), {"BRIDGE_SPEEDUPS": "0"}),
     "uvicorn": Server(uvicorn, ("uvicorn", "httptools", "uvloop")),
     "granian": Server(granian, ("granian", "uvloop")),
+    "granian-8": Server(granian_8, ("granian", "uvloop")),
     "gunicorn": Server(gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop")),
     "hypercorn": Server(hypercorn, ("hypercorn", "uvloop")),
     "waitress": Server(waitress, ("waitress",)),
     "tornado": Server(tornado, ("tornado", "uvloop")),
 }
+
+
+def server_of(name: str) -> Server:
+    """Return the server of a name, perhaps with options.
+
+    Raises:
+        KeyError: there is no such server.
+    """
+    return SERVERS[name.partition("+")[0]]
 
 
 def command_of(name: str, target: Target) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from benchmarks.client import percentile
 from benchmarks.machine import version
-from benchmarks.process import Certificate, ServerProcess
+from benchmarks.process import Files, ServerProcess
 from benchmarks.servers import HOST, SERVERS, Target
 
 TARGET = Target("wsgi", "benchmarks.apps.wsgi_slow:app", default_threads=True)
@@ -96,7 +96,7 @@ def milliseconds(times: list[float], part: float) -> str:
 
 
 def measure(name: str, readers: int, senders: int, seconds: float) -> list[str]:
-    with ServerProcess(COMMANDS[name], TARGET, None, Certificate()) as server:
+    with ServerProcess(COMMANDS[name], TARGET, None, Files()) as server:
         server.check_answer(b"hello")
         quick(server.port, 1.0)
         idle, _ = quick(server.port, seconds / 2)

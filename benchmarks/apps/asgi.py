@@ -62,6 +62,17 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
+async def taking(scope: Scope, receive: Receive, send: Send) -> None:
+    """Take the content, where there is some, and answer 13 bytes."""
+    if scope["type"] != "http":
+        return await lifespan(receive, send)
+    more = scope["method"] == "POST"
+    while more:
+        more = (await receive()).get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": PLAINTEXT_FIELDS})
+    await send({"type": "http.response.body", "body": PLAINTEXT})
+
+
 async def wait(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer after 10 ms."""
     if scope["type"] != "http":

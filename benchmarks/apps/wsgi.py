@@ -18,6 +18,14 @@ def plaintext(environ: Environ, start_response: StartResponse) -> Iterable[bytes
     return [PLAINTEXT]
 
 
+def taking(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Take the content, where there is some, and answer 13 bytes."""
+    if environ["REQUEST_METHOD"] == "POST":
+        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    start_response("200 OK", PLAINTEXT_FIELDS)
+    return [PLAINTEXT]
+
+
 def sleep(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Answer after 10 ms, blocking the thread."""
     time.sleep(0.01)
