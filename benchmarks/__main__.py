@@ -185,7 +185,18 @@ def commit() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "of no known commit"
-    return f"at commit {described.strip()}{', changed' if changed.strip() else ''}"
+    return f"at commit {described.strip()}{', changed' if changed.strip() else ''}{speedups()}"
+
+
+def speedups() -> str:
+    """Return whether bridge runs with its compiled functions, as the end of a phrase."""
+    command = [sys.executable, "-m", "bridge", "--version"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    _, found, words = told.partition("speedups:")
+    return f", speedups {words.strip(' )' + chr(10))}" if found else ""
 
 
 def generator_words(generator: str) -> str:

@@ -64,7 +64,7 @@ def text(x: float, y: float, content: str, kind: str = "", anchor: str = "") -> 
 def kind_of(name: str) -> str:
     """Return the class of a server's bar: bridge's own, the floor's, or any other's."""
     server = name.partition("+")[0]
-    return "own" if server == "bridge" else "floor" if server == FLOOR else ""
+    return "own" if server.startswith("bridge") else "floor" if server == FLOOR else ""
 
 
 def unit(scenario: dict[str, Any]) -> str:

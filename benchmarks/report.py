@@ -20,9 +20,11 @@ from benchmarks.verdicts import (
     is_peer,
     judge,
     mains,
+    outcomes,
     sentence,
     serves,
     summaries,
+    targets_table,
 )
 
 Record = dict[str, Any]
@@ -230,6 +232,22 @@ def overview(records: list[Record]) -> list[str]:
     return [*lines, ""]
 
 
+def targets(records: list[Record]) -> list[str]:
+    """Return the targets of the scenarios measured, and which of them are met; nothing where none has a target."""
+    found = [one for one in outcomes([record["scenario"] for record in records]) if one.ratio is not None]
+    if not found:
+        return []
+    return [
+        "## Targets",
+        "",
+        "The peer's CPU time per request divided by bridge's, wanted and measured. \"best rounds\" compares each "
+        "server's best round, which other work on the machine changes least. `python -m benchmarks.verdicts` prints it.",
+        "",
+        targets_table(found),
+        "",
+    ]
+
+
 def published(records: list[Record], plots: list[tuple[str, str]], commands: list[str], see_also: list[str]) -> str:
     """Return the report that is kept in the documentation.
 
@@ -251,11 +269,15 @@ def published(records: list[Record], plots: list[tuple[str, str]], commands: lis
         + (" (where the figure is requests/s, the other one answers more)" if "rate" in kinds else "")
         + ". The floor is a protocol on uvloop that answers fixed bytes and checks nothing. Bold: better than bridge.",
         "",
+        "In the rows whose names end in -mixed no head is ever sent twice, as behind a proxy. In the others the client "
+        "repeats itself: what a server remembers of the request before helps it there, and seldom in life.",
+        "",
         *overview(records),
         *(line for text in see_also for line in (text, "")),
     ]
     for file, title in plots:
         lines += [f"![{title}]({file})", ""]
+    lines += targets(records)
     lines += ["## How it was measured", "", *introduction(records)]
     lines += ["```", *commands, "```", ""]
     lines += [

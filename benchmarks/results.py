@@ -35,8 +35,14 @@ def save(record: Record, directory: Path = DIRECTORY) -> None:
 def load(directory: Path = DIRECTORY) -> list[Record]:
     """Return all results kept, in the order of the scenarios; those of scenarios that are no more are left out."""
     folder = directory / "results"
-    files = [folder / f"{name}.json" for name in SCENARIOS]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+    records = []
+    for name, scenario in SCENARIOS.items():
+        file = folder / f"{name}.json"
+        if file.exists():
+            record = json.loads(file.read_text())
+            record["scenario"]["title"] = scenario.title  # words may have changed since it was measured
+            records.append(record)
+    return records
 
 
 def disturbed_names(directory: Path = DIRECTORY) -> list[str]:

@@ -354,7 +354,21 @@ _REPEATED = (
     ),
 )
 
-_ALL = (*_MIXED, *_REPEATED)
+# What a title says of a client that sends the same bytes, or the same fields, all the time: a server may remember them.
+REPEATS = {
+    "get": "the client repeats itself",
+    "upload": "the client repeats itself",
+    "browser": "the client repeats all but its values",
+}
+
+
+def told(scenario: Scenario) -> Scenario:
+    """Return *scenario* with a title that says when its client repeats itself."""
+    words = REPEATS.get(scenario.sends) if scenario.kind in ("load", "rate") else None
+    return replace(scenario, title=f"{scenario.title}; {words}") if words else scenario
+
+
+_ALL = (*_MIXED, *map(told, _REPEATED))
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 
 

@@ -1,7 +1,13 @@
-"""What the rounds of a scenario say: medians, ratios, who is best, what was disturbed. Pure."""
+"""What the rounds of a scenario say: medians, ratios, who is best, what was disturbed, which targets are met. Pure.
 
+``python -m benchmarks.verdicts`` prints the targets beside the kept results, or beside those of ``--json FILE``.
+"""
+
+import argparse
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Summary, ratio, summarise
@@ -33,6 +39,7 @@ COLUMNS: dict[str, list[tuple[str, str, str]]] = {
 LOADS = ("load", "rate")  # the kinds that a load generator measures
 MORE_IS_BETTER = frozenset({"rate"})  # keys; of every other figure less is better
 FLOOR = "floor"
+OWN = ("bridge", "bridge-pure", FLOOR)  # no peers
 NOISE = 0.05  # part of a core that other work may take before a row is marked
 SPREAD = 0.10  # of a load's main figure, before a row is marked
 
@@ -62,7 +69,7 @@ def mains(scenario: dict[str, Any]) -> dict[str, Summary]:
 
 def is_peer(name: str) -> bool:
     """Tell another server from bridge, bridge with options, and the floor."""
-    return name.partition("+")[0] not in ("bridge", FLOOR)
+    return name.partition("+")[0] not in OWN
 
 
 def disturbed(rounds: list[Round], kind: str) -> bool:
@@ -136,3 +143,110 @@ def sentence(scenario: dict[str, Any]) -> str:
     if not verdict.clear:
         return f"No clear difference: {share}, and the rounds of the two overlap."
     return f"bridge is not the best here: {share}."
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How many times bridge's figure each of *peers* shall need, at least; the smallest of them counts."""
+
+    scenario: str
+    peers: tuple[str, ...]
+    wanted: float
+    stretch: float | None = None
+
+
+ZTTP = "uvicorn+--http+zttp"
+GRANIANS = ("granian", "granian-8")
+TARGETS = (
+    Target("asgi-mixed", ("uvicorn",), 2.05),
+    Target("asgi-mixed", (ZTTP,), 1.85),
+    Target("asgi-mixed", ("granian",), 1.55, 1.7),
+    Target("asgi-mixed", ("gunicorn",), 2.4),
+    Target("wsgi-mixed", ("granian",), 1.05),
+    Target("wsgi-mixed", ("granian-8",), 0.95),
+    Target("wsgi-mixed", GRANIANS, 0.95, 1.1),
+    Target("wsgi-mixed", ("waitress",), 6.5),
+    Target("wsgi-mixed", ("gunicorn",), 6.5),
+    Target("fastapi-mixed", ("granian",), 1.1, 1.15),
+    Target("fastapi-mixed", ("uvicorn",), 1.25, 1.35),
+    Target("flask-mixed", GRANIANS, 0.9, 1.0),
+    Target("django-mixed", GRANIANS, 0.9, 1.0),
+    Target("tls-mixed", ("granian",), 1.4),
+    Target("tls-mixed", ("uvicorn",), 1.75),
+    Target("websocket-64", ("uvicorn",), 1.6, 1.9),
+    Target("websocket-16k", ("uvicorn",), 1.4, 1.6),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One target beside what was measured.
+
+    ``ratio`` is that of the medians; ``undisturbed`` that of each server's best round, which other work on the machine
+    changes least. None where one of the two servers has no figure.
+    """
+
+    target: Target
+    peer: str | None = None
+    ratio: float | None = None
+    undisturbed: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Tell whether the target is met, and by how much it is missed."""
+        if self.ratio is None:
+            return "not measured"
+        if self.ratio < self.target.wanted:
+            return f"missed by {1 - self.ratio / self.target.wanted:.0%}"
+        if self.target.stretch is None:
+            return "met"
+        if self.ratio < self.target.stretch:
+            return f"met; stretch missed by {1 - self.ratio / self.target.stretch:.0%}"
+        return "met, stretch too"
+
+
+def outcomes(scenarios: list[dict[str, Any]], targets: tuple[Target, ...] = TARGETS) -> list[Outcome]:
+    """Return what became of each target."""
+    figures = {scenario["name"]: mains(scenario) for scenario in scenarios}
+    found = []
+    for target in targets:
+        measured = figures.get(target.scenario, {})
+        own = measured.get("bridge")
+        peers = {name: measured[name] for name in target.peers if name in measured}
+        if own is None or not peers or not own.low:
+            found.append(Outcome(target))
+            continue
+        name = min(peers, key=lambda one: peers[one].median)
+        lowest = min(one.low for one in peers.values())
+        found.append(Outcome(target, name, ratio(peers[name].median, own.median), lowest / own.low))
+    return found
+
+
+def targets_table(found: list[Outcome]) -> str:
+    """Return outcomes as a table in Markdown."""
+    lines = ["| scenario | peer | target | stretch | measured | best rounds | |", "|---|---|---:|---:|---:|---:|---|"]
+    for one in found:
+        target = one.target
+        cells = [target.scenario, one.peer or " or ".join(target.peers), f"{target.wanted:g}"]
+        cells += ["" if number is None else f"{number:g}" for number in [target.stretch]]
+        cells += ["" if number is None else f"{number:.2f}" for number in (one.ratio, one.undisturbed)]
+        lines.append("| " + " | ".join([*cells, one.words]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the targets and what became of them."""
+    from benchmarks.results import load  # it asks this module
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verdicts", description="Print which targets are met.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="what python -m benchmarks --json wrote")
+    options = parser.parse_args()
+    if options.json:
+        scenarios = json.loads(options.json.read_text())["scenarios"]
+    else:
+        scenarios = [record["scenario"] for record in load()]
+    print(targets_table(outcomes(scenarios)))
+
+
+if __name__ == "__main__":
+    main()

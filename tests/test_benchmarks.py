@@ -177,6 +177,14 @@ def test_servers_that_a_scenario_does_not_have_are_left_out():
     assert flask.choose(None) == list(flask.servers)
 
 
+def test_a_title_says_when_the_client_repeats_itself():
+    for scenario in SCENARIOS.values():
+        if scenario.kind in ("load", "rate") and not scenario.websocket:
+            repeats = scenario.sends != "mixed"
+            assert ("the client repeats" in scenario.title) == repeats
+            assert ("no head twice" in scenario.title) != repeats
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name)
 def test_every_server_of_a_scenario_has_a_command_without_paths(scenario):
     for name in scenario.servers:

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import results
+from benchmarks.scenarios import SCENARIOS
 
 
 def record(name: str, cpu: float = 10.0, others: float = 0.0) -> results.Record:
@@ -21,7 +22,7 @@ def record(name: str, cpu: float = 10.0, others: float = 0.0) -> results.Record:
         "versions": {"bridge": "x"},
         "scenario": {
             "name": name,
-            "title": "t",
+            "title": SCENARIOS[name].title if name in SCENARIOS else "t",
             "kind": "load",
             "notes": [],
             "commands": {},
@@ -41,6 +42,13 @@ def test_one_scenario_measured_again_leaves_the_others(tmp_path):
     assert kept["flask"] == record("flask")
 
 
+def test_a_kept_result_has_the_title_of_today(tmp_path):
+    old = record("flask")
+    old["scenario"]["title"] = "Flask"
+    results.save(old, tmp_path)
+    assert results.load(tmp_path) == [record("flask")]
+
+
 def test_the_report_is_made_of_all_results(tmp_path):
     for name in ("flask", "asgi-plaintext"):
         results.save(record(name), tmp_path)
@@ -50,8 +58,8 @@ def test_the_report_is_made_of_all_results(tmp_path):
     assert written == {"asgi.svg", "frameworks.svg", "README.md"}
     assert not (tmp_path / "wsgi.svg").exists()
     text = (tmp_path / "README.md").read_text()
-    assert "## flask: t" in text
-    assert "## asgi-plaintext: t" in text
+    assert "## flask: Flask, one view; the client repeats itself\n" in text
+    assert "## asgi-plaintext: ASGI, 13 bytes of text; the client repeats itself\n" in text
     assert "](compiling.md)" in text
     assert "python -m benchmarks --publish asgi-plaintext\npython -m benchmarks --publish flask\n" in text
 

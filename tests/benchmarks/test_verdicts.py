@@ -1,5 +1,6 @@
 """Who is best, by how much, and what was disturbed: from made-up rounds."""
 
+import json
 import math
 
 import pytest
@@ -94,3 +95,60 @@ def test_memory_saved_by_serving_nobody_is_not_compared():
 def test_disturbed_rounds(rounds, kind, expected):
     assert verdicts.disturbed(rounds, kind) is expected
     assert verdicts.is_disturbed(scenario(kind, bridge=rounds, uvicorn=[])) is expected
+
+
+TARGET = verdicts.Target("x", ("granian", "granian-8"), 1.0, 1.2)
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "words"),
+    [
+        (load(10), load(8), "missed by 20%"),
+        (load(10), load(10), "met; stretch missed by 17%"),
+        (load(10), load(12), "met, stretch too"),
+    ],
+)
+def test_a_target_is_met_or_missed_by_so_much(own, peer, words):
+    [outcome] = verdicts.outcomes([scenario(bridge=own, granian=load(20), **{"granian-8": peer})], (TARGET,))
+    assert (outcome.peer, outcome.words) == ("granian-8", words)
+
+
+def test_a_target_without_stretch():
+    target = verdicts.Target("x", ("granian",), 1.0)
+    [outcome] = verdicts.outcomes([scenario(bridge=load(10), granian=load(11))], (target,))
+    assert outcome.words == "met"
+
+
+def test_the_best_rounds_are_compared_too():
+    rounds = {"bridge": load(10, 20, 30), "granian": load(15, 16, 17)}
+    [outcome] = verdicts.outcomes([scenario(**rounds)], (TARGET,))
+    assert outcome.ratio == pytest.approx(0.8)
+    assert outcome.undisturbed == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("rounds", [{"bridge": load(10)}, {"granian": load(10)}, {}])
+def test_what_was_not_measured_is_not_judged(rounds):
+    [outcome] = verdicts.outcomes([scenario(**rounds)] if rounds else [], (TARGET,))
+    assert outcome.words == "not measured"
+    assert "| x | granian or granian-8 | 1 | 1.2 |  |  | not measured |" in verdicts.targets_table([outcome])
+
+
+def test_every_target_has_its_scenario_and_its_servers():
+    from benchmarks.scenarios import SCENARIOS
+
+    for target in verdicts.TARGETS:
+        assert set(target.peers) <= set(SCENARIOS[target.scenario].servers)
+
+
+def test_bridge_without_its_compiled_part_is_no_peer():
+    rounds = {"bridge": load(10), "bridge-pure": load(5), "uvicorn": load(20)}
+    assert verdicts.judge({"kind": "load", "rounds": rounds}).peer == "uvicorn"
+
+
+def test_the_targets_are_printed(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "rounds.json"
+    rounds = {"bridge": load(10), "granian": load(17)}
+    file.write_text(json.dumps({"scenarios": [scenario(**rounds) | {"name": "asgi-mixed"}]}))
+    monkeypatch.setattr("sys.argv", ["verdicts", "--json", str(file)])
+    verdicts.main()
+    assert "| asgi-mixed | granian | 1.55 | 1.7 | 1.70 | 1.70 | met, stretch too |" in capsys.readouterr().out
