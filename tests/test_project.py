@@ -27,7 +27,7 @@ PACKAGE = ROOT / "bridge"
 
 #: What any part may import.
 GROUND = ("bridge.errors", "bridge._version", "bridge.speedups", "bridge.files", "bridge.core.log", "bridge.core.util")
-PROTOCOLS = ("bridge.core.http", "bridge.core.http1", "bridge.core.websocket")
+PROTOCOLS = ("bridge.core.http", "bridge.core.http1", "bridge.core.http2", "bridge.core.websocket")
 #: The documented modules that other parts of the core may import: they stand for no layer of their own.
 TOOLS = ("bridge.core.ioloop", "bridge.core.process")
 RINGS = (
@@ -62,6 +62,7 @@ LAYERS = {
     "bridge.core.util": ("bridge.errors",),
     "bridge.core.http": ("bridge.errors", "bridge.speedups"),
     "bridge.core.http1": ("bridge.errors", "bridge.speedups", "bridge.core.http"),
+    "bridge.core.http2": ("bridge.errors", "bridge.speedups", "bridge.core.http"),
     "bridge.core.websocket": ("bridge.errors", "bridge.speedups", "bridge.core.http"),
     "bridge.core.ioloop": GROUND,
     "bridge.core.process": (*GROUND, "bridge.core.ioloop"),

@@ -311,7 +311,7 @@ def _atoms() -> dict[str, Piece]:
     path = Piece(Source.LINE, lambda line: _quoted(line.path))
     query = Piece(Source.LINE, lambda line: _quoted(line.query))
     method = Piece(Source.LINE, lambda line: line.method_text)
-    protocol = Piece(Source.LINE, lambda line: f"HTTP/{line.version_text}")
+    protocol = Piece(Source.LINE, lambda line: line.protocol_text)
     client = Piece(Source.EXCHANGE, expression="exchange.context.remote_ip")
     status = Piece(Source.NUMBER, lambda number: str(number or "-"), "exchange.status")
     stamp = Piece(Source.STAMP)
@@ -321,7 +321,7 @@ def _atoms() -> dict[str, Piece]:
         "l": Piece(Source.CONSTANT, "-"),
         "u": Piece(Source.SECTION, _user),
         "t": stamp,
-        "r": Piece(Source.LINE, lambda line: f"{line.method_text} {_quoted(line.target)} HTTP/{line.version_text}"),
+        "r": Piece(Source.LINE, lambda line: f"{line.method_text} {_quoted(line.target)} {line.protocol_text}"),
         "m": method,
         "U": path,
         "q": query,
@@ -405,7 +405,7 @@ def json_format(identified: bool) -> Format:
     def request(line: RequestLine) -> str:
         return (
             f'"method":{text(line.method)},"path":{text(line.path)},"query":{text(line.query)},'
-            f'"protocol":"HTTP/{line.version_text}"'
+            f'"protocol":"{line.protocol_text}"'
         )
 
     names = {b"user-agent": "agent", b"referer": "referer"}
@@ -503,7 +503,7 @@ _VARIABLES: dict[str, Callable[[Exchange], str]] = {
     "QUERY_STRING": lambda exchange: exchange.head.line.query.decode("latin-1"),
     "RAW_URI": lambda exchange: exchange.head.line.target.decode("latin-1"),
     "REQUEST_URI": lambda exchange: exchange.head.line.target.decode("latin-1"),
-    "SERVER_PROTOCOL": lambda exchange: f"HTTP/{exchange.head.line.version_text}",
+    "SERVER_PROTOCOL": lambda exchange: exchange.head.line.protocol_text,
     "REMOTE_ADDR": lambda exchange: exchange.context.remote_ip,
     "REMOTE_PORT": lambda exchange: str(exchange.context.remote_port),
     "SERVER_NAME": lambda exchange: _local(exchange, 0),

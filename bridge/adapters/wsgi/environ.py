@@ -226,7 +226,7 @@ def _set_line(environ: Environ, line: RequestLine, cache: EnvironCache) -> None:
     environ["PATH_INFO"] = info
     environ["QUERY_STRING"] = line.query.decode("latin-1")
     environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
-    environ["SERVER_PROTOCOL"] = "HTTP/" + line.version_text
+    environ["SERVER_PROTOCOL"] = line.protocol_text
 
 
 def set_fields(environ: Environ, fields: Iterable[Field]) -> bool:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable
 
 from bridge.core.http.cache import remember
-from bridge.errors import LocalProtocolError
+from bridge.errors import FramingError, LimitExceeded, LocalProtocolError
 
 __all__ = [
+    "CONTENT_LENGTH_DIGITS",
     "DIGITS",
     "FIELD_VALUE",
     "NO_LENGTH",
@@ -23,6 +24,7 @@ __all__ = [
     "Special",
     "TextFields",
     "check_fields",
+    "content_length",
     "encode_fields",
     "field_line",
     "list_members",
@@ -41,6 +43,9 @@ FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 VALUE_OCTETS = bytes(octet for octet in range(256) if FIELD_VALUE.fullmatch(bytes([octet])))
 
 DIGITS = re.compile(rb"[0-9]+")
+
+# More digits than the length of any content has. Converting a very long string of digits costs quadratic time.
+CONTENT_LENGTH_DIGITS = 18
 
 NO_LENGTH = -1
 """The value of a length where no Content-Length is declared."""
@@ -77,6 +82,26 @@ def list_members(values: list[bytes]) -> list[bytes]:
         values: The values of all field lines of one name, in order.
     """
     return [member for value in values for part in value.split(b",") if (member := part.strip(b" \t").lower())]
+
+
+def content_length(values: list[bytes]) -> int:
+    """Return the length in bytes that a request's Content-Length fields declare (RFC 9110 section 8.6).
+
+    Args:
+        values: The values of its field lines; at least one.
+
+    Raises:
+        FramingError: 400; there is more than one value, or it is no number.
+        LimitExceeded: 413; the number has more digits than the length of any content.
+    """
+    value = values[0]
+    if len(values) > 1 or b"," in value:
+        raise FramingError(f"Multiple unequal Content-Lengths, or one repeated: {values!r:.80}")
+    if DIGITS.fullmatch(value) is None:
+        raise FramingError(f"Only integer Content-Length is allowed: {value!r:.80}")
+    if len(value) > CONTENT_LENGTH_DIGITS:
+        raise LimitExceeded(413, f"Content-Length too long: {len(value)} digits, limit {CONTENT_LENGTH_DIGITS}")
+    return int(value)
 
 
 class Special:

@@ -13,6 +13,8 @@ from bridge.errors import LocalProtocolError
 __all__ = ["KnownHeads", "RequestHead", "RequestLine", "ResponseHead", "request_line"]
 
 _NOT_SENT = (None, b"")
+# Version of HTTP -> as ASGI names it, as logs and CGI name it.
+_VERSIONS = {b"1.1": ("1.1", "HTTP/1.1"), b"1.0": ("1.0", "HTTP/1.0"), b"2": ("2", "HTTP/2.0")}
 # Heads in a KnownHeads, bytes of the fields of one that is kept, and heads that have come once.
 _HEADS_MAX = 512
 _HEAD_LENGTH_MAX = 1024
@@ -25,11 +27,12 @@ class RequestLine:
     Attributes:
         method: The method as received.
         target: The request target as received.
-        version: ``b"1.0"`` or ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5).
+        version: ``b"1.0"``, ``b"1.1"`` (a higher minor version is served as 1.1, RFC 9110 section 2.5) or ``b"2"``.
         path: The target's path, percent-encoded as received; ``b"*"`` for the asterisk-form.
         query: The part of the target after the first ``?``; empty if there is none.
         authority: The authority of an absolute-form target; empty for the other forms.
         version_text: The version as str.
+        protocol_text: The protocol with its version, for logs and CGI: ``HTTP/1.1``, but ``HTTP/2.0``.
         method_text: The method as str.
         path_text: The path, percent-decoded once and read as UTF-8 (ASGI's ``path``). Octets that are not UTF-8
             become U+FFFD.
@@ -43,6 +46,7 @@ class RequestLine:
         "path",
         "path_text",
         "plain",
+        "protocol_text",
         "query",
         "target",
         "version",
@@ -54,6 +58,7 @@ class RequestLine:
     target: bytes
     version: bytes
     version_text: str
+    protocol_text: str
     path: bytes
     path_text: str
     query: bytes
@@ -72,12 +77,11 @@ def request_line(
     line.method_text = method_text
     line.target = target
     line.version = version
-    newer = version == b"1.1"
-    line.version_text = "1.1" if newer else "1.0"
+    line.version_text, line.protocol_text = _VERSIONS[version]
     line.path = path
     line.query = query
     line.authority = authority
-    line.plain = newer and method_text != "HEAD"
+    line.plain = method_text != "HEAD" and version != b"1.0"
     line.path_text = percent_decoded(path).decode("utf-8", "replace") if b"%" in path else path.decode()
     return line
 
@@ -90,10 +94,11 @@ class RequestHead:
         fields: (name, value) of every field line in wire order: names in lower case, values without surrounding
             white space. An absolute-form target's authority takes the place of the Host field (RFC 9112 section 3.2.2).
         host: The Host field's value; empty only in HTTP/1.0.
-        content_length: Bytes of content; 0 for none; None for chunked content.
+        content_length: Bytes of content; 0 for none; None for content of unknown length, such as chunks.
         keep_alive: The client wants the connection to persist (RFC 9112 section 9.3).
         expect_continue: The client waits for 100 (Continue) before it sends content (RFC 9110 section 10.1.1).
-        upgrade: The Upgrade field's value in lower case; empty if the Connection field does not name it.
+        upgrade: The Upgrade field's value in lower case; empty if the Connection field does not name it. In HTTP/2, the
+            ``:protocol`` pseudo-field's value (RFC 8441).
         size: Bytes of the whole head, blank line included.
         wire: The head as received, to be compared with the connection's next one; None if it is not worth keeping.
         section: The field lines as received, without the last line end; None as *wire*.
@@ -165,7 +170,7 @@ class RequestHead:
 
     @property
     def version(self) -> bytes:
-        """``b"1.0"`` or ``b"1.1"``."""
+        """``b"1.0"``, ``b"1.1"`` or ``b"2"``."""
         return self.line.version
 
     @property

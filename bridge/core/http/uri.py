@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from binascii import unhexlify
 
-__all__ = ["HOST", "TARGET", "percent_decoded"]
+__all__ = ["HOST", "ORIGIN_FORM", "TARGET", "percent_decoded"]
 
 # A request target is made of visible ASCII without "#". The fragment is not part of any form (RFC 9112 section 3.2),
 # and octets above 0x7F have to be percent-encoded (RFC 3986 section 2): both are refused, not repaired. Brackets,
 # braces and pipes are not URI characters either, but browsers send them and they do no harm, so they are accepted.
 TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
+
+# origin-form (RFC 9112 section 3.2.1). Groups: path, query.
+ORIGIN_FORM = re.compile(rb"(/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))?")
 
 # IPv6address (RFC 3986 section 3.2.2): eight groups, or fewer beside one "::"; the last two may be an IPv4 address.
 _GROUP = rb"[0-9A-Fa-f]{1,4}"

@@ -5,13 +5,10 @@ The framing of responses is decided in :func:`bridge.core.http1.encoder.encode_h
 
 from __future__ import annotations
 
-from bridge.core.http.fields import DIGITS
-from bridge.errors import FramingError, LimitExceeded
+from bridge.core.http.fields import content_length
+from bridge.errors import FramingError
 
-__all__ = ["CONTENT_LENGTH_DIGITS", "request_content_length"]
-
-# More digits than the length of any content has. Converting a very long string of digits costs quadratic time.
-CONTENT_LENGTH_DIGITS = 18
+__all__ = ["request_content_length"]
 
 
 def request_content_length(version: bytes, codings: list[bytes], lengths: list[bytes]) -> int | None:
@@ -38,14 +35,4 @@ def request_content_length(version: bytes, codings: list[bytes], lengths: list[b
         if len(codings) == 1 and codings[0].strip(b" \t").lower() == b"chunked":
             return None
         raise FramingError(f"Unsupported Transfer-Encoding {codings!r:.80}")
-    if not lengths:
-        return 0
-    if len(lengths) > 1:
-        raise FramingError(f"Multiple unequal Content-Lengths, or one repeated: {lengths!r:.80}")
-    if b"," in lengths[0]:
-        raise FramingError(f"Multiple unequal Content-Lengths, or one repeated: {lengths!r:.80}")
-    if DIGITS.fullmatch(lengths[0]) is None:
-        raise FramingError(f"Only integer Content-Length is allowed: {lengths[0]!r:.80}")
-    if len(lengths[0]) > CONTENT_LENGTH_DIGITS:
-        raise LimitExceeded(413, f"Content-Length too long: {len(lengths[0])} digits, limit {CONTENT_LENGTH_DIGITS}")
-    return int(lengths[0])
+    return content_length(lengths) if lengths else 0

@@ -62,6 +62,15 @@ TABLES: dict[str, tuple[list[bytes], list[bytes]]] = {
             *(b"/\t", b"/\n", b"/a\r", b"/a\r\n"),
         ],
     ),
+    "ORIGIN_FORM": (
+        [b"/", b"//", b"/a?b", b"/a?", b"/?", b"/a?b?c", b"/a[b]{c}|d^e`f", b'/"<>\\', b"/%zz", b"/~!$&'()*+,;=:@"],
+        [
+            *(b"", b"*", b"a", b"?a"),
+            *(b"http://a/", b"/a b", b" /", b"/ ", b"/#", b"/a#b", b"/a?#", b"/\xe9", b"/?\xff"),
+            *(b"/" + bytes([octet]) for octet in CONTROLS),
+            *(b"/\t", b"/\n", b"/a?\r", b"/a\r\n"),
+        ],
+    ),
     "DIGITS": ([b"0", b"5", b"0005", b"1234567890", b"9" * 100], [b"", b"a", b"5a", b"f", *WIDER_THAN_DIGITS]),
     "HOST": (
         HOSTS,

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.http1.framing import CONTENT_LENGTH_DIGITS, request_content_length
+from bridge.core.http.fields import CONTENT_LENGTH_DIGITS
+from bridge.core.http1.framing import request_content_length
 from bridge.errors import FramingError, LimitExceeded, RemoteProtocolError
 from tests.support.hostile import MALFORMED_CODINGS, NO_LENGTH, WIDER_THAN_DIGITS
 

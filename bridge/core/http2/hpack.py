@@ -1,0 +1,604 @@
+"""Field compression (RFC 7541): field blocks to fields, and fields to field blocks.
+
+Nothing here knows what a field means: whether a name or a value is allowed is decided in ``request``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bridge.core.http.cache import remember
+from bridge.core.http.fields import NO_LENGTH, Field, without_length
+from bridge.core.http.status import HAS_NO_LENGTH
+from bridge.core.http2 import huffman
+from bridge.core.http2.codes import ENHANCE_YOUR_CALM, CompressionError, ConnectionFault
+from bridge.errors import LimitExceeded
+from bridge.speedups import find_decode_fields
+
+if TYPE_CHECKING:
+    from bridge.core.http.message import ResponseHead
+
+__all__ = ["STATIC_TABLE", "TABLE_SIZE", "FieldDecoder", "FieldEncoder"]
+
+TABLE_SIZE: Final = 4096
+"""Bytes of the largest dynamic table, on both sides: what a peer may expect without a setting (section 4.2)."""
+
+_STATIC_TEXT = b"""
+:authority
+:method: GET
+:method: POST
+:path: /
+:path: /index.html
+:scheme: http
+:scheme: https
+:status: 200
+:status: 204
+:status: 206
+:status: 304
+:status: 400
+:status: 404
+:status: 500
+accept-charset
+accept-encoding: gzip, deflate
+accept-language
+accept-ranges
+accept
+access-control-allow-origin
+age
+allow
+authorization
+cache-control
+content-disposition
+content-encoding
+content-language
+content-length
+content-location
+content-range
+content-type
+cookie
+date
+etag
+expect
+expires
+from
+host
+if-match
+if-modified-since
+if-none-match
+if-range
+if-unmodified-since
+last-modified
+link
+location
+max-forwards
+proxy-authenticate
+proxy-authorization
+range
+referer
+refresh
+retry-after
+server
+set-cookie
+strict-transport-security
+transfer-encoding
+user-agent
+vary
+via
+www-authenticate
+"""
+
+
+def _static_fields() -> tuple[Field, ...]:
+    fields = []
+    for line in _STATIC_TEXT.split(b"\n")[1:-1]:
+        end = line.find(b":", 1)
+        fields.append((line, b"") if end < 0 else (line[:end], line[end + 2 :]))
+    return tuple(fields)
+
+
+STATIC_TABLE: Final = _static_fields()
+"""The static table (appendix A); its first entry has the index 1."""
+
+# Where the newest entry of the dynamic table is. A decoder's table begins with an entry that stands for the index 0,
+# which no field has.
+_NEWEST = len(STATIC_TABLE) + 1
+_NO_FIELD: Field = (b"", b"")
+# What an entry takes besides its octets (section 4.1).
+_OVERHEAD = 32
+# Most octets behind the first one of an integer: 5 of them hold 35 bits.
+_INTEGER_SHIFT_MAX = 28
+# Octets of a block between two looks at the size of the list, each of which is a field at most.
+_SEGMENT = 512
+# A list that is larger than the limit is refused on its stream. A list that is more than so many times larger ends the
+# connection: to keep the table right costs more than the peer deserves.
+_PATIENCE = 4
+
+# Names and values that came Huffman coded -> decoded. Only values of fields that browsers send and that say nothing
+# about their users: values may be secrets. Bounded, since peers choose what is in it.
+_STRINGS_MAX = 1024
+_STRING_LENGTH_MAX = 256
+_strings: dict[bytes, bytes] = {}
+_SHARED_VALUES = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"content-type",
+        b"pragma",
+        b"priority",
+        b"sec-ch-ua",
+        b"sec-ch-ua-mobile",
+        b"sec-ch-ua-platform",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
+        b"sec-fetch-site",
+        b"sec-fetch-user",
+        b"te",
+        b"upgrade-insecure-requests",
+        b"user-agent",
+    }
+)
+
+_decode_fields = find_decode_fields()
+
+
+def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """Return the integer whose prefix is full and whose further octets begin at *at*, and where it ends (5.1)."""
+    value = prefix
+    shift = 0
+    while True:
+        octet = block[at]
+        at += 1
+        value += (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value, at
+        shift += 7
+        if shift > _INTEGER_SHIFT_MAX:
+            raise CompressionError("integer of more than 35 bits (RFC 7541 section 5.1)")
+
+
+def _string(block: bytes, at: int, shared: bool) -> tuple[bytes, int]:
+    """Return the string that begins at *at*, and where it ends; beyond the block if it is cut off (5.2).
+
+    Args:
+        block: The field block.
+        at: Where the string begins.
+        shared: The string is no secret: the result may be kept for other connections.
+    """
+    octet = block[at]
+    at += 1
+    length = octet & 0x7F
+    if length == 0x7F:
+        length, at = _integer(block, at, 0x7F)
+    end = at + length
+    raw = block[at:end]
+    if octet < 0x80:
+        return raw, end
+    if not shared:
+        return huffman.decode(raw), end
+    text = _strings.get(raw)
+    if text is None:
+        text = huffman.decode(raw)
+        if length <= _STRING_LENGTH_MAX:
+            remember(_strings, raw, text, _STRINGS_MAX)
+    return text, end
+
+
+class FieldDecoder:
+    """Decodes the field blocks of one connection, in the order in which they came.
+
+    Args:
+        list_size: Most bytes of a list of fields, each counted as its octets and 32 (RFC 9113 section 6.5.2).
+
+    Attributes:
+        generation: Goes up with every change of the dynamic table. Blocks that are equal decode to equal fields as long
+            as it stays the same.
+        largest: Octets of the name and value of the largest entry that the table has had.
+        literals: The fields of the last block that did not come out of a table, in order.
+        never_indexed: The last block has a field that must not be indexed (section 6.2.3): a secret.
+    """
+
+    __slots__ = ("_capacity", "_list_size", "_size", "_table", "generation", "largest", "literals", "never_indexed")
+
+    def __init__(self, list_size: int = 32768) -> None:
+        self._list_size = list_size
+        # Static and dynamic entries in one list, so that an index is a place in it. A change of the table moves at most
+        # 128 pointers.
+        self._table: list[Field] = [_NO_FIELD, *STATIC_TABLE]
+        self._size = 0
+        self._capacity = TABLE_SIZE
+        self.generation = 0
+        self.largest = 64  # no entry of the static table is larger
+        self.literals: list[Field] = []
+        self.never_indexed = False
+
+    def decode(self, block: bytes) -> list[Field]:
+        """Return the fields of a block.
+
+        Raises:
+            CompressionError: The block is malformed. Nothing more can be decoded.
+            ConnectionFault: ENHANCE_YOUR_CALM; the list is more than four times larger than its limit.
+            LimitExceeded: 431; the list is larger than its limit. The table is as it has to be for the next block.
+        """
+        if _decode_fields is not None:
+            result = _decode_fields(block, self._table, self._size, self._capacity, self._list_size)
+            if result is not None:
+                fields, self.literals, inserted, self._size, self.never_indexed, largest = result
+                if inserted:
+                    self.generation += inserted
+                    self.largest = max(self.largest, largest)
+                return fields
+        return self._decode(block)
+
+    def _decode(self, block: bytes) -> list[Field]:
+        table = self._table
+        fields: list[Field] = []
+        literals: list[Field] = []
+        self.literals = literals
+        never_indexed = False
+        end = len(block)
+        counted = size = 0
+        try:
+            at = self._take_size_updates(block)
+            while at < end:
+                stop = min(end, at + _SEGMENT)
+                while at < stop:
+                    octet = block[at]
+                    at += 1
+                    if octet > 0x80:
+                        if octet == 0xFF:
+                            index, at = _integer(block, at, 0x7F)
+                            fields.append(table[index])
+                        else:
+                            fields.append(table[octet - 0x80])
+                        continue
+                    field, at = self._literal(block, at, octet)
+                    fields.append(field)
+                    literals.append(field)
+                    if octet >= 0x40:
+                        self._insert(field)
+                    elif octet >= 0x10:
+                        never_indexed = True
+                # What all of the fields may have at most: nearly always far less than the limit.
+                if len(fields) * (self.largest + _OVERHEAD) + end * 8 // 5 > self._list_size:
+                    size += sum([len(name) + len(value) + _OVERHEAD for name, value in fields[counted:]])
+                    counted = len(fields)
+                    if size > self._list_size:
+                        self._keep_table(block, at, size)
+        except IndexError:
+            raise CompressionError("field block is cut off, or has an index beyond the table (RFC 7541)") from None
+        if at > end:
+            raise CompressionError("string beyond the end of its field block (RFC 7541 section 5.2)")
+        self.never_indexed = never_indexed
+        return fields
+
+    def _literal(self, block: bytes, at: int, octet: int) -> tuple[Field, int]:
+        """Return a field whose value is a literal, and where it ends (section 6.2); *octet* stands in front of *at*."""
+        prefix = 0x3F
+        if octet < 0x40:
+            prefix = 0x0F
+            if octet >= 0x20:
+                raise CompressionError("size update behind a field (RFC 7541 section 4.2)")
+        elif octet == 0x80:
+            raise CompressionError("index 0 (RFC 7541 section 6.1)")
+        index = octet & prefix
+        if index == prefix:
+            index, at = _integer(block, at, prefix)
+        if index:
+            name = self._table[index][0]
+        else:
+            name, at = _string(block, at, True)
+        value, at = _string(block, at, name in _SHARED_VALUES)
+        return (name, value), at
+
+    def _take_size_updates(self, block: bytes) -> int:
+        """Obey the size updates at the beginning of a block (sections 4.2 and 6.3); return where its fields begin."""
+        at = updates = 0
+        while at < len(block) and 0x20 <= block[at] < 0x40:
+            size = block[at] & 0x1F
+            at += 1
+            if size == 0x1F:
+                size, at = _integer(block, at, 0x1F)
+            updates += 1
+            if size > TABLE_SIZE or updates > 2:
+                raise CompressionError(f"table size of {size} bytes, or more than two updates (RFC 7541 section 4.2)")
+            self._capacity = size
+            self.generation += 1
+            self._evict()
+        return at
+
+    def _insert(self, field: Field) -> None:
+        """Put a field into the dynamic table (section 4.4)."""
+        self.generation += 1
+        self._table.insert(_NEWEST, field)
+        size = len(field[0]) + len(field[1])
+        self.largest = max(self.largest, size)
+        self._size += size + _OVERHEAD
+        if self._size > self._capacity:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Remove the oldest entries that have no room. An entry larger than the table empties it and is not kept."""
+        size = self._size
+        table = self._table
+        while size > self._capacity:
+            name, value = table.pop()
+            size -= len(name) + len(value) + _OVERHEAD
+        self._size = size
+
+    def _keep_table(self, block: bytes, at: int, size: int) -> None:
+        """Read the rest of a block whose list is too large, only to keep the table right; then refuse the list.
+
+        Strings that do not come into the table are not decoded.
+        """
+        end = len(block)
+        limit = _PATIENCE * self._list_size
+        table = self._table
+        while at < end:
+            if size > limit:
+                raise ConnectionFault(
+                    ENHANCE_YOUR_CALM, f"field section of more than {limit} bytes (RFC 9113 section 10.5.1)"
+                )
+            octet = block[at]
+            at += 1
+            prefix = 0x7F if octet >= 0x80 else 0x3F if octet >= 0x40 else 0x0F
+            index = octet & prefix
+            if index == prefix:
+                index, at = _integer(block, at, prefix)
+            if octet >= 0x80:
+                name, value = table[index]
+                size += len(name) + len(value) + _OVERHEAD
+                if not index:
+                    raise CompressionError("index 0 (RFC 7541 section 6.1)")
+                continue
+            if 0x20 <= octet < 0x40:
+                raise CompressionError("size update behind a field (RFC 7541 section 4.2)")
+            start = at
+            name = table[index][0]
+            if not index:
+                at = _string_end(block, at)
+            value_start = at
+            at = _string_end(block, at)
+            size += at - start + len(name) + _OVERHEAD
+            if octet < 0x40:
+                continue
+            if (at - start) // 4 > self._capacity:  # no code has more than 30 bits
+                self._insert((b"", bytes(self._capacity)))  # has no room, and empties the table
+                continue
+            if not index:
+                name, _ = _string(block, start, False)
+            value, _ = _string(block, value_start, False)
+            self._insert((name, value))
+        if at > end:
+            raise CompressionError("string beyond the end of its field block (RFC 7541 section 5.2)")
+        raise LimitExceeded(431, f"field section of at least {size} bytes, limit {self._list_size}")
+
+
+def _string_end(block: bytes, at: int) -> int:
+    """Return where the string that begins at *at* ends."""
+    length = block[at] & 0x7F
+    at += 1
+    if length == 0x7F:
+        length, at = _integer(block, at, 0x7F)
+    return at + length
+
+
+# --- sent ------------------------------------------------------------------------------------------------------------
+
+_STATIC_NAMES = {name: index for index, (name, _) in reversed([*enumerate(STATIC_TABLE, 1)])}
+_STATUS_INDEX = _STATIC_NAMES[b":status"]
+_STATUSES = {
+    int(value): bytes([0x80 | index]) for index, (name, value) in enumerate(STATIC_TABLE, 1) if name == b":status"
+}
+# Fields that seldom come twice, so that an entry of the table would be wasted on them.
+_NOT_INDEXED = frozenset(
+    {
+        b"age",
+        b"content-length",
+        b"content-range",
+        b"etag",
+        b"last-modified",
+        b"location",
+    }
+)
+# Secrets: an intermediary must not index them either (section 7.1.3).
+_NEVER_INDEXED = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
+# Bytes of a table entry; a larger one would push out too many others.
+_ENTRY_MAX = 512
+# Fields that have come once, and encoded heads.
+_ONCE_MAX = 64
+_HEADS_MAX = 16
+_HEAD_LENGTH_MAX = 1024
+
+
+def _encode_integer(value: int, prefix: int, first: int) -> bytes:
+    """Return an integer; *first* has the bits in front of its prefix (5.1)."""
+    if value < prefix:
+        return bytes([first | value])
+    octets = bytearray([first | prefix])
+    value -= prefix
+    while value >= 0x80:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
+
+
+def _encode_string(text: bytes, shorten: bool) -> bytes:
+    """Return a string, Huffman coded if that is asked for and makes it shorter (5.2)."""
+    if shorten:
+        coded = huffman.encode(text)
+        if len(coded) < len(text):
+            return _encode_integer(len(coded), 0x7F, 0x80) + coded
+    return _encode_integer(len(text), 0x7F, 0) + text
+
+
+def _split_lines(lines: bytes) -> list[Field]:
+    """Return the fields of checked field lines, names in lower case, values without surrounding white space."""
+    fields = []
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        fields.append((name.lower(), value.strip(b" \t")))
+    return fields
+
+
+class FieldEncoder:
+    """Encodes the field blocks of one connection. They have to be sent in the order in which they were made.
+
+    A field is put into the dynamic table when it comes for the second time. So a connection with a single request needs
+    no table on either side, and values that are new in each response push nothing out.
+
+    Attributes:
+        generation: Goes up with every change of the dynamic table.
+        settled: The fields of the last block would be encoded in the same way once more.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_common",
+        "_entries",
+        "_heads",
+        "_inserted",
+        "_once",
+        "_size",
+        "_updates",
+        "generation",
+        "settled",
+    )
+
+    def __init__(self) -> None:
+        self._capacity = TABLE_SIZE
+        self._updates: list[int] = []  # sizes that the next block has to announce
+        self._entries: dict[Field, int] = {}  # field -> how many were inserted before it; oldest first
+        self._inserted = 0
+        self._size = 0
+        self._once: dict[Field, None] = {}
+        self._common = b""
+        self._heads: dict[object, bytes] = {}  # blocks that change nothing, for this generation and these common fields
+        self.generation = 0
+        self.settled = True
+
+    def head(self, response: ResponseHead, common: bytes, length: int = NO_LENGTH) -> bytes:
+        """Return the block of a final response.
+
+        Args:
+            response: The checked head. Fields that have no meaning in HTTP/2, such as Connection, are left out.
+            common: The field lines that every response starts with, each with its CRLF.
+            length: The Content-Length to add, in bytes; NO_LENGTH to add none.
+        """
+        if common is not self._common:
+            self._common = common
+            self._heads.clear()
+        key = response if length < 0 else (response, length)
+        block = self._heads.get(key)
+        if block is None:
+            block = self._make_head(key, response, common, length)
+        return block
+
+    def _make_head(self, key: object, response: ResponseHead, common: bytes, length: int) -> bytes:
+        self.settled = True
+        lines = response.lines
+        status = response.status
+        if response.length != NO_LENGTH and status in HAS_NO_LENGTH:
+            lines = without_length(lines)
+        parts = [self._announce(), self._status(status)]
+        fields = _split_lines(common) + _split_lines(b"".join(lines))
+        if length >= 0:
+            fields.append((b"content-length", b"%d" % length))
+        parts += map(self._field, fields)
+        secret = not _NEVER_INDEXED.isdisjoint([name for name, _ in fields])
+        block = b"".join(parts)
+        if self.settled and not secret and len(block) <= _HEAD_LENGTH_MAX:
+            remember(self._heads, key, block, _HEADS_MAX)
+        return block
+
+    def fields(self, lines: bytes, status: int = 0) -> bytes:
+        """Return the block of a trailer section, or of an interim response.
+
+        Args:
+            lines: Checked field lines, each with its CRLF, as from ``encode_fields``.
+            status: The interim response's status; 0 for trailers.
+        """
+        parts = [self._announce()]
+        if status:
+            parts.append(self._status(status))
+        parts += map(self._field, _split_lines(lines))
+        return b"".join(parts)
+
+    def set_limit(self, size: int) -> None:
+        """Obey the peer's SETTINGS_HEADER_TABLE_SIZE (section 4.2): the table gets *size* bytes, 4096 at most."""
+        capacity = min(size, TABLE_SIZE)
+        if capacity == self._capacity and not self._updates:
+            return
+        smallest = min([capacity, *self._updates])
+        self._updates = [smallest] if smallest == capacity else [smallest, capacity]
+        self._capacity = capacity
+        self._changed()
+        self._evict()
+
+    def rest(self) -> None:
+        """Drop what only saves work: the connection is idle."""
+        self._heads.clear()
+        self._once.clear()
+
+    def _announce(self) -> bytes:
+        """Return the size updates that stand in front of the next block: the smallest and the last size (4.2)."""
+        if not self._updates:
+            return b""
+        updates = b"".join([_encode_integer(size, 0x1F, 0x20) for size in self._updates])
+        self._updates.clear()
+        self._changed()  # the same fields without the updates are another block
+        return updates
+
+    def _status(self, status: int) -> bytes:
+        return _STATUSES.get(status) or b"%c\x03%d" % (_STATUS_INDEX, status)
+
+    def _field(self, field: Field) -> bytes:
+        """Return the representation of a field, and put it into the table if it has come before (section 6)."""
+        before = self._entries.get(field)
+        if before is not None:
+            return _encode_integer(_NEWEST + self._inserted - 1 - before, 0x7F, 0x80)
+        name, value = field
+        index = _STATIC_NAMES.get(name, 0)
+        indexed = False
+        if name in _NEVER_INDEXED:
+            start = _encode_integer(index, 0x0F, 0x10)
+        else:
+            indexed = self._comes_again(field)
+            start = _encode_integer(index, 0x3F, 0x40) if indexed else _encode_integer(index, 0x0F, 0)
+        # Huffman code takes time: it is worth that where the table is going to save it.
+        if not index:
+            start += _encode_string(name, indexed)
+        start += _encode_string(value, indexed)
+        if indexed:
+            self._entries[field] = self._inserted
+            self._inserted += 1
+            self._size += len(name) + len(value) + _OVERHEAD
+            self._changed()
+            self._evict()
+        return start
+
+    def _comes_again(self, field: Field) -> bool:
+        """Tell whether *field* has come before and has room in the table; remember it."""
+        name, value = field
+        if name in _NOT_INDEXED or len(name) + len(value) + _OVERHEAD > min(_ENTRY_MAX, self._capacity):
+            return False
+        if field in self._once:
+            del self._once[field]
+            return True
+        remember(self._once, field, None, _ONCE_MAX)
+        self.settled = False
+        return False
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self.settled = False
+        self._heads.clear()
+
+    def _evict(self) -> None:
+        """Remove the oldest entries that have no room (section 4.4)."""
+        while self._size > self._capacity:
+            name, value = field = next(iter(self._entries))
+            del self._entries[field]
+            self._size -= len(name) + len(value) + _OVERHEAD
