@@ -9,9 +9,10 @@ PORT = 8000
 # instance A='-k head -x' or A='--rounds 5'.
 S =
 A =
-# Which tests, and how many at once: much of their time is waiting for processes. JOBS=0 runs one after the other.
-MARKS = not long
-JOBS = 2
+# Which tests, and how many at once: on two cores four, since much of their time is waiting for processes. JOBS=0 runs
+# one after the other.
+MARKS = not long and not wide
+JOBS = 4
 # The other Pythons that `make test-all` looks for.
 OTHERS = python3.12 python3.13
 
@@ -36,10 +37,11 @@ test: $(DEV) ## run the tests, but for a few that take minutes (A= more pytest a
 
 test-all: $(DEV) ## run all tests; those without processes also on python3.12 and python3.13, where they are installed
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test MARKS=wide
 	@$(MAKE) --no-print-directory test MARKS=long JOBS=0
 	@for python in $(OTHERS); do \
 	  if $$python -c '' 2>/dev/null; then \
-	    $(MAKE) --no-print-directory test MARKS='not slow' PYTHON=$$python VENV=$(VENV)-$$python || exit; \
+	    $(MAKE) --no-print-directory test MARKS='not slow and not wide' PYTHON=$$python VENV=$(VENV)-$$python || exit; \
 	  else \
 	    echo "$$python is not installed: no tests on it"; \
 	  fi; \
