@@ -1,0 +1,94 @@
+"""What one connection may ask for without getting an answer (RFC 9113 section 10.5).
+
+Frames that cost the server work and the peer nothing are legal. A client sends few of them between the responses that
+it waits for; an attacker sends nothing else. So each one spends a little, and each complete response gives a little
+back.
+"""
+
+from __future__ import annotations
+
+from bridge.core.http2.codes import ENHANCE_YOUR_CALM, ConnectionFault
+from bridge.core.http2.frames import PING, SETTINGS
+
+__all__ = ["Budget"]
+
+RESETS_MAX = 200
+GLITCHES_MAX = 1000
+# Glitches that are forgiven in a second: a client that sends PINGs all day long is a client.
+GLITCHES_PER_SECOND = 20.0
+# PING and SETTINGS frames that are free.
+FREE_CONTROL_FRAMES = 10
+
+
+class Budget:
+    """Counts what a peer spends; raises when it has spent all.
+
+    Attributes:
+        answered: Complete responses of the connection. The connection counts them here.
+    """
+
+    __slots__ = (
+        "_control_frames",
+        "_glitches",
+        "_glitches_answered",
+        "_resets",
+        "_resets_answered",
+        "_since",
+        "answered",
+    )
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.answered = 0
+        self._control_frames = FREE_CONTROL_FRAMES
+        self._resets = RESETS_MAX
+        self._resets_answered = 0  # when resets were last spent
+        self._glitches = float(GLITCHES_MAX)
+        self._glitches_answered = 0
+        self._since = now
+
+    def spend_reset(self) -> None:
+        """Count a stream that ended before its response was complete, because of the peer.
+
+        It makes no difference who has sent RST_STREAM: a peer can also provoke it (CVE-2023-44487, CVE-2025-8671).
+
+        Raises:
+            ConnectionFault: ENHANCE_YOUR_CALM.
+        """
+        answered = self.answered
+        self._resets = min(RESETS_MAX, self._resets + answered - self._resets_answered) - 1
+        self._resets_answered = answered
+        if self._resets < 0:
+            raise ConnectionFault(
+                ENHANCE_YOUR_CALM, f"{RESETS_MAX} streams more were reset than answered (RFC 9113 section 10.5)"
+            )
+
+    def spend_glitch(self, now: float, count: int = 1) -> None:
+        """Count something that a client has seldom a reason for, such as an empty DATA frame.
+
+        Args:
+            now: The time in seconds, from the same clock as at the beginning.
+            count: How much it costs.
+
+        Raises:
+            ConnectionFault: ENHANCE_YOUR_CALM.
+        """
+        answered = self.answered
+        refill = answered - self._glitches_answered + (now - self._since) * GLITCHES_PER_SECOND
+        self._glitches = min(GLITCHES_MAX, self._glitches + refill) - count
+        self._glitches_answered = answered
+        self._since = now
+        if self._glitches < 0:
+            raise ConnectionFault(
+                ENHANCE_YOUR_CALM, f"more than {GLITCHES_MAX} frames without use (RFC 9113 section 10.5)"
+            )
+
+    def spend_frame(self, kind: int, now: float) -> None:
+        """Count a frame of a kind that is a glitch if it comes often: the first few PING and SETTINGS frames are free.
+
+        Raises:
+            ConnectionFault: ENHANCE_YOUR_CALM.
+        """
+        if self._control_frames and kind in {PING, SETTINGS}:
+            self._control_frames -= 1
+        else:
+            self.spend_glitch(now)
