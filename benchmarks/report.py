@@ -241,7 +241,8 @@ def targets(records: list[Record]) -> list[str]:
         "## Targets",
         "",
         "The peer's CPU time per request divided by bridge's, wanted and measured. \"best rounds\" compares each "
-        "server's best round, which other work on the machine changes least. `python -m benchmarks.verdicts` prints it.",
+        "server's best round, which other work on the machine changes least. "
+        "`python -m benchmarks.verdicts` prints it.",
         "",
         targets_table(found),
         "",
