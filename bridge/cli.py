@@ -26,6 +26,9 @@ USAGE_ERROR = 2
 TARGET_ERROR = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
+#: The commands of other servers: a copy of `bridge.dialects.NAMES`, which a start need not import.
+_DIALECTS = ("gunicorn", "uvicorn", "hypercorn", "granian", "daphne", "waitress-serve", "uwsgi")
+
 _HELP = """\
 usage: bridge run TARGET [options]
 
@@ -36,6 +39,10 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
   bridge run "factory:create_app()"       what the function returns
   bridge run app:app --port 0 --threads 8
   bridge run app:app --bind unix:/run/app.sock
+
+  bridge gunicorn -w 4 app:app            the command line of gunicorn; also uvicorn, hypercorn, granian, daphne,
+                                          waitress-serve, uwsgi
+  bridge explain gunicorn -w 4 app:app    what becomes of each of its options
 
   bridge run --help                       every option
   bridge --version
@@ -63,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stderr is not None:
             print(_HELP, end="", file=sys.stderr)
         return USAGE_ERROR
+    if command in _DIALECTS or command == "explain":
+        return _guarded(lambda: _other(command, words[1:]))
     if command != "run":
         hint = f"bridge run {' '.join(words)}" if not command.startswith("-") else "bridge run TARGET " + command
         return _fail(f"{command}: there is no such command; did you mean `{hint}`?", USAGE_ERROR)
@@ -75,6 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             words.remove(option)
             return _guarded(lambda: action(words))  # noqa: B023 - called at once
     return _guarded(lambda: _run(words, own_process=argv is None))
+
+
+def _other(command: str, words: Sequence[str]) -> int:
+    if command == "explain":
+        from bridge.dialects.explain import explain
+
+        return explain(words, os.environ)
+    from bridge.dialects.command import serve
+
+    return serve(command, words, os.environ)
 
 
 def _run(words: Sequence[str], *, own_process: bool) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge.config.reference import options_page
 from bridge.core.connection.states import READING_TABLE, WRITING_TABLE
+from bridge.dialects.reference import dialects_page
 
 DOCS = Path(__file__).parent
 
@@ -38,6 +39,7 @@ def with_tables(text: str) -> str:
 def main() -> None:
     """Write the pages anew."""
     (DOCS / "options.md").write_text(options_page(), encoding="utf-8")
+    (DOCS / "dialects.md").write_text(dialects_page(), encoding="utf-8")
     page = DOCS / "architecture.md"
     page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from bridge.core.connection import states
+from bridge.dialects import NAMES, dialect
 from tests.support import ROOT
 
 PACKAGE = ROOT / "bridge"
@@ -96,7 +97,9 @@ LAYERS = {
     ),
     "bridge.serving": (*SERVING, *CONTRACTS, "bridge.adapters.tornado"),
     "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving"),
-    "bridge.cli": (*SERVING, "bridge.serving", "bridge.supervisor"),
+    "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.compat"),
+    "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor"),
+    "bridge.cli": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.dialects", "bridge.compat"),
     "bridge.__main__": ("bridge.cli",),
     "bridge.pytest_plugin": ("bridge.serving",),
     "bridge": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.cli"),
@@ -732,6 +735,18 @@ def test_the_page_of_options_is_current() -> None:
     assert (DOCS / "options.md").read_text(encoding="utf-8") == options_page(), "run `make docs`"
 
 
+def test_the_page_of_dialects_is_current() -> None:
+    from bridge.dialects.reference import dialects_page
+
+    assert (DOCS / "dialects.md").read_text(encoding="utf-8") == dialects_page(), "run `make docs`"
+
+
+#: The options of `bridge explain`, and those of other servers, which `bridge gunicorn` and its like take.
+OTHERS = {"--json", "--toml"} | {
+    spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)
+}
+
+
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
 def test_options_that_texts_name_exist(path: Path) -> None:
     from bridge.config import SETTINGS
@@ -739,7 +754,8 @@ def test_options_that_texts_name_exist(path: Path) -> None:
     known = {spelling for row in SETTINGS for spelling in row.spellings} | {
         *("--help", "--version", "--editable", "--config", "--check-config", "--print-config")
     }
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", path.read_text(encoding="utf-8")))
+    known |= OTHERS
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", path.read_text(encoding="utf-8")))
     named -= {"--name", "--no-name"}  # placeholders in the page of options
     assert named <= known
 
@@ -763,7 +779,7 @@ def test_options_that_messages_name_exist() -> None:
     from bridge.config import SETTINGS
 
     known = {spelling for row in SETTINGS for spelling in row.spellings}
-    known |= {"--help", "--version", "--config", "--check-config", "--print-config"}
+    known |= {"--help", "--version", "--config", "--check-config", "--print-config"} | OTHERS
     # Words of other servers, and placeholders in explanations.
     known |= {"--timeout", "--some_option", "--name", "--no-name", "--like-this", "--option", "--no-option"}
     named = {name for _, path in modules() for name in options_named(path.read_text(encoding="utf-8"))}

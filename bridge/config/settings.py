@@ -7,7 +7,8 @@ no other module of bridge knows a default. Sizes are bytes and times are seconds
 from __future__ import annotations
 
 import os
-from typing import Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 from bridge.config.kinds import (
     ADDRESSES,
@@ -284,7 +285,7 @@ class Config(OutputConfig):
         "HOST=CERTIFICATE[,KEY]: another certificate for this name, or *.NAME; may be repeated",
     )
     ssl_reload: bool = setting(TLS, SWITCH, True, "read certificates again when their files change")
-    ssl_context_factory: str | None = setting(
+    ssl_context_factory: str | Callable[..., Any] | None = setting(
         TLS,
         FUNCTION,
         None,

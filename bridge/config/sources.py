@@ -125,8 +125,12 @@ def from_command_line(argv: Sequence[str]) -> Layer:
     return layer
 
 
-def resolve(layer: Layer) -> Config:
+def resolve(layer: Layer, objects: Mapping[str, object] | None = None) -> Config:
     """Convert the text of *layer* and return the settings. Settings that it lacks keep their defaults.
+
+    Args:
+        layer: Text by the names of settings.
+        objects: Values that are no text and need no conversion; they win over text.
 
     Raises:
         ConfigError: A value is not allowed, or two settings contradict each other.
@@ -136,7 +140,8 @@ def resolve(layer: Layer) -> Config:
         layer["host"] = Given("*", "PORT")  # platforms that set PORT connect from outside the container
     if "forwarded_allow_ips" in layer and "proxy_headers" not in layer:
         layer["proxy_headers"] = Given("on", layer["forwarded_allow_ips"].origin)
-    return Config(**{name: _convert(_BY_NAME[name], given) for name, given in layer.items()})  # type: ignore[arg-type]  # each kind converts to the type of its field; a test holds the two together
+    values = {name: _convert(_BY_NAME[name], given) for name, given in layer.items()}
+    return Config(**{**values, **(objects or {})})  # type: ignore[arg-type]  # each kind converts to the type of its field; a test holds the two together
 
 
 def _convert(row: Setting, given: Given) -> object:

@@ -112,11 +112,13 @@ def make_context(config: Config, usual: ssl.SSLContext | None = None) -> ssl.SSL
         return context
     import importlib
 
-    module, _, name = config.ssl_context_factory.partition(":")
     try:
-        factory: Any = importlib.import_module(module)
-        for part in name.split("."):
-            factory = getattr(factory, part)
+        factory: Any = config.ssl_context_factory
+        if isinstance(factory, str):
+            module, _, name = factory.partition(":")
+            factory = importlib.import_module(module)
+            for part in name.split("."):
+                factory = getattr(factory, part)
         made = factory(config, lambda: usual or tls_context(config))
     except ConfigError:
         raise

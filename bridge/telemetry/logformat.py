@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestHead, RequestLine
 
-__all__ = ["Format", "Lines", "compile_format", "json_format"]
+__all__ = ["Format", "Lines", "compile_format", "is_known_atom", "json_format"]
 
 # Clients choose what most texts are made of, so the number of kept texts has a bound.
 _KEPT_MAX = 1024
@@ -389,6 +389,12 @@ def compile_format(form: str) -> Format:
             raise ConfigError(f"--access-logformat: unknown atom at {shown!r}; known are {', '.join(atoms)}, {fields}")
     pieces.append(Piece(Source.CONSTANT, form[position:] + "\n"))
     return Format(pieces, _COMMON_TIME)
+
+
+def is_known_atom(name: str) -> bool:
+    """Tell whether ``%(name)s`` is an atom of :func:`compile_format`."""
+    match = _ATOM.fullmatch(f"%({name})s")
+    return match is not None and (match[4] is None or match[4] in _atoms())
 
 
 def json_format(identified: bool) -> Format:

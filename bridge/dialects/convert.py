@@ -1,0 +1,134 @@
+"""Conversions that the tables of several dialects share."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bridge.dialects.table import Convert, Fate, Translation
+from bridge.telemetry.logformat import is_known_atom
+
+__all__ = [
+    "access_format",
+    "cert_reqs",
+    "each",
+    "factor",
+    "host_and_port",
+    "minimum",
+    "only",
+    "refuse_if",
+    "with_attribute",
+    "zero_is_off",
+]
+
+_FIELDS_ONLY = re.compile(r"%\(([^)]*)\)[-+ 0#]*[0-9]*(?:\.[0-9]+)?([a-zA-Z])")
+
+
+def zero_is_off(name: str) -> Convert:
+    """Return a conversion of a number, where 0 means no limit."""
+
+    def convert(value: Any, t: Translation) -> None:
+        t.set(name, "off" if float(value) == 0 else value)
+
+    return convert
+
+
+def factor(name: str, by: float) -> Convert:
+    """Return a conversion of a number in another unit."""
+
+    def convert(value: Any, t: Translation) -> None:
+        t.set(name, f"{float(value) * by:g}")
+
+    return convert
+
+
+def minimum(name: str, least: int, remark: str) -> Convert:
+    """Return a conversion of a number that is at least *least* here."""
+
+    def convert(value: Any, t: Translation) -> tuple[Fate, str] | None:
+        t.set(name, max(int(value), least))
+        return (Fate.NEAR, remark) if int(value) < least else None
+
+    return convert
+
+
+def each(name: str, separator: str = ",") -> Convert:
+    """Return a conversion of a list."""
+
+    def convert(value: Any, t: Translation) -> None:
+        for item in value if isinstance(value, list | tuple) else [value]:
+            t.add(name, item, separator)
+
+    return convert
+
+
+def only(allowed: str, fate: Fate, remark: str, name: str = "") -> Convert:
+    """Return a conversion of one of the words *allowed*; with any other value *fate* and *remark* hold.
+
+    Args:
+        allowed: The words that mean the same here, with spaces between them.
+        fate: What becomes of other values.
+        remark: Why.
+        name: The setting that an allowed word becomes; empty for none.
+    """
+    words = allowed.split()
+
+    def convert(value: Any, t: Translation) -> tuple[Fate, str] | None:
+        if str(value).lower() not in words:
+            return fate, remark
+        if name:
+            t.set(name, str(value).lower())
+        return None
+
+    return convert
+
+
+def refuse_if(value_is: object, remark: str) -> Convert:
+    """Return a conversion that refuses one value."""
+
+    def convert(value: Any, t: Translation) -> tuple[Fate, str] | None:
+        return (Fate.REFUSED, remark) if value == value_is else None
+
+    return convert
+
+
+def cert_reqs(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    """Convert a number or a member of ``ssl.VerifyMode``."""
+    words = {"0": "none", "1": "optional", "2": "required"}
+    names = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
+    text = names.get(str(value).rpartition(".")[2]) or words.get(
+        str(int(value) if not isinstance(value, str) else value)
+    )
+    if text is None:
+        return Fate.REFUSED, "this is none of 0, 1 and 2"
+    t.set("ssl_cert_reqs", text)
+    return None
+
+
+def host_and_port(host: str, port: int | str) -> str:
+    """Return an address as ``--bind`` takes it. An empty host means all."""
+    host = host.strip("[]")
+    if host in {"", "*"}:
+        return f":{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def access_format(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    """Convert a format of gunicorn's kind. What is no atom becomes a dash, as there."""
+    unknown: list[str] = []
+
+    def known(match: re.Match[str]) -> str:
+        if is_known_atom(match[1]):
+            return f"%({match[1]})s"
+        unknown.append(match[0])
+        return "-"
+
+    t.set("access_logformat", _FIELDS_ONLY.sub(known, str(value)))
+    if unknown:
+        return Fate.NEAR, f"{', '.join(unknown)}: no atom of bridge's; a dash stands in its place"
+    return None
+
+
+def with_attribute(target: str, attribute: str) -> str:
+    """Return *target* with the attribute that the other server takes when only a module is named."""
+    return target if ":" in target or target.endswith(".py") else f"{target}:{attribute}"

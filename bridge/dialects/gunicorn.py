@@ -1,0 +1,458 @@
+"""gunicorn's options and settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.dialects.convert import access_format, cert_reqs, each, host_and_port, only, with_attribute, zero_is_off
+from bridge.dialects.gunicornfile import HOOKS, options, require_target
+from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
+from bridge.dialects.workerclasses import worker_class
+
+__all__ = ["DIALECT", "with_gunicorns_defaults"]
+
+SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFUSED
+
+_DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+_USUAL_SCHEME_FIELDS = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}
+_DIRTY = "bridge has no dirty workers; run such work in a task queue"
+_STRICT = "bridge's parser refuses such requests always: they are used to smuggle others"
+_SYSLOG = "bridge does not speak to syslog; a --log-config with a SysLogHandler does"
+_STATSD = "bridge sends no statsd packets"
+_HTTP2 = "the options of HTTP/2 are bridge's own; see docs/options.md"
+_CONTROL = "gunicorn's control socket has its own protocol; see docs/signals.md for what signals do"
+
+
+# --- conversions -----------------------------------------------------------------------------------------------------
+
+
+def _bind(value: Any, t: Translation) -> None:
+    for item in value if isinstance(value, list | tuple) else str(value).split(","):
+        if str(item).strip():
+            t.add("bind", _address(str(item).strip()))
+
+
+def _address(text: str) -> str:
+    """Return one address as ``--bind`` takes it; gunicorn's rules, where a host alone has port 8000."""
+    if text.startswith(("unix:", "fd://")):
+        return text
+    text = text.removeprefix("tcp://")
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        return host_and_port(host, port.lstrip(":") or "8000")
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return host_and_port(text, "8000")
+    return host_and_port(host, port or "8000")
+
+
+def _timeout(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    t.dialect["timeout"] = int(value)
+    return None  # settled in _finish: it depends on the kind of worker
+
+
+def _keepalive(value: Any, t: Translation) -> None:
+    t.set("timeout_keep_alive", value)
+
+
+def _workers(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    t.set("workers", max(int(value), 1))
+    return (NEAR, "there is at least one worker") if int(value) < 1 else None
+
+
+def _threads(value: Any, t: Translation) -> None:
+    t.dialect["threads"] = max(int(value), 1)
+
+
+def _line(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    number = int(value)
+    if number == 0:
+        t.set("limit_request_line", "64k")
+        return NEAR, "there is always a limit: 64 KiB in place of none"
+    t.set("limit_request_line", number)
+    if number > 65536:
+        t.set("limit_request_head", number * 2)
+    return None
+
+
+def _field_size(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    number = int(value)
+    if number == 0:
+        t.set("limit_request_field_size", "64k")
+        return NEAR, "there is always a limit: 64 KiB in place of none"
+    t.set("limit_request_field_size", number)
+    if number > 65536:
+        t.set("limit_request_head", number * 2)
+    return None
+
+
+def _accesslog(value: Any, t: Translation) -> None:
+    t.set("access_log", "on" if value else "off")
+    if value:
+        t.set("access_logfile", value)
+
+
+def _errorlog(value: Any, t: Translation) -> None:
+    t.set("error_logfile", value or "-")
+
+
+def _loglevel(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    known = {"debug", "info", "warning", "warn", "error", "critical"}
+    word = str(value or "info").lower()
+    t.set("log_level", word if word in known else "info")
+    return None if word in known else (NEAR, "there is no such level; info is used, as gunicorn does")
+
+
+def _pythonpath(value: Any, t: Translation) -> None:
+    t.paths += [path for path in str(value).split(",") if path]
+
+
+def _daemon(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    t.detach = bool(value)
+    return None if value else (SAME, "")
+
+
+def _extra_files(value: Any, t: Translation) -> None:
+    for path in value if isinstance(value, list | tuple) else [value]:
+        if os.path.isdir(path):
+            t.add("reload_dir", path)
+            t.add("reload_include", "*")
+        else:
+            t.add("reload_dir", os.path.dirname(path) or ".")
+            t.add("reload_include", os.path.basename(path))
+
+
+def _forwarded(value: Any, t: Translation) -> None:
+    text = value if isinstance(value, str) else ",".join(value)
+    if text.strip():
+        t.set("forwarded_allow_ips", text)
+    else:
+        t.set("proxy_headers", "off")
+
+
+def _scheme_headers(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    if not value:
+        t.set("forwarded_fields", "x-forwarded-prefix")  # believed by nobody, so the scheme stays
+        return NEAR, "no field changes the scheme"
+    unusual = {str(name).upper() for name in value} - _USUAL_SCHEME_FIELDS.keys()
+    if unusual:
+        return NO_EFFECT, f"{', '.join(sorted(unusual))}: bridge takes the scheme from X-Forwarded-Proto only"
+    if dict(value) != _USUAL_SCHEME_FIELDS:
+        return NEAR, "X-Forwarded-Proto counts in every spelling; gunicorn passes over mixed case"
+    return None
+
+
+def _proxy_protocol(value: Any, t: Translation) -> None:
+    word = {True: "auto", False: "off", "true": "auto", "false": "off"}.get(value, value)
+    t.set("proxy_protocol", word)
+
+
+def _log_config(value: Any, t: Translation) -> None:
+    if value:
+        t.set("log_config", value)
+        t.dialect["log_config"] = True
+
+
+def _log_config_dict(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    if not value:
+        return None
+    t.objects["log_config"] = with_gunicorns_defaults(value)
+    t.dialect["log_config"] = True
+    return None
+
+
+def with_gunicorns_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *given* laid over the configuration that gunicorn starts from."""
+    stream = {"class": "logging.StreamHandler", "formatter": "generic"}
+    settings: dict[str, Any] = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "root": {"level": "INFO", "handlers": ["console"]},
+        "loggers": {
+            "gunicorn.error": {"level": "INFO", "handlers": ["error_console"], "propagate": True},
+            "gunicorn.access": {"level": "INFO", "handlers": ["console"], "propagate": True},
+        },
+        "handlers": {
+            "console": {**stream, "stream": "ext://sys.stdout"},
+            "error_console": {**stream, "stream": "ext://sys.stderr"},
+        },
+        "formatters": {
+            "generic": {
+                "format": "%(asctime)s [%(process)d] [%(levelname)s] %(message)s",
+                "datefmt": "[%Y-%m-%d %H:%M:%S %z]",
+                "class": "logging.Formatter",
+            }
+        },
+    }
+    settings.update(given)
+    handlers = settings.get("handlers", {})
+    used = settings.get("root", {}).get("handlers", [])
+    if not set(used) <= handlers.keys():  # the file's handlers have replaced those that the root logger would use
+        settings.pop("root")
+    return settings
+
+
+def _log_config_json(value: Any, t: Translation) -> None:
+    if value:
+        t.set("log_config", value)
+        t.dialect["log_config"] = True
+
+
+def _logger_class(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    if value == "gunicorn.glogging.Logger" or not value:
+        return SAME, ""
+    t.objects["logger_class"] = value
+    return None
+
+
+def _hook(name: str) -> Any:
+    def convert(value: Any, t: Translation) -> None:
+        t.hooks[name] = value
+
+    return convert
+
+
+def _ssl_context(value: Any, t: Translation) -> None:
+    t.objects["ssl_context_factory"] = value
+
+
+def _check_only(value: Any, t: Translation) -> None:
+    t.check_only = bool(value)
+
+
+def _print_only(value: Any, t: Translation) -> None:
+    t.print_only = bool(value)
+
+
+def _root_path(value: Any, t: Translation) -> None:
+    t.set("root_path", value or "")
+
+
+def _mode(value: Any, t: Translation) -> None:
+    text = str(value)
+    number = int(text, 8 if text.startswith("0") and text.isdecimal() else 0)  # 027 is octal, as in a shell
+    if number:
+        t.set("umask", f"{number:03o}")
+
+
+def _identity(name: str) -> Any:
+    def convert(value: Any, t: Translation) -> None:
+        if value is not None and str(value) != str(os.geteuid() if name == "user" else os.getegid()):
+            t.set(name, value)
+
+    return convert
+
+
+def _optional(name: str) -> Any:
+    def convert(value: Any, t: Translation) -> None:
+        if value:
+            t.set(name, value)
+
+    return convert
+
+
+def _target(value: Any, t: Translation) -> None:
+    t.set("target", with_attribute(str(value), "application"))
+
+
+def _chdir(value: Any, t: Translation) -> None:
+    t.set("chdir", value)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+_FILE = Takes.FILE_ONLY
+ROWS: tuple[Row, ...] = (
+    row("-c --config", SAME, remark="", convert=lambda value, t: None),
+    row("wsgi_app", SAME, "target", convert=_target),
+    row("-b --bind", SAME, "bind", takes=Takes.LIST, convert=_bind),
+    row("--backlog", SAME, "backlog", takes=Takes.INT),
+    row("-w --workers", SAME, "workers", takes=Takes.INT, convert=_workers),
+    row("-k --worker-class", SAME, "interface", convert=worker_class),
+    row("--threads", SAME, "threads", takes=Takes.INT, convert=_threads),
+    row("--worker-connections", NEAR, "limit_connections", "a connection beyond it waits in the kernel's queue",
+        takes=Takes.INT, convert=zero_is_off("limit_connections")),
+    row("--max-requests", SAME, "limit_max_requests", takes=Takes.INT, convert=zero_is_off("limit_max_requests")),
+    row("--max-requests-jitter", SAME, "limit_max_requests_jitter", takes=Takes.INT),
+    row("-t --timeout", NEAR, "timeout_worker timeout_request",
+        "a limit for each request of a sync worker (504), and a heartbeat of the event loop for all",
+        takes=Takes.INT, convert=_timeout),
+    row("--graceful-timeout", SAME, "timeout_graceful_shutdown", takes=Takes.INT),
+    row("--keep-alive", NEAR, "timeout_keep_alive", "sync workers keep connections here too, which costs no worker",
+        name="keepalive", takes=Takes.INT, convert=_keepalive),
+    row("--limit-request-line", SAME, "limit_request_line", takes=Takes.INT, convert=_line),
+    row("--limit-request-fields", SAME, "limit_request_fields", takes=Takes.INT),
+    row("--limit-request-field_size", SAME, "limit_request_field_size", name="limit_request_field_size",
+        takes=Takes.INT, convert=_field_size),
+    row("--reload", SAME, "reload", takes=Takes.FLAG),
+    row("--reload-engine", NEAR, "", "bridge watches with the package watchfiles"),
+    row("--reload-extra-file", NEAR, "reload_dir reload_include", "files of such names are watched in the directories",
+        name="reload_extra_files", takes=Takes.LIST, convert=_extra_files),
+    row("--spew", NO_EFFECT, "", "bridge traces no lines; python -m trace does", takes=Takes.FLAG),
+    row("--check-config", SAME, "", takes=Takes.FLAG, convert=_check_only),
+    row("--print-config", NEAR, "", "bridge's settings are printed", takes=Takes.FLAG, convert=_print_only),
+    row("--preload", SAME, "preload", name="preload_app", takes=Takes.FLAG),
+    row("--no-sendfile", NO_EFFECT, "", "files go by sendfile where the application asks for that", name="sendfile",
+        takes=Takes.FLAG),
+    row("--reuse-port", SAME, "reuse_port", takes=Takes.FLAG),
+    row("--chdir", SAME, "chdir", convert=_chdir),
+    row("-D --daemon", NEAR, "", "the process leaves its terminal; a daemon that nobody supervises stays down when it"
+        " ends", takes=Takes.FLAG, convert=_daemon),
+    row("-e --env", SAME, "env", name="raw_env", takes=Takes.LIST, convert=each("env", "\n")),
+    row("-p --pid", SAME, "pid", name="pidfile", convert=_optional("pid")),
+    row("--worker-tmp-dir", NEAR, "", "heartbeats need no files, so no disk can delay them"),
+    row("-u --user", SAME, "user", convert=_identity("user")),
+    row("-g --group", SAME, "group", convert=_identity("group")),
+    row("-m --umask", SAME, "umask", convert=_mode),
+    row("--initgroups", NEAR, "", "the groups of --user are always taken", takes=Takes.FLAG),
+    row("tmp_upload_dir", NO_EFFECT, "", "uploads wait in TMPDIR", takes=_FILE,
+        convert=lambda value, t: None if value else (SAME, "")),
+    row("secure_scheme_headers", SAME, "forwarded_fields", takes=_FILE, convert=_scheme_headers),
+    row("--forwarded-allow-ips", SAME, "forwarded_allow_ips", convert=_forwarded),
+    row("--access-logfile", SAME, "access_logfile", name="accesslog", convert=_accesslog),
+    row("--disable-redirect-access-to-syslog", NEAR, "", "no requests go to syslog", takes=Takes.FLAG),
+    row("--access-logformat", SAME, "access_logformat", name="access_log_format", convert=access_format),
+    row("--error-logfile --log-file", SAME, "error_logfile", name="errorlog", convert=_errorlog),
+    row("--log-level", SAME, "log_level", name="loglevel", convert=_loglevel),
+    row("--capture-output", NEAR, "", "what the application prints stays on standard output and error",
+        takes=Takes.FLAG),
+    row("--logger-class", NEAR, "", "its methods are called for the messages of hooks, for time-outs and for requests"
+        " if it overrides access() or atoms()", convert=_logger_class),
+    row("--log-config", SAME, "log_config", name="logconfig", convert=_log_config),
+    row("logconfig_dict", SAME, "log_config", takes=_FILE, convert=_log_config_dict),
+    row("--log-config-json", SAME, "log_config", name="logconfig_json", convert=_log_config_json),
+    row("--log-syslog-to", NO_EFFECT, "", _SYSLOG, name="syslog_addr"),
+    row("--log-syslog", NO_EFFECT, "", _SYSLOG, name="syslog", takes=Takes.FLAG),
+    row("--log-syslog-prefix", NO_EFFECT, "", _SYSLOG, name="syslog_prefix"),
+    row("--log-syslog-facility", NO_EFFECT, "", _SYSLOG, name="syslog_facility"),
+    row("-R --enable-stdio-inheritance", NEAR, "", "standard output and error are always inherited", takes=Takes.FLAG),
+    row("--statsd-host", NO_EFFECT, "", _STATSD),
+    row("--dogstatsd-tags", NO_EFFECT, "", _STATSD),
+    row("--statsd-prefix", NO_EFFECT, "", _STATSD),
+    row("--enable-backlog-metric", NO_EFFECT, "", _STATSD, takes=Takes.FLAG),
+    row("-n --name", SAME, "process_name", name="proc_name", convert=_optional("process_name")),
+    row("default_proc_name", NO_EFFECT, "", "the name is that of --name", takes=_FILE),
+    row("--pythonpath", SAME, "", convert=_pythonpath),
+    row("--paste --paster", REFUSED, "", "bridge reads no PasteDeploy file; name a function that calls"
+        " paste.deploy.loadapp, as module:function()"),
+    *(row(name, SAME, "hooks", takes=_FILE, convert=_hook(name)) for name in HOOKS),
+    row("ssl_context", SAME, "ssl_context_factory", takes=_FILE, convert=_ssl_context),
+    row("--proxy-protocol", SAME, "proxy_protocol", convert=_proxy_protocol),
+    row("--proxy-allow-from", SAME, "proxy_allow_from", name="proxy_allow_ips", convert=each("proxy_allow_from")),
+    row("--protocol", SAME, "", convert=only("http", REFUSED, "bridge speaks HTTP; with nginx write proxy_pass"
+        " http://... in place of uwsgi_pass or fastcgi_pass")),
+    row("--uwsgi-allow-from", NO_EFFECT, "", "bridge does not speak the uwsgi protocol", name="uwsgi_allow_ips"),
+    row("--keyfile", SAME, "ssl_keyfile", convert=_optional("ssl_keyfile")),
+    row("--certfile", SAME, "ssl_certfile", convert=_optional("ssl_certfile")),
+    row("--ssl-version", NEAR, "", "TLS 1.2 and 1.3 are offered, whatever it says; gunicorn passes over it too"),
+    row("--cert-reqs", SAME, "ssl_cert_reqs", convert=cert_reqs),
+    row("--ca-certs", SAME, "ssl_ca_certs", convert=_optional("ssl_ca_certs")),
+    row("--suppress-ragged-eofs", NEAR, "", "such an end is never an error", takes=Takes.FLAG),
+    row("--do-handshake-on-connect", NEAR, "", "handshakes do not hold up other connections", takes=Takes.FLAG),
+    row("--ciphers", SAME, "ssl_ciphers", convert=_optional("ssl_ciphers")),
+    row("--http-protocols", NO_EFFECT, "", _HTTP2, convert=only("h1 http1 http/1.1", NO_EFFECT, _HTTP2)),
+    row("--http2-cleartext", NO_EFFECT, "", _HTTP2, convert=only("off", NO_EFFECT, _HTTP2)),
+    row("--http2-max-concurrent-streams", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http2-initial-window-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http2-max-frame-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http2-max-header-list-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--paste-global", NO_EFFECT, "", "there is no PasteDeploy file", name="raw_paste_global_conf", takes=Takes.LIST,
+        convert=lambda value, t: None if value else (SAME, "")),
+    row("--permit-obsolete-folding", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),
+    row("--strip-header-spaces", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),
+    row("--permit-unconventional-http-method", NEAR, "", "every method that RFC 9110 allows is taken",
+        takes=Takes.FLAG),
+    row("--permit-unconventional-http-version", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),
+    row("--casefold-http-method", NO_EFFECT, "", "methods are case-sensitive (RFC 9110 section 9.1)", takes=Takes.FLAG),
+    row("--forwarder-headers", NEAR, "", "no field becomes a variable of its name; --root-path or X-Forwarded-Prefix"
+        " sets SCRIPT_NAME"),
+    row("--header-map", SAME, "", convert=only("drop", NO_EFFECT, "a field whose name has an underscore never becomes a"
+        " variable: it could pass for another")),
+    row("--asgi-loop", SAME, "loop"),
+    row("--asgi-lifespan", SAME, "lifespan"),
+    row("--asgi-disconnect-grace-period", SAME, "timeout_disconnect_grace", takes=Takes.INT,
+        convert=zero_is_off("timeout_disconnect_grace")),
+    row("--websocket-max-message-size", SAME, "ws_max_size", takes=Takes.INT),
+    row("--http-parser", NEAR, "", "bridge has its own parser"),
+    row("--root-path", SAME, "root_path", convert=_root_path),
+    row("--dirty-app", REFUSED, "", _DIRTY, name="dirty_apps", takes=Takes.LIST,
+        convert=lambda value, t: None if value else (SAME, "")),
+    row("--dirty-workers", NO_EFFECT, "", _DIRTY, takes=Takes.INT),
+    row("--dirty-timeout", NO_EFFECT, "", _DIRTY, takes=Takes.INT),
+    row("--dirty-threads", NO_EFFECT, "", _DIRTY, takes=Takes.INT),
+    row("--dirty-graceful-timeout", NO_EFFECT, "", _DIRTY, takes=Takes.INT),
+    *(row(name, NO_EFFECT, "", _DIRTY, takes=_FILE)
+      for name in ("on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit")),
+    row("--control-socket", NO_EFFECT, "", _CONTROL),
+    row("--control-socket-mode", NO_EFFECT, "", _CONTROL),
+    row("--no-control-socket", NEAR, "", "gunicorn's control socket is not there", name="control_socket_disable",
+        takes=Takes.FLAG),
+)  # fmt: skip
+
+
+def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
+    return options(ROWS, words, environ)
+
+
+def _finish(t: Translation) -> None:
+    _settle_time_and_threads(t)
+    default = t.default
+    if "bind" not in t.layer:
+        default("bind", "127.0.0.1:8000", "gunicorn")
+    default("workers", "1", "gunicorn")
+    default("lifespan", "auto", "gunicorn")
+    default("timeout_graceful_shutdown", "30", "gunicorn")
+    default("proxy_headers", "on", "gunicorn")
+    default("forwarded_allow_ips", "127.0.0.1,::1", "gunicorn")
+    # Applications behind gunicorn read these fields themselves (ProxyFix, SECURE_PROXY_SSL_HEADER).
+    default("forwarded_fields", "x-forwarded-proto", "gunicorn")
+    default("forwarded_strip", "off", "gunicorn")
+    if t.dialect.get("log_config") and ("access_log" not in t.layer or t.layer["access_log"].text == "off"):
+        t.set("access_log", "on")  # a configuration of loggers switches it on in gunicorn
+    if "access_log" not in t.layer:
+        default("access_log", "off", "gunicorn")
+        t.note("(default)", "", NEAR, "no line for each request, as in gunicorn; --access-logfile - writes them")
+    if "access_logformat" not in t.layer:
+        default("access_logformat", _DEFAULT_FORMAT, "gunicorn")
+    if "process_name" in t.layer:
+        from importlib.util import find_spec
+
+        if find_spec("setproctitle") is None:
+            given = t.layer.pop("process_name")
+            t.note(
+                given.origin, given.text, NO_EFFECT, "a process gets a name only if the package setproctitle is there"
+            )
+    if "target" not in t.layer and t.status < 2:
+        require_target(t)
+
+
+def _settle_time_and_threads(t: Translation) -> None:
+    """Set the threads and the two times that gunicorn's one ``timeout`` stands for."""
+    facts = t.dialect
+    kind = facts.get("kind", "sync")
+    threads = facts.get("threads", 1)
+    if kind == "sync" and threads > 1:
+        kind = "gthread"
+    t.origin = "--threads"
+    if kind in {"sync", "gthread"}:
+        t.set("threads", threads if kind == "gthread" else 1)
+        t.default("interface", "wsgi", "gunicorn")
+    timeout = facts.get("timeout", 30)
+    never = timeout == 0 or timeout >= 9999
+    t.origin = "--timeout"
+    t.set("timeout_worker", "off" if never else timeout)
+    if kind == "sync" and not never:
+        t.set("timeout_request", timeout)
+
+
+DIALECT = Dialect(
+    name="gunicorn",
+    version="27",
+    usage="gunicorn [OPTIONS] [APP_MODULE]",
+    grammar=Grammar.ARGPARSE,
+    rows=ROWS,
+    options=_options,
+    finish=_finish,
+)

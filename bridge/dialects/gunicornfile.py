@@ -1,0 +1,233 @@
+"""Where gunicorn's settings come from: variables, a configuration file in Python, and the command line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import shlex
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bridge.dialects.parsing import last_of_each, parse
+from bridge.dialects.table import Grammar, Option, Row, Takes, Translation, Usage
+from bridge.errors import ConfigError
+
+__all__ = ["HOOKS", "file_settings", "options", "require_target"]
+
+#: The points at which functions of a configuration file are called, and the number of their arguments.
+HOOKS = {
+    "on_starting": 1, "on_reload": 1, "when_ready": 1, "pre_fork": 2, "post_fork": 2, "post_worker_init": 1,
+    "worker_int": 1, "worker_abort": 1, "pre_exec": 1, "pre_request": 2, "post_request": 4, "child_exit": 2,
+    "worker_exit": 2, "nworkers_changed": 3, "on_exit": 1,
+}  # fmt: skip
+#: What a function of a file may take, where gunicorn takes more than one number.
+_ARITIES = {"post_request": {2, 3, 4}, "ssl_context": {2}}
+_FREE = frozenset(
+    {"worker_class", "logger_class", "logconfig_dict", "secure_scheme_headers", "proxy_protocol", "ssl_version",
+     "cert_reqs", "umask"}
+)  # fmt: skip
+_ADDRESS_LISTS = frozenset({"forwarded_allow_ips", "proxy_allow_ips", "uwsgi_allow_ips"})
+
+
+def options(rows: Sequence[Row], words: Sequence[str], environ: Mapping[str, str]) -> list[Option]:
+    """Return what was given, in gunicorn's order of precedence: variables, the file, GUNICORN_CMD_ARGS, *words*.
+
+    Raises:
+        Usage: gunicorn itself would refuse it.
+        ConfigError: The file cannot be read, or raises.
+    """
+    by_name = {row.name: row for row in rows}
+    found = _variables(by_name, environ)
+    if "--version" in words or "-v" in words:
+        raise Usage("--version: run `bridge --version`")
+    given, arguments = parse(rows, words, Grammar.ARGPARSE)
+    extra, more = parse(rows, shlex.split(environ.get("GUNICORN_CMD_ARGS", "")), Grammar.ARGPARSE)
+    extra = [option._replace(origin=f"GUNICORN_CMD_ARGS {option.origin}") for option in extra]
+    arguments = arguments or more
+    path = next((str(option.value) for option in [*given[::-1], *extra[::-1]] if option.row.name == "config"), None)
+    from_file = file_settings(rows, path, _directory([*extra, *given]))
+    found += from_file
+    found += extra
+    found += given
+    if arguments:  # gunicorn passes over further words
+        found.append(Option(by_name["wsgi_app"], arguments[0], "APP_MODULE"))
+    return [_checked(option) for option in last_of_each(found)]
+
+
+def _directory(given: Sequence[Option]) -> str | None:
+    return next((str(option.value) for option in reversed(given) if option.row.name == "chdir"), None)
+
+
+def _variables(by_name: Mapping[str, Row], environ: Mapping[str, str]) -> list[Option]:
+    found = []
+    for variable, name in (("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")):
+        if environ.get(variable):
+            found.append(Option(by_name[name], environ[variable], variable))
+    if environ.get("PORT"):
+        found.append(Option(by_name["bind"], [f"0.0.0.0:{environ['PORT']}"], "PORT"))
+    return found
+
+
+def file_settings(rows: Sequence[Row], path: str | None, chdir: str | None = None) -> list[Option]:
+    """Return the settings in a configuration file; names that are no settings are passed over.
+
+    Args:
+        rows: The settings.
+        path: The file, ``file:PATH`` or ``python:MODULE``; None for ``gunicorn.conf.py`` if it is there.
+        chdir: The directory that the server changes to; its modules can be imported.
+
+    Raises:
+        ConfigError: It cannot be read, or raises.
+    """
+    here = os.path.abspath(chdir or os.curdir)
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    if path is None:
+        path = "./gunicorn.conf.py"
+        if not os.path.isfile(path):
+            return []
+    named = path
+    if path.startswith("python:"):
+        values = _of_module(path.removeprefix("python:"))
+    else:
+        path = path.removeprefix("file:")
+        values = _of_file(path)
+    known = [row for row in rows if row.name in values and row.name != "config"]
+    return [Option(row, values[row.name], f"{named}: {row.name}") for row in known]
+
+
+def _of_module(name: str) -> dict[str, Any]:
+    try:
+        return dict(vars(importlib.import_module(name)))
+    except Exception as exc:
+        raise ConfigError(f"python:{name}: {type(exc).__name__}: {exc}{_cure(exc)}") from exc
+
+
+def _of_file(path: str) -> dict[str, Any]:
+    if not os.path.exists(path):
+        raise ConfigError(f"{path!r} doesn't exist")
+    module = types.ModuleType("__config__")
+    module.__file__ = os.path.abspath(path)
+    sys.modules["__config__"] = module  # classes of the file must be importable where they are pickled or looked up
+    try:
+        with open(path, "rb") as file:
+            code = compile(file.read(), module.__file__, "exec")
+        exec(code, vars(module))  # noqa: S102 - the file is a program, which its owner asks to run
+    except (Exception, SystemExit) as exc:
+        from traceback import extract_tb
+
+        line = next(
+            (frame.lineno for frame in reversed(extract_tb(exc.__traceback__)) if frame.filename == module.__file__), 0
+        )
+        where = f" in line {line}" if line else ""
+        raise ConfigError(f"{path}{where}: {type(exc).__name__}: {exc}{_cure(exc)}") from exc
+    return dict(vars(module))
+
+
+def _cure(exc: BaseException) -> str:
+    if isinstance(exc, ModuleNotFoundError) and (exc.name or "").partition(".")[0] == "gunicorn":
+        return "; bridge has a stand-in for the usual parts of gunicorn only: install gunicorn for this one"
+    return ""
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def _checked(option: Option) -> Option:
+    """Return *option* with its value in the type that the setting has.
+
+    Raises:
+        Usage: gunicorn would refuse it.
+    """
+    row, value = option.row, option.value
+    try:
+        return option._replace(value=_converted(row, value))
+    except (TypeError, ValueError) as exc:
+        raise Usage(f"Invalid value for {row.name}: {value!r} ({option.origin}): {exc}") from None
+
+
+def _converted(row: Row, value: Any) -> Any:
+    if row.becomes in {"hooks", "ssl_context_factory"} or row.name.endswith(
+        ("dirty_starting", "post_fork", "worker_init")
+    ):
+        return _function(row.name, value)
+    if row.name in _FREE:
+        return value
+    if row.takes is Takes.INT:
+        return _positive(value)
+    if row.takes is Takes.FLAG:
+        return _boolean(value)
+    if row.takes is Takes.LIST:
+        if value is None:
+            return []
+        items = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(item, str) for item in items):
+            raise TypeError("not a list of strings")
+        return [item.strip() for item in items]
+    if row.name in _ADDRESS_LISTS or row.name in {"user", "group"}:
+        if isinstance(value, list | tuple):
+            raise TypeError("a string of addresses, not a list")
+        return value if value is None or isinstance(value, int) else str(value).strip()
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        if row.takes is Takes.FILE_ONLY:
+            return value
+        if not hasattr(value, "__fspath__"):
+            raise TypeError(f"not a string: {value!r}")
+        return os.fspath(value)
+    return value.strip()
+
+
+def _positive(value: Any) -> int:
+    if isinstance(value, bool | int):
+        number = int(value)
+    elif isinstance(value, str):
+        number = int(value, 0)
+    else:
+        raise TypeError(f"not an integer: {value!r}")
+    if number < 0:
+        raise ValueError(f"must be positive: {number}")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    if value is None:
+        return False
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+        return value.strip().lower() == "true"
+    raise TypeError(f"not a boolean: {value!r}")
+
+
+def _function(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        module, _, attribute = value.rpartition(".")
+        try:
+            value = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as exc:
+            raise TypeError(f"not a function: {exc}") from None
+    if not callable(value):
+        raise TypeError("not a function")
+    allowed = _ARITIES.get(name) or {HOOKS.get(name, 0)}
+    try:
+        parameters = list(inspect.signature(value).parameters.values())
+    except (TypeError, ValueError):
+        return value
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return value
+    plain = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    required = sum(parameter.default is parameter.empty for parameter in plain)
+    if name in HOOKS | _ARITIES and not any(required <= number <= len(plain) for number in allowed):
+        raise TypeError(f"must have an arity of: {min(allowed)}")
+    return value
+
+
+def require_target(t: Translation) -> None:
+    """Complain about the missing application, unless only the settings are wanted."""
+    if not (t.check_only or t.print_only):
+        raise Usage("No application module specified.")
