@@ -50,6 +50,7 @@ CONTRACTS = (
     "bridge.core.connection.states",
     "bridge.core.connection.times",
     "bridge.core.connection.clock",
+    "bridge.core.connection.turns",
     "bridge.core.connection.parameters",
 )
 
@@ -73,7 +74,8 @@ LAYERS = {
     "bridge.core.connection.context": (),
     "bridge.core.connection.states": (),
     "bridge.core.connection.times": (),
-    "bridge.core.connection.clock": ("bridge.core.log", "bridge.core.http"),
+    "bridge.core.connection.clock": ("bridge.core.log", "bridge.core.http", "bridge.core.connection.turns"),
+    "bridge.core.connection.turns": ("bridge.core.log",),
     "bridge.core.connection.parameters": ("bridge.core.http", *CONTRACTS),
     WAITER: (),
     WEBSOCKET: (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, "bridge.core.connection"),
@@ -458,7 +460,7 @@ def test_a_look_behind_an_exchange_is_found() -> None:
 
 MOST_LINES = 500
 #: One class is one file: it is never split by inheritance to keep a file short.
-LONGER = {"bridge.core.connection.http1": 650}
+LONGER = {"bridge.core.connection.http1": 660}
 NO_CODE = {
     tokenize.COMMENT,
     tokenize.NL,

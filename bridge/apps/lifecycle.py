@@ -334,5 +334,6 @@ def _websocket_options(config: Config) -> WebSocketOptions | None:
         max_queue=config.ws_max_queue,
         ping_interval=config.ws_ping_interval,
         ping_timeout=config.ws_ping_timeout,
+        max_control_frames=config.ws_max_control_frames,
         deflate=DeflateOptions() if config.ws_per_message_deflate else None,
     )

@@ -234,6 +234,12 @@ class Config(OutputConfig):
         "how long a client may be silent after a ping; then it is closed",
         aliases=("ping-timeout",),
     )
+    ws_max_control_frames: int | None = setting(
+        WEBSOCKET,
+        off_or(whole(1)),
+        200,
+        "pings and pongs of one client within a second; beyond it close code 1008",
+    )
     ws_per_message_deflate: bool = setting(
         WEBSOCKET, SWITCH, True, "compress messages when the client offers it", aliases=("websockets-compression",)
     )
@@ -323,6 +329,13 @@ class Config(OutputConfig):
         None,
         "open connections; beyond it none is accepted",
         aliases=("worker-connections", "connection-limit"),
+    )
+    limit_turn: int = setting(
+        LIMITS,
+        whole(1),
+        4096,
+        "chunks, frames and the like that a process reads in one turn of its loop, about one a microsecond; the rest"
+        " waits for the next turn, so that a flood of them keeps nobody waiting",
     )
     limit_keep_alive_requests: int | None = setting(
         LIMITS,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
 from bridge.config import Config
 from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.turns import Turns
 from bridge.core.http.limits import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
@@ -172,6 +173,7 @@ class Server:
         """
         config = self.config
         self._loop = asyncio.get_running_loop()
+        Turns.of(self._loop).units = config.limit_turn
         self._stopping = asyncio.Event()
         if self._stop_early:
             self._stopping.set()

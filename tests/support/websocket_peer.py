@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from bridge.core.websocket.frames import WebSocketError
-from bridge.core.websocket.receiver import Event, Receiver
+from bridge.core.websocket.receiver import Event, Progress, Receiver
 
 KEY = b"\x37\xfa\x21\x3d"
 
@@ -62,7 +62,8 @@ def read(receiver: Receiver, pieces: Iterator[bytes]) -> tuple[list[Event], int 
         receiver.feed(piece)
         try:
             while (event := receiver.next_event()) is not None:
-                events.append(event)
+                if not isinstance(event, Progress):
+                    events.append(event)
         except WebSocketError as exc:
             return events, exc.code
     return events, None

@@ -28,6 +28,8 @@ MEMORY = 65536
 
 PIECE = 24576
 """How much is given to the transport at once, in bytes. A client that does not read holds this much there."""
+# Pieces that are given to the transport in one turn of the loop.
+_PIECES_IN_A_ROW = range(16)
 # How long (seconds) a thread waits for a client that does not read at the moment, if no other request needs the thread.
 _PATIENCE = 0.005
 
@@ -229,7 +231,9 @@ class ResponseBuffer:
     def _send(self) -> bool:
         """Send what the transport takes; return whether that was everything."""
         exchange = self._exchange
-        while not exchange.write_paused:
+        for _ in _PIECES_IN_A_ROW:
+            if exchange.write_paused:
+                break
             if exchange.peer_gone:
                 return False  # the connection has failed, and close() will be called in a moment
             complete = self.complete  # read before the parts: then the last part is among them if it is True
@@ -239,6 +243,10 @@ class ResponseBuffer:
                 exchange.send(data, last)
             if last or not data:
                 return last
+        else:  # a client that reads fast: others have their turn
+            self._take_posted = True
+            exchange.loop.call_soon(self.take)
+            return False
         self._client_slow = True
         self._awaiting_client = True
         exchange.writable().add_done_callback(self._resume)

@@ -12,6 +12,7 @@ import asyncio
 import time
 from typing import Protocol
 
+from bridge.core.connection.turns import Turns
 from bridge.core.http.date import http_date
 from bridge.core.log import app_log
 
@@ -63,6 +64,7 @@ class Clock:
         date_line: ``date: ...`` with its CRLF, or empty.
         default_fields: The lines that every response starts with: date_line and server_line.
         server_line: ``server: ...`` with its CRLF, or empty.
+        turns: The units of work of the loop's turns, which all connections of the process share.
         watched: The objects whose deadlines are watched.
         unsent: The objects that have something to send at the end of this turn of the loop. The first one that is
             added schedules :meth:`flush_unsent`.
@@ -84,6 +86,7 @@ class Clock:
         "idle_deadline",
         "now",
         "server_line",
+        "turns",
         "unsent",
         "watched",
         "write_through",
@@ -99,6 +102,7 @@ class Clock:
         keep_alive: float | None = None,
     ) -> None:
         self._loop = loop
+        self.turns = Turns.of(loop)
         self._keep_alive = keep_alive
         self.idle_deadline = self._previous_idle_deadline = NEVER
         self._interval = 0.5

@@ -48,8 +48,12 @@ __all__ = ["ServerConnection", "noop"]
 _DRAIN_MAX = 65536
 # Bytes of the next requests that are kept while a response is pending. Beyond them, the transport stops reading.
 _AHEAD_MAX = 65536
-# Pipelined exchanges started, or pieces of content handed over, in one turn of the loop. Then other connections go on.
-_STEPS_PER_TURN = range(32)
+# The units (see ``turns``) of an exchange, or of a piece of content, that is read after another one. The first one for
+# each piece of received data is free, so that plain requests draw on nothing. Chunks and KiB of content are counted
+# besides.
+_STEP_UNITS = 64
+# And of going on in another turn.
+_TURN_UNITS = 16
 # After the last response the peer may still send this many bytes for this many seconds. A close with unread data would
 # reset the connection, and could destroy the response on its way.
 _LINGER_MAX = 1 << 20
@@ -104,6 +108,8 @@ class ServerConnection(asyncio.Protocol):
         "_paused",
         "_progress_at",
         "_reading_paused",
+        "_turn_awaited",
+        "_turns",
         "clock",
         "closing",
         "context",
@@ -140,7 +146,9 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.reading: Reading = READ_HEAD
         self._head_begun = False  # the first byte of the next head has come, and its deadline is set
-        self._advancing = False  # _advance() is running
+        self._advancing = False  # data_received() is running, or the connection waits for its turn
+        self._turn_awaited = False
+        self._turns = clock.turns
         self._content_deadline = NEVER  # for the whole content; deadline is for its next bytes
         self._discarded = 0  # bytes received after the last response
         self._end_callbacks: list[Callable[[Exception | None], None]] | None = None  # made for the first one
@@ -200,7 +208,7 @@ class ServerConnection(asyncio.Protocol):
                 self._tell_eof(exchange)
             except Exception as exc:
                 self._log_and_fail(exc)
-        elif reading is READ_HEAD and unread and (self.writer.paused or not self.reader.scanned):
+        elif reading is READ_HEAD and unread and (self._turn_awaited or self.writer.paused or not self.reader.scanned):
             self._advance_soon()  # the buffer has requests that wait for the peer to read, or for their turn
         elif reading is READ_CONTENT and (self._paused or unread):
             self._advance_soon()  # the buffer may have the rest of the content
@@ -281,11 +289,11 @@ class ServerConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ reading
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: C901 -- a call for each part would cost every request
         """Take what the peer sent; read heads and content, and start exchanges.
 
-        This goes on until the buffer, the delegate or the peer has to be waited for. A peer's fault is answered here,
-        and so is an exception of the delegate.
+        This goes on until the buffer, the delegate, the peer or the next turn (see ``turns``) has to be waited for. A
+        peer's fault is answered here, and so is an exception of the delegate.
         """
         reader = self.reader
         if reader.buffer:
@@ -295,13 +303,21 @@ class ServerConnection(asyncio.Protocol):
             reader.buffer = data
         # A delegate that answers at once, or resumes reading, comes back here. The loop that runs already goes on.
         if self._advancing:
+            self._limit_read_ahead()
+            return
+        turns = self._turns
+        floor = turns.left - turns.slice
+        if turns.left <= 0:
+            self._advance_soon()
+            self._limit_read_ahead()
             return
         self._advancing = True
+        begun = False
         try:
-            for step in _STEPS_PER_TURN:
+            while True:
                 reading = self.reading
                 if reading is READ_HEAD:
-                    if not reader.buffer or (step and self._peer_left()) or not self._read_head():
+                    if not reader.buffer or (begun and self._peer_left()) or not self._read_head():
                         break
                     if not reader.buffer and self.reading is not READ_CONTENT:
                         break
@@ -314,15 +330,36 @@ class ServerConnection(asyncio.Protocol):
                 else:
                     self._limit_read_ahead()
                     break
-            else:
-                self._advance_soon()
-                self._limit_read_ahead()
+                if begun:
+                    turns.left -= _STEP_UNITS
+                begun = True
+                if turns.left <= floor:
+                    if turns.crowded or turns.left <= 0:
+                        self._await_turn(begun=True)
+                        self._limit_read_ahead()
+                        break
+                    floor -= turns.slice
         except RemoteProtocolError as exc:
             self._refuse_fault(exc)
         except Exception as exc:
             self._log_and_fail(exc)
         finally:
-            self._advancing = False
+            self._advancing = self._turn_awaited
+
+    def _advance_soon(self) -> None:
+        """Go on with the bytes that were received before, in the next turn of the loop."""
+        if not self._turn_awaited:
+            self._await_turn(begun=False)
+
+    def _await_turn(self, *, begun: bool) -> None:
+        # What arrives meanwhile is only kept: see the start of data_received().
+        self._turn_awaited = self._advancing = True
+        self._turns.later(self._take_turn, begun=begun)
+
+    def _take_turn(self) -> None:
+        self._turn_awaited = self._advancing = False
+        self._turns.left -= _TURN_UNITS
+        self._advance()
 
     def _advance(self) -> None:
         """Go on with the bytes that were received before."""
@@ -471,6 +508,7 @@ class ServerConnection(asyncio.Protocol):
                 self._resume_reading()
             else:
                 progress = True
+                self._turns.left -= decoder.steps + (len(data) >> 10)
                 if self.clock.now != self._progress_at:  # it changes with the clock's ticks only: saves two calls
                     self._progress_at = self.clock.now
                     self._expect_bytes()
@@ -515,9 +553,6 @@ class ServerConnection(asyncio.Protocol):
         if transport is not None and not self._reading_paused and self.reader.unread > _AHEAD_MAX:
             self._reading_paused = True
             transport.pause_reading()
-
-    def _advance_soon(self) -> None:
-        self.loop.call_soon(self._advance)
 
     def pause_content(self, reason: int = _PAUSED_BY_DELEGATE) -> None:
         """Hand no content to the delegate.

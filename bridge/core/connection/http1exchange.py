@@ -5,6 +5,7 @@ The exchange does not touch deadlines or the next request. That is left to the c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ from bridge.core.http1.encoder import (
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Protocol
 
@@ -481,6 +481,8 @@ class HTTP1Exchange:
         while sent < count:
             if writer.paused:
                 await writer.writable()
+            elif sent:
+                await asyncio.sleep(0)  # a client that reads fast never makes this wait
             data = read_piece(file, offset + sent, min(count - sent, 65536))
             sent += len(data)
             self.send(data)

@@ -18,6 +18,7 @@ from bridge.core.connection.writer import Writer
 from bridge.core.log import gen_log
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.frames import (
+    POLICY_VIOLATION,
     WebSocketError,
     encode_binary,
     encode_close,
@@ -26,7 +27,7 @@ from bridge.core.websocket.frames import (
     encode_text,
 )
 from bridge.core.websocket.handshake import Handshake, accept_fields
-from bridge.core.websocket.receiver import Close, Ping, Receiver
+from bridge.core.websocket.receiver import Close, Event, Ping, Pong, Progress, Receiver
 from bridge.core.websocket.sender import Sender
 from bridge.errors import ConnectionGone
 
@@ -47,7 +48,11 @@ _CLOSE_TIME = 10.0
 # reset the connection, and could destroy the close frame on its way.
 _LINGER_TIME = 2.0
 _LINGER_MAX = 64 << 20
-
+# Pings of one piece of received data that are answered one by one, in one write. Of more only the last one is answered
+# (RFC 6455 section 5.5.3).
+_PONGS_MAX = 16
+# The units (see ``turns``) of going on in another turn.
+_TURN_UNITS = 8
 
 _DEFLATE = DeflateOptions()
 
@@ -60,10 +65,11 @@ class WebSocketOptions:
         max_queue: Most messages that wait for the reader.
         ping_interval: Seconds between pings; None for no pings.
         ping_timeout: Seconds after a ping in which something has to arrive; None for no limit.
+        max_control_frames: Most pings and pongs of the peer within a second; None for no limit.
         deflate: The terms for permessage-deflate; None to refuse it.
     """
 
-    __slots__ = ("deflate", "max_queue", "max_size", "ping_interval", "ping_timeout")
+    __slots__ = ("deflate", "max_control_frames", "max_queue", "max_size", "ping_interval", "ping_timeout")
 
     def __init__(
         self,
@@ -72,8 +78,10 @@ class WebSocketOptions:
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
         deflate: DeflateOptions | None = _DEFLATE,
+        max_control_frames: int | None = 200,
     ) -> None:
         self.max_size = max_size
+        self.max_control_frames = max_control_frames
         self.max_queue = max_queue
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
@@ -113,20 +121,24 @@ class WebSocketConnection(asyncio.Protocol):
 
     __slots__ = (
         "_closed_by_us",
+        "_control_frames",
+        "_control_since",
         "_discarded",
         "_lost_unread",
         "_max_queue",
         "_next_event",
         "_on_transport_gone",
         "_options",
-        "_pending_pong",
         "_ping_pending",
+        "_pings",
         "_queue_full",
         "_readers",
         "_reading_paused",
         "_received_since_ping",
         "_receiver",
         "_resume_scheduled",
+        "_turn_awaited",
+        "_turns",
         "_waiting_size",
         "arrival",
         "clock",
@@ -180,7 +192,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._reading_paused = False  # the transport was told to read nothing
         self._received_since_ping = False
         self._ping_pending = False  # a ping was sent, and its timeout runs
-        self._pending_pong: bytes | None = None  # the payload of a ping to answer when the peer reads again
+        self._pings: list[bytes] = []  # the payloads of pings to answer
+        self._control_since = NEVER  # when the count of control frames began
+        self._control_frames = 0  # what the receiver had counted then
+        self._turns = exchange.clock.turns
+        self._turn_awaited = False  # reading goes on when the connection has its turn
         self._closed_by_us = False  # messages that still arrive are dropped, up to the peer's close frame
         self._lost_unread = False  # the transport is gone, but the receiver still has unread bytes
         self._discarded = 0  # bytes that were dropped after the end
@@ -328,7 +344,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self.abort()
             return
         receiver.feed(data)
-        if self._queue_full:
+        if self._queue_full or self._turn_awaited:
             self._pause_reading()
         else:
             self._read()
@@ -347,7 +363,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.clock.forget(self)
         self.deadline = NEVER
         self.writer.close()
-        if self.open and self._queue_full:
+        if self.open and (self._queue_full or self._turn_awaited):
             self._lost_unread = True  # the receiver may still have messages and a close frame, which are taken later
             self._notify_end()
         else:
@@ -362,16 +378,19 @@ class WebSocketConnection(asyncio.Protocol):
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Let writers go on, and answer the last ping; those before it need no answer (RFC 6455 section 5.5.3)."""
+        """Let writers go on, and answer the last pings."""
         self.writer.resume()
-        if self._pending_pong is not None:
-            pong, self._pending_pong = self._pending_pong, None
-            self.write_frame(encode_pong(pong))
+        self._answer_pings()
 
     # ------------------------------------------------------------------ reading
 
     def _read(self) -> None:
-        """Read messages and control frames from the receiver, until enough messages wait."""
+        """Read messages and control frames from the receiver, until enough messages wait, or others have their turn."""
+        turns = self._turns
+        floor = turns.left - turns.slice
+        if turns.left <= 0:
+            self._await_turn(begun=False)
+            return
         messages = self.messages
         receiver = self._receiver
         next_event = self._next_event
@@ -383,27 +402,48 @@ class WebSocketConnection(asyncio.Protocol):
                         self._waiting_size += len(event)
                         if self._waiting_size >= _WINDOW or len(messages) >= self._max_queue:
                             self._queue_full = True
+                            turns.left -= self._waiting_size >> 11
                             return
                     if not receiver.unread:  # as after nearly every short message; saves the call of next_event()
                         break
-                elif event.__class__ is Ping:
-                    self._answer_ping(event.payload)
-                elif event.__class__ is Close:
-                    self._take_close(event)
+                    turns.left -= 1 + (len(event) >> 12)
+                else:
+                    turns.left -= self._take_frame(event)
+                if turns.left <= floor:
+                    if turns.crowded or turns.left <= 0:
+                        self._await_turn(begun=True)
+                        return
+                    floor -= turns.slice
         except WebSocketError as exc:
             self._fail(exc)
         else:
             if self._lost_unread:
                 self._end(self.close_code or ABNORMAL, self.close_reason)
         finally:
+            if self._pings:
+                self._answer_pings()
             if messages:
                 self._readers.wake()
+
+    def _await_turn(self, *, begun: bool) -> None:
+        """Let others go on, and read when it is this connection's turn."""
+        self._turn_awaited = True
+        self._turns.later(self._take_turn, begun=begun)
+        self._pause_reading()
+
+    def _take_turn(self) -> None:
+        self._turn_awaited = False
+        self._turns.left -= _TURN_UNITS
+        if not self._queue_full:
+            self._continue_reading()
 
     def _continue_reading(self) -> None:
         """Go on reading: first from the receiver, then from the transport."""
         self._queue_full = False
+        if self._turn_awaited:
+            return
         self._read()
-        if self._reading_paused and not self._queue_full:
+        if self._reading_paused and not self._queue_full and not self._turn_awaited:
             self._reading_paused = False
             self._received_since_ping = True
             transport = self.writer.transport
@@ -417,14 +457,42 @@ class WebSocketConnection(asyncio.Protocol):
             self._reading_paused = True
             transport.pause_reading()
 
-    def _answer_ping(self, payload: bytes) -> None:
-        """Send a pong, or keep the payload while the peer does not read: pongs would fill the buffer."""
-        if not self.open:
-            return
+    def _take_frame(self, event: Event) -> int:
+        """Take what is no message; return the units of work that it was."""
+        if event.__class__ is Progress:
+            return event.units
+        if event.__class__ is Close:
+            self._take_close(event)
+        elif event.__class__ is Ping or event.__class__ is Pong:
+            self._take_control(event)
+        return 1
+
+    def _take_control(self, event: Ping | Pong) -> None:
+        """Take a ping, which is answered behind all that has come with it, or a pong.
+
+        Raises:
+            WebSocketError: 1008; there are too many of them.
+        """
+        limit = self._options.max_control_frames
+        count = self._receiver.control_frames
+        now = self.clock.now
+        if not 0 <= now - self._control_since < 1.0:
+            self._control_since = now
+            self._control_frames = count - 1
+        if limit is not None and count - self._control_frames > limit:
+            raise self._receiver.fault(POLICY_VIOLATION, f"more than {limit} control frames in a second")
+        if self.open and event.__class__ is Ping:
+            if len(self._pings) >= _PONGS_MAX:
+                self._pings.clear()
+            self._pings.append(event.payload)
+
+    def _answer_pings(self) -> None:
+        """Send pongs, or keep the last ping while the peer does not read: pongs would fill the buffer."""
         if self.writer.paused:
-            self._pending_pong = payload
-        else:
-            self.write_frame(encode_pong(payload))
+            del self._pings[:-1]
+        elif self._pings:
+            pings, self._pings = self._pings, []
+            self.write_frame(b"".join(map(encode_pong, pings)))
 
     def _take_close(self, event: Close) -> None:
         """Complete the closing handshake; the server closes the connection first (RFC 6455 section 7.1.1)."""
@@ -458,7 +526,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.open = self._lost_unread = False
         self.close_code = code
         self.close_reason = reason
-        self._pending_pong = None
+        self._pings.clear()
         self._readers.wake()
 
     def _end_by_peer(self, code: int, reason: str) -> None:

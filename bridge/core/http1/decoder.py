@@ -16,7 +16,7 @@ __all__ = ["ChunkedDecoder", "FixedDecoder"]
 # Bytes of a chunk line: sixteen digits, white space and extensions. A longer one is refused before its end has come.
 _CHUNK_LINE_MAX = 4096
 # Chunks decoded in one call. A buffer full of one-octet chunks would otherwise block the event loop.
-_CHUNKS_PER_CALL = 128
+_CHUNKS_PER_CALL = 16
 
 # Trailer fields that would change how the message is framed, routed or trusted (RFC 9110 section 6.5.1).
 _NOT_IN_TRAILERS = frozenset(
@@ -59,11 +59,13 @@ class FixedDecoder:
     Attributes:
         remaining: Bytes still expected.
         done: All content was taken.
+        steps: Always 0: there is no framing to read.
         trailers: Always empty: only chunked content can have a trailer section.
     """
 
     __slots__ = ("done", "remaining")
 
+    steps = 0
     trailers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(self, length: int) -> None:
@@ -93,12 +95,24 @@ class ChunkedDecoder:
     Attributes:
         remaining: None: the length is not known before the last chunk.
         done: The last chunk and the trailer section were taken.
+        steps: How many chunks the last call of :meth:`take` has read, for a count of the work.
         trailers: (name, value) of the trailer section's fields, names in lower case. They are kept apart from the
             header section (RFC 9110 section 6.5). Fields that a trailer section must not have are left out.
         limit: The argument; may be changed. A chunk that exceeds it is refused as soon as its size is read.
     """
 
-    __slots__ = ("_chunk", "_extensions", "_limits", "_searched", "_state", "_total", "done", "limit", "trailers")
+    __slots__ = (
+        "_chunk",
+        "_extensions",
+        "_limits",
+        "_searched",
+        "_state",
+        "_total",
+        "done",
+        "limit",
+        "steps",
+        "trailers",
+    )
 
     remaining = None
 
@@ -112,6 +126,7 @@ class ChunkedDecoder:
         self._searched = 0  # bytes of an incomplete trailer section in which its end was not found
         self._state = _SIZE
         self.done = False
+        self.steps = 0
 
     def take(self, buffer: bytes | bytearray, start: int, most: int) -> tuple[bytes, int]:
         """Return up to *most* bytes of content from *start* on, and the position behind what was read.
@@ -126,7 +141,7 @@ class ChunkedDecoder:
         parts: list[bytes] = []
         room = most
         position = start
-        for _ in range(_CHUNKS_PER_CALL):
+        for self.steps in range(_CHUNKS_PER_CALL):
             if self._state is _DATA:
                 size = min(self._chunk, room, len(buffer) - position)
                 if not size:

@@ -10,7 +10,10 @@ from bridge.core.websocket.frames import BAD_DATA, TOO_BIG, WebSocketError
 if TYPE_CHECKING:
     from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
 
-__all__ = ["Deflater", "Inflater"]
+__all__ = ["PIECE", "Deflater", "Inflater"]
+
+PIECE = 131072
+"""Bytes that are inflated at once, in about 0.2 milliseconds."""
 
 # The end of every flushed block, which is not sent (section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
@@ -52,24 +55,44 @@ class Deflater:
 class Inflater:
     """Decompresses the messages of one connection. Its state is made with the first compressed message.
 
+    :meth:`feed` takes the payload of a frame; :meth:`next_piece` returns its content in pieces, so that a payload of a
+    few KiB which inflates to many MiB does not keep the event loop.
+
     Args:
         parameters: What the handshake agreed on.
+
+    Attributes:
+        pending: The frame that was fed may have more content.
     """
 
-    __slots__ = ("_coder", "_takeover", "_window_bits")
+    __slots__ = ("_coder", "_input", "_last", "_restarted", "_takeover", "_window_bits", "pending")
 
     def __init__(self, parameters: DeflateParameters) -> None:
         self._takeover = not parameters.client_no_context_takeover
         self._window_bits = parameters.client_max_window_bits
         self._coder: zlib._Decompress | None = None
+        self._input = b""  # what is left of the frame's payload
+        self._last = False  # the frame is the last one of its message
+        self._restarted = False  # a final block has come in this frame
+        self.pending = False
 
-    def inflate(self, payload: bytes, limit: int, last: bool) -> bytes:
-        """Return the content of one frame of a compressed message.
+    def feed(self, payload: bytes, last: bool) -> None:
+        """Take the payload of one frame of a compressed message; the one before has no content left.
 
         Args:
-            payload: The frame's payload, unmasked.
-            limit: Most bytes of content. At most one byte more is ever produced.
+            payload: Unmasked.
             last: The frame is the last one of its message.
+        """
+        self._input = payload + _TAIL if last else payload
+        self._last = last
+        self._restarted = False
+        self.pending = True
+
+    def next_piece(self, limit: int) -> bytes:
+        """Return up to PIECE bytes of content; ``pending`` tells whether there may be more.
+
+        Args:
+            limit: Most bytes that the message may still have. At most one byte more is ever produced.
 
         Raises:
             WebSocketError: 1009 if the content is larger than *limit*, 1007 if the payload is not DEFLATE data.
@@ -77,26 +100,29 @@ class Inflater:
         coder = self._coder
         if coder is None:
             coder = self._new_coder()
-        room = limit + 1  # with room for one byte more, zlib holds back nothing of content of exactly limit bytes
+        room = min(limit + 1, PIECE)
         try:
-            content = coder.decompress(payload + _TAIL if last else payload, room)
-            if coder.eof:
-                # A final block ends the coder's stream, but not the message (section 7.2.3.4). Real senders make at
-                # most one in a frame. Frames with many are refused: a new coder for each of them would be costly.
-                rest = coder.unused_data
-                coder = self._new_coder()
-                if len(content) < room:
-                    content += coder.decompress(rest, room - len(content))
-                if coder.eof:
-                    raise WebSocketError(BAD_DATA, "more than one final block in a compressed frame")
-                if last:
-                    self._coder = None  # the new coder may have got only a part of the tail
+            content = coder.decompress(self._input, room)
         except zlib.error as exc:
             raise WebSocketError(BAD_DATA, f"compressed content is damaged: {exc}") from None
+        if coder.eof:
+            # A final block ends the coder's stream, but not the message (section 7.2.3.4). Real senders make at most
+            # one in a frame. Frames with many are refused: a new coder for each of them would be costly.
+            if self._restarted:
+                raise WebSocketError(BAD_DATA, "more than one final block in a compressed frame")
+            self._restarted = True
+            self._input = coder.unused_data
+            self._new_coder()
+        else:
+            self._input = coder.unconsumed_tail
+            if len(content) < room:  # otherwise zlib may hold back more
+                self.pending = False
+                self._input = b""
+                # After a final block, the new coder may have got only a part of the tail.
+                if self._last and (self._restarted or not self._takeover):
+                    self._coder = None
         if len(content) > limit:
             raise WebSocketError(TOO_BIG, f"message inflates beyond its limit, {limit} bytes left")
-        if last and not self._takeover:
-            self._coder = None
         return content
 
     def _new_coder(self) -> zlib._Decompress:

@@ -15,6 +15,7 @@ __all__ = [
     "CLOSE",
     "CONTINUATION",
     "PING",
+    "POLICY_VIOLATION",
     "PONG",
     "PROTOCOL_ERROR",
     "TEXT",
@@ -40,6 +41,7 @@ PONG = 0xA
 # The close codes that answer a peer's faults (section 7.4.1).
 PROTOCOL_ERROR = 1002
 BAD_DATA = 1007
+POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 
 FIN = 0x80

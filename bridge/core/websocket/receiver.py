@@ -6,9 +6,9 @@ The receiver never answers. It returns what has arrived, or raises the peer's fa
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bridge.core.websocket.deflate import Inflater
+from bridge.core.websocket.deflate import PIECE, Inflater
 from bridge.core.websocket.frames import (
     BAD_DATA,
     BINARY,
@@ -31,7 +31,7 @@ from bridge.core.websocket.masking import apply_mask
 if TYPE_CHECKING:
     from bridge.core.websocket.extensions import DeflateParameters
 
-__all__ = ["NO_STATUS", "Close", "Event", "Ping", "Pong", "Receiver"]
+__all__ = ["NO_STATUS", "PART", "UNPACKED", "Close", "Event", "Ping", "Pong", "Progress", "Receiver"]
 
 NO_STATUS = 1005  # the code of a close frame without a code; never sent (section 7.1.5)
 
@@ -96,7 +96,26 @@ class Close(NamedTuple):
         return encode_close(None if self.code == NO_STATUS else self.code)
 
 
-Event = str | bytes | Ping | Pong | Close
+class Progress:
+    """Something was read, and nothing is complete by that. The connection may let others go on.
+
+    Attributes:
+        units: How much work it was, in microseconds.
+    """
+
+    __slots__ = ("units",)
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+
+
+PART: Final = Progress(1)
+"""A frame of a message."""
+
+UNPACKED: Final = Progress(PIECE >> 10)
+"""A piece of a compressed message."""
+
+Event = str | bytes | Ping | Pong | Close | Progress
 
 
 class Receiver:
@@ -113,7 +132,7 @@ class Receiver:
         deflate: The parameters of permessage-deflate; None if it is not used.
 
     Attributes:
-        unread: Fed bytes of which some are unread. While it is empty, ``next_event`` returns None.
+        unread: Fed bytes of which some are unread. While it is empty, ``next_event`` returns None or Progress.
         control_frames: How many pings and pongs have come, for a limit by the connection.
         closed: True after a close frame or an error. Bytes that are fed from then on are dropped (section 1.4).
     """
@@ -130,6 +149,7 @@ class Receiver:
         "_max_fragments",
         "_max_size",
         "_missing",
+        "_packed",
         "_payload",
         "_position",
         "_room",
@@ -161,6 +181,7 @@ class Receiver:
         self._missing = 0  # bytes of the payload that are still to come
         self._first = 0  # the frame's first byte
         self._key = b""  # the frame's mask
+        self._packed = False  # the frame's payload is complete, and not all of it is inflated
         # A fragmented message that is incomplete.
         self._room = max_size  # bytes that it may still have
         self._fragments = 0
@@ -185,54 +206,55 @@ class Receiver:
     def next_event(self) -> Event | None:
         """Return the next message (str for text, bytes for binary), Ping, Pong or Close; None if more bytes are needed.
 
+        A frame that completes nothing is a Progress, so that no call reads more than one frame.
+
         Raises:
             WebSocketError: The peer broke a rule; its ``code`` is the close code to send. No more events follow.
         """
         # The head of a small frame is read here without calls: each would cost 0.06 us, and the whole takes 1.0 us.
-        while True:
-            if self._payload is None:
-                data = self.unread
-                position = self._position
-                if len(data) - position < 2:
-                    self.unread = data[position:]  # as _keep does
-                    self._position = 0
-                    return None
-                first = data[position]
-                length = data[position + 1] - _MASKED
-                if length < 0 or first not in self._legal:
-                    raise self._fault(first)
-                start = position + 6
-                if length >= 126:
-                    start += 2 if length == 126 else 8
-                    length = self._long_length(first, position + 2, start - 4)
-                if start > len(data):
-                    self._keep()
-                    return None
-                if length > self._room:
-                    self._check_size(first, length)
-                end = start + length
-                if end > len(data):
-                    self._set_aside(first, start, end)
-                    return None
-                payload = apply_mask(data[start:end], data[start - 4 : start])
-                if end == len(data):
-                    self.unread = b""
-                    self._position = 0
-                else:
-                    self._position = end
-            elif self._continue_payload():
-                first = self._first
-                payload = apply_mask(self._payload, self._key)
-                self._payload = None
-            else:
+        if self._payload is None:
+            data = self.unread
+            position = self._position
+            if len(data) - position < 2:
+                self.unread = data[position:]  # as _keep does
+                self._position = 0
                 return None
-            if first == _WHOLE_TEXT:
-                return self._decode(payload)
-            if first == _WHOLE_BINARY:
-                return payload
-            event = self._control(first, payload) if first & _CONTROL else self._fragment(first, payload)
-            if event is not None:
-                return event
+            first = data[position]
+            length = data[position + 1] - _MASKED
+            if length < 0 or first not in self._legal:
+                raise self._frame_fault(first)
+            start = position + 6
+            if length >= 126:
+                start += 2 if length == 126 else 8
+                length = self._long_length(first, position + 2, start - 4)
+            if start > len(data):
+                self._keep()
+                return None
+            if length > self._room:
+                self._check_size(first, length)
+            end = start + length
+            if end > len(data):
+                self._set_aside(first, start, end)
+                return None
+            payload = apply_mask(data[start:end], data[start - 4 : start])
+            if end == len(data):
+                self.unread = b""
+                self._position = 0
+            else:
+                self._position = end
+        elif self._packed:
+            return self._unpack()
+        elif self._continue_payload():
+            first = self._first
+            payload = apply_mask(self._payload, self._key)
+            self._payload = None
+        else:
+            return None
+        if first == _WHOLE_TEXT:
+            return self._decode(payload)
+        if first == _WHOLE_BINARY:
+            return payload
+        return self._control(first, payload) if first & _CONTROL else self._fragment(first, payload)
 
     def _keep(self) -> None:
         """Drop the bytes that were read, so that an idle connection does not keep its last message."""
@@ -246,12 +268,12 @@ class Receiver:
             WebSocketError: 1002; the frame is a control frame, or the length does not have the shortest form.
         """
         if first & _CONTROL:
-            raise self._fail(PROTOCOL_ERROR, f"control frame above {CONTROL_LIMIT} bytes")
+            raise self.fault(PROTOCOL_ERROR, f"control frame above {CONTROL_LIMIT} bytes")
         if end > len(self.unread):
             return 0
         length = int.from_bytes(self.unread[start:end], "big")
         if length < (126 if end - start == 2 else 0x10000) or length >> 63:
-            raise self._fail(PROTOCOL_ERROR, f"payload length {length} in a wrong form")
+            raise self.fault(PROTOCOL_ERROR, f"payload length {length} in a wrong form")
         return length
 
     def _set_aside(self, first: int, start: int, end: int) -> None:
@@ -280,22 +302,22 @@ class Receiver:
         self._missing = 0
         return True
 
-    def _fault(self, first: int) -> WebSocketError:
+    def _frame_fault(self, first: int) -> WebSocketError:
         """Return the error of a frame whose first byte is not legal now, or that is not masked."""
         opcode = first & 0x0F
         if opcode not in _OPCODES:
-            return self._fail(PROTOCOL_ERROR, f"reserved opcode {opcode}")
+            return self.fault(PROTOCOL_ERROR, f"reserved opcode {opcode}")
         if first & _CONTROL and not first & FIN:
-            return self._fail(PROTOCOL_ERROR, "fragmented control frame")
+            return self.fault(PROTOCOL_ERROR, "fragmented control frame")
         if first & 0x30:
-            return self._fail(PROTOCOL_ERROR, "reserved bit set")
+            return self.fault(PROTOCOL_ERROR, "reserved bit set")
         if first in self._legal:
-            return self._fail(PROTOCOL_ERROR, "frame without mask")
+            return self.fault(PROTOCOL_ERROR, "frame without mask")
         if first & RSV1 and (self._legal is _BETWEEN or opcode not in _STARTS):
-            return self._fail(PROTOCOL_ERROR, "compression bit where it may not be")
+            return self.fault(PROTOCOL_ERROR, "compression bit where it may not be")
         if opcode == CONTINUATION:
-            return self._fail(PROTOCOL_ERROR, "continuation of no message")
-        return self._fail(PROTOCOL_ERROR, "new message inside a fragmented one")
+            return self.fault(PROTOCOL_ERROR, "continuation of no message")
+        return self.fault(PROTOCOL_ERROR, "new message inside a fragmented one")
 
     def _check_size(self, first: int, length: int) -> None:
         """Refuse a payload that is longer than the rest that the message may have.
@@ -310,9 +332,9 @@ class Receiver:
             # Compression makes some content longer: by 1/8 and a few bytes with zlib's smallest memory level.
             room += (room >> 2) + 64
         if length > room:
-            raise self._fail(TOO_BIG, f"message above its limit of {self._max_size} bytes")
+            raise self.fault(TOO_BIG, f"message above its limit of {self._max_size} bytes")
 
-    def _fragment(self, first: int, payload: bytes) -> str | bytes | None:
+    def _fragment(self, first: int, payload: bytes) -> str | bytes | Progress:
         """Take a frame of a fragmented or compressed message; return the message if this is its last frame."""
         last = first >= FIN
         opcode = first & 0x0F
@@ -320,24 +342,50 @@ class Receiver:
             self._compressed = first & RSV1 != 0
             self._texts = [] if opcode == TEXT else None
             self._legal = _INSIDE
-        if self._compressed:
-            payload = self._inflate(payload, last)
-        self._room -= len(payload)
-        texts = self._texts
-        if texts is None:
-            self._chunks.append(payload)
-        else:
-            try:
-                text, used = utf_8_decode(self._tail + payload, "strict", last)
-            except UnicodeDecodeError:
-                raise self._fail(BAD_DATA, "text is not UTF-8") from None
-            self._tail = (self._tail + payload)[used:]
-            texts.append(text)
         if not last:
             self._fragments += 1
             if self._fragments >= self._max_fragments:
-                raise self._fail(TOO_BIG, f"message of more than {self._max_fragments} fragments")
-            return None
+                raise self.fault(TOO_BIG, f"message of more than {self._max_fragments} fragments")
+        if not self._compressed:
+            return self._add(payload, last)
+        assert self._inflater is not None  # otherwise the compression bit was refused
+        self._inflater.feed(payload, last)
+        self._first = first
+        return self._unpack()
+
+    def _unpack(self) -> str | bytes | Progress:
+        """Inflate a piece of a compressed frame; return the message if that is its end."""
+        inflater = self._inflater
+        assert inflater is not None
+        try:
+            content = inflater.next_piece(self._room)
+        except WebSocketError:
+            self._stop()
+            raise
+        if inflater.pending:
+            self._packed = True
+            self._payload = bytearray()  # not None: next_event() reads no frame before this one is inflated
+            self._add(content, False)
+            return UNPACKED
+        self._packed = False
+        self._payload = None
+        return self._add(content, self._first >= FIN)
+
+    def _add(self, content: bytes, last: bool) -> str | bytes | Progress:
+        """Add content to the message; return the message if that is the last of it."""
+        self._room -= len(content)
+        texts = self._texts
+        if texts is None:
+            self._chunks.append(content)
+        else:
+            try:
+                text, used = utf_8_decode(self._tail + content, "strict", last)
+            except UnicodeDecodeError:
+                raise self.fault(BAD_DATA, "text is not UTF-8") from None
+            self._tail = (self._tail + content)[used:]
+            texts.append(text)
+        if not last:
+            return PART
         chunks = self._chunks
         self._legal = self._between
         self._room = self._max_size
@@ -345,14 +393,6 @@ class Receiver:
         self._texts = None
         self._chunks = []
         return b"".join(chunks) if texts is None else "".join(texts)
-
-    def _inflate(self, payload: bytes, last: bool) -> bytes:
-        assert self._inflater is not None  # otherwise the compression bit was refused
-        try:
-            return self._inflater.inflate(payload, self._room, last)
-        except WebSocketError:
-            self._stop()
-            raise
 
     def _control(self, first: int, payload: bytes) -> Ping | Pong | Close:
         if first == FIN | PING:
@@ -365,10 +405,10 @@ class Receiver:
             self._stop()
             return Close(NO_STATUS, "")
         if len(payload) == 1:
-            raise self._fail(PROTOCOL_ERROR, "close frame of one byte")
+            raise self.fault(PROTOCOL_ERROR, "close frame of one byte")
         code = payload[0] << 8 | payload[1]
         if not is_close_code(code):
-            raise self._fail(PROTOCOL_ERROR, f"close code {code}")
+            raise self.fault(PROTOCOL_ERROR, f"close code {code}")
         reason = self._decode(payload[2:])
         self._stop()
         return Close(code, reason)
@@ -377,9 +417,10 @@ class Receiver:
         try:
             return payload.decode()
         except UnicodeDecodeError:
-            raise self._fail(BAD_DATA, "text is not UTF-8") from None
+            raise self.fault(BAD_DATA, "text is not UTF-8") from None
 
-    def _fail(self, code: int, message: str) -> WebSocketError:
+    def fault(self, code: int, message: str) -> WebSocketError:
+        """Return the error of a peer that has broken a rule, and read nothing more."""
         self._stop()
         return WebSocketError(code, message)
 
@@ -389,6 +430,7 @@ class Receiver:
         self.unread = b""
         self._position = 0
         self._payload = None
+        self._packed = False
         self._texts = None
         self._chunks = []
         self._tail = b""

@@ -107,7 +107,7 @@ def test_many_requests_in_one_read_do_not_keep_the_loop() -> None:
         link.send(b"".join(path(number) for number in range(1000)))
         assert count == 1000
         # Others had their turn in between.
-        assert max(seen) <= 64
+        assert max(seen) <= 100
 
 
 def test_small_chunks_in_one_read_do_not_keep_the_loop() -> None:

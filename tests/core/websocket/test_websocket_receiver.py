@@ -7,7 +7,7 @@ import pytest
 
 from bridge.core.websocket.extensions import DeflateParameters
 from bridge.core.websocket.frames import WebSocketError, encode_close, is_close_code
-from bridge.core.websocket.receiver import NO_STATUS, Close, Ping, Pong, Receiver
+from bridge.core.websocket.receiver import NO_STATUS, UNPACKED, Close, Ping, Pong, Receiver
 from tests.support.websocket_peer import CUTS, bytewise, frame, read, whole
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x81, 0x82, 0x80, 0x88, 0x89, 0x8A
@@ -426,7 +426,9 @@ def test_waiting_messages_stay_packed():
     tracemalloc.start()
     try:
         receiver.feed(wire)
-        assert receiver.next_event() == bytes(size)
+        while (event := receiver.next_event()) is UNPACKED:
+            pass
+        assert event == bytes(size)
         assert tracemalloc.get_traced_memory()[1] < 5 * size
     finally:
         tracemalloc.stop()
