@@ -21,10 +21,11 @@ PY := $(VENV)/bin/python
 # Empty files that remember which parts of pyproject.toml are installed.
 DEV := $(VENV)/installed-dev
 BENCH := $(VENV)/installed-bench
+SITE := $(VENV)/installed-site
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint types format bench profile docs setup clean
+.PHONY: help run test test-all check lint types format bench profile docs docs-links setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -66,8 +67,13 @@ bench: $(BENCH) ## measure bridge beside other servers, about an hour, into docs
 profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
 	@exec $(PY) -m benchmarks.profile $(S) $(A)
 
-docs: $(DEV) ## write the generated parts of docs/: options, tables of states
+docs: $(SITE) ## write the generated parts of docs/, and the site into build/docs
 	@$(PY) docs/generate.py
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo "Made build/docs/index.html"
+
+docs-links: $(SITE) ## ask every address that the docs link to (needs the network)
+	@$(PY) -m sphinx --quiet -b linkcheck docs build/links
 
 setup: $(DEV) ## only make the virtual environment
 
@@ -82,6 +88,11 @@ $(DEV): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --upgrade pip
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(SITE): pyproject.toml $(DEV)
+	@echo "Installing what makes the site ..."
+	@$(INSTALL) --editable '.[dev,docs]'
 	@touch $@
 
 $(BENCH): pyproject.toml $(DEV)
