@@ -14,6 +14,8 @@ from tests.support import ROOT
 
 #: Dotted words that are no import paths: files, a logger, keys of environs and scopes.
 OTHER = {
+    "bridge.route",
+    "bridge.worker",
     *("bridge.toml", "bridge.sock", "bridge.access", "bridge.client_disconnected", "bridge.deadline"),
     *("bridge.request_id", "bridge.shutdown.notice"),
 }

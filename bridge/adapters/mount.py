@@ -15,6 +15,8 @@ from bridge.core.tornado.dispatch import adapt
 from bridge.errors import LimitExceeded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
 
 __all__ = ["Mount"]
@@ -103,6 +105,13 @@ class Mount:
     def websockets(self) -> frozenset[Any]:
         """The open WebSocket connections of all applications."""
         return frozenset().union(*(getattr(point.delegate, "websockets", ()) for point in self._points))
+
+    def observe(self, on_websocket: Callable[[Any], None]) -> None:
+        """Let all applications show observers how they were called; see their delegates."""
+        for point in self._points:
+            observe = getattr(point.delegate, "observe", None)
+            if observe is not None:
+                observe(on_websocket)
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Let the delegate that is mounted there start the exchange.

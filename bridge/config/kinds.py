@@ -22,6 +22,7 @@ __all__ = [
     "MODE",
     "MOUNTS",
     "NETWORKS",
+    "PAGE_PATH",
     "PORT",
     "ROOT_PATH",
     "SIZE",
@@ -357,6 +358,14 @@ def _root_path(text: str) -> str:
         raise ValueError(text)
     return path
 
+
+def _page_path(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or not text.isascii() or set(text) & set("?# %"):
+        raise ValueError(text)
+    return text
+
+
+PAGE_PATH = Kind(_page_path, "a path that begins with /, such as /healthz", "PATH")
 
 ROOT_PATH = Kind(_root_path, "empty or a path that begins with /", "PATH")
 

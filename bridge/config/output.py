@@ -14,7 +14,7 @@ from bridge.config.kinds import (
     choice,
     words,
 )
-from bridge.config.process import ProcessConfig
+from bridge.config.operation import OperationConfig
 from bridge.config.table import setting
 
 __all__ = ["OUTPUT", "OutputConfig"]
@@ -22,7 +22,7 @@ __all__ = ["OUTPUT", "OutputConfig"]
 OUTPUT = "Logs and responses"
 
 
-class OutputConfig(ProcessConfig):
+class OutputConfig(OperationConfig):
     """What is logged, where, and in which form; and which fields every response has."""
 
     access_log: bool = setting(OUTPUT, SWITCH, True, "write one line per request")

@@ -35,6 +35,7 @@ from bridge.config.kinds import (
     whole,
     words,
 )
+from bridge.config.operation import OPERATION
 from bridge.config.output import OUTPUT, OutputConfig
 from bridge.config.process import DEVELOPMENT, WORKERS
 from bridge.config.table import setting
@@ -50,7 +51,10 @@ TLS = "TLS"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
-GROUPS: Final = (APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES, OUTPUT, DEVELOPMENT)
+GROUPS: Final = (
+    *(APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES),
+    *(OUTPUT, OPERATION, DEVELOPMENT),
+)
 
 #: The fields by which proxies report the client.
 FORWARDED_FIELDS: Final = (
@@ -464,6 +468,7 @@ class Config(OutputConfig):
                 raise ConfigError("--ssl-sni: needs --ssl-certfile, for clients that name none of these hosts")
         if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
             raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
+        self._check_operation(self.addresses)
         if self.debug and not self.debug_anywhere:
             for address in self.addresses:
                 if not _is_loopback(address):

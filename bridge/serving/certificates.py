@@ -42,6 +42,7 @@ class Certificates:
         self._config = config
         self._stamps = self._look()
         self.context, self.server_certificate = make_context(config, usual), _server_certificate(config)
+        self._expiries: dict[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -51,6 +52,15 @@ class Certificates:
             return None
         return cls(config, usual)
 
+    @property
+    def expiries(self) -> dict[str, int]:
+        """When each certificate ends (seconds since 1970), by the host that it is for; ``*`` for all others."""
+        if self._expiries is None:
+            from bridge.serving.expiry import expiries
+
+            self._expiries = expiries(self._config)
+        return self._expiries
+
     def reload(self) -> bool:
         """Make the context again and return True. On failure log why, keep the old context, and return False."""
         self._stamps = self._look()
@@ -59,6 +69,7 @@ class Certificates:
         except ConfigError as exc:
             gen_log.error("The TLS files cannot be used, the old certificate stays: %s", exc)
             return False
+        self._expiries = None
         gen_log.info("TLS: new connections get %s as it is now", self._config.ssl_certfile or "the certificate")
         return True
 

@@ -8,10 +8,13 @@ from bridge.config import Config
 from bridge.core.middleware.concurrency import ConcurrencyLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.requestid import RequestIds
 
-__all__ = ["wrap"]
+__all__ = ["trusted_peers", "wrap"]
 
 
 def wrap(config: Config, delegate: Any) -> tuple[Any, list[Observer]]:
@@ -62,3 +65,12 @@ def _request_ids(config: Config) -> RequestIds:
         return RequestIds(name, ProxyPolicy(config.forwarded_allow_ips).trusts)
     accepts = config.request_id == "any"
     return RequestIds(name, lambda _: accepts)
+
+
+def trusted_peers(config: Config) -> Callable[[ConnectionContext], bool] | None:
+    """Return what tells whether the peer of a connection is a trusted proxy; None if none is."""
+    if not config.proxy_headers:
+        return None
+    from bridge.core.middleware.proxy import ProxyPolicy
+
+    return ProxyPolicy(config.forwarded_allow_ips).trusts

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import enum
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,15 +19,18 @@ from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates, tls_context
-from bridge.serving.middleware import wrap
-from bridge.serving.sockets import Listener, bind_all, url
+from bridge.serving.middleware import trusted_peers, wrap
+from bridge.serving.sockets import Listener, accept_queues, bind_admin, bind_all, url
 from bridge.telemetry.observers import Observers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from bridge.core.connection.interfaces import Observer
+    from bridge.core.connection.interfaces import Exchange, Observer
+    from bridge.operations.messages import Answer
+    from bridge.serving.administration import Administration
     from bridge.telemetry.accesslog import AccessLog
+    from bridge.telemetry.metrics.process import ProcessMetrics
 
 __all__ = ["Server", "Timeout", "fast_stop_timeout", "run_prepared", "serving_line"]
 
@@ -51,13 +55,17 @@ class Server:
         listeners: Shared listening sockets; without them, the server binds the addresses of *config* and serves them
             alone. The server closes them at its end.
         mount_points: The applications, if they have been loaded already.
+        metrics: Counts what this process serves; without it, a server that is alone makes its own if the settings ask
+            for metrics.
 
     Attributes:
         started: The server accepts connections.
+        has_started: It has accepted connections, and may have stopped since.
         sockets: The listening sockets, once started.
         kind: The application's interface in words, once started.
         on_limit: Called when ``limit_max_requests`` or ``workers_lifetime`` is reached. Unless it is replaced, it stops
             the server.
+        limit: The limit that was reached: ``requests`` or ``lifetime``; empty before.
         on_started: Called when the server has begun to accept connections.
         on_draining: Called when a stop has begun and the server accepts no more connections.
     """
@@ -68,12 +76,14 @@ class Server:
         app: Any = None,
         listeners: Sequence[Listener] | None = None,
         mount_points: list[MountPoint] | None = None,
+        metrics: ProcessMetrics | None = None,
     ) -> None:
         self.config = config
-        self.started = False
+        self.started = self.has_started = False
         self.sockets: list[socket.socket] = []
         self.kind = ""
         self.on_limit: Callable[[], None] = self.stop
+        self.limit = ""
         self.on_draining: Callable[[], None] = _noop
         self.on_started: Callable[[], None] = _noop
         self._app = app
@@ -81,6 +91,9 @@ class Server:
         self._mount_points = mount_points
         self._prepared = False
         self._alone = listeners is None
+        self._metrics = metrics
+        self._admin_listeners: list[Listener] = []
+        self._administration: Administration | None = None
         self._application: Application | None = None
         self._http: HTTPServer | None = None
         self._certificates: Certificates | None = None
@@ -132,11 +145,19 @@ class Server:
     @property
     def url(self) -> str:
         """The URL of the first socket, for instance ``http://127.0.0.1:8000``."""
-        return url(self.sockets[0], self._scheme)
+        return url(self.sockets[0], self.scheme)
 
     @property
-    def _scheme(self) -> str:
+    def scheme(self) -> str:
+        """``https`` or ``http``."""
         return "https" if self._certificates is not None else "http"
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``serving`` or ``stopping``."""
+        if self.should_exit:
+            return "stopping"
+        return "serving" if self.started else "starting"
 
     def prepare(self) -> None:
         """Listen, give up privileges, and load the application, before the event loop runs.
@@ -155,6 +176,7 @@ class Server:
             self._listeners = bind_all(config)
         try:
             if self._alone:
+                self._admin_listeners = bind_admin(config)
                 from bridge.serving.privileges import drop_privileges
 
                 drop_privileges(config)
@@ -164,6 +186,7 @@ class Server:
                 self._mount_points = load_mount_points(config, self._app)
         except BaseException:
             self._close_listeners()
+            self._close_admin_listeners()
             raise
 
     async def startup(self) -> None:
@@ -180,9 +203,12 @@ class Server:
         if not self._prepared:
             self.prepare()
         try:
+            self._start_administration(self._loop)
             application = await self._start_application()
         except BaseException:
             self._close_listeners()
+            if self._administration is not None:
+                self._administration.close()
             raise
         self._http = self._make_http(application)
         if self._certificates is not None:
@@ -193,9 +219,35 @@ class Server:
             from random import uniform
 
             jitter = uniform(0, config.workers_lifetime_jitter)  # noqa: S311 - it only spreads the load
-            self._lifetime = self._loop.call_later(config.workers_lifetime + jitter, self._reached_limit)
-        self.started = True
+            self._lifetime = self._loop.call_later(config.workers_lifetime + jitter, self._reached_limit, "lifetime")
+        self.started = self.has_started = True
+        self._start_metrics(self._loop, application)
         self.on_started()
+
+    def _start_administration(self, loop: asyncio.AbstractEventLoop) -> None:
+        config = self.config
+        if self._alone and self._metrics is None and config.measures:
+            from bridge.telemetry.metrics.process import ProcessMetrics
+
+            self._metrics = ProcessMetrics.alone(config, trusted_peers(config))
+        if self._admin_listeners:
+            from bridge.serving.administration import Administration
+
+            assert self._metrics is not None
+            self._administration = Administration(self, self._metrics, loop, self._admin_listeners)
+
+    def _start_metrics(self, loop: asyncio.AbstractEventLoop, application: Application) -> None:
+        if self._metrics is None:
+            return
+        from bridge.telemetry.metrics.sampler import Sources
+
+        certificates = self._certificates
+        sources = Sources(
+            websockets=lambda: len(getattr(application.delegate, "websockets", ())),
+            threads=_thread_states,
+            expiries=dict if certificates is None else lambda: certificates.expiries,
+        )
+        self._metrics.start(loop, sources)
 
     async def _start_application(self) -> Application:
         mount_points = self._mount_points
@@ -216,12 +268,20 @@ class Server:
             raise
         return application
 
-    def _reached_limit(self) -> None:
+    def _reached_limit(self, limit: str = "requests") -> None:
+        self.limit = limit
         self.on_limit()
 
     def _make_http(self, application: Application) -> HTTPServer:
         config = self.config
+        metrics = self._metrics
         delegate, observers = wrap(config, application.delegate)
+        if metrics is not None:
+            observers.append(metrics.observer)
+            observe = getattr(application.delegate, "observe", None)
+            if observe is not None:
+                observe(metrics.count_messages)
+            delegate = self._with_own_pages(delegate, metrics)
         if config.access_log:
             from bridge.telemetry.accesslog import AccessLog
 
@@ -233,7 +293,7 @@ class Server:
 
             limit = config.limit_max_requests
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
-        timed = self._access_log is not None and self._access_log.timed
+        timed = metrics is not None or (self._access_log is not None and self._access_log.timed)
         preface = None
         if config.proxy_protocol != "off":
             from bridge.serving.proxyprotocol import HeaderReader
@@ -252,6 +312,24 @@ class Server:
             # Workers take one at a time: otherwise the worker that wakes first takes a whole burst.
             accepts_per_turn=ACCEPTS_PER_TURN if self._alone else 1,
         )
+
+    def _with_own_pages(self, delegate: Any, metrics: ProcessMetrics) -> Any:
+        """Return *delegate* inside what answers ``--metrics-path``."""
+        config = self.config
+        if config.metrics_path is None:
+            return delegate
+        from bridge.core.middleware.proxy import ProxyPolicy
+        from bridge.operations.routes import metrics_answer
+        from bridge.serving.pages import OwnPages, for_peers
+        from bridge.telemetry.metrics.collect import collect
+
+        def page(exchange: Exchange) -> Answer:
+            accept = b",".join(value for name, value in exchange.head.fields if name == b"accept")
+            queues = accept_queues(self.sockets)
+            return metrics_answer(collect(metrics.arenas, queues), accept.decode("latin-1"))
+
+        allows = ProxyPolicy(config.metrics_allow_from).trusts
+        return OwnPages(delegate, {config.metrics_path.encode(): for_peers(page, allows)}, metrics.observer.forget)
 
     # ------------------------------------------------------------------ stopping
 
@@ -300,6 +378,8 @@ class Server:
         if not self._idle_grace and not self._forced:  # no other process will take these connections
             http.accept_waiting()
         http.stop()
+        if self._metrics is not None:
+            self._metrics.leave()
         self._close_listeners()
         self.on_draining()
         websockets = len(getattr(application.delegate, "websockets", ()))
@@ -325,11 +405,19 @@ class Server:
             if not self._forced:
                 raise
             await application.shutdown(0)
+        self._close_rest()
+        gen_log.info("Stopped")
+
+    def _close_rest(self) -> None:
+        """Close what has served the server, at its end."""
         if self._certificates is not None:
             self._certificates.close()
         if self._access_log is not None:
             self._access_log.close()
-        gen_log.info("Stopped")
+        if self._metrics is not None:
+            self._metrics.stop()
+        if self._administration is not None:
+            self._administration.close()
 
     def _report_waiting(self, http: HTTPServer) -> None:
         """Log what a stop waits for."""
@@ -357,6 +445,10 @@ class Server:
         for listener in self._listeners or ():
             listener.close(remove=self._alone)
 
+    def _close_admin_listeners(self) -> None:
+        for listener in self._admin_listeners:
+            listener.close()
+
     # ------------------------------------------------------------------ while it runs
 
     def reload_certificates(self) -> None:
@@ -371,6 +463,14 @@ class Server:
         reopen(None if self._access_log is None else self._access_log.file)
         if self._access_log is not None:
             self._access_log.reopen()
+
+
+def _thread_states() -> tuple[int, int, int]:
+    """Return how many threads for requests are busy, idle and lost."""
+    # Looked up, not imported: a server without WSGI applications does not need that module.
+    threadpool = sys.modules.get("bridge.adapters.wsgi.threadpool")
+    states: tuple[int, int, int] = (0, 0, 0) if threadpool is None else threadpool.states()
+    return states
 
 
 def _noop() -> None:

@@ -7,15 +7,17 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 
 from bridge.config import Config
 from bridge.config.kinds import Address, SystemdSockets, TCPAddress, UnixAddress
+from bridge.core.log import gen_log
 from bridge.core.net.bind import bind_sockets, bind_unix
 from bridge.errors import BindError
 from bridge.files import Place
 
-__all__ = ["Listener", "bind", "bind_all", "url"]
+__all__ = ["Listener", "accept_queues", "bind", "bind_admin", "bind_all", "url"]
 
 # The results of connecting to a unix socket on which a process listens: accepted, the queue is full, or the socket is
 # not a stream socket.
@@ -52,8 +54,38 @@ class Listener:
                     place.unlink()
 
 
-def bind_all(
+def bind_admin(
     config: Config, inherited: Mapping[str, Sequence[int]] | None = None, keep: Sequence[Listener] = ()
+) -> list[Listener]:
+    """Return a listener for every ``--admin-bind``; otherwise as :func:`bind_all`."""
+    listeners = bind_all(config, inherited, keep, config.admin_bind)
+    for listener in listeners:
+        if isinstance(listener.address, TCPAddress) and listener not in keep:
+            for sock in listener.sockets:
+                host = sock.getsockname()[0]
+                if host != "::1" and not host.startswith("127."):
+                    gen_log.warning("--admin-bind %s: everyone who reaches this address sees metrics", listener.address)
+                    break
+    return listeners
+
+
+def accept_queues(sockets: Sequence[socket.socket]) -> list[tuple[str, int]]:
+    """Return how many connections wait in the queue of each listening socket, where the system says so."""
+    found = []
+    for sock in sockets:
+        if hasattr(socket, "TCP_INFO") and sock.fileno() >= 0 and sock.family in {socket.AF_INET, socket.AF_INET6}:
+            # tcpi_unacked of struct tcp_info: for a listening socket it is the length of its queue (Linux).
+            with contextlib.suppress(OSError):
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
+                found.append((url(sock, "tcp")[6:], int.from_bytes(info[24:28], sys.byteorder)))
+    return found
+
+
+def bind_all(
+    config: Config,
+    inherited: Mapping[str, Sequence[int]] | None = None,
+    keep: Sequence[Listener] = (),
+    addresses: Sequence[Address] | None = None,
 ) -> list[Listener]:
     """Return a listener for every address of *config*.
 
@@ -61,6 +93,7 @@ def bind_all(
         config: Names the addresses.
         inherited: Descriptors of sockets that already listen, by the text of their address.
         keep: Listeners to use again for the addresses that they have.
+        addresses: Other addresses in place of those that *config* names.
 
     Raises:
         BindError: As for :func:`bind`. The sockets that were bound before the failure are closed.
@@ -69,7 +102,7 @@ def bind_all(
     found: list[Listener] = []
     fresh: list[Listener] = []
     try:
-        for address in config.addresses:
+        for address in config.addresses if addresses is None else addresses:
             name = str(address)
             if name in held:
                 found.append(held[name])

@@ -37,6 +37,9 @@ from bridge.telemetry import messages
 
 if TYPE_CHECKING:
     from bridge.apps.lifecycle import MountPoint
+    from bridge.serving.sockets import Listener
+    from bridge.supervisor.administration import Administration
+    from bridge.telemetry.metrics.arena import Block
 
 __all__ = ["Master"]
 
@@ -114,6 +117,7 @@ class Master:
         self._next_alive = 0.0
         self._handover = Handover.received()
         self._successor: Successor | None = None
+        self._administration: Administration | None = None
         self._waits_for_fix = config.reload  # a start that fails is tried again when a file changes
         self._on_signal: dict[str, Callable[[], None]] = {
             "SIGHUP": self._on_sighup,
@@ -144,9 +148,10 @@ class Master:
         """
         config, handover = self._plan.config, self._handover
         self._plan.listeners = bind_all(config, handover.descriptors if handover else None)
-        if handover is not None:
-            handover.close_unused(self._plan.listeners)
         try:
+            self._start_administration(config)
+            if handover is not None:
+                handover.close_unused([*self._plan.listeners, *self._admin_listeners])
             if config.preload or config.log_config is not None:
                 drop_privileges(config)  # code that is not the server's will run in this process
             if config.preload:
@@ -157,6 +162,48 @@ class Master:
         finally:
             if os.getpid() == self._pid:
                 self._close()
+
+    def _start_administration(self, config: Config) -> None:
+        if not config.measures and not (self._handover is not None and self._handover.memory):
+            return
+        from bridge.supervisor.administration import Administration
+
+        handover = self._handover
+        self._administration = Administration(
+            self,
+            self._selector,
+            config,
+            handover.memory if handover is not None else (),
+            handover.descriptors if handover is not None else None,
+        )
+
+    @property
+    def _admin_listeners(self) -> list[Listener]:
+        return [] if self._administration is None else self._administration.listeners
+
+    @property
+    def plan(self) -> Plan:
+        """The workers as they should be."""
+        return self._plan
+
+    @property
+    def workers(self) -> Workers:
+        """The worker processes."""
+        return self._workers
+
+    @property
+    def was_ready(self) -> bool:
+        """All workers have served at the same time."""
+        return self._was_ready
+
+    @property
+    def phase(self) -> str:
+        """``starting``, ``serving``, ``reloading`` or ``stopping``."""
+        if self._stop is not None:
+            return "stopping"
+        if not self._was_ready:
+            return "starting"
+        return "serving" if self._previous is None and not self._reload_asked else "reloading"
 
     def _loop(self) -> int:
         self._signals = SignalPipe([*_STOP_SIGNALS, "SIGCHLD", *self._on_signal])
@@ -176,6 +223,8 @@ class Master:
                 if patience is not None and time.monotonic() - before > patience + 1.0:
                     self._workers.reset_heartbeats()  # this process stood still too, as on a suspended machine
                 self._workers.check_heartbeats()
+                if self._administration is not None:
+                    self._administration.check(time.monotonic())
                 self._feed_watchdog()
         except _Ended as end:
             return end.code
@@ -190,6 +239,8 @@ class Master:
         others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
         for listener in self._plan.listeners:
             listener.close(remove=self._successor is None and str(listener.address) not in others)
+        if self._administration is not None:
+            self._administration.close(keep=frozenset(others), remove=self._successor is None)
         self._selector.close()
         if self.watch is not None:
             self.watch.close()
@@ -229,13 +280,23 @@ class Master:
         slot = self._slots.setdefault(number, Slot())
         if slot.next_start > now:
             return
+        administration = self._administration
+        block = None if administration is None else administration.allocate(number)
         try:
-            self._workers.start(number, self._plan.generation, self._serve)
+            pid = self._workers.start(number, self._plan.generation, lambda channel: self._serve(channel, block))
+            if administration is not None:
+                administration.worker_started(pid, block)
         except NoProcess as exc:
+            if administration is not None:
+                administration.not_started(block)
             gen_log.error("Worker %d cannot be started: %s; next try in %g s", number, exc, slot.postpone())
 
-    def _serve(self, channel: Channel) -> int:
+    def _serve(self, channel: Channel, block: Block | None) -> int:
         """Live as a worker. This runs in the child."""
+        counts = None
+        if self._administration is not None:
+            self._administration.abandon()
+            counts = None if block is None else (self._administration.arenas, block)
         self._selector.close()
         assert self._signals is not None
         self._signals.abandon()
@@ -243,7 +304,7 @@ class Master:
             self._handover.close()
         if self._successor is not None:
             self._successor.close()
-        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._mount_points)
+        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._mount_points, counts)
 
     def _note_progress(self) -> None:
         """Note that the start, or a reload, is complete. Called while no worker is starting."""
@@ -260,6 +321,7 @@ class Master:
             self._previous = None
             previous.close_unshared(plan)
             gen_log.info("Reloaded: %s", self._number)
+            self._reload_ended("success")
             self._notifier.ready(self._number)
 
     def _ready(self, kind: str) -> None:
@@ -279,6 +341,8 @@ class Master:
         """Return for how many seconds there is nothing to do unless an event comes; None for any time."""
         now = time.monotonic()
         times = self._workers.next_events()
+        if self._administration is not None:
+            times += self._administration.next_event()
         if self._stop is None:
             times += [slot.next_start for slot in self._slots.values() if now < slot.next_start < _NEVER]
         if self._notifier.watchdog is not None:
@@ -295,7 +359,25 @@ class Master:
 
     # ------------------------------------------------------------------ the end of workers
 
+    def _exit_reason(self, worker: Worker, code: int) -> str:
+        """Return why a worker has ended, in a word."""
+        if self._stop is not None:
+            return "stop"
+        if worker.cause:
+            return worker.cause
+        if worker.dismissed or worker.generation != self._plan.generation:
+            return "reload"
+        if worker.slot >= self._plan.count:
+            return "scale"
+        return "failed" if worker.state == STARTING else "crashed"
+
+    def _reload_ended(self, result: str) -> None:
+        if self._administration is not None:
+            self._administration.reloaded(result)
+
     def _ended(self, worker: Worker, code: int) -> None:
+        if self._administration is not None:
+            self._administration.worker_ended(worker, self._exit_reason(worker, code))
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         if worker.state == LEAVING or self._stop is not None or worker.dismissed:
             expected = code == 0 or worker.dismissed
@@ -393,7 +475,8 @@ class Master:
             gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self._successor.pid)
             return
         try:
-            self._successor = Successor(self._plan.listeners, self._notifier.path)
+            memory = () if self._administration is None else self._administration.memory
+            self._successor = Successor([*self._plan.listeners, *self._admin_listeners], self._notifier.path, memory)
         except OSError as exc:
             gen_log.error("SIGUSR2: no new master could be started: %s", exc)
             return
@@ -407,6 +490,8 @@ class Master:
         if successor.read_outcome():
             if self._stop is None:
                 gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
+                if self._administration is not None:
+                    self._administration.hand_over()
                 self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
         else:
             gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)
@@ -434,8 +519,10 @@ class Master:
         """Replace the workers, one after the other, by workers with new code and new settings."""
         try:
             plan = self._plan.reloaded(self._read_config, self._generations + 1)
+            self._reload_administration(plan)
         except BridgeError as exc:
             gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])
+            self._reload_ended("failure")
             return
         if self._mount_points is not None:
             gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
@@ -443,11 +530,22 @@ class Master:
         self._generations += 1
         self._previous, self._plan = self._plan, plan
 
+    def _reload_administration(self, plan: Plan) -> None:
+        try:
+            if self._administration is None:
+                self._start_administration(plan.config)
+            else:
+                self._administration.reload(plan.config)
+        except BridgeError:
+            plan.close_unshared(self._plan)
+            raise
+
     def _fall_back(self) -> None:
         """Return to the plan before the reload, and replace the workers that the reload has started."""
         failed, previous = self._plan, self._previous
         assert previous is not None
         failed.close_unshared(previous)
+        self._reload_ended("failure")
         self._plan, self._previous = previous, None
         for worker in self._workers:
             if worker.generation == failed.generation and worker.state == READY:

@@ -36,7 +36,7 @@ class FromWorker(enum.StrEnum):
     """The event loop runs. No values."""
 
     FINISHED = "finished"
-    """The worker has served its time and asks for a successor. No values."""
+    """The worker has served its time and asks for a successor. Value: ``requests``, ``lifetime``, or ``asked``."""
 
     STUCK = "stuck"
     """Every thread of a full pool is busy for too long; the worker asks for a successor. No values."""

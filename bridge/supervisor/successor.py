@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from bridge.serving.process import at_origin
@@ -28,6 +28,7 @@ class Successor:
     Args:
         listeners: The listening sockets to hand over.
         notify_socket: The address of systemd's socket for notifications; empty without systemd.
+        memory: Descriptors of memory with counts.
 
     Attributes:
         pid: The new process.
@@ -37,15 +38,15 @@ class Successor:
         OSError: The process cannot be started.
     """
 
-    def __init__(self, listeners: Iterable[Listener], notify_socket: str = "") -> None:
+    def __init__(self, listeners: Iterable[Listener], notify_socket: str = "", memory: Sequence[int] = ()) -> None:
         self.ready = False
         self._pipe, theirs = os.pipe()
         passed = {str(listener.address): [sock.fileno() for sock in listener.sockets] for listener in listeners}
         environ = {name: value for name, value in os.environ.items() if name not in {"LISTEN_PID", "WATCHDOG_PID"}}
-        environ[_VARIABLE] = json.dumps({"listeners": passed, "ready": theirs})
+        environ[_VARIABLE] = json.dumps({"listeners": passed, "ready": theirs, "memory": list(memory)})
         if notify_socket:
             environ["NOTIFY_SOCKET"] = notify_socket
-        numbers = [number for numbers in passed.values() for number in numbers] + [theirs]
+        numbers = [number for numbers in passed.values() for number in numbers] + [*memory, theirs]
         try:
             for number in numbers:
                 os.set_inheritable(number, True)
@@ -78,10 +79,12 @@ class Handover:
 
     Attributes:
         descriptors: Listening sockets by the text of their address.
+        memory: Descriptors of the memory with the counts of this and earlier masters.
     """
 
-    def __init__(self, descriptors: dict[str, list[int]], pipe: int) -> None:
+    def __init__(self, descriptors: dict[str, list[int]], pipe: int, memory: Sequence[int] = ()) -> None:
         self.descriptors = descriptors
+        self.memory = memory
         self._pipe = pipe
 
     @classmethod
@@ -92,7 +95,10 @@ class Handover:
             return None
         handed = json.loads(text)
         os.set_inheritable(handed["ready"], False)
-        return cls(handed["listeners"], handed["ready"])
+        memory = handed.get("memory", [])  # an older version has none
+        for number in memory:
+            os.set_inheritable(number, False)
+        return cls(handed["listeners"], handed["ready"], memory)
 
     def close_unused(self, listeners: Iterable[Listener]) -> None:
         """Close the inherited sockets that are not in *listeners*, since the settings no longer name them."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.apps.lifecycle import MountPoint
 from bridge.apps.loading import TargetError
@@ -15,6 +15,7 @@ from bridge.core.log import gen_log
 from bridge.errors import BridgeError, ConfigError, LifespanFailed
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.serving.loops import Signals, process_runner
+from bridge.serving.middleware import trusted_peers
 from bridge.serving.privileges import drop_privileges
 from bridge.serving.process import set_title
 from bridge.serving.server import Server, run_prepared
@@ -25,6 +26,10 @@ from bridge.supervisor.messages import FromWorker, ToWorker
 from bridge.telemetry import messages
 from bridge.telemetry.linewriter import without_waiting
 from bridge.telemetry.logs import error_descriptor, take
+
+if TYPE_CHECKING:
+    from bridge.telemetry.metrics.arena import Arena, Block
+    from bridge.telemetry.metrics.process import ProcessMetrics
 
 __all__ = ["IDLE_GRACE", "run_worker"]
 
@@ -38,6 +43,7 @@ def run_worker(
     listeners: Sequence[Listener],
     channel: Channel,
     mount_points: list[MountPoint] | None = None,
+    counts: tuple[tuple[Arena, ...], Block] | None = None,
 ) -> int:
     """Serve until the master orders the end, or is gone. Return the process's exit status.
 
@@ -47,6 +53,7 @@ def run_worker(
         listeners: The listening sockets, shared with the master and the other workers.
         channel: The line to the master.
         mount_points: The applications, if the master has loaded them.
+        counts: The memory of all processes, and the cells of this one; None to count nothing.
     """
     messages.begin_process()
     _default_signals()
@@ -56,7 +63,7 @@ def run_worker(
         set_title(config, "worker")
         drop_privileges(config)
         with process_runner(config.loop, lambda: None) as runner:
-            worker = _Worker(config, Server(config, app, listeners, mount_points), channel)
+            worker = _Worker(config, Server(config, app, listeners, mount_points, _metrics(config, counts)), channel)
             run_prepared(runner, worker.server, worker.run)
     except BridgeError as exc:
         if isinstance(exc, TargetError) and exc.app_traceback:
@@ -66,6 +73,15 @@ def run_worker(
         channel.send(FromWorker.FAILED, code, text)
         return code
     return OK
+
+
+def _metrics(config: Config, counts: tuple[tuple[Arena, ...], Block] | None) -> ProcessMetrics | None:
+    if counts is None:
+        return None
+    from bridge.telemetry.metrics.process import ProcessMetrics
+
+    arenas, block = counts
+    return ProcessMetrics(arenas, block, config, trusted_peers(config))
 
 
 def failure(config: Config, exc: BridgeError) -> tuple[int, str]:
@@ -100,7 +116,7 @@ class _Worker:
         self.server = server
         self._config = config
         self._channel = channel
-        server.on_limit = self._ask_for_successor
+        server.on_limit = lambda: self._ask_for_successor(server.limit)
         server.on_draining = lambda: channel.send(FromWorker.DRAINING)
         self._orders: dict[object, Callable[..., None]] = {
             ToWorker.RETIRE: lambda: server.stop(idle_grace=IDLE_GRACE),
@@ -142,9 +158,9 @@ class _Worker:
             take(path, descriptors.pop(0))
         self.server.reopen_logs()
 
-    def _ask_for_successor(self) -> None:
+    def _ask_for_successor(self, reason: str) -> None:
         """Report that this worker has served its time. It serves until the master retires it."""
-        self._channel.send(FromWorker.FINISHED)
+        self._channel.send(FromWorker.FINISHED, reason)
 
     def _obey(self) -> None:
         """Carry out the master's orders. If the master is gone, stop."""
@@ -160,6 +176,6 @@ class _Worker:
     def _on_signal(self, number: int) -> None:
         """Ask for a successor on SIGTERM, which the master never sends; other signals are the master's business."""
         if number == signal.SIGTERM and not self.server.should_exit:
-            self._ask_for_successor()
+            self._ask_for_successor("asked")
         elif number == signal.SIGUSR1:
             self.server.reopen_logs()

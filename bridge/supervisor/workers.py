@@ -58,6 +58,7 @@ class Worker:
         pending: Orders to send when it is ready.
         kill_at: When to kill it; None for not at all.
         reason: Why it failed.
+        cause: Why it is replaced, in a word for metrics; empty if it is not, or for another reason.
         code: The exit status that it has announced with the reason.
     """
 
@@ -76,6 +77,7 @@ class Worker:
     pending: list[ToWorker] = field(default_factory=list)
     kill_at: float | None = None
     reason: str = ""
+    cause: str = ""
     code: int = 0
 
 
@@ -109,8 +111,13 @@ class Workers:
 
     # ------------------------------------------------------------------ start, retire, kill
 
-    def start(self, slot: int, generation: int, serve: Callable[[Channel], int]) -> None:
-        """Fork a worker. The child calls *serve* with its end of the line; the result is its exit status.
+    def start(self, slot: int, generation: int, serve: Callable[[Channel], int]) -> int:
+        """Fork a worker and return its process.
+
+        Args:
+            slot: The number of its place.
+            generation: The plan by which it is started.
+            serve: Called in the child with its end of the line; returns the exit status.
 
         Raises:
             NoProcess: The fork failed, and nothing has changed.
@@ -137,6 +144,7 @@ class Workers:
         self._workers[pid] = worker
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
         gen_log.debug("Worker %d (pid %d) starts", slot, pid)
+        return pid
 
     def retire(self, worker: Worker) -> None:
         """Let a worker finish its requests and end. Another one has taken its place."""
@@ -212,9 +220,11 @@ class Workers:
             self._became_ready(worker, str(values[0]))
         elif word == FromWorker.FINISHED:
             worker.finished = True
+            worker.cause = str(values[0]) if values else "asked"
             gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
         elif word == FromWorker.STUCK:
             worker.finished = True
+            worker.cause = "blocked"
             gen_log.error(
                 "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
             )
@@ -281,6 +291,7 @@ class Workers:
                 "Worker %d (pid %d) has stood still for %g s and is replaced; this is where it is:",
                 worker.slot, worker.pid, config.timeout_worker,
             )  # fmt: skip
+        worker.cause = "blocked"
         messages.flush(_FLUSH_TIME)  # the worker's lines follow that line, and do not cut it
         kill(worker.pid, DUMP_SIGNAL)
         worker.kill_at = now + _DUMP_TIME

@@ -87,7 +87,7 @@ class AccessLog(Observer):
         self.stamp = ""
         self.until = 0
         self.timed = self._format.timed
-        names = [name.encode() for name in config.access_log_exclude]
+        names = [name.encode() for name in (*config.access_log_exclude, *config.own_paths)]
         self.exchange_ended = self._format.observer(
             self,
             frozenset(name for name in names if not name.endswith(b"*")),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.connection.interfaces import Observer
 
@@ -13,12 +14,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Observers"]
 
+_EVENTS = (
+    "connection_opened",
+    "connection_closed",
+    "request_refused",
+    "exchange_started",
+    "exchange_ended",
+)
+
 
 class Observers(Observer):
-    """Passes every call on to several observers, in their order."""
+    """Passes every call on to several observers, in their order.
+
+    Each call goes to those observers only that do something with it. If there is one, its own method is called.
+
+    Args:
+        observers: The observers.
+    """
+
+    connection_opened: Callable[[Connection], None]  # type: ignore[assignment]  # functions of instances save a call
+    connection_closed: Callable[[Connection], None]  # type: ignore[assignment]  # see above
+    request_refused: Callable[[Connection, str], None]  # type: ignore[assignment]  # see above
+    exchange_started: Callable[[Exchange], None]  # type: ignore[assignment]  # see above
+    exchange_ended: Callable[[Exchange], None]  # type: ignore[assignment]  # see above
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+        for event in _EVENTS:
+            setattr(self, event, _joined([getattr(each, event) for each in observers if _overrides(each, event)]))
 
     @staticmethod
     def of(observers: Sequence[Observer]) -> Observer | None:
@@ -27,22 +49,33 @@ class Observers(Observer):
             return None
         return observers[0] if len(observers) == 1 else Observers(observers)
 
-    def exchange_started(self, exchange: Exchange) -> None:
-        """Tell all observers that the exchange has started."""
-        for observer in self._observers:
-            observer.exchange_started(exchange)
 
-    def exchange_ended(self, exchange: Exchange) -> None:
-        """Tell all observers that the exchange has ended."""
-        for observer in self._observers:
-            observer.exchange_ended(exchange)
+def _overrides(observer: Observer, event: str) -> bool:
+    method = getattr(observer, event, None)
+    return method is not None and getattr(method, "__func__", method) is not getattr(Observer, event)
 
-    def connection_opened(self, connection: Connection) -> None:
-        """Tell all observers that a connection speaks HTTP from now on."""
-        for observer in self._observers:
-            observer.connection_opened(connection)
 
-    def connection_closed(self, connection: Connection) -> None:
-        """Tell all observers that HTTP has ended on a connection."""
-        for observer in self._observers:
-            observer.connection_closed(connection)
+def _joined(functions: list[Callable[..., None]]) -> Callable[..., None]:
+    """Return a function that calls all *functions* with its arguments."""
+    if not functions:
+        return _nothing
+    if len(functions) == 1:
+        return functions[0]
+    if len(functions) == 2:
+        first, second = functions
+
+        def both(*arguments: Any) -> None:
+            first(*arguments)
+            second(*arguments)
+
+        return both
+
+    def every(*arguments: Any) -> None:
+        for function in functions:
+            function(*arguments)
+
+    return every
+
+
+def _nothing(*_: object) -> None:
+    """Nobody does anything with this."""

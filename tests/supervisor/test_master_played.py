@@ -1156,7 +1156,10 @@ def test_a_worker_keeps_nothing_of_the_master_s(
         sockets[0].close()
         before |= {f"{read} {os.readlink(f'/proc/self/fd/{read}')}"}
 
-    def serve(config: Config, app: object, listeners: Sequence[Listener], channel: Channel, places: object) -> int:
+    def serve(
+        config: Config, app: object, listeners: Sequence[Listener], channel: Channel, places: object, counts: object
+    ) -> int:
+        assert counts is None
         left = {int(name.partition(" ")[0]) for name in descriptors() - before}
         sockets = {sock.fileno() for listener in listeners for sock in listener.sockets}
         assert left == sockets | {channel.fileno()}

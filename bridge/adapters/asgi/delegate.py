@@ -106,6 +106,20 @@ class ASGIDelegate:
         if debug:
             self._extensions["http.response.debug"] = {}
         self._extensions["bridge.shutdown.notice"] = {"event": self.stopping}
+        self._shown = False
+        self._on_websocket: Callable[[WebSocketConnection], None] | None = None
+
+    def observe(self, on_websocket: Callable[[WebSocketConnection], None]) -> None:
+        """Note the scope of each request in the ``times`` of its exchange, for observers.
+
+        Args:
+            on_websocket: Called with each WebSocket that was accepted, before its first message.
+        """
+        from bridge.adapters.asgi.shown import ShownHTTPExchange, ShownTimedHTTPExchange
+
+        self._shown = True
+        self._on_websocket = on_websocket
+        self._open_http = (ShownHTTPExchange if self.timeout is None else ShownTimedHTTPExchange).open
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Start the application's task for a request."""
@@ -133,6 +147,8 @@ class ASGIDelegate:
             if handshake is None:
                 return NULL_DELEGATE
             into_websocket_scope(scope, handshake.subprotocols)
+            if self._shown and exchange.times is not None:
+                exchange.times.called_with = scope
             served = WebSocketExchange(exchange, self, self._websocket, handshake)
         else:
             served = self._open_http(exchange, self)
@@ -168,6 +184,8 @@ class ASGIDelegate:
     def add_websocket(self, connection: WebSocketConnection) -> None:
         """Keep *connection* in ``websockets`` until its transport is gone."""
         self.websockets.add(connection)
+        if self._on_websocket is not None:
+            self._on_websocket(connection)
         connection.on_lost = self._websocket_lost
 
     def _websocket_lost(self, connection: WebSocketConnection) -> None:

@@ -32,6 +32,7 @@ class Application:
         queue_timeout: Seconds that a request may wait for a thread; then 503.
         timeout: Seconds for an answer; None for no limit.
         response_file: Most bytes of one response in a temporary file.
+        shows_environ: Exchanges with times get the environ, for observers.
         detached: The connections that the application has taken from the loop.
     """
 
@@ -47,6 +48,7 @@ class Application:
         "post",
         "queue_timeout",
         "response_file",
+        "shows_environ",
         "timeout",
     )
 
@@ -63,6 +65,7 @@ class Application:
         queue_timeout: float,
         timeout: float | None,
         response_file: int,
+        shows_environ: bool = False,
     ) -> None:
         self.app = app
         self.name = name
@@ -74,6 +77,7 @@ class Application:
         self.queue_timeout = queue_timeout
         self.timeout = timeout
         self.response_file = response_file
+        self.shows_environ = shows_environ
         self.detached: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -21,6 +21,7 @@ from bridge.adapters.wsgi.threadpool import ThreadPool
 from bridge.core.log import app_log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
     from bridge.core.connection.interfaces import Connection, Exchange, ExchangeDelegate
@@ -90,6 +91,15 @@ class WSGIDelegate:
         self._application: Application | None = None  # made when the loop is known
         self._file_threads = FileThreads()
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
+        self._shown = False
+
+    def observe(self, on_websocket: Callable[[Any], None]) -> None:
+        """Note the environ of each request in the ``times`` of its exchange, for observers; before the first request.
+
+        Args:
+            on_websocket: Not used: an application that has taken a connection speaks to its client itself.
+        """
+        self._shown = True
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Take a request; a thread answers it when its content is complete."""
@@ -197,6 +207,7 @@ class WSGIDelegate:
             queue_timeout=self.queue_timeout,
             timeout=self.timeout,
             response_file=self.response_file,
+            shows_environ=self._shown,
         )
         return application
 

@@ -18,6 +18,7 @@ from bridge.errors import ConnectionGone
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse
 
     from bridge.adapters.wsgi.application import Application
     from bridge.adapters.wsgi.environ import EnvironCache
@@ -76,7 +77,7 @@ class WSGIExchange:
         """Queue the request for a thread: it is complete, or its content is streamed."""
         application = self._application
         if not application.pool.add(self, application.loop):
-            self.refuse()
+            self.refuse("overload")
 
     def on_connection_close(self) -> None:
         """Note that nobody waits for the response any more."""
@@ -100,9 +101,15 @@ class WSGIExchange:
 
     # ------------------------------------------------------------------ on the loop: when there is no answer in time
 
-    def refuse(self, _: None = None) -> None:
-        """Answer 503: there are more requests than the threads can answer."""
+    def refuse(self, reason: str | None = None) -> None:
+        """Answer 503: there are more requests than the threads can answer.
+
+        Args:
+            reason: ``overload``; None if the request has waited too long.
+        """
         self.discard_content()
+        if self.exchange.times is not None:
+            self.exchange.times.refused = reason or "queue_timeout"
         if not self.response.gone and not self.exchange.response_started:
             self.exchange.answer(503, fields=[(b"retry-after", b"1")])
 
@@ -120,6 +127,8 @@ class WSGIExchange:
             if not application.pool.withdraw(self):
                 return
             self.discard_content()
+            if self.exchange.times is not None:
+                self.exchange.times.refused = "queue_timeout"
             app_log.error("No thread was free for %s within %g seconds", self.describe(), seconds)
         else:
             if not application.pool.abandon(worker, self):
@@ -190,9 +199,12 @@ class WSGIExchange:
                 self._set_content(environ)
             if self.exchange.head.upgrade:
                 self._socket = environ["werkzeug.socket"] = LazySocket(self._request_socket)
+            start_response: StartResponse = response.start_response
+            if self._application.shows_environ:
+                start_response = self._showing(environ)
             if self._application.timeout is not None:
                 environ["bridge.deadline"] = self.queued + self._application.timeout
-            result = self._application.app(environ, response.start_response)
+            result = self._application.app(environ, start_response)
             response.send(result)
         except BaseException as exc:
             response.fail(exc)
@@ -203,6 +215,18 @@ class WSGIExchange:
                     close()
             except BaseException as exc:
                 response.fail(exc)
+
+    def _showing(self, environ: dict[str, Any]) -> StartResponse:
+        """Return a start_response that shows observers what stands in the environ then: Flask tidies up behind it."""
+        times, start = self.exchange.times, self.response.start_response
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+            if times is not None:
+                request = environ.get("werkzeug.request")
+                times.called_with = environ if request is None else {"werkzeug.request": request}
+            return start(status, headers, exc_info)
+
+        return start_response
 
     def _set_content(self, environ: dict[str, Any]) -> None:
         """Set ``wsgi.input`` to the request's content."""

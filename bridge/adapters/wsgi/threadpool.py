@@ -24,7 +24,7 @@ from typing import Protocol
 
 from bridge.core.log import app_log, gen_log
 
-__all__ = ["Job", "ThreadPool", "Worker"]
+__all__ = ["Job", "ThreadPool", "Worker", "states"]
 
 
 # The pool is in one of three modes, and changes between them by itself.
@@ -62,6 +62,13 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def states() -> tuple[int, int, int]:
+    """Return how many threads of all pools are busy, idle and lost: abandoned with a job that does not end."""
+    pools = list(_pools)
+    idle, lost = sum(pool.idle for pool in pools), sum(pool.abandoned for pool in pools)
+    return max(sum(pool.count for pool in pools) - idle - lost, 0), idle, lost
 
 
 class Job(Protocol):

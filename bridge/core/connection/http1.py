@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.states import Reading
     from bridge.core.http1.decoder import FixedDecoder
 
-__all__ = ["ServerConnection", "noop"]
+__all__ = ["ServerConnection", "noop", "refusal_reason"]
 
 # Bytes of unread content that are read and dropped so that the connection persists (RFC 9112 section 9.3).
 _DRAIN_MAX = 65536
@@ -274,6 +274,8 @@ class ServerConnection(asyncio.Protocol):
         elif reading is READ_CONTENT:
             if self._content_deadline < now:
                 gen_log.info("Timeout reading body from %s", self.context)
+                if self.parameters.observer is not None:
+                    self.parameters.observer.request_refused(self, "body_timeout")
                 self.cut(reset=False)
             else:
                 self._refuse_fault(RequestTimeout("Timeout reading body"))
@@ -792,6 +794,10 @@ class ServerConnection(asyncio.Protocol):
 
     def _refuse_fault(self, error: RemoteProtocolError) -> None:
         """Log a fault of the peer, answer it if that is possible, and close."""
+        observer = self.parameters.observer
+        if observer is not None:
+            in_head = self.reading is READ_HEAD
+            observer.request_refused(self, refusal_reason(error.status, in_head=in_head))
         if error.status == 431:
             gen_log.info("Unsatisfiable read from %s: %s", self.context, error)
         elif error.status == 408:
@@ -953,6 +959,18 @@ _ENDED = frozenset({READ_DISCARD, READ_CLOSED, READ_SWITCHED})
 
 def noop() -> None:
     """Do nothing. ``on_end`` returns it where nothing has to be called when the transport is gone."""
+
+
+def refusal_reason(status: int, *, in_head: bool) -> str:
+    """Return the word for observers, see ``Observer.request_refused``.
+
+    Args:
+        status: What the peer is answered.
+        in_head: The head was not complete.
+    """
+    if status == 408:
+        return "head_timeout" if in_head else "body_timeout"
+    return "too_large" if status in {413, 414, 431} else "malformed"
 
 
 def _pass_on_eof(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:

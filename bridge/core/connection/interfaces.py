@@ -130,6 +130,14 @@ class Observer:
     def connection_closed(self, connection: Connection) -> None:
         """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport."""
 
+    def request_refused(self, connection: Connection, reason: str) -> None:
+        """Take note that the peer has broken a rule or a limit, and is answered by the connection itself.
+
+        Args:
+            connection: The connection. If the head was complete, the end of its exchange is told as well.
+            reason: ``head_timeout``, ``body_timeout``, ``too_large`` or ``malformed``.
+        """
+
     def exchange_started(self, exchange: Exchange) -> None:
         """Take note of a new exchange: its head is complete, and the delegate is asked next."""
 
@@ -164,7 +172,8 @@ class Exchange(Protocol):
             content is read, on connections with ``limit_after_start``.
         server_fields: (name, value) pairs that the server adds to the response. They replace the application's fields
             of these names. Empty unless middleware sets it.
-        times: When the exchange began, how long it was queued, when it answered; None unless an observer asks for it.
+        times: When the exchange began, how long it was queued, when it answered, and what else observers are told;
+            None unless an observer asks for it.
         templates: What delegates keep between the requests of a connection, by owner; see :meth:`keep_template`.
     """
 

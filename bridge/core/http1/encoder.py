@@ -28,6 +28,7 @@ __all__ = [
     "chunk",
     "encode_head",
     "encode_interim",
+    "encode_last",
     "encode_refusal",
     "encode_start",
     "encode_whole",
@@ -132,6 +133,18 @@ def encode_whole(head: ResponseHead, default_fields: bytes, data: bytes) -> byte
     if head.length >= 0:
         return start + data
     return b"%bcontent-length: %d\r\n\r\n%b" % (start, len(data), data)
+
+
+def encode_last(head: ResponseHead, data: bytes, *, head_only: bool = False) -> bytes:
+    """Return a whole response that ends its connection, without the fields that every response starts with.
+
+    Args:
+        head: A plain head that declares no length.
+        data: All of the content.
+        head_only: Declare the content but do not send it, as for HEAD.
+    """
+    start = b"%b%bconnection: close\r\n" % (status_line(head.status, head.reason), head.block)
+    return b"%bcontent-length: %d\r\n\r\n%b" % (start, len(data), b"" if head_only else data)
 
 
 def encode_head(

@@ -34,6 +34,8 @@ class ConcurrencyLimit(Observer):
         """Pass the exchange on, or answer it."""
         if self.count <= self._limit:  # exchange_started has counted this one already
             return self._delegate.start_exchange(exchange)
+        if exchange.times is not None:
+            exchange.times.refused = "overload"
         text = b"" if exchange.head.method == b"HEAD" else b"Service Unavailable\r\n"
         exchange.respond(503, [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"1")])
         exchange.send(text, True)

@@ -1,0 +1,127 @@
+"""What the server answers for itself: probes, metrics, its state, and, over the control socket, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bridge.operations.health import Condition, probe
+from bridge.operations.messages import Answer, Request, Respond, as_json, refusal
+from bridge.telemetry.metrics.exposition import expose, negotiate
+
+if TYPE_CHECKING:
+    from bridge.telemetry.metrics.collect import Family
+
+__all__ = ["Command", "Refused", "Routes", "Subject", "metrics_answer"]
+
+
+class Refused(Exception):
+    """A command cannot be carried out.
+
+    Args:
+        status: 400 if it is wrong, 409 if it cannot be done now.
+        error: Why, in one sentence.
+        **more: As for :func:`refusal`.
+    """
+
+    def __init__(self, status: int, error: str, **more: object) -> None:
+        super().__init__(error)
+        self.answer = refusal(status, error, **more)
+
+
+#: Carries out a command: takes its parameters, and answers at any time.
+Command = Callable[[Mapping[str, str], Respond], None]
+
+
+class Subject(Protocol):
+    """The server that is operated: a master with its workers, or a process without a master."""
+
+    def families(self) -> list[Family]:
+        """Return its metrics."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Return its state, as json can write it."""
+        ...
+
+    def live(self) -> Sequence[Condition]:
+        """Return the conditions for being alive."""
+        ...
+
+    def started(self) -> Sequence[Condition]:
+        """Return the conditions for having started."""
+        ...
+
+    def ready(self) -> Sequence[Condition]:
+        """Return the conditions for being ready."""
+        ...
+
+    @property
+    def reports(self) -> Mapping[str, Command]:
+        """The commands that change nothing (GET), by path."""
+        ...
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """The commands that change something (POST), by path."""
+        ...
+
+
+class Routes:
+    """Answers requests about a server.
+
+    Args:
+        subject: The server.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._pages: dict[str, Callable[[Request], Answer]] = {
+            "/livez": lambda request: self._probe(subject.live(), "not alive", request),
+            "/readyz": lambda request: self._probe(subject.ready(), "not ready", request),
+            "/startupz": lambda request: self._probe(subject.started(), "not started", request),
+            "/metrics": lambda request: metrics_answer(subject.families(), request.accept),
+            "/status": lambda _: as_json(subject.status()),
+        }
+
+    def answer(self, request: Request, respond: Respond) -> None:
+        """Answer *request*, now or later."""
+        path = request.path.rstrip("/") or "/"
+        page = self._pages.get(path)
+        reports = self._subject.reports if request.control else {}
+        commands = self._subject.commands if request.control else {}
+        if page is not None or path in reports:
+            allowed = ["GET", "HEAD"]
+        elif path in commands:
+            allowed = ["POST"]
+        else:
+            known = sorted([*self._pages, *reports, *commands])
+            respond(refusal(404, f"there is no {request.path[:80]!r} here", allowed=known))
+            return
+        if request.method not in allowed:
+            answer = refusal(405, f"{request.method[:20]} {path}: the method is not allowed", allowed=allowed)
+            respond(answer._replace(fields=((b"allow", ", ".join(allowed).encode()),)))
+            return
+        if page is not None:
+            respond(page(request))
+            return
+        command = reports.get(path) or commands[path]
+        try:
+            command(request.query, respond)
+        except Refused as exc:
+            respond(exc.answer)
+
+    @staticmethod
+    def _probe(conditions: Sequence[Condition], otherwise: str, request: Request) -> Answer:
+        return probe(conditions, otherwise, verbose="verbose" in request.query)
+
+
+def metrics_answer(families: list[Family], accept: str) -> Answer:
+    """Return metrics in the format that a client prefers.
+
+    Args:
+        families: The metrics.
+        accept: The value of its Accept field.
+    """
+    media_type = negotiate(accept)
+    return Answer(200, expose(families, media_type), media_type)

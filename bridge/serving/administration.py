@@ -1,0 +1,125 @@
+"""The probes, metrics and commands of a process without a master."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bridge._version import __version__
+from bridge.operations.health import Condition
+from bridge.operations.listener import Listener as AdminListener
+from bridge.operations.listener import LoopWatch
+from bridge.operations.routes import Command, Routes
+from bridge.serving.sockets import Listener, accept_queues, url
+from bridge.telemetry.metrics.collect import Family, collect, workers_of
+
+if TYPE_CHECKING:
+    import socket
+
+    from bridge.config import Config
+    from bridge.telemetry.metrics.process import ProcessMetrics
+
+__all__ = ["Administration", "State"]
+
+# Seconds between two looks at clients that are too slow.
+_INTERVAL = 1.0
+
+
+class State(Protocol):
+    """What is shown of a server.
+
+    Attributes:
+        config: The settings.
+        has_started: It has accepted connections.
+        kind: The application's interface in words.
+        sockets: The listening sockets.
+    """
+
+    config: Config
+    has_started: bool
+    kind: str
+    sockets: list[socket.socket]
+
+    @property
+    def scheme(self) -> str:
+        """``https`` or ``http``."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``serving``, ``draining`` or ``stopping``."""
+        ...
+
+
+class Administration:
+    """Operates one server on its own loop.
+
+    Args:
+        server: The server.
+        metrics: What it counts.
+        loop: The loop.
+        listeners: The addresses for probes and metrics.
+    """
+
+    def __init__(
+        self, server: State, metrics: ProcessMetrics, loop: asyncio.AbstractEventLoop, listeners: Sequence[Listener]
+    ) -> None:
+        self._server = server
+        self._metrics = metrics
+        self._listeners = listeners
+        self._loop = loop
+        self._began = time.monotonic()
+        self.reports: Mapping[str, Command] = {}
+        self.commands: Mapping[str, Command] = {}
+        self._http = AdminListener(LoopWatch(loop), Routes(self).answer)
+        for listener in listeners:
+            self._http.add(listener.sockets)
+        self._timer = loop.call_later(_INTERVAL, self._check)
+
+    def _check(self) -> None:
+        self._http.check_deadlines(time.monotonic())
+        self._timer = self._loop.call_later(_INTERVAL, self._check)
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        self._timer.cancel()
+        self._http.close()
+        for listener in self._listeners:
+            listener.close()
+
+    # ------------------------------------------------------------------ what is answered
+
+    def families(self) -> list[Family]:
+        """Return the metrics."""
+        return collect(self._metrics.arenas, accept_queues(self._server.sockets))
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the server."""
+        server = self._server
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": server.state,
+            "uptime": round(time.monotonic() - self._began, 3),
+            "application": server.config.target,
+            "interface": server.kind,
+            "listeners": [url(sock, server.scheme) for sock in server.sockets if sock.fileno() >= 0],
+            "workers": workers_of(self._metrics.arenas),
+        }
+
+    def live(self) -> Sequence[Condition]:
+        """The loop answers, so it runs."""
+        return [Condition("loop", True, "the event loop runs")]
+
+    def started(self) -> Sequence[Condition]:
+        """The server has served."""
+        started = self._server.has_started
+        return [Condition("started", started, "started" if started else "starting")]
+
+    def ready(self) -> Sequence[Condition]:
+        """The server serves, and is not about to stop."""
+        state = self._server.state
+        return [Condition("serving", state == "serving", state)]

@@ -1,0 +1,80 @@
+"""Paths of the application's port that the server answers itself: metrics and health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bridge.core.connection.interfaces import NULL_DELEGATE
+
+if TYPE_CHECKING:
+    from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
+    from bridge.core.http.message import RequestHead
+    from bridge.operations.messages import Answer
+
+__all__ = ["OwnPages", "Page", "for_peers"]
+
+#: Makes the answer to a request for a path; None to leave it to the application.
+Page = Callable[["Exchange"], "Answer | None"]
+
+# With one of these, the request has come through a proxy: who asks is not who has connected.
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-forwarded-host", b"via"})
+
+
+class OwnPages:
+    """A delegate around the application's that answers a few paths itself, with GET and HEAD.
+
+    Args:
+        delegate: Gets all other exchanges.
+        pages: What answers, by path, as it stands in the request target.
+        unseen: Called with each exchange that is answered here: it is not to be counted.
+    """
+
+    def __init__(
+        self, delegate: ConnectionDelegate, pages: dict[bytes, Page], unseen: Callable[[Exchange], None]
+    ) -> None:
+        self._delegate = delegate
+        self._pages = pages
+        self._unseen = unseen
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        """Answer the exchange, or pass it on."""
+        page = self._pages.get(exchange.head.line.path)
+        answer = None if page is None else page(exchange)
+        if answer is None:
+            return self._delegate.start_exchange(exchange)
+        self._unseen(exchange)
+        method = exchange.head.method
+        if method not in {b"GET", b"HEAD"}:
+            exchange.answer(405, fields=[(b"allow", b"GET, HEAD")])
+            return NULL_DELEGATE
+        length = b"%d" % len(answer.content)
+        fields = [(b"content-type", answer.media_type.encode()), (b"content-length", length), *answer.fields]
+        exchange.respond(answer.status, fields)
+        exchange.send(answer.content, True)
+        return NULL_DELEGATE
+
+    def on_close(self, connection: Connection) -> None:
+        """Pass the end of a connection on."""
+        self._delegate.on_close(connection)
+
+
+def for_peers(page: Page, allows: Callable[[ConnectionContext], bool]) -> Page:
+    """Return *page* for the peers that *allows* names, and not for whom a proxy asks for.
+
+    Args:
+        page: The page.
+        allows: Tells of the two ends of a connection whether its peer may see it.
+    """
+
+    def answer(exchange: Exchange) -> Answer | None:
+        if not allows(exchange.connection_context) or _is_forwarded(exchange.head):
+            return None
+        return page(exchange)
+
+    return answer
+
+
+def _is_forwarded(head: RequestHead) -> bool:
+    return any(name in _FORWARDED for name, _ in head.fields)

@@ -1,0 +1,274 @@
+"""The probes, metrics and commands of a master: they show its workers, and the sums of what they count."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bridge._version import __version__
+from bridge.config import Config
+from bridge.core.log import gen_log
+from bridge.operations.health import Condition
+from bridge.operations.listener import Listener as AdminListener
+from bridge.operations.listener import SelectorWatch
+from bridge.operations.routes import Command, Routes
+from bridge.serving.sockets import Listener, accept_queues, bind_admin, url
+from bridge.telemetry.metrics.arena import Arena, Block
+from bridge.telemetry.metrics.catalog import COUNTED
+from bridge.telemetry.metrics.collect import Family, collect, workers_of
+
+if TYPE_CHECKING:
+    from bridge.supervisor.plan import Plan
+    from bridge.supervisor.workers import Worker, Workers
+
+__all__ = ["Administration", "State"]
+
+# Blocks beyond the workers': for those that are replaced, and for more workers than at first.
+_SPARE = 64
+
+
+class State(Protocol):
+    """What is shown of a master."""
+
+    @property
+    def plan(self) -> Plan:
+        """The workers as they should be."""
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """The worker processes."""
+        ...
+
+    @property
+    def was_ready(self) -> bool:
+        """All workers have served at the same time."""
+        ...
+
+    @property
+    def phase(self) -> str:
+        """``starting``, ``serving``, ``reloading``, ``draining`` or ``stopping``."""
+        ...
+
+
+class Administration:
+    """Operates a master, on its selector.
+
+    Args:
+        state: The master.
+        selector: Its selector.
+        config: The settings.
+        inherited: The descriptors of the memory of the masters before this one.
+        sockets: The descriptors of listening sockets that they hand over, by address.
+
+    Attributes:
+        listeners: The addresses for probes and metrics.
+
+    Raises:
+        BindError: An address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        selector: selectors.BaseSelector,
+        config: Config,
+        inherited: Sequence[int] = (),
+        sockets: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self._state = state
+        self._began = time.monotonic()
+        self.reports: Mapping[str, Command] = {}
+        self.commands: Mapping[str, Command] = {}
+        self._http = AdminListener(SelectorWatch(selector), Routes(self).answer)
+        self.listeners = bind_admin(config, sockets)
+        self._serve(self.listeners)
+        self._inherited: list[Arena] = []
+        for descriptor in inherited:
+            with contextlib.suppress(OSError, ValueError):
+                self._inherited.append(Arena(descriptor=descriptor))
+        self._arena: Arena | None = None
+        self._blocks: dict[int, Block] = {}
+        if config.measures:
+            self._measure(config)
+
+    def _measure(self, config: Config) -> None:
+        if self._arena is None:
+            self._arena = Arena(1 + _SPARE + 2 * max(config.workers or 1, 8))
+
+    def _serve(self, listeners: Sequence[Listener]) -> None:
+        for listener in listeners:
+            self._http.add(listener.sockets)
+
+    @property
+    def arenas(self) -> tuple[Arena, ...]:
+        """The memory to sum; the first is this master's own."""
+        own = () if self._arena is None else (self._arena,)
+        return (*own, *self._inherited)
+
+    @property
+    def memory(self) -> list[int]:
+        """The descriptors of all memory, for a successor."""
+        return [arena.descriptor for arena in self.arenas]
+
+    # ------------------------------------------------------------------ told by the master
+
+    def reload(self, config: Config) -> list[Listener]:
+        """Bind the addresses of new settings; return those that are new.
+
+        Raises:
+            BindError: One cannot be listened on, and nothing has changed.
+        """
+        before = self.listeners
+        self.listeners = bind_admin(config, keep=before)
+        fresh = [listener for listener in self.listeners if listener not in before]
+        self._serve(fresh)
+        for listener in before:
+            if listener not in self.listeners:
+                self._http.remove(listener.sockets)
+                listener.close()
+        if config.measures:
+            self._measure(config)
+        return fresh
+
+    def allocate(self, slot: int) -> Block | None:
+        """Return the cells for a worker that is about to start; None if nothing is counted."""
+        if self._arena is None:
+            return None
+        block = self._arena.allocate(slot)
+        if block is None:
+            gen_log.warning("Metrics: there are more workers than there is room for; worker %d is not counted", slot)
+        return block
+
+    def worker_started(self, pid: int, block: Block | None) -> None:
+        """Count the start of a worker."""
+        if block is not None:
+            block.pid = pid
+            self._blocks[pid] = block
+        self._add("bridge_worker_starts")
+
+    def not_started(self, block: Block | None) -> None:
+        """Take the cells of a worker back that could not be started."""
+        if block is not None:
+            block.clear()
+
+    def worker_ended(self, worker: Worker, reason: str) -> None:
+        """Count the end of a worker, and keep what it has counted."""
+        block = self._blocks.pop(worker.pid, None)
+        if block is not None and self._arena is not None:
+            self._arena.retire(block, COUNTED)
+        self._add("bridge_worker_exits", (("reason", reason),))
+
+    def reloaded(self, result: str) -> None:
+        """Count a reload: ``success`` or ``failure``."""
+        self._add("bridge_reloads", (("result", result),))
+
+    def _add(self, name: str, labels: tuple[tuple[str, str], ...] = ()) -> None:
+        if self._arena is not None:
+            self._arena.own.add(name, labels)
+
+    def next_event(self) -> list[float]:
+        """Return the times at which :meth:`check` has something to do."""
+        due = self._http.next_event()
+        return [] if due is None else [due]
+
+    def check(self, now: float) -> None:
+        """End the connections of clients that are too slow."""
+        self._http.check_deadlines(now)
+
+    def hand_over(self) -> None:
+        """Answer nothing any more: another master does, on the same sockets."""
+        self._http.remove(list(self._http.sockets))
+
+    def abandon(self) -> None:
+        """Close what a worker must not have. This runs in the child."""
+        self._http.abandon()
+
+    def close(self, *, keep: frozenset[str] = frozenset(), remove: bool = True) -> None:
+        """Close everything.
+
+        Args:
+            keep: The addresses whose files stay, since another master uses them.
+            remove: Delete the files of unix sockets.
+        """
+        self._http.close()
+        for listener in self.listeners:
+            listener.close(remove=remove and str(listener.address) not in keep)
+
+    # ------------------------------------------------------------------ what is answered
+
+    def families(self) -> list[Family]:
+        """Return the metrics."""
+        self._absorb()
+        sockets = [sock for listener in self._state.plan.listeners for sock in listener.sockets]
+        return collect(self.arenas, accept_queues(sockets))
+
+    def _absorb(self) -> None:
+        """Take in what masters before this one have counted, once they and all their workers have ended."""
+        own = self._arena
+        if own is None:
+            return
+        for arena in self._inherited[:]:
+            blocks = [arena.own, *arena.blocks]
+            if not any(_exists(block.pid) for block in blocks):
+                for block in blocks:
+                    own.retire(block, COUNTED)
+                self._inherited.remove(arena)
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the master and its workers."""
+        state = self._state
+        plan = state.plan
+        config = plan.config
+        scheme = "https" if config.ssl_certfile or config.ssl_context_factory else "http"
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": state.phase,
+            "uptime": round(time.monotonic() - self._began, 3),
+            "application": config.target,
+            "interface": next((worker.kind for worker in state.workers if worker.kind), ""),
+            "listeners": [
+                url(sock, scheme) for listener in plan.listeners for sock in listener.sockets if sock.fileno() >= 0
+            ],
+            "wanted": plan.count,
+            "workers": workers_of(self.arenas),
+        }
+
+    def live(self) -> Sequence[Condition]:
+        """The master runs, and a worker's loop does; or it is the first start."""
+        workers = [worker for worker in self._state.workers if worker.state != "starting"]
+        beating = sum(worker.kill_at is None or worker.draining for worker in workers)
+        first = not self._state.was_ready
+        text = "the first workers start" if first else f"{beating} of {len(workers)} workers run"
+        return [Condition("workers", first or bool(beating) or self._state.phase == "stopping", text)]
+
+    def started(self) -> Sequence[Condition]:
+        """A worker has served."""
+        started = self._state.was_ready or any(worker.ready for worker in self._state.workers)
+        return [Condition("started", started, "started" if started else "starting")]
+
+    def ready(self) -> Sequence[Condition]:
+        """Workers serve, and the server is not about to stop."""
+        phase = self._state.phase
+        ready = sum(worker.state == "ready" for worker in self._state.workers)
+        return [
+            Condition("serving", phase in {"serving", "reloading"}, phase),
+            Condition("workers", ready > 0, f"{ready} of {self._state.plan.count} workers are ready"),
+        ]
+
+
+def _exists(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

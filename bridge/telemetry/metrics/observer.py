@@ -1,0 +1,227 @@
+"""Counts exchanges and connections in the cells of this process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from time import monotonic_ns, time
+from typing import TYPE_CHECKING
+
+from bridge.core.connection.interfaces import Observer
+from bridge.core.connection.states import DONE
+from bridge.telemetry.metrics.catalog import BOUNDS, SECOND, SIZE_BOUNDS
+from bridge.telemetry.metrics.routes import route_of
+
+if TYPE_CHECKING:
+    from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.interfaces import Connection, Exchange
+    from bridge.core.http.message import RequestHead
+    from bridge.telemetry.metrics.arena import Block
+
+__all__ = ["RequestMetrics"]
+
+_KNOWN_METHODS = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY"}
+)
+#: What takes the place of a method or a route that is not one of the known ones.
+OTHER = "_OTHER"
+_MOST_ROUTES = 200
+_LONGEST_ROUTE = 120
+# Rows that other metrics of the process may still need when a new combination of labels comes.
+_RESERVE = 128
+# Combinations that are looked up without making their labels.
+_MOST_KNOWN = 4096
+
+_BOUNDS_NS = tuple(int(bound * SECOND) for bound in BOUNDS)
+_FIRST = _BOUNDS_NS[0]
+# The cell of the sum, behind the buckets.
+_SUM = len(BOUNDS) + 1
+_DURATION = "http_server_request_duration_seconds"
+_QUEUE = "bridge_request_queue_duration_seconds"
+_INGRESS = "bridge_request_ingress_duration_seconds"
+_REQUEST_SIZE = "http_server_request_body_size_bytes"
+_RESPONSE_SIZE = "http_server_response_body_size_bytes"
+
+Labels = tuple[tuple[str, str], ...]
+
+# The labels of all requests for whose labels there is no room.
+_REST: Labels = (("http_request_method", OTHER), ("http_route", OTHER))
+
+
+class RequestMetrics(Observer):
+    """Observes exchanges and connections, and counts them.
+
+    Args:
+        block: The cells of this process.
+        sizes: Count the sizes of content, too.
+        trusts: Tells of the two ends of a connection whether its X-Request-Start is believed; None if none is.
+
+    Attributes:
+        active: The exchanges in progress.
+        exchange_started: Adds an exchange to them.
+    """
+
+    # The method of the set, not one that calls it: this saves a call for each request.
+    exchange_started: Callable[[Exchange], None]  # type: ignore[assignment]  # see the line above
+
+    def __init__(
+        self, block: Block, *, sizes: bool = False, trusts: Callable[[ConnectionContext], bool] | None = None
+    ) -> None:
+        self.active: set[Exchange] = set()
+        self._discard = self.active.discard
+        self.exchange_started = self.active.add
+        self._block = block
+        self._cells = block.cells
+        self._rows: dict[tuple[object, ...], int] = {}
+        self._routes: set[str] = set()
+        self._sizes: dict[int, tuple[int, int]] | None = {} if sizes else None
+        self._trusts = trusts
+        self._extra = sizes or trusts is not None
+        self._queue = block.row(_QUEUE)
+        self._accepted = block.row("bridge_connections_accepted")
+        self.open = 0
+
+    # ------------------------------------------------------------------ connections
+
+    def connection_opened(self, connection: Connection) -> None:
+        """Count the connection."""
+        self._cells[self._accepted] += 1
+        self.open += 1
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Count the connection no longer."""
+        self.open -= 1
+
+    def request_refused(self, connection: Connection, reason: str) -> None:
+        """Count a request that the connection has refused."""
+        self._block.add("bridge_requests_refused", (("reason", reason),))
+
+    # ------------------------------------------------------------------ exchanges
+
+    def forget(self, exchange: Exchange) -> None:
+        """Do not count *exchange*: it is a probe."""
+        self._discard(exchange)
+        exchange.times = None
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """Count the exchange and its duration."""
+        self._discard(exchange)
+        times = exchange.times
+        if times is None:
+            return  # see forget()
+        elapsed = monotonic_ns() - times.opened
+        line = exchange.head.line
+        route = None
+        called_with = times.called_with
+        if called_with is not None:
+            times.called_with = None
+            route = route_of(called_with)
+        key = (line.method, exchange.status, exchange.writing, route, line.version_text, exchange.context.protocol)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._row(key, exchange)
+        cells = self._cells
+        cells[row if elapsed <= _FIRST else row + bisect_left(_BOUNDS_NS, elapsed)] += 1
+        cells[row + _SUM] += elapsed
+        if times.queued:
+            waited = int(times.queued * SECOND)
+            cells[self._queue + bisect_left(_BOUNDS_NS, waited)] += 1
+            cells[self._queue + _SUM] += waited
+        if times.refused:
+            self._block.add("bridge_requests_refused", (("reason", times.refused),))
+        if self._extra:
+            self._count_more(exchange, row, times.opened)
+
+    def _row(self, key: tuple[object, ...], exchange: Exchange) -> int:
+        """Return the row of a combination that was not seen lately."""
+        if len(self._rows) >= _MOST_KNOWN:
+            self._rows.clear()
+        route = key[3]
+        if isinstance(route, str):
+            route = self._bounded(route)
+        labels = _labels(exchange, route if isinstance(route, str) else None)
+        row = self._block.row(_DURATION, labels if self._block.room > _RESERVE else _REST)
+        if exchange.writing is DONE:
+            self._rows[key] = row  # for the others, the key does not have all that the labels say
+        return row
+
+    def _bounded(self, route: str) -> str:
+        """Return *route*, or another word for it if there are too many."""
+        route = "".join(letter if letter.isprintable() else "?" for letter in route[:_LONGEST_ROUTE])
+        if route not in self._routes:
+            if len(self._routes) >= _MOST_ROUTES:
+                return OTHER
+            self._routes.add(route)
+        return route
+
+    @staticmethod
+    def active_labels(exchange: Exchange) -> Labels:
+        """Return the labels of an exchange in progress."""
+        line = exchange.head.line
+        method = line.method_text if line.method in _KNOWN_METHODS else OTHER
+        return (("http_request_method", method), ("url_scheme", exchange.context.protocol))
+
+    # ------------------------------------------------------------------ what is counted on demand
+
+    def _count_more(self, exchange: Exchange, row: int, opened: int) -> None:
+        if self._sizes is not None:
+            self._count_sizes(exchange, row)
+        if self._trusts is not None and self._trusts(exchange.connection_context):
+            ingress = _request_start(exchange.head)
+            if ingress is not None:
+                began = time() - (monotonic_ns() - opened) / SECOND
+                self._count(_INGRESS, (), int(max(began - ingress, 0.0) * SECOND), _BOUNDS_NS)
+
+    def _count_sizes(self, exchange: Exchange, row: int) -> None:
+        labels = _labels(exchange, None)
+        length = exchange.head.content_length
+        if length is not None:
+            self._count(_REQUEST_SIZE, labels, length, SIZE_BOUNDS)
+        self._count(_RESPONSE_SIZE, labels, exchange.content_sent, SIZE_BOUNDS)
+
+    def _count(self, name: str, labels: Labels, value: int, bounds: tuple[float, ...]) -> None:
+        if self._block.room <= _RESERVE:
+            labels = ()
+        row = self._block.row(name, labels)
+        self._cells[row + bisect_left(bounds, value)] += 1
+        self._cells[row + _SUM] += value
+
+
+def _labels(exchange: Exchange, route: str | None) -> Labels:
+    """Return the labels of an exchange that has ended, by OpenTelemetry's conventions."""
+    line = exchange.head.line
+    labels = [("http_request_method", line.method_text if line.method in _KNOWN_METHODS else OTHER)]
+    status, error = exchange.status, ""
+    if exchange.writing is not DONE and exchange.response is not None:
+        # The response has begun and will never be complete.
+        error, status = ("client_disconnected" if exchange.peer_gone else "incomplete"), 0
+    elif not status:
+        error = "client_disconnected"
+    elif status >= 500:
+        error = str(status)
+    if status:
+        labels.append(("http_response_status_code", str(status)))
+    labels += (("url_scheme", exchange.context.protocol), ("network_protocol_version", line.version_text))
+    if route is not None:
+        labels.append(("http_route", route))
+    if error:
+        labels.append(("error_type", error))
+    return tuple(labels)
+
+
+def _request_start(head: RequestHead) -> float | None:
+    """Return the time that X-Request-Start gives, in seconds since 1970; None if there is none.
+
+    It is spelled ``t=1700000000.123``, or as a number of seconds, milliseconds or microseconds.
+    """
+    found = [value for name, value in head.fields if name == b"x-request-start"]
+    if len(found) != 1:
+        return None
+    text = found[0].removeprefix(b"t=")
+    if not text.replace(b".", b"", 1).isdigit() or len(text) > 20:
+        return None
+    value = float(text)
+    for unit in (1.0, 1e3, 1e6):
+        if 1e9 <= value / unit < 1e10:
+            return value / unit
+    return None

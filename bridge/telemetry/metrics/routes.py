@@ -1,0 +1,43 @@
+"""The route of a request, where frameworks leave it: no middleware is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["route_of"]
+
+
+def route_of(called_with: Mapping[str, Any]) -> str | None:
+    """Return the route that has served a request, such as ``/items/{id}``; None if nobody has left one.
+
+    Starlette and FastAPI leave their route in the scope, and werkzeug leaves its request in the environ, whose rule is
+    Flask's route. Whoever else knows the route may leave it under ``bridge.route`` in either of them.
+
+    Args:
+        called_with: The ASGI scope or the WSGI environ with which the application was called.
+    """
+    route = called_with.get("bridge.route")
+    if route is not None:
+        return str(route)
+    route = called_with.get("route")
+    if route is not None:
+        path = getattr(_whole_route(route, called_with), "path", None)
+        if not isinstance(path, str):
+            return None
+        # Below a mount point the route is only the rest of the path.
+        mounted = called_with.get("root_path", "")
+        above = called_with.get("app_root_path", mounted)
+        return f"{mounted.removeprefix(above)}{path}"
+    request = called_with.get("werkzeug.request")
+    if request is not None:
+        rule = getattr(getattr(request, "url_rule", None), "rule", None)
+        return rule if isinstance(rule, str) else None
+    return None
+
+
+def _whole_route(route: object, scope: Mapping[str, Any]) -> object:
+    """Return FastAPI's route with the prefixes of the routers that include it; *route* itself if there are none."""
+    own = scope.get("fastapi")
+    whole = own.get("effective_route_context") if isinstance(own, dict) else None
+    return whole if getattr(whole, "original_route", None) is route else route

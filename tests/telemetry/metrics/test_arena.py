@@ -1,0 +1,129 @@
+"""Blocks of cells: what one process writes, another reads; nothing that is summed falls."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from bridge.telemetry.metrics.arena import FREE, MASTER, READY, Arena, Row, read
+
+NAME = "http_server_request_duration_seconds"
+COUNTED = frozenset({NAME})
+
+
+def rows(arena: Arena) -> dict[tuple[str, tuple[tuple[str, str], ...]], list[int]]:
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}
+    for reading in read([arena]):
+        for row in reading.rows:
+            before = found.setdefault((row.name, row.labels), [0] * len(row.cells))
+            found[row.name, row.labels] = [a + b for a, b in zip(before, row.cells, strict=True)]
+    return found
+
+
+def test_a_row_is_made_once_and_read_as_it_was_written() -> None:
+    arena = Arena(2)
+    block = arena.allocate(3)
+    assert block is not None
+    labels = (("method", "GET"), ("route", "/a b/é"))
+    index = block.row(NAME, labels)
+    assert block.row(NAME, dict(labels)) == index
+    block.cells[index] += 7
+    block.cells[index + 15] = (1 << 64) - 1
+    (row,) = block.rows()
+    assert row == Row(NAME, labels, [7, *[0] * 14, (1 << 64) - 1])
+    assert block.slot == 3
+
+
+def test_blocks_are_given_out_until_none_is_left_and_again_when_one_is_retired() -> None:
+    arena = Arena(3)
+    one, other = arena.allocate(0), arena.allocate(1)
+    assert one is not None
+    assert other is not None
+    assert arena.allocate(2) is None
+    arena.retire(one, COUNTED)
+    assert one.state == FREE
+    again = arena.allocate(5)
+    assert again is one
+    assert list(again.rows()) == []
+
+
+def test_what_a_process_has_counted_outlives_it() -> None:
+    arena = Arena(2)
+    for number in range(1, 4):
+        block = arena.allocate(0)
+        assert block is not None
+        block.cells[block.row(NAME, (("method", "GET"),))] += number
+        block.set("bridge_threads", (("state", "busy"),), 5)
+        arena.retire(block, COUNTED)
+    assert rows(arena) == {(NAME, (("method", "GET"),)): [6, *[0] * 15]}
+
+
+def test_a_child_counts_and_its_parent_reads_also_after_it_was_killed() -> None:
+    arena = Arena(2)
+    block = arena.allocate(0)
+    assert block is not None
+    child = os.fork()
+    if child == 0:
+        index = block.row(NAME)
+        for _ in range(1000):
+            block.cells[index] += 1
+        os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    assert rows(arena)[NAME, ()][0] == 1000
+
+
+def test_another_master_reads_the_same_memory() -> None:
+    arena = Arena(3)
+    block = arena.allocate(0)
+    assert block is not None
+    other = Arena(descriptor=os.dup(arena.descriptor))
+    assert other.own.state == MASTER
+    block.add(NAME, (), 4)
+    block.state = READY
+    assert rows(other) == {(NAME, ()): [4, *[0] * 15]}
+
+
+def test_memory_of_something_else_is_refused() -> None:
+    descriptor = os.memfd_create("empty")
+    with pytest.raises(ValueError, match="no memory for counts"):
+        Arena(descriptor=descriptor)
+    os.close(descriptor)
+
+
+def test_rows_are_bounded() -> None:
+    arena = Arena(2)
+    block = arena.allocate(0)
+    assert block is not None
+    before = block.room
+    for number in range(before):
+        block.row("name", (("n", str(number)),))
+    with pytest.raises(LookupError):
+        block.row("one", (("more", "label"),))
+    block.add("one", (("more", "label"),))  # nothing happens
+    block.set("one", (("more", "label"),), 1)
+    assert len(list(block.rows())) == before
+    assert block.row("name", (("n", "0"),)) > 0
+    arena.retire(block, frozenset({"name"}))
+    assert len(rows(arena)) == before
+
+
+def test_what_another_process_wrote_is_not_believed() -> None:
+    arena = Arena(2)
+    block = arena.allocate(0)
+    assert block is not None
+    index = block.row("name", (("a", "b"),))
+    block.cells[index - 31] = 1 << 60  # the length of the key
+    block.cells[4] = 1 << 50  # the number of rows
+    found = list(block.rows())
+    assert found[0].name == "name"
+    assert len(found) == 1024
+
+
+def test_a_long_key_is_cut() -> None:
+    arena = Arena(2)
+    block = arena.allocate(0)
+    assert block is not None
+    block.row("name", (("route", "/" + "é" * 500),))
+    (row,) = block.rows()
+    assert len(row.labels[0][1]) < 240
