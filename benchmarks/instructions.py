@@ -4,7 +4,9 @@
 |---|---|
 | plaintext | an ASGI request, 13 bytes of text |
 | browser | the same with a browser's 11 fields, other values in every request |
+| mixed | the same with the requests of benchmarks/mixed.py, no head of which comes twice |
 | wsgi | a WSGI request, 13 bytes of text, with the pool of threads; one at a time |
+| wsgi-mixed | the same with the requests of benchmarks/mixed.py |
 | websocket | a WebSocket message of 64 bytes of text and its echo, through ASGI |
 
 One process, one connection, a transport that only counts: no socket, no timer that runs out, and no system call but
@@ -34,8 +36,15 @@ from benchmarks.apps import asgi, wsgi
 from benchmarks.client import TEXT, WEBSOCKET_REQUEST, Requests, masked
 from benchmarks.socketless import ASGIDelegate, HTTPServer, Transport, WSGIDelegate, connect
 
-ASGI = {"plaintext": asgi.plaintext, "browser": asgi.plaintext, "websocket": asgi.websocket_text_echo}
-KINDS = ["plaintext", "browser", "wsgi", "websocket"]
+ASGI = {
+    "plaintext": asgi.plaintext,
+    "browser": asgi.plaintext,
+    "mixed": asgi.taking,
+    "websocket": asgi.websocket_text_echo,
+}
+WSGI = {"wsgi": wsgi.plaintext, "wsgi-mixed": wsgi.taking}
+SENDS = {"browser": "browser", "mixed": "mixed", "wsgi-mixed": "mixed"}  # of the others: get
+KINDS = ["plaintext", "browser", "mixed", "wsgi", "wsgi-mixed", "websocket"]
 MESSAGE = b"0123456789abcdef" * 4
 SHORT = 500  # requests
 COUNTED = re.compile(rb"Collected : (\d+)")
@@ -53,10 +62,10 @@ class AwaitedTransport(Transport):
 
 async def run(what: str, number: int, idle: bool) -> None:
     """Serve *number* requests, or messages, on one connection; or only make them."""
-    threads = WSGIDelegate(wsgi.plaintext) if what == "wsgi" else None
+    threads = WSGIDelegate(WSGI[what]) if what in WSGI else None
     transport = AwaitedTransport() if threads else Transport()
     connect(HTTPServer(threads or ASGIDelegate(ASGI[what]), server_name=b"bridge"), transport)
-    make = Requests("browser" if what == "browser" else "get").next
+    make = Requests(SENDS.get(what, "get")).next
     if what == "websocket":
         transport.protocol.data_received(WEBSOCKET_REQUEST)
         await asyncio.sleep(0)
@@ -76,13 +85,15 @@ async def run(what: str, number: int, idle: bool) -> None:
 
 
 async def serve_on_the_loop(transport: Transport, make: Callable[[], bytes], number: int, idle: bool) -> None:
-    """Give each request a turn of the loop, which is enough for its answer."""
+    """Give each request a turn of the loop, which is enough for its answer, and another where it has content."""
     receive = transport.protocol.data_received
     for _ in range(number):
         data = make()
         if not idle:
             receive(data)
         await asyncio.sleep(0)
+        if data.startswith(b"POST "):
+            await asyncio.sleep(0)
     await asyncio.sleep(0)  # responses go out at the end of the turn in which they are complete
 
 

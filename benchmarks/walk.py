@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import bridge
+from benchmarks import mixed
 from benchmarks.answers import PLAINTEXT
 from benchmarks.apps import asgi, wsgi
 from benchmarks.client import TEXT, WEBSOCKET_REQUEST, Requests, masked
@@ -185,6 +186,7 @@ def answer(request: Any) -> None:
 
 GET = Requests("get").next()
 POST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n" + b"u" * 1_000_000
+MIXED = [next(requests) for requests in [mixed.requests()] for _ in range(3)]
 CHANGING = [b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\nCookie: number=%d\r\n\r\n" % n for n in range(3)]
 
 
@@ -205,7 +207,9 @@ class Kind(NamedTuple):
 KINDS = {
     "asgi-first": Kind("ASGI GET, first of a connection", lambda: ASGIDelegate(asgi.plaintext), [GET]),
     "asgi": Kind("ASGI GET, third, one field changed", lambda: ASGIDelegate(asgi.plaintext), CHANGING),
+    "asgi-mixed": Kind("ASGI GET, third, each of another client", lambda: ASGIDelegate(asgi.plaintext), MIXED),
     "wsgi": Kind("WSGI GET, third, the same head", lambda: WSGIDelegate(wsgi.plaintext), [GET] * 3),
+    "wsgi-mixed": Kind("WSGI GET, third, each of another client", lambda: WSGIDelegate(wsgi.plaintext), MIXED),
     "wsgi-upload": Kind("WSGI POST of 1,000,000 bytes, third", lambda: WSGIDelegate(take_all), [POST] * 3),
     "callable": Kind("Tornado's callable, GET, third, one field changed", lambda: answer, CHANGING),
     "websocket-open": Kind(
