@@ -3,7 +3,7 @@
 import flask
 
 app = flask.Flask(__name__)
-every_path = flask.Flask(__name__)
+every_path = flask.Flask(__name__, static_folder=None)  # which would take the paths below /static
 
 
 @app.get("/")
