@@ -276,8 +276,8 @@ class Maker:
     def request(self) -> bytes:
         """Return one template."""
         kinds = [self.chromium, self.firefox, self.safari, self.crawler, self.application, self.program]
-        [kind] = self.chance.choices(kinds, [34, 12, 16, 12, 16, 10])
-        posts = kind != self.crawler and self.sometimes(CONTENTS / 0.88)  # 12 of 100 are crawlers, which send none
+        [kind] = self.chance.choices(kinds, [30, 8, 18, 18, 14, 12])
+        posts = kind != self.crawler and self.sometimes(CONTENTS / 0.82)  # 18 of 100 are crawlers, which send none
         host = self.one_of(HOSTS)
         before, behind = self.proxy(host)
         fields = kind(host, posts)
