@@ -22,6 +22,8 @@ PY := $(VENV)/bin/python
 DEV := $(VENV)/installed-dev
 BENCH := $(VENV)/installed-bench
 SITE := $(VENV)/installed-site
+# The same for the compiled part, which is built where there is a compiler.
+BUILT := $(VENV)/built-speedups
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -30,10 +32,10 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-run: $(DEV) ## serve the Flask example on http://127.0.0.1:8000 (PORT=, HOST=)
+run: $(DEV) $(BUILT) ## serve the Flask example on http://127.0.0.1:8000 (PORT=, HOST=)
 	@exec $(PY) -m bridge run flask_app:app --app-dir examples --host '$(HOST)' --port '$(PORT)'
 
-test: $(DEV) ## run the tests, but for a few that take minutes (A= more pytest arguments, JOBS= how many at once)
+test: $(DEV) $(BUILT) ## run the tests, but for a few that take minutes (A= more pytest arguments, JOBS= how many at once)
 	@exec $(PY) -m pytest -m '$(MARKS)' -n $(JOBS) --dist loadfile $(A)
 
 test-all: $(DEV) ## run all tests; those without processes also on python3.12 and python3.13, where they are installed
@@ -61,10 +63,10 @@ format: $(DEV) ## format the code and repair what can be repaired
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH) ## measure bridge beside other servers, about an hour, into docs/benchmarks (S= only these scenarios)
+bench: $(BENCH) $(BUILT) ## measure bridge beside other servers, about an hour, into docs/benchmarks (S= only these scenarios)
 	@exec $(PY) -m benchmarks --publish $(S) $(A)
 
-profile: $(BENCH) ## show where the time of one benchmark scenario goes (S=)
+profile: $(BENCH) $(BUILT) ## show where the time of one benchmark scenario goes (S=)
 	@exec $(PY) -m benchmarks.profile $(S) $(A)
 
 docs: $(SITE) ## write the generated parts of docs/, and the site into build/docs
@@ -75,9 +77,10 @@ docs: $(SITE) ## write the generated parts of docs/, and the site into build/doc
 docs-links: $(SITE) ## ask every address that the docs link to (needs the network)
 	@$(PY) -m sphinx --quiet -b linkcheck docs build/links
 
-setup: $(DEV) ## only make the virtual environment
+setup: $(DEV) $(BUILT) ## only make the virtual environment, and build the compiled part
 
 clean: ## remove the virtual environment and everything made by tools
+	rm -f bridge/*.so
 	rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find bridge tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -88,6 +91,10 @@ $(DEV): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --upgrade pip
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@ $(BUILT)
+
+$(BUILT): bridge/_speedups.c hatch_build.py $(DEV)
+	@$(PY) hatch_build.py
 	@touch $@
 
 $(SITE): pyproject.toml $(DEV)

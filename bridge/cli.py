@@ -182,8 +182,11 @@ def _print_run_help() -> int:
 
 
 def _version() -> str:
+    from bridge.speedups import COMPILED
+
     implementation, (major, minor, micro, *_) = sys.implementation.name, sys.version_info
-    return f"bridge {__version__} ({implementation} {major}.{minor}.{micro}, {sys.platform})"
+    speedups = "compiled" if COMPILED else "python"
+    return f"bridge {__version__} ({implementation} {major}.{minor}.{micro}, {sys.platform}), speedups: {speedups}"
 
 
 def _fail(message: str, status: int, traceback: str = "") -> int:

@@ -1,44 +1,111 @@
 """The one place that looks for compiled functions which may stand in for Python functions.
 
-It imports nothing of bridge, so that every protocol and adapter may ask it. Each function here returns a compiled
-function, or None where it is not installed: the caller then takes its own Python function, whose results are the same.
+It imports nothing else of bridge, so that every protocol and adapter may ask it. Each name here is a compiled function,
+or None where there is none: the caller then takes its own Python function, whose results are the same. The compiled
+functions return None for what they leave to the Python function.
+
+The compiled module is ``bridge._speedups``. It may be absent (docs/speedups.md), and ``BRIDGE_SPEEDUPS=0`` in the
+environment sets it aside.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
+TYPE_CHECKING = False  # typing is heavy, and `bridge --version` needs none of it
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
 
-__all__ = ["find_apply_mask", "find_decode_fields"]
+__all__ = [
+    "COMPILED",
+    "apply_mask",
+    "decode_fields",
+    "environ_with_fields",
+    "find_apply_mask",
+    "parse_head",
+    "read_frame",
+]
 
-Field = tuple[bytes, bytes]
+# The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
+# as may be left in a work tree, is not taken.
+_REVISION = 1
+
+_WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
 
-def find_apply_mask() -> Callable[[bytes | bytearray | memoryview, bytes], bytes] | None:
-    """Return the function of the ``websockets`` distribution that XORs data with a repeated key of four bytes.
-
-    Importing it takes 24 ms: call this when the first masked frame has come.
-    """
+def _load() -> ModuleType | None:
+    """Return the compiled module; None if it is absent, of another revision, or not wanted."""
+    if not _WANTED:
+        return None
     try:
-        from websockets.speedups import apply_mask
+        from bridge import _speedups
     except ImportError:
         return None
-    return apply_mask
+    return _speedups if _speedups.REVISION == _REVISION else None
 
 
-def find_decode_fields() -> (
+_module = _load()
+
+COMPILED = _module is not None
+"""Whether the compiled functions are used."""
+
+if TYPE_CHECKING:
+    Field = tuple[bytes, bytes]
+    Octets = bytes | bytearray | memoryview
+    # method, the same as text, target, path, the same as decoded text, query, whether the version is 1.1, fields, host,
+    # content length (None for chunked content), keep_alive, expect_continue, upgrade, bytes of the whole head
+    HeadValues = tuple[
+        bytes,
+        str,
+        bytes,
+        bytes,
+        str,
+        bytes,
+        bool,
+        tuple[Field, ...],
+        bytes,
+        int | None,
+        bool,
+        bool,
+        bytes,
+        int,
+    ]
+
+# (buffer, start, and the limits of request line, field line, fields and head)
+parse_head: Callable[[bytes | bytearray, int, int, int, int, int], HeadValues | None] | None
+# (template, fields): a copy of the template with the fields
+environ_with_fields: Callable[[dict[str, Any], tuple[Field, ...]], dict[str, Any] | None] | None
+# (block, table, bytes and most bytes of the dynamic table, most bytes of the list of fields): decodes a field block of
+# HTTP/2 (RFC 7541). The table has the static and dynamic entries in one list from index 1 on, and is changed. The
+# result: the fields, those of them that came as literals, how many entries were inserted, bytes of the dynamic table,
+# whether a field must never be indexed, and the octets of the largest name and value that were inserted. It is None for
+# each block that has an error, a size update, or a list that is too large: then nothing was changed.
+decode_fields: (
     Callable[[bytes, list[Field], int, int, int], tuple[list[Field], list[Field], int, int, bool, int] | None] | None
-):
-    """Return a function that decodes a field block of HTTP/2 (RFC 7541), or None.
+)
+apply_mask: Callable[[Octets, bytes], bytes] | None
+# (data, position, room): first byte, payload (str of a whole text) and end of a complete frame
+read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | None
 
-    Its arguments: the block; the decoder's table, static and dynamic entries in one list from index 1 on, which it
-    changes; the bytes and the most bytes of the dynamic table; the most bytes of the list of fields.
+parse_head = None if _module is None else _module.parse_head
+environ_with_fields = None if _module is None else _module.environ_with_fields
+decode_fields = getattr(_module, "decode_fields", None)
+apply_mask = None if _module is None else _module.apply_mask
+read_frame = None if _module is None else _module.read_frame
 
-    It returns the fields; those of them that came as literals; how many entries were inserted; the bytes of the dynamic
-    table; whether a field must never be indexed; the octets of the largest name and value that were inserted. It
-    returns None, and has changed nothing, for every block that has an error, a size update, or a list that is too
-    large: the caller's own function then decides.
+
+def find_apply_mask() -> Callable[[Octets, bytes], bytes] | None:
+    """Return the compiled function that XORs data with a repeated key of four bytes.
+
+    Without the compiled module it is that of the ``websockets`` distribution, if that is installed. Importing it takes
+    24 ms: call this when the first masked frame has come.
     """
-    return None
+    if apply_mask is not None or not _WANTED:
+        return apply_mask
+    try:
+        from websockets.speedups import apply_mask as found
+    except ImportError:
+        return None
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge import __version__, cli
+from bridge import __version__, cli, speedups
 from bridge.apps.loading import TargetError, load_target
 from bridge.config import Config
 from bridge.errors import ConfigError
@@ -153,7 +153,10 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str], argv: list[str]) -> Non
 def test_version(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert cli.main(argv) == 0
     python = ".".join(map(str, sys.version_info[:3]))
-    assert capsys.readouterr().out == f"bridge {__version__} ({sys.implementation.name} {python}, {sys.platform})\n"
+    assert capsys.readouterr().out == (
+        f"bridge {__version__} ({sys.implementation.name} {python}, {sys.platform}),"
+        f" speedups: {'compiled' if speedups.COMPILED else 'python'}\n"
+    )
 
 
 HEAVY = {"argparse", "asyncio", "dataclasses", "inspect", "logging", "re", "socket", "ssl", "typing"}

@@ -58,7 +58,8 @@ CONTRACTS = (
 LAYERS = {
     "bridge.errors": (),
     "bridge._version": (),
-    "bridge.speedups": (),
+    "bridge.speedups": ("bridge._speedups",),
+    "bridge._speedups": (),
     "bridge.files": (),
     "bridge.core.log": (),
     "bridge.core.util": ("bridge.errors",),

@@ -13,7 +13,7 @@ from bridge.core.http.status import HAS_NO_LENGTH
 from bridge.core.http2 import huffman
 from bridge.core.http2.codes import ENHANCE_YOUR_CALM, CompressionError, ConnectionFault
 from bridge.errors import LimitExceeded
-from bridge.speedups import find_decode_fields
+from bridge.speedups import decode_fields as _decode_fields
 
 if TYPE_CHECKING:
     from bridge.core.http.message import ResponseHead
@@ -139,8 +139,6 @@ _SHARED_VALUES = frozenset(
         b"user-agent",
     }
 )
-
-_decode_fields = find_decode_fields()
 
 
 def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:

@@ -1,0 +1,1076 @@
+/* The compiled part of bridge: pure functions, each with a Python twin that does the same.
+ *
+ * Rules, which tests hold where they can:
+ *
+ * - Bytes and plain values go in, values come out. No object of bridge's own is read or written.
+ * - Nothing here judges. What a function does not fully understand it answers with None, and the Python function then
+ *   decides: statuses, close codes and messages are there and nowhere else. Only exceptions of the interpreter itself
+ *   (no memory, a wrong type) leave this file.
+ * - Input is read through one Py_buffer, which is released on each path. While it is held, nobody can change the size
+ *   of a bytearray, whatever the garbage collector runs.
+ * - A length is compared before anything is added to it. Bytes are compared with the end before they are read.
+ * - Names of fields come from the fixed table below, or are fresh objects. Peers choose names: none is ever interned.
+ * - The only state is that table. It is filled when the module is made, and belongs to the module (PEP 489), so each
+ *   interpreter has its own.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+/* bridge/speedups.py takes the module only if this is the number that it was written for. */
+#define REVISION 1
+
+/* ------------------------------------------------------------------------------------------------- the fixed table */
+
+/* What a field decides about framing, persistence or the host. */
+enum { PLAIN, HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, UPGRADE };
+
+typedef struct {
+    const char *name; /* in lower case */
+    const char *key;  /* in an environ, if that is not made of the name; "" if an application must not see the field */
+    int meaning;
+} Known;
+
+static const Known KNOWN[] = {
+    {"host", NULL, HOST},
+    {"content-length", "CONTENT_LENGTH", CONTENT_LENGTH},
+    {"transfer-encoding", NULL, TRANSFER_ENCODING},
+    {"connection", NULL, CONNECTION},
+    {"expect", NULL, EXPECT},
+    {"upgrade", NULL, UPGRADE},
+    {"content-type", "CONTENT_TYPE", PLAIN},
+    {"proxy", "", PLAIN}, /* CGI programs use HTTP_PROXY for requests of their own ("httpoxy") */
+    {"accept", NULL, PLAIN},
+    {"accept-charset", NULL, PLAIN},
+    {"accept-encoding", NULL, PLAIN},
+    {"accept-language", NULL, PLAIN},
+    {"access-control-request-headers", NULL, PLAIN},
+    {"access-control-request-method", NULL, PLAIN},
+    {"authorization", NULL, PLAIN},
+    {"cache-control", NULL, PLAIN},
+    {"cdn-loop", NULL, PLAIN},
+    {"cf-connecting-ip", NULL, PLAIN},
+    {"cf-ipcountry", NULL, PLAIN},
+    {"cf-ray", NULL, PLAIN},
+    {"cf-visitor", NULL, PLAIN},
+    {"content-disposition", NULL, PLAIN},
+    {"content-encoding", NULL, PLAIN},
+    {"content-language", NULL, PLAIN},
+    {"cookie", NULL, PLAIN},
+    {"date", NULL, PLAIN},
+    {"dnt", NULL, PLAIN},
+    {"fastly-client-ip", NULL, PLAIN},
+    {"forwarded", NULL, PLAIN},
+    {"from", NULL, PLAIN},
+    {"if-match", NULL, PLAIN},
+    {"if-modified-since", NULL, PLAIN},
+    {"if-none-match", NULL, PLAIN},
+    {"if-range", NULL, PLAIN},
+    {"if-unmodified-since", NULL, PLAIN},
+    {"keep-alive", NULL, PLAIN},
+    {"max-forwards", NULL, PLAIN},
+    {"origin", NULL, PLAIN},
+    {"pragma", NULL, PLAIN},
+    {"priority", NULL, PLAIN},
+    {"proxy-authorization", NULL, PLAIN},
+    {"purpose", NULL, PLAIN},
+    {"range", NULL, PLAIN},
+    {"referer", NULL, PLAIN},
+    {"save-data", NULL, PLAIN},
+    {"sec-ch-ua", NULL, PLAIN},
+    {"sec-ch-ua-arch", NULL, PLAIN},
+    {"sec-ch-ua-full-version-list", NULL, PLAIN},
+    {"sec-ch-ua-mobile", NULL, PLAIN},
+    {"sec-ch-ua-model", NULL, PLAIN},
+    {"sec-ch-ua-platform", NULL, PLAIN},
+    {"sec-ch-ua-platform-version", NULL, PLAIN},
+    {"sec-fetch-dest", NULL, PLAIN},
+    {"sec-fetch-mode", NULL, PLAIN},
+    {"sec-fetch-site", NULL, PLAIN},
+    {"sec-fetch-user", NULL, PLAIN},
+    {"sec-gpc", NULL, PLAIN},
+    {"sec-websocket-extensions", NULL, PLAIN},
+    {"sec-websocket-key", NULL, PLAIN},
+    {"sec-websocket-protocol", NULL, PLAIN},
+    {"sec-websocket-version", NULL, PLAIN},
+    {"te", NULL, PLAIN},
+    {"traceparent", NULL, PLAIN},
+    {"tracestate", NULL, PLAIN},
+    {"trailer", NULL, PLAIN},
+    {"true-client-ip", NULL, PLAIN},
+    {"upgrade-insecure-requests", NULL, PLAIN},
+    {"user-agent", NULL, PLAIN},
+    {"via", NULL, PLAIN},
+    {"x-amzn-trace-id", NULL, PLAIN},
+    {"x-api-key", NULL, PLAIN},
+    {"x-b3-sampled", NULL, PLAIN},
+    {"x-b3-spanid", NULL, PLAIN},
+    {"x-b3-traceid", NULL, PLAIN},
+    {"x-client-ip", NULL, PLAIN},
+    {"x-cloud-trace-context", NULL, PLAIN},
+    {"x-correlation-id", NULL, PLAIN},
+    {"x-csrf-token", NULL, PLAIN},
+    {"x-csrftoken", NULL, PLAIN},
+    {"x-forwarded-for", NULL, PLAIN},
+    {"x-forwarded-host", NULL, PLAIN},
+    {"x-forwarded-port", NULL, PLAIN},
+    {"x-forwarded-prefix", NULL, PLAIN},
+    {"x-forwarded-proto", NULL, PLAIN},
+    {"x-http-method-override", NULL, PLAIN},
+    {"x-real-ip", NULL, PLAIN},
+    {"x-request-id", NULL, PLAIN},
+    {"x-requested-with", NULL, PLAIN},
+    {"x-scheme", NULL, PLAIN},
+    {"x-trace-id", NULL, PLAIN},
+    {"x-xsrf-token", NULL, PLAIN},
+};
+#define KNOWN_COUNT ((int)(sizeof KNOWN / sizeof KNOWN[0]))
+#define KNOWN_LENGTH_MAX 40 /* bytes; no known name is longer */
+#define SLOTS 512           /* of the table, a power of two */
+_Static_assert(KNOWN_COUNT < 255 && 2 * KNOWN_COUNT <= SLOTS, "an index fits an octet, and half of the slots are empty");
+
+/* CONNECT is not here: a request with it is the Python function's. */
+static const char *const METHODS[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"};
+#define METHODS_COUNT ((int)(sizeof METHODS / sizeof METHODS[0]))
+
+typedef struct {
+    PyObject *names[KNOWN_COUNT];         /* bytes */
+    PyObject *keys[KNOWN_COUNT];          /* str; NULL if the application must not see the field */
+    PyObject *methods[METHODS_COUNT];     /* bytes */
+    PyObject *method_texts[METHODS_COUNT]; /* str */
+    uint8_t lengths[KNOWN_COUNT];
+    uint8_t slots[SLOTS]; /* by hash: 1 + the index of a known name; 0 if there is none */
+} State;
+
+static State *
+state_of(PyObject *module)
+{
+    return (State *)PyModule_GetState(module);
+}
+
+static unsigned
+name_hash(const unsigned char *name, size_t length)
+{
+    /* length is at least 1 */
+    return (unsigned)(length * 7u + name[0] * 31u + name[length - 1] * 131u + name[length / 2] * 17u) & (SLOTS - 1);
+}
+
+/* Return the index of a known name in lower case, or -1. */
+static int
+find_name(const State *state, const unsigned char *name, size_t length)
+{
+    if (length == 0 || length > KNOWN_LENGTH_MAX) {
+        return -1;
+    }
+    for (unsigned slot = name_hash(name, length); state->slots[slot] != 0; slot = (slot + 1) & (SLOTS - 1)) {
+        int index = state->slots[slot] - 1;
+        if (state->lengths[index] == length && memcmp(KNOWN[index].name, name, length) == 0) {
+            return index;
+        }
+    }
+    return -1;
+}
+
+/* ----------------------------------------------------------------------------------------------- octets and grammar */
+
+/* tchar (RFC 9110 section 5.6.2) in lower case; 0 for any other octet. */
+static const unsigned char TCHAR[256] = {
+    ['!'] = '!', ['#'] = '#', ['$'] = '$', ['%'] = '%', ['&'] = '&', ['\''] = '\'', ['*'] = '*', ['+'] = '+',
+    ['-'] = '-', ['.'] = '.', ['^'] = '^', ['_'] = '_', ['`'] = '`', ['|'] = '|', ['~'] = '~',
+    ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4', ['5'] = '5', ['6'] = '6', ['7'] = '7',
+    ['8'] = '8', ['9'] = '9',
+    ['a'] = 'a', ['b'] = 'b', ['c'] = 'c', ['d'] = 'd', ['e'] = 'e', ['f'] = 'f', ['g'] = 'g', ['h'] = 'h',
+    ['i'] = 'i', ['j'] = 'j', ['k'] = 'k', ['l'] = 'l', ['m'] = 'm', ['n'] = 'n', ['o'] = 'o', ['p'] = 'p',
+    ['q'] = 'q', ['r'] = 'r', ['s'] = 's', ['t'] = 't', ['u'] = 'u', ['v'] = 'v', ['w'] = 'w', ['x'] = 'x',
+    ['y'] = 'y', ['z'] = 'z',
+    ['A'] = 'a', ['B'] = 'b', ['C'] = 'c', ['D'] = 'd', ['E'] = 'e', ['F'] = 'f', ['G'] = 'g', ['H'] = 'h',
+    ['I'] = 'i', ['J'] = 'j', ['K'] = 'k', ['L'] = 'l', ['M'] = 'm', ['N'] = 'n', ['O'] = 'o', ['P'] = 'p',
+    ['Q'] = 'q', ['R'] = 'r', ['S'] = 's', ['T'] = 't', ['U'] = 'u', ['V'] = 'v', ['W'] = 'w', ['X'] = 'x',
+    ['Y'] = 'y', ['Z'] = 'z',
+};
+
+static int
+is_digit(unsigned char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static unsigned char
+lower(unsigned char c)
+{
+    return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
+}
+
+/* An octet of a request target: visible ASCII without "#". */
+static int
+is_target(unsigned char c)
+{
+    return c > 0x20 && c < 0x7f && c != '#';
+}
+
+/* An octet of a host that is a name or an IPv4 address, without "%" (RFC 3986 section 3.2.2). */
+static int
+is_host(unsigned char c)
+{
+    switch (c) {
+    case '-': case '.': case '_': case '~': case '!': case '$': case '&': case '\'': case '(': case ')': case '*':
+    case '+': case ';': case '=':
+        return 1;
+    default:
+        return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    }
+}
+
+static int
+hex_value(unsigned char c)
+{
+    if (is_digit(c)) {
+        return c - '0';
+    }
+    c = lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+typedef struct {
+    const unsigned char *start;
+    const unsigned char *end;
+} Span;
+
+static size_t
+span_length(Span span)
+{
+    return (size_t)(span.end - span.start);
+}
+
+static Span
+stripped(Span span)
+{
+    while (span.start < span.end && (*span.start == ' ' || *span.start == '\t')) {
+        span.start++;
+    }
+    while (span.start < span.end && (span.end[-1] == ' ' || span.end[-1] == '\t')) {
+        span.end--;
+    }
+    return span;
+}
+
+/* Tell whether *span* is *word* (lower case, with its length), in any case. */
+static int
+is_word(Span span, const char *word, size_t length)
+{
+    if (span_length(span) != length) {
+        return 0;
+    }
+    for (size_t i = 0; i < length; i++) {
+        if (lower(span.start[i]) != (unsigned char)word[i]) {
+            return 0;
+        }
+    }
+    return 1;
+}
+#define IS_WORD(span, word) is_word(span, word, sizeof(word) - 1)
+
+static PyObject *
+bytes_of(Span span)
+{
+    return PyBytes_FromStringAndSize((const char *)span.start, span.end - span.start);
+}
+
+static PyObject *
+lower_bytes_of(Span span)
+{
+    PyObject *made = PyBytes_FromStringAndSize(NULL, span.end - span.start);
+    if (made != NULL) {
+        char *to = PyBytes_AS_STRING(made);
+        for (size_t i = 0, length = span_length(span); i < length; i++) {
+            to[i] = (char)lower(span.start[i]);
+        }
+    }
+    return made;
+}
+
+static PyObject *
+ascii_of(Span span)
+{
+    return PyUnicode_DecodeASCII((const char *)span.start, span.end - span.start, NULL);
+}
+
+/* Return the first octet from *at* on that a field value may not have, HTAB excepted; *end* if there is none. */
+static const unsigned char *
+value_end(const unsigned char *at, const unsigned char *end)
+{
+    const uint64_t ones = ~(uint64_t)0 / 255;
+    for (;;) {
+        while (end - at >= 8) { /* eight octets at once, if none of them is below 0x20 or is 0x7f */
+            uint64_t block;
+            memcpy(&block, at, 8);
+            uint64_t deleted = block ^ (ones * 0x7f);
+            if ((((block - ones * 0x20) & ~block) | ((deleted - ones) & ~deleted)) & (ones * 0x80)) {
+                break;
+            }
+            at += 8;
+        }
+        const unsigned char *stop = end - at > 8 ? at + 8 : end;
+        while (at < stop && *at != 0x7f && (*at >= 0x20 || *at == '\t')) {
+            at++;
+        }
+        if (at < stop || at == end) {
+            return at;
+        }
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- request heads */
+
+/* More fields than this are the Python function's. */
+#define FIELDS_MAX 128
+/* A number of more digits is the Python function's. It is CONTENT_LENGTH_DIGITS there, and fits a long long. */
+#define LENGTH_DIGITS 18
+/* A longer path with percent signs is the Python function's. */
+#define DECODED_MAX 1024
+
+typedef struct {
+    Span name; /* as received */
+    Span value;
+    int known; /* the index of a known name, or -1 */
+} FieldLine;
+
+typedef struct {
+    Span method;
+    Span target;
+    Span path;
+    Span query;
+    int newer; /* 1.1, not 1.0 */
+    FieldLine fields[FIELDS_MAX];
+    int count;
+    int host;                /* the index of the Host field, or -1 */
+    long long content_length; /* -1 for chunked content */
+    int keep_alive;
+    int expect_continue;
+    Span upgrade;
+    Py_ssize_t size;
+} Head;
+
+/* Read the request line, of the usual form only. Return where the first field line begins, or NULL. */
+static const unsigned char *
+read_request_line(Head *head, const unsigned char *at, const unsigned char *end, Py_ssize_t most)
+{
+    static const char version[] = " HTTP/1.";
+    const Py_ssize_t rest = (Py_ssize_t)sizeof version - 1 + 3; /* a digit, CR, LF */
+    const unsigned char *start = at;
+
+    head->method.start = at;
+    while (at < end && TCHAR[*at] != 0) {
+        at++;
+    }
+    head->method.end = at;
+    if (at == start || end - at < 2 || at[0] != ' ' || at[1] != '/') {
+        return NULL;
+    }
+    if (span_length(head->method) == 7 && memcmp(start, "CONNECT", 7) == 0) {
+        return NULL;
+    }
+    at++;
+    head->target.start = head->path.start = at;
+    while (at < end && is_target(*at) && *at != '?') {
+        at++;
+    }
+    head->path.end = head->query.start = head->query.end = at;
+    if (at < end && *at == '?') {
+        at++;
+        head->query.start = at;
+        while (at < end && is_target(*at)) {
+            at++;
+        }
+        head->query.end = at;
+    }
+    head->target.end = at;
+    if (end - at < rest || memcmp(at, version, sizeof version - 1) != 0) {
+        return NULL;
+    }
+    at += sizeof version - 1;
+    if ((*at != '0' && *at != '1') || at[1] != '\r' || at[2] != '\n' || at + 1 - start > most) {
+        return NULL;
+    }
+    head->newer = *at == '1';
+    return at + 3;
+}
+
+/* Read the field lines up to the empty line. Return where the head ends, or NULL. */
+static const unsigned char *
+read_fields(Head *head, const State *state, const unsigned char *at, const unsigned char *end, Py_ssize_t longest,
+            Py_ssize_t most)
+{
+    head->count = 0;
+    for (;;) {
+        if (end - at < 2) {
+            return NULL;
+        }
+        if (at[0] == '\r') {
+            return at[1] == '\n' ? at + 2 : NULL;
+        }
+        if (head->count == FIELDS_MAX || head->count >= most) {
+            return NULL;
+        }
+        FieldLine *field = &head->fields[head->count++];
+        unsigned char name[KNOWN_LENGTH_MAX];
+        size_t length = 0;
+        unsigned char c;
+        field->name.start = at;
+        while (at < end && (c = TCHAR[*at]) != 0) {
+            if (length < sizeof name) {
+                name[length] = c;
+            }
+            length++;
+            at++;
+        }
+        field->name.end = at;
+        if (length == 0 || at == end || *at != ':') {
+            return NULL;
+        }
+        field->known = find_name(state, name, length);
+        at++;
+        field->value.start = at;
+        at = value_end(at, end);
+        field->value.end = at;
+        if (end - at < 2 || at[0] != '\r' || at[1] != '\n' || at - field->name.start > longest) {
+            return NULL;
+        }
+        field->value = stripped(field->value);
+        at += 2;
+    }
+}
+
+static int
+is_usual_host(Span host)
+{
+    const unsigned char *at = host.start;
+    while (at < host.end && is_host(*at)) {
+        at++;
+    }
+    if (at == host.start) {
+        return 0;
+    }
+    if (at < host.end && *at == ':') {
+        at++;
+        if (host.end - at > 5) {
+            return 0;
+        }
+        while (at < host.end && is_digit(*at)) {
+            at++;
+        }
+    }
+    return at == host.end;
+}
+
+/* Decide what the steering fields ask for, as _steer() does. Return 0 if that function has to decide. */
+static int
+steer(Head *head)
+{
+    int lengths = 0, codings = 0, expects = 0, upgrades = 0;
+    int close = 0, persist = 0, upgrade_option = 0;
+    Span upgrade = {NULL, NULL};
+
+    head->host = -1;
+    head->content_length = 0;
+    head->keep_alive = head->newer;
+    head->expect_continue = 0;
+    head->upgrade = upgrade;
+    for (int i = 0; i < head->count; i++) {
+        const FieldLine *field = &head->fields[i];
+        switch (field->known < 0 ? PLAIN : KNOWN[field->known].meaning) {
+        case HOST:
+            if (head->host >= 0 || !is_usual_host(field->value)) {
+                return 0;
+            }
+            head->host = i;
+            break;
+        case CONTENT_LENGTH: {
+            size_t digits = span_length(field->value);
+            if (lengths++ || codings || digits == 0 || digits > LENGTH_DIGITS) {
+                return 0;
+            }
+            for (const unsigned char *at = field->value.start; at < field->value.end; at++) {
+                if (!is_digit(*at)) {
+                    return 0;
+                }
+                head->content_length = head->content_length * 10 + (*at - '0');
+            }
+            break;
+        }
+        case TRANSFER_ENCODING:
+            if (codings++ || lengths || !head->newer || !IS_WORD(field->value, "chunked")) {
+                return 0;
+            }
+            head->content_length = -1;
+            break;
+        case CONNECTION: {
+            Span rest = field->value;
+            while (rest.start < rest.end) {
+                const unsigned char *comma = memchr(rest.start, ',', span_length(rest));
+                Span option = stripped((Span){rest.start, comma == NULL ? rest.end : comma});
+                close |= IS_WORD(option, "close");
+                persist |= IS_WORD(option, "keep-alive");
+                upgrade_option |= IS_WORD(option, "upgrade");
+                rest.start = comma == NULL ? rest.end : comma + 1;
+            }
+            break;
+        }
+        case EXPECT:
+            if (expects++ || !IS_WORD(field->value, "100-continue")) {
+                return 0;
+            }
+            break;
+        case UPGRADE:
+            if (upgrades++ || memchr(field->value.start, ',', span_length(field->value)) != NULL) {
+                return 0;
+            }
+            upgrade = field->value;
+            break;
+        default:
+            break;
+        }
+    }
+    if (head->host < 0 && head->newer) {
+        return 0;
+    }
+    if (close) {
+        head->keep_alive = 0;
+    } else if (persist) {
+        head->keep_alive = 1;
+    }
+    if (upgrade_option && head->newer) {
+        head->upgrade = upgrade;
+    }
+    head->expect_continue = expects && head->newer && head->content_length != 0;
+    return 1;
+}
+
+/* Return the path as text: percent-decoded once, and read as UTF-8 with U+FFFD for what is not. */
+static PyObject *
+path_text_of(Span path)
+{
+    size_t length = span_length(path);
+    if (memchr(path.start, '%', length) == NULL) {
+        return ascii_of(path);
+    }
+    unsigned char decoded[DECODED_MAX];
+    Py_ssize_t size = 0;
+    int high, low;
+    for (const unsigned char *at = path.start; at < path.end; size++) {
+        if (*at == '%' && path.end - at > 2 && (high = hex_value(at[1])) >= 0 && (low = hex_value(at[2])) >= 0) {
+            decoded[size] = (unsigned char)(high << 4 | low);
+            at += 3;
+        } else {
+            decoded[size] = *at++;
+        }
+    }
+    return PyUnicode_DecodeUTF8((const char *)decoded, size, "replace");
+}
+
+static PyObject *
+fields_of(const Head *head, const State *state)
+{
+    PyObject *fields = PyTuple_New(head->count);
+    if (fields == NULL) {
+        return NULL;
+    }
+    for (int i = 0; i < head->count; i++) {
+        const FieldLine *field = &head->fields[i];
+        PyObject *name = field->known < 0 ? lower_bytes_of(field->name) : Py_NewRef(state->names[field->known]);
+        PyObject *value = name == NULL ? NULL : bytes_of(field->value);
+        PyObject *pair = value == NULL ? NULL : PyTuple_New(2);
+        if (pair == NULL) {
+            Py_XDECREF(name);
+            Py_XDECREF(value);
+            Py_DECREF(fields);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(pair, 0, name);
+        PyTuple_SET_ITEM(pair, 1, value);
+        PyTuple_SET_ITEM(fields, i, pair);
+    }
+    return fields;
+}
+
+/* The order of the values in what parse_head() returns. */
+enum {
+    R_METHOD, R_METHOD_TEXT, R_TARGET, R_PATH, R_PATH_TEXT, R_QUERY, R_NEWER, R_FIELDS, R_HOST, R_CONTENT_LENGTH,
+    R_KEEP_ALIVE, R_EXPECT_CONTINUE, R_UPGRADE, R_SIZE, R_COUNT
+};
+
+static PyObject *
+head_values(const Head *head, const State *state)
+{
+    PyObject *values = PyTuple_New(R_COUNT);
+    if (values == NULL) {
+        return NULL;
+    }
+#define SET(at, made)                                                                                                  \
+    do {                                                                                                               \
+        PyObject *object = (made);                                                                                     \
+        if (object == NULL) {                                                                                          \
+            Py_DECREF(values);                                                                                         \
+            return NULL;                                                                                               \
+        }                                                                                                              \
+        PyTuple_SET_ITEM(values, at, object);                                                                          \
+    } while (0)
+
+    int method = 0;
+    while (method < METHODS_COUNT && (strlen(METHODS[method]) != span_length(head->method) ||
+                                      memcmp(METHODS[method], head->method.start, span_length(head->method)) != 0)) {
+        method++;
+    }
+    if (method < METHODS_COUNT) {
+        SET(R_METHOD, Py_NewRef(state->methods[method]));
+        SET(R_METHOD_TEXT, Py_NewRef(state->method_texts[method]));
+    } else {
+        SET(R_METHOD, bytes_of(head->method));
+        SET(R_METHOD_TEXT, ascii_of(head->method));
+    }
+    SET(R_TARGET, bytes_of(head->target));
+    if (span_length(head->path) == span_length(head->target)) {
+        SET(R_PATH, Py_NewRef(PyTuple_GET_ITEM(values, R_TARGET)));
+    } else {
+        SET(R_PATH, bytes_of(head->path));
+    }
+    SET(R_PATH_TEXT, path_text_of(head->path));
+    SET(R_QUERY, bytes_of(head->query));
+    SET(R_NEWER, PyBool_FromLong(head->newer));
+    SET(R_FIELDS, fields_of(head, state));
+    if (head->host < 0) {
+        SET(R_HOST, PyBytes_FromStringAndSize(NULL, 0));
+    } else {
+        SET(R_HOST, Py_NewRef(PyTuple_GET_ITEM(PyTuple_GET_ITEM(PyTuple_GET_ITEM(values, R_FIELDS), head->host), 1)));
+    }
+    SET(R_CONTENT_LENGTH,
+        head->content_length < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(head->content_length));
+    SET(R_KEEP_ALIVE, PyBool_FromLong(head->keep_alive));
+    SET(R_EXPECT_CONTINUE, PyBool_FromLong(head->expect_continue));
+    SET(R_UPGRADE, lower_bytes_of(head->upgrade));
+    SET(R_SIZE, PyLong_FromSsize_t(head->size));
+#undef SET
+    return values;
+}
+
+/* Take *count* sizes that are not negative from *args*. Return -1 with an exception if one is no such number. */
+static int
+take_sizes(PyObject *const *args, Py_ssize_t *sizes, int count)
+{
+    for (int i = 0; i < count; i++) {
+        sizes[i] = PyLong_AsSsize_t(args[i]);
+        if (sizes[i] == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+        if (sizes[i] < 0) {
+            PyErr_SetString(PyExc_ValueError, "a size or position is negative");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(parse_head_doc,
+             "parse_head(buffer, start, request_line, field_line, fields, head, /)\n--\n\n"
+             "Return the parts of the request head that begins at start; None for the Python function to decide.\n\n"
+             "The last four arguments are the limits in bytes, and that of the number of fields.");
+
+static PyObject *
+parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t sizes[5]; /* start, request_line, field_line, fields, head */
+    Py_buffer buffer;
+    const State *state = state_of(module);
+
+    if (nargs != 6) {
+        PyErr_SetString(PyExc_TypeError, "parse_head() takes 6 arguments");
+        return NULL;
+    }
+    if (take_sizes(args + 1, sizes, 5) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *values = NULL;
+    if (sizes[0] < buffer.len) {
+        const unsigned char *start = (const unsigned char *)buffer.buf + sizes[0];
+        const unsigned char *end = (const unsigned char *)buffer.buf + buffer.len;
+        Head head;
+        const unsigned char *at = read_request_line(&head, start, end, sizes[1]);
+        if (at != NULL && (at = read_fields(&head, state, at, end, sizes[2], sizes[3])) != NULL &&
+            at - start <= sizes[4] && steer(&head) &&
+            (span_length(head.path) <= DECODED_MAX || memchr(head.path.start, '%', span_length(head.path)) == NULL)) {
+            head.size = at - start;
+            values = head_values(&head, state);
+            PyBuffer_Release(&buffer);
+            return values;
+        }
+    }
+    PyBuffer_Release(&buffer);
+    Py_RETURN_NONE;
+}
+
+/* --------------------------------------------------------------------------------------------------------- environs */
+
+/* Return the environ key of a field as a new reference.
+ *
+ * NULL with *left_out* set if the application must not see the field; NULL with neither it nor an exception if the
+ * Python function has to decide.
+ */
+static PyObject *
+environ_key(const State *state, PyObject *name, int *left_out)
+{
+    const unsigned char *octets = (const unsigned char *)PyBytes_AS_STRING(name);
+    Py_ssize_t length = PyBytes_GET_SIZE(name);
+    int known = find_name(state, octets, (size_t)length);
+    *left_out = 0;
+    if (known >= 0) {
+        *left_out = state->keys[known] == NULL;
+        return Py_XNewRef(state->keys[known]);
+    }
+    if (length > PY_SSIZE_T_MAX - 5) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < length; i++) {
+        if (octets[i] >= 0x80) {
+            return NULL;
+        }
+        if (octets[i] == '_') { /* "x_a" and "x-a" would have one key */
+            *left_out = 1;
+            return NULL;
+        }
+    }
+    PyObject *key = PyUnicode_New(length + 5, 0x7f);
+    if (key == NULL) {
+        return NULL;
+    }
+    Py_UCS1 *to = PyUnicode_1BYTE_DATA(key);
+    memcpy(to, "HTTP_", 5);
+    to += 5;
+    for (Py_ssize_t i = 0; i < length; i++) {
+        unsigned char c = octets[i];
+        to[i] = c == '-' ? '_' : c >= 'a' && c <= 'z' ? (Py_UCS1)(c - 32) : c;
+    }
+    return key;
+}
+
+/* Set environ[key] to the value it has joined with *text* (RFC 9110 section 5.3, RFC 9113 section 8.2.3).
+ *
+ * Return 1; 0 if the Python function has to decide; -1 with an exception.
+ */
+static int
+join_value(PyObject *environ, PyObject *key, PyObject *text)
+{
+    PyObject *before = PyDict_GetItemWithError(environ, key);
+    if (before == NULL || !PyUnicode_Check(before)) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int cookie = PyUnicode_CompareWithASCIIString(key, "HTTP_COOKIE") == 0;
+    PyObject *joined = PyUnicode_FromFormat(cookie ? "%U; %U" : "%U, %U", before, text);
+    if (joined == NULL) {
+        return -1;
+    }
+    int failed = PyDict_SetItem(environ, key, joined);
+    Py_DECREF(joined);
+    return failed < 0 ? -1 : 1;
+}
+
+/* Set one field in *environ*; the results are those of join_value(). */
+static int
+set_field(const State *state, PyObject *environ, PyObject *field)
+{
+    if (!PyTuple_CheckExact(field) || PyTuple_GET_SIZE(field) != 2) {
+        return 0;
+    }
+    PyObject *name = PyTuple_GET_ITEM(field, 0);
+    PyObject *value = PyTuple_GET_ITEM(field, 1);
+    if (!PyBytes_CheckExact(name) || !PyBytes_CheckExact(value)) {
+        return 0;
+    }
+    int left_out;
+    PyObject *key = environ_key(state, name, &left_out);
+    if (key == NULL) {
+        return PyErr_Occurred() ? -1 : left_out;
+    }
+    PyObject *text = PyUnicode_DecodeLatin1(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), NULL);
+    if (text == NULL) {
+        Py_DECREF(key);
+        return -1;
+    }
+    /* By the size and not by the object: one-character texts are shared, so equal ones are the same object. */
+    Py_ssize_t size = PyDict_GET_SIZE(environ);
+    int done = PyDict_SetDefault(environ, key, text) == NULL ? -1 : 1;
+    if (done > 0 && PyDict_GET_SIZE(environ) == size) {
+        done = join_value(environ, key, text);
+    }
+    Py_DECREF(key);
+    Py_DECREF(text);
+    return done;
+}
+
+PyDoc_STRVAR(environ_with_fields_doc,
+             "environ_with_fields(template, fields, /)\n--\n\n"
+             "Return a copy of template with the fields of a header section; None for the Python function to decide.");
+
+static PyObject *
+environ_with_fields(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    const State *state = state_of(module);
+
+    if (nargs != 2 || !PyDict_CheckExact(args[0]) || !PyTuple_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "environ_with_fields() takes a dictionary and a tuple of fields");
+        return NULL;
+    }
+    PyObject *environ = PyDict_Copy(args[0]);
+    if (environ == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[1]); i++) {
+        int done = set_field(state, environ, PyTuple_GET_ITEM(args[1], i));
+        if (done <= 0) {
+            Py_DECREF(environ);
+            if (done < 0) {
+                return NULL;
+            }
+            Py_RETURN_NONE;
+        }
+    }
+    return environ;
+}
+
+/* ------------------------------------------------------------------------------------------------------- WebSocket */
+
+/* XOR *size* octets with the four of *key*, repeated (RFC 6455 section 5.3). */
+static void
+mask(const unsigned char *from, unsigned char *to, size_t size, const unsigned char *key)
+{
+    unsigned char twice[8];
+    uint64_t wide, block;
+    size_t i = 0;
+
+    memcpy(twice, key, 4);
+    memcpy(twice + 4, key, 4);
+    memcpy(&wide, twice, 8);
+    for (; size - i >= 8; i += 8) {
+        memcpy(&block, from + i, 8);
+        block ^= wide;
+        memcpy(to + i, &block, 8);
+    }
+    for (; i < size; i++) {
+        to[i] = from[i] ^ key[i & 3];
+    }
+}
+
+PyDoc_STRVAR(apply_mask_doc, "apply_mask(data, key, /)\n--\n\nReturn data XORed with the four bytes of key, repeated.");
+
+static PyObject *
+apply_mask(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_buffer buffer;
+
+    if (nargs != 2 || !PyBytes_CheckExact(args[1]) || PyBytes_GET_SIZE(args[1]) != 4) {
+        PyErr_SetString(PyExc_TypeError, "apply_mask() takes data and a key of four bytes");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *masked = PyBytes_FromStringAndSize(NULL, buffer.len);
+    if (masked != NULL) {
+        mask((const unsigned char *)buffer.buf, (unsigned char *)PyBytes_AS_STRING(masked), (size_t)buffer.len,
+             (const unsigned char *)PyBytes_AS_STRING(args[1]));
+    }
+    PyBuffer_Release(&buffer);
+    return masked;
+}
+
+/* A text of up to this many bytes is unmasked on the stack and needs no object of bytes. */
+#define TEXT_ON_STACK 1024
+#define WHOLE_TEXT 0x81
+
+/* Return the payload, unmasked: str for a whole message of text, else bytes. NULL if that fails. */
+static PyObject *
+unmasked_payload(int first, const unsigned char *from, size_t size, const unsigned char *key)
+{
+    if (first == WHOLE_TEXT && size <= TEXT_ON_STACK) {
+        unsigned char text[TEXT_ON_STACK];
+        mask(from, text, size, key);
+        return PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)size, NULL);
+    }
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (payload == NULL) {
+        return NULL;
+    }
+    mask(from, (unsigned char *)PyBytes_AS_STRING(payload), size, key);
+    if (first == WHOLE_TEXT) {
+        PyObject *text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(payload), (Py_ssize_t)size, NULL);
+        Py_DECREF(payload);
+        return text;
+    }
+    return payload;
+}
+
+PyDoc_STRVAR(read_frame_doc,
+             "read_frame(data, position, room, /)\n--\n\n"
+             "Return (first byte, payload, end) of the complete masked frame at position.\n\n"
+             "The payload is unmasked; that of a whole text message is str. None for the Python function to decide: an\n"
+             "incomplete frame, one without mask, a payload longer than room (bytes), a wrong form.");
+
+static PyObject *
+read_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t sizes[2]; /* position, room */
+    Py_buffer buffer;
+
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "read_frame() takes 3 arguments");
+        return NULL;
+    }
+    if (take_sizes(args + 1, sizes, 2) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *frame = NULL;
+    int understood = 0;
+    if (sizes[0] <= buffer.len && buffer.len - sizes[0] >= 6) {
+        const unsigned char *start = (const unsigned char *)buffer.buf + sizes[0];
+        const unsigned char *at = start + 2;
+        uint64_t left = (uint64_t)(buffer.len - sizes[0]) - 2;
+        uint64_t length = start[1] & 0x7f;
+        int extended = length == 126 ? 2 : length == 127 ? 8 : 0;
+        if (extended && left >= (uint64_t)extended) {
+            length = 0;
+            for (int i = 0; i < extended; i++) {
+                length = length << 8 | *at++;
+            }
+            left -= (uint64_t)extended;
+            understood = length >= (extended == 2 ? 126u : 0x10000u) && !(start[0] & 0x08);
+        } else {
+            understood = !extended;
+        }
+        understood = understood && (start[1] & 0x80) && left >= 4 && length <= left - 4 && length <= (uint64_t)sizes[1];
+        if (understood) {
+            PyObject *payload = unmasked_payload(start[0], at + 4, (size_t)length, at);
+            if (payload != NULL) {
+                frame = Py_BuildValue("iNn", (int)start[0], payload,
+                                      sizes[0] + (Py_ssize_t)(at - start) + 4 + (Py_ssize_t)length);
+            } else if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+                PyErr_Clear(); /* the Python function says what is wrong with the text */
+                understood = 0;
+            }
+        }
+    }
+    PyBuffer_Release(&buffer);
+    if (!understood) {
+        Py_RETURN_NONE;
+    }
+    return frame;
+}
+
+/* ------------------------------------------------------------------------------------------------------- the module */
+
+static int
+add_name(State *state, int index)
+{
+    size_t length = strlen(KNOWN[index].name);
+    assert(length > 0 && length <= KNOWN_LENGTH_MAX);
+    state->names[index] = PyBytes_FromStringAndSize(KNOWN[index].name, (Py_ssize_t)length);
+    if (state->names[index] == NULL) {
+        return -1;
+    }
+    state->lengths[index] = (uint8_t)length;
+    unsigned slot = name_hash((const unsigned char *)KNOWN[index].name, length);
+    while (state->slots[slot] != 0) {
+        slot = (slot + 1) & (SLOTS - 1);
+    }
+    state->slots[slot] = (uint8_t)(index + 1);
+    if (KNOWN[index].key == NULL) {
+        char key[KNOWN_LENGTH_MAX + 6] = "HTTP_";
+        for (size_t i = 0; i < length; i++) {
+            unsigned char c = (unsigned char)KNOWN[index].name[i];
+            key[5 + i] = (char)(c == '-' ? '_' : c >= 'a' && c <= 'z' ? c - 32 : c);
+        }
+        state->keys[index] = PyUnicode_InternFromString(key);
+    } else if (KNOWN[index].key[0] != '\0') {
+        state->keys[index] = PyUnicode_InternFromString(KNOWN[index].key);
+    } else {
+        return 0;
+    }
+    return state->keys[index] == NULL ? -1 : 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    State *state = state_of(module);
+    for (int i = 0; i < KNOWN_COUNT; i++) {
+        if (add_name(state, i) < 0) {
+            return -1;
+        }
+    }
+    for (int i = 0; i < METHODS_COUNT; i++) {
+        state->methods[i] = PyBytes_FromString(METHODS[i]);
+        state->method_texts[i] = PyUnicode_InternFromString(METHODS[i]);
+        if (state->methods[i] == NULL || state->method_texts[i] == NULL) {
+            return -1;
+        }
+    }
+    return PyModule_AddIntConstant(module, "REVISION", REVISION);
+}
+
+static int
+module_clear(PyObject *module)
+{
+    State *state = state_of(module);
+    for (int i = 0; i < KNOWN_COUNT; i++) {
+        Py_CLEAR(state->names[i]);
+        Py_CLEAR(state->keys[i]);
+    }
+    for (int i = 0; i < METHODS_COUNT; i++) {
+        Py_CLEAR(state->methods[i]);
+        Py_CLEAR(state->method_texts[i]);
+    }
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    module_clear((PyObject *)module);
+}
+
+/* METH_FASTCALL functions have another type than the table says. The detour keeps compilers from warning. */
+#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
+
+static PyMethodDef module_functions[] = {
+    FUNCTION(parse_head),
+    FUNCTION(environ_with_fields),
+    FUNCTION(apply_mask),
+    FUNCTION(read_frame),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_speedups",
+    .m_doc = "Compiled twins of functions of bridge; bridge.speedups chooses.",
+    .m_size = sizeof(State),
+    .m_methods = module_functions,
+    .m_slots = module_slots,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}
