@@ -1,8 +1,8 @@
 """What a line of the access log says: gunicorn's atoms, or JSON, compiled to one function.
 
 For each exchange, that function only adds the texts of the pieces of its line to a list, which is joined for many lines
-at once. Most texts are ready, together with the constant text around them: what was made of a request line, a header
-section or a small number is kept. The function is compiled from source, because a loop over pieces would cost more than
+at once. Many texts are ready, together with the constant text around them: what was made of a request line or a small
+number is kept. The function is compiled from source, because a loop over pieces would cost more than
 the pieces. The format ``%(h)s "%(r)s" %(s)s %(L)s`` gives::
 
     def ended(exchange):
@@ -88,8 +88,8 @@ class Source(enum.Enum):
     LINE = enum.auto()
     """The request line: the text is kept under it."""
 
-    SECTION = enum.auto()
-    """The request's head: the text is kept under its header section."""
+    HEAD = enum.auto()
+    """The request's head: the text is not kept, since fields may be secrets."""
 
     NUMBER = enum.auto()
     """A whole number: the texts of small ones are kept."""
@@ -155,6 +155,9 @@ class Piece:
             return []
         if self.source is Source.STAMP:
             return [f"{name} = lines.stamp"]
+        if self.source is Source.HEAD:
+            known[f"make_{name}"] = self.text
+            return [f"{name} = make_{name}(head)"]
         kept: Any = [None] * _SMALL if self.source is Source.NUMBER else {}
         known[f"kept_{name}"] = kept
         known[f"make_{name}"] = self._keeping(kept)
@@ -164,8 +167,7 @@ class Piece:
             return [*number, f"{name} = (kept_{name}[{n}] or make_{name}({n})) if {n} < {_SMALL} else make_{name}({n})"]
         if self.source is Source.EXCHANGE:
             return [f"{name} = {self.expression or f'make_{name}(exchange)'}"]
-        key, value = ("line", "line") if self.source is Source.LINE else ("head.section", "head")
-        return [f"try: {name} = kept_{name}[{key}]", f"except KeyError: {name} = make_{name}({value})"]
+        return [f"try: {name} = kept_{name}[line]", f"except KeyError: {name} = make_{name}(line)"]
 
     def _keeping(self, kept: Any) -> Callable[[Any], str]:
         """Return a function that makes the text and keeps it in *kept*."""
@@ -182,18 +184,9 @@ class Piece:
             text = kept[line] = self.text(line)
             return text
 
-        def of_head(head: RequestHead) -> str:
-            text = self.text(head)
-            if head.section is not None:
-                if len(kept) >= _KEPT_MAX:
-                    kept.clear()
-                kept[head.section] = text
-            return text
-
         makers: dict[Source, Callable[[Any], str]] = {
             Source.NUMBER: of_number,
             Source.LINE: of_line,
-            Source.SECTION: of_head,
         }
         return makers.get(self.source, self.text)
 
@@ -319,7 +312,7 @@ def _atoms() -> dict[str, Piece]:
     return {
         "h": client,
         "l": Piece(Source.CONSTANT, "-"),
-        "u": Piece(Source.SECTION, _user),
+        "u": Piece(Source.HEAD, _user),
         "t": stamp,
         "r": Piece(Source.LINE, lambda line: f"{line.method_text} {_quoted(line.target)} {line.protocol_text}"),
         "m": method,
@@ -437,7 +430,7 @@ def json_format(identified: bool) -> Format:
         *(constant(',"app":'), atoms["app"]),
         *(constant(',"write":'), atoms["write"]),
         constant(f',"pid":{os.getpid()}'),
-        Piece(Source.SECTION, fields),
+        Piece(Source.HEAD, fields),
     ]
     if identified:
         pieces += [constant(',"request_id":"'), atoms["request_id"], constant('"')]
@@ -476,9 +469,7 @@ def _user(head: RequestHead) -> str:
 
 def _request_field(name: str) -> Piece:
     wanted = name.lower().encode()
-    return Piece(
-        Source.SECTION, lambda head: next((_quoted(value) for name, value in head.fields if name == wanted), "-")
-    )
+    return Piece(Source.HEAD, lambda head: next((_quoted(value) for name, value in head.fields if name == wanted), "-"))
 
 
 def _response_field(name: str) -> Piece:

@@ -111,6 +111,8 @@ def head_values(head: RequestHead) -> tuple[object, ...]:
         head.expect_continue,
         head.upgrade,
         head.size,
+        head.line.protocol_text,
+        head.line.plain,
     )
 
 

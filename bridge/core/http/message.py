@@ -100,9 +100,6 @@ class RequestHead:
         upgrade: The Upgrade field's value in lower case; empty if the Connection field does not name it. In HTTP/2, the
             ``:protocol`` pseudo-field's value (RFC 8441).
         size: Bytes of the whole head, blank line included.
-        wire: The head as received, to be compared with the connection's next one; None if it is not worth keeping.
-        section: The field lines as received, without the last line end; None as *wire*.
-        lines: The lines of *section*, one by one; None as *wire*.
     """
 
     __slots__ = (
@@ -112,11 +109,8 @@ class RequestHead:
         "host",
         "keep_alive",
         "line",
-        "lines",
-        "section",
         "size",
         "upgrade",
-        "wire",
     )
 
     def __init__(
@@ -125,9 +119,6 @@ class RequestHead:
         fields: tuple[Field, ...],
         host: bytes,
         size: int,
-        wire: bytes | None = None,
-        section: bytes | None = None,
-        lines: list[bytes] | None = None,
         content_length: int | None = 0,
         keep_alive: bool = True,
         expect_continue: bool = False,
@@ -137,16 +128,13 @@ class RequestHead:
         self.fields = fields
         self.host = host
         self.size = size
-        self.wire = wire
-        self.section = section
-        self.lines = lines
         self.content_length = content_length
         self.keep_alive = keep_alive
         self.expect_continue = expect_continue
         self.upgrade = upgrade
 
     def with_fields(self, fields: tuple[Field, ...]) -> RequestHead:
-        """Return a copy with other fields. Its ``wire`` is None, since the copy is not what was received."""
+        """Return a copy with other fields."""
         return RequestHead(
             self.line,
             fields,

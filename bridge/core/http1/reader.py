@@ -19,6 +19,8 @@ __all__ = ["RequestReader"]
 
 # Empty lines that are skipped in front of one request.
 _BLANK_LINES_MAX = 4
+# Bytes; a longer head is not kept to be compared with the next one.
+_WIRE_MAX = 2048
 # Bytes; stands for no limit of chunked content.
 _NO_LIMIT = 1 << 62
 
@@ -41,13 +43,25 @@ class RequestReader:
         scanned: Bytes of an incomplete head; 0 if none of the head has come.
     """
 
-    __slots__ = ("_blank_lines", "_limits", "_position", "_previous", "buffer", "decoder", "heads", "scanned")
+    __slots__ = (
+        "_blank_lines",
+        "_limits",
+        "_position",
+        "_previous",
+        "_previous_wire",
+        "buffer",
+        "decoder",
+        "heads",
+        "scanned",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._blank_lines = 0  # skipped in front of the next head
         self._position = 0  # of the first unread byte in the buffer
-        self._previous: RequestHead | None = None  # the last head, with which the next one is compared
+        # The last head that came alone, and its bytes, with which the next one is compared.
+        self._previous: RequestHead | None = None
+        self._previous_wire: bytes | bytearray = b""
         self.buffer: bytes | bytearray = b""
         self.decoder: FixedDecoder | ChunkedDecoder | None = None
         self.heads = 0
@@ -80,33 +94,32 @@ class RequestReader:
                 not do.
         """
         buffer = self.buffer
-        previous = self._previous
-        if previous is not None and buffer == previous.wire and not self._position:
+        if buffer == self._previous_wire and not self._position and self._previous is not None:
             # The buffer holds the last head again and nothing else, as from a client that polls. It was parsed and
-            # checked before. (parse_head compares, too, but has to find the head's end first.)
+            # checked before.
             self.buffer = b""
             self.heads += 1
             self.scanned = self._blank_lines = 0
-            return previous
+            return self._previous
         start = self._position
         if buffer.startswith(b"\r", start):
             start = self._skip_blank_lines()
             if start < 0:
                 return None
-        head = parse_head(buffer, start, self._limits, self.scanned, previous)
+        head = parse_head(buffer, start, self._limits, self.scanned)
         if head is None:
             self.scanned = len(buffer) - start
             return None
-        if self.heads:
+        size = len(buffer)
+        # Many connections never send a second request, so nothing is kept of the first. This and on_idle() are part of
+        # what took an idle connection from 4.3 KiB (ASGI) to 2.6 (python -m benchmarks idle).
+        if head.size == size <= _WIRE_MAX and self.heads and buffer.__class__ is bytes:
+            self._previous_wire = buffer
             self._previous = head
-        else:
-            # Many connections never send a second request, so nothing is kept of the first. This and on_idle() are
-            # part of what took an idle connection from 4.3 KiB (ASGI) to 2.6 (python -m benchmarks idle).
-            head.wire = head.lines = None
         self.heads += 1
         self.scanned = self._blank_lines = 0
         start += head.size
-        if start == len(buffer):
+        if start == size:
             self.buffer = b""
             start = 0
         self._position = start
@@ -194,3 +207,4 @@ class RequestReader:
     def on_idle(self) -> None:
         """Drop the last head, which is only kept so that the next one is read faster."""
         self._previous = None
+        self._previous_wire = b""

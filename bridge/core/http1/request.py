@@ -1,14 +1,12 @@
 """Parses request heads: request line and header section (RFC 9112 sections 2, 3 and 5).
 
-The same pass finds the few fields that steer the connection, so they are not searched for again. What is kept of one
-request for the next ones is bounded. Values, which may be secrets, are kept no longer than until the connection's next
-request.
+The same pass finds the few fields that steer the connection, so they are not searched for again. Of one request nothing
+is kept for the next ones but names of fields, and these are bounded.
 """
 
 from __future__ import annotations
 
-from itertools import compress, count
-from operator import ne
+from typing import TYPE_CHECKING
 
 from bridge.core.http.cache import remember
 from bridge.core.http.fields import FIELD_VALUE, TOKEN, VALUE_OCTETS, Field, list_members
@@ -18,8 +16,12 @@ from bridge.core.http.uri import HOST, TARGET
 from bridge.core.http1.framing import request_content_length
 from bridge.core.http1.grammar import BAD_LINE_END, REQUEST_LINE, VERSION
 from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
+from bridge.speedups import parse_head as _compiled
 
-__all__ = ["parse_fields", "parse_head"]
+if TYPE_CHECKING:
+    from bridge.speedups import HeadValues
+
+__all__ = ["parse_fields", "parse_head", "parse_head_pure"]
 
 _new_head = RequestHead.__new__  # saves the __init__, for the reason that message.request_line gives
 
@@ -27,12 +29,8 @@ _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT")
 }
 _SLASH = ord("/")
-# Nearly every browser sends this field. In HTTP/1.1 it changes nothing.
-_PERSISTENT = (b"connection", b"keep-alive")
 # The fields that decide about framing, persistence, or the host.
 _STEERING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
-# Bytes; a longer head is not kept to be compared with the next one.
-_WIRE_MAX = 2048
 
 # Field name as received -> in lower case. A name that is found here was checked before. Bounded, since peers choose the
 # names (bytes).
@@ -46,14 +44,66 @@ def parse_head(
     start: int,
     limits: Limits,
     scanned: int = 0,
-    previous: RequestHead | None = None,
+) -> RequestHead | None:
+    """Parse the request head that begins at *start*, by the compiled function if it is there.
+
+    That takes complete heads of the usual form only. All others, and so every refusal, are :func:`parse_head_pure`'s,
+    which has the same arguments, results and exceptions.
+    """
+    # A head that comes in pieces is only looked at when it is complete: its pieces would be read again and again.
+    if _compiled is not None and (not scanned or buffer.find(b"\r\n\r\n", start + max(scanned - 3, 0)) >= 0):
+        values = _compiled(buffer, start, limits.request_line, limits.field_line, limits.fields, limits.head)
+        if values is not None:
+            return _head_of(values)
+    return parse_head_pure(buffer, start, limits, scanned)
+
+
+def _head_of(values: HeadValues) -> RequestHead:
+    """Return the head with the parts that the compiled function has found."""
+    line = RequestLine()
+    head = _new_head(RequestHead)
+    head.line = line
+    (
+        line.method,
+        line.method_text,
+        line.target,
+        line.path,
+        line.path_text,
+        line.query,
+        newer,
+        head.fields,
+        head.host,
+        head.content_length,
+        head.keep_alive,
+        head.expect_continue,
+        head.upgrade,
+        head.size,
+    ) = values
+    if newer:
+        line.version = b"1.1"
+        line.version_text = "1.1"
+        line.protocol_text = "HTTP/1.1"
+        line.plain = line.method_text != "HEAD"
+    else:
+        line.version = b"1.0"
+        line.version_text = "1.0"
+        line.protocol_text = "HTTP/1.0"
+        line.plain = False
+    line.authority = b""
+    return head
+
+
+def parse_head_pure(
+    buffer: bytes | bytearray,
+    start: int,
+    limits: Limits,
+    scanned: int = 0,
 ) -> RequestHead | None:
     """Parse the request head that begins at *start*.
 
     1. The head's end is searched. An incomplete head is refused at once if no further byte can make it valid.
     2. The limits are checked, before a long head is split into lines.
-    3. A head that equals the last one needs no more work.
-    4. If only some of its lines differ from the last head's, these are parsed. Otherwise all lines are.
+    3. The request line is parsed, then the field lines, and then the fields that steer the connection.
 
     Args:
         buffer: Received bytes; not changed.
@@ -61,7 +111,6 @@ def parse_head(
         limits: Sizes from which on a well-formed head is refused.
         scanned: Bytes behind *start* that an earlier call has searched without finding the end. They are not searched
             again, so a head that arrives in small pieces costs linear time.
-        previous: The connection's last head, for the comparisons; None for no comparison.
 
     Returns:
         A head, which ends ``size`` bytes behind *start*; None while it is incomplete.
@@ -78,97 +127,19 @@ def parse_head(
         _check_incomplete(buffer, start, limits, scanned)
         return None
     size = end - start + 4
-    wire = buffer[start : end + 4]
+    wire = buffer[start:end]
     if wire.__class__ is not bytes:
         wire = bytes(wire)
     raw_line, _, section = wire.partition(b"\r\n")
     if size > limits.field_line or size > limits.request_line or size > limits.head:
         _check_sizes(raw_line, section, size, limits)
-    if previous is not None and wire == previous.wire:
-        return previous
     line = _parse_request_line(raw_line)
-    section = section[:-4]
     lines = section.split(b"\r\n") if section else []
     if len(lines) > limits.fields:
         raise LimitExceeded(431, f"{len(lines)} field lines, limit {limits.fields}")
-    if previous is None:
-        return _parse_section(line, wire, section, lines, b"")
-    return _parse_changes(line, wire, section, lines, previous) or _parse_section(
-        line, wire, section, lines, previous.host
-    )
-
-
-def _parse_changes(
-    line: RequestLine, wire: bytes, section: bytes, lines: list[bytes], previous: RequestHead
-) -> RequestHead | None:
-    """Parse only the field lines that differ from those of *previous*, the connection's last head.
-
-    Returns:
-        The new head; None if all lines have to be parsed: another number of lines, another version, an absolute-form
-        target, more than half of the lines changed, or a changed field that steers the connection.
-    """
-    # Most clients repeat most lines exactly; a browser changes cookies and Referer. The other lines were parsed and
-    # checked before. A browser's head of which three lines vary: 135,000 -> 107,500 instructions for the whole exchange
-    # (python -m benchmarks.instructions browser, CPython 3.13).
-    before = previous.lines
-    if before is None or len(lines) != len(before) or line.version_text != previous.line.version_text or line.authority:
-        return None
-    changed = [*compress(count(), map(ne, lines, before))]
-    if 2 * len(changed) > len(lines) or len(wire) > _WIRE_MAX:
-        return None
-    fields = previous.fields
-    if changed:
-        updated = [*fields]
-        for at in changed:
-            field = _parse_field_line(lines[at])
-            if field[0] in _STEERING or updated[at][0] in _STEERING:
-                return None
-            updated[at] = field
-        fields = tuple(updated)
-    head = _new_head(RequestHead)
-    head.line = line
-    head.fields = fields
-    head.host = previous.host
-    head.size = len(wire)
-    head.wire = wire
-    head.section = section
-    head.lines = lines
-    head.content_length = previous.content_length
-    head.keep_alive = previous.keep_alive
-    head.expect_continue = previous.expect_continue
-    head.upgrade = previous.upgrade
-    return head
-
-
-def _parse_section(
-    line: RequestLine, wire: bytes, section: bytes, lines: list[bytes], known_host: bytes
-) -> RequestHead:
-    """Parse all lines of a header section.
-
-    Args:
-        line: The request line.
-        wire: The whole head.
-        section: The header section without its last line end.
-        lines: The lines of *section*.
-        known_host: A Host value that was checked before; empty for none.
-    """
     fields = _parse_lines(section, lines)
-    size = len(wire)
     head = RequestHead(line, fields, b"", size, keep_alive=line.version == b"1.1")
-    if size <= _WIRE_MAX and not line.authority:
-        head.wire = wire
-        head.section = section
-        head.lines = lines
-    steering = [field for field in fields if field[0] in _STEERING]
-    # The usual case: only a Host, which was checked for the last request.
-    if len(steering) == 1 or (len(steering) == 2 and steering[1] == _PERSISTENT):
-        name, host = steering[0]
-        if host == known_host and name == b"host" and host and line.version == b"1.1":
-            head.host = host
-            if line.authority:
-                _use_authority(head, line.authority)
-            return head
-    _steer(head, steering)
+    _steer(head, [field for field in fields if field[0] in _STEERING])
     return head
 
 

@@ -191,7 +191,6 @@ class HeadReader:
         head = StreamHead.__new__(StreamHead)
         head.line = line
         head.size = size
-        head.wire = head.section = head.lines = None
         head.keep_alive = True
         head.expect_continue = False
         head.upgrade = pseudo[b":protocol"].lower() if line.method == b"CONNECT" else b""

@@ -34,15 +34,11 @@ def test_the_path_is_text_decoded_once(path: bytes, text: str) -> None:
 
 def test_a_request_s_head_with_other_fields_says_the_same_else() -> None:
     line = request_line(b"POST", "POST", b"/a?b", b"1.1", b"/a", b"b", b"")
-    head = RequestHead(
-        line, ((b"host", b"h"),), b"h", 50, b"wire", b"section", [b"Host: h"], None, False, True, b"websocket"
-    )
+    head = RequestHead(line, ((b"host", b"h"),), b"h", 50, None, False, True, b"websocket")
     assert (head.method, head.target, head.version, head.path, head.query) == (b"POST", b"/a?b", b"1.1", b"/a", b"b")
     other = head.with_fields(((b"x", b"y"),))
     assert other.fields == ((b"x", b"y"),)
     assert other.line is line
-    # ... but that it was received so.
-    assert (other.wire, other.section, other.lines) == (None, None, None)
     for name in ("host", "size", "content_length", "keep_alive", "expect_continue", "upgrade"):
         assert getattr(other, name) == getattr(head, name)
     assert head.fields == ((b"host", b"h"),)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.http.limits import Limits
 from bridge.core.http.message import RequestHead
 from bridge.core.http1 import request as module
-from bridge.core.http1.request import parse_fields, parse_head
+from bridge.core.http1.request import parse_fields, parse_head, parse_head_pure
 from bridge.errors import LimitExceeded, RemoteProtocolError, RequestSyntaxError
 from tests.support.cuts import CUTS, at_random, bytewise, cut_at, single_cuts, whole
 from tests.support.hostile import (
@@ -557,20 +558,12 @@ def test_messages_quote_little_of_the_peers_bytes() -> None:
 # ---------------------------------------------------------------------- what is kept from one head to the next
 
 
-def read(wire: bytes, previous: RequestHead | None = None) -> RequestHead:
-    head = parse_head(wire, 0, Limits(), 0, previous)
+def read(wire: bytes) -> RequestHead:
+    head = parse_head(wire, 0, Limits())
     assert head is not None
     return head
 
 
-def test_a_head_is_shared_with_the_next_request_that_has_the_same_and_cannot_be_changed() -> None:
-    wire = GET + b"X: y" + END
-    head = read(wire)
-    assert head.fields == ((b"host", b"a"), (b"x", b"y"))
-    assert read(wire, head) is head
-
-
-# Of as many lines each, so that one may be read as a change of another.
 FIVE = [
     (b"Host: a", b"X: y", b"Y: z", b"Connection: keep-alive", b"Z: 1"),
     (b"Host: a", b"X: x", b"Y: z", b"Connection: keep-alive", b"Z: 1"),
@@ -604,48 +597,19 @@ LINES = [
 ]  # fmt: skip
 
 
-def head_after(wire: bytes, before: RequestHead | None) -> object:
+def said_by(parse: Callable[..., RequestHead | None], wire: bytes, *more: Any) -> object:
     try:
-        head = parse_head(wire, 0, Limits(), 0, before)
+        head = parse(wire, *(more or (0, Limits())))
     except RemoteProtocolError as exc:
-        return type(exc), str(exc)
-    assert head is not None
-    return head_values(head)
+        return type(exc), str(exc), exc.status
+    return None if head is None else head_values(head)
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_section_says_the_same_behind_every_other_one(line: bytes) -> None:
-    for first in SECTIONS:
-        try:
-            before = parse_head(LINES[0] + b"\r\n" + first + (b"\r\n\r\n" if first else b"\r\n"), 0, Limits())
-        except RemoteProtocolError:
-            continue
-        for second in SECTIONS:
-            wire = line + b"\r\n" + second + (b"\r\n\r\n" if second else b"\r\n")
-            assert head_after(wire, before) == head_after(wire, None), (first, second)
-
-
-@given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(SECTIONS)), min_size=2, max_size=8))
-@example([(LINES[0], SECTIONS[5])] * 3)
-@example([(LINES[0], SECTIONS[0]), (LINES[3], SECTIONS[0]), (LINES[0], SECTIONS[0])])
-@example([(LINES[4], SECTIONS[0]), (LINES[0], SECTIONS[0]), (LINES[4], SECTIONS[0])])
-def test_a_head_says_the_same_whatever_was_read_before_it(requests: list[tuple[bytes, bytes]]) -> None:
-    previous: RequestHead | None = None
-    for line, section in requests:
+def test_the_compiled_function_says_the_same(line: bytes) -> None:
+    for section in SECTIONS:
         wire = line + b"\r\n" + section + (b"\r\n\r\n" if section else b"\r\n")
-        outcomes: list[object] = []
-        for before in (previous, None):
-            try:
-                head = parse_head(wire, 0, Limits(), 0, before)
-            except RemoteProtocolError as exc:
-                outcomes.append((type(exc), str(exc)))
-            else:
-                assert head is not None
-                outcomes.append(head_values(head))
-                kept = head
-        assert outcomes[0] == outcomes[1]
-        if isinstance(outcomes[0][0], bytes):  # type: ignore[index]
-            previous = kept
+        assert said_by(parse_head, wire) == said_by(parse_head_pure, wire), section
 
 
 CHANGED_LINES = [
@@ -690,48 +654,50 @@ STEERED = [
 
 @settings(max_examples=500)
 @given(st.sampled_from(STEERED), st.lists(st.lists(CHANGES, max_size=2), min_size=1, max_size=6), st.booleans())
-def test_a_changed_head_says_what_it_would_say_alone(
+def test_a_changed_head_says_the_same_to_both_functions(
     steered: list[bytes], steps: list[list[tuple[str, int, bytes]]], known: bool
 ) -> None:
     # Changes are made to what was accepted last, as by a client that goes on; the names are known, or are not.
     last = b"\r\n".join([LINES[0], b"Host: a", b"X: y", *steered, b"Y: z", b"Z: 1", b"A: b"]) + END
-    previous: RequestHead | None = None
     for step in [[], *steps]:
         wire = last
         for change in step:
             wire = changed(wire, change)
         wire = wire.partition(END)[0] + END
-        after = head_after(wire, previous)
+        found = said_by(parse_head, wire)
         if not known:
             module._names.clear()
-        alone = head_after(wire, None)
-        assert after == alone
-        if isinstance(alone, tuple) and isinstance(alone[0], bytes):
+        assert found == said_by(parse_head_pure, wire)
+        if isinstance(found, tuple) and isinstance(found[0], bytes):
             last = wire
-            previous = parse_head(wire, 0, Limits(), 0, previous)
 
 
-def test_limits_hold_for_a_section_that_was_accepted_under_larger_ones() -> None:
+@pytest.mark.parametrize("parse", [parse_head, parse_head_pure])
+def test_limits_hold(parse: Callable[..., RequestHead | None]) -> None:
     wire = GET + b"X: y\r\nY: z" + END
-    previous = read(wire)
-    for limits in (Limits(fields=2), Limits(field_line=3), Limits(head=30), Limits(request_line=10)):
+    size = len(wire)
+    exact = Limits(request_line=14, field_line=7, fields=3, head=size)
+    assert parse(wire, 0, exact) is not None
+    for limits in (Limits(fields=2), Limits(field_line=6), Limits(head=size - 1), Limits(request_line=13)):
         with pytest.raises(LimitExceeded):
-            parse_head(wire, 0, limits, 0, None)
-    # One connection has one set of limits, so a section that is compared with the last one was checked with them.
-    assert read(wire, previous).fields == previous.fields
+            parse(wire, 0, limits)
+
+
+def pure(wire: bytes) -> None:
+    assert parse_head_pure(wire, 0, Limits()) is not None
 
 
 def test_the_table_of_known_names_stays_small() -> None:
     for number in range(3 * module._NAMES_MAX):
-        read(b"GET / HTTP/1.1\r\nHost: a\r\nX-%d: y" % number + END)
+        pure(b"GET / HTTP/1.1\r\nHost: a\r\nX-%d: y" % number + END)
         # A name is kept twice: as it came, and in lower case.
         assert len(module._names) <= module._NAMES_MAX + 1
-    read(GET + b"N" * 4000 + b": v" + END)
+    pure(GET + b"N" * 4000 + b": v" + END)
     assert max(map(len, module._names)) <= module._NAME_LENGTH_MAX
 
 
 def test_what_is_kept_beyond_a_connection_is_names_only() -> None:
-    read(GET + b"Cookie: s3cret" + END)
+    pure(GET + b"Cookie: s3cret" + END)
     kept = [value for value in vars(module).values() if isinstance(value, dict)]
     assert b"Cookie" in module._names
     assert not any(b"s3cret" in table or b"s3cret" in table.values() for table in kept)

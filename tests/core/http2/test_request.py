@@ -40,7 +40,6 @@ def test_a_request() -> None:
     assert head.host == b"a.test"
     assert head.content_length == 0
     assert (head.keep_alive, head.expect_continue, head.upgrade) == (True, False, b"")
-    assert (head.wire, head.section, head.lines) == (None, None, None)
     assert head.size == len(block)
     assert (head.urgency, head.incremental) == (3, True)
 
