@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.wsgi.application import Application
-from bridge.adapters.wsgi.environ import EnvironCache, environ_template, ssl_variables
+from bridge.adapters.wsgi.environ import EnvironTemplate, environ_template, ssl_variables
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.adapters.wsgi.filethreads import FileThreads
 from bridge.adapters.wsgi.filewrapper import FileWrapper
@@ -211,8 +211,8 @@ class WSGIDelegate:
         )
         return application
 
-    def _environs_for(self, exchange: Exchange) -> EnvironCache:
-        """Return the cache for the environs of a connection's requests."""
+    def _environs_for(self, exchange: Exchange) -> EnvironTemplate:
+        """Return what the environs of a connection's requests."""
         context = exchange.connection_context
         local = context.local_address
         key = (context.protocol, local)
@@ -229,7 +229,7 @@ class WSGIDelegate:
         tls = exchange.tls
         if tls is not None:
             base = base | ssl_variables(tls)
-        return EnvironCache(base, context, self.outer_path)
+        return EnvironTemplate(base, context, self.outer_path)
 
 
 def _name_of(app: object) -> str:

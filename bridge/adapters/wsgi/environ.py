@@ -16,6 +16,7 @@ from bridge.adapters.paths import is_below
 from bridge.core import log
 from bridge.core.http.cache import remember
 from bridge.core.http.uri import percent_decoded
+from bridge.speedups import environ_with_fields as _compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from bridge.adapters.names import Name
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
-    from bridge.core.http.message import RequestHead, RequestLine
+    from bridge.core.http.message import RequestLine
 
-__all__ = ["EnvironCache", "environ_key", "environ_template", "set_fields", "ssl_variables"]
+__all__ = ["EnvironTemplate", "environ_key", "environ_template", "ssl_variables", "with_fields", "with_fields_pure"]
 
 Environ = dict[str, Any]
 Field = tuple[bytes, bytes]
@@ -85,13 +86,10 @@ class Client:
         return self.left
 
 
-class EnvironCache:
-    """Makes the environs of one connection's requests.
+class EnvironTemplate:
+    """What the environs of one connection's requests have in common.
 
-    Most clients repeat most of their header section to the letter. So the last environ is kept, and only what has
-    changed is set in it for the next request. That saves 13,000 of 77,000 instructions for a small request
-    (``benchmarks.instructions wsgi``, CPython 3.11). What belongs to one request, such as ``wsgi.input``, is set in the
-    copy that the request gets.
+    What belongs to one request, such as ``wsgi.input``, is set in the copy that the request gets.
 
     Args:
         base: What all requests by this address have in common.
@@ -101,68 +99,47 @@ class EnvironCache:
     Attributes:
         client: Tells whether the client has left.
         context: The argument.
-        mount: ``SCRIPT_NAME``.
-        inner_mount: What is left of ``SCRIPT_NAME`` when a proxy has already removed the outer path.
     """
 
-    __slots__ = ("_environ", "_head", "_joined", "_template", "client", "context", "inner_mount", "mount")
+    __slots__ = ("_inner_mount", "_mount", "_template", "client", "context")
 
     def __init__(self, base: Environ, context: ConnectionContext, outer_path: str = "") -> None:
-        self._template = base
         self.client = Client()
         self.context = context
-        self.mount: str = base["SCRIPT_NAME"]
-        self.inner_mount = self.mount[len(_as_latin1(outer_path)) :]
-        self._head: RequestHead | None = None  # the head from which _environ was made
-        self._environ: Environ = {}
-        self._joined = False  # _environ has a value that was joined from several field lines
+        self._mount: str = base["SCRIPT_NAME"]
+        # What is left of it when a proxy has already removed the outer path.
+        self._inner_mount = self._mount[len(_as_latin1(outer_path)) :]
+        template = self._template = base.copy()
+        if isinstance(context.address, tuple):
+            template["REMOTE_ADDR"] = context.remote_ip
+            template["REMOTE_PORT"] = str(context.remote_port)
+        template["bridge.client_disconnected"] = template["waitress.client_disconnected"] = self.client
 
     def environ(self, exchange: Exchange) -> Environ:
         """Return a new environ, without what belongs to this request only."""
         head = exchange.head
-        if head is not self._head:
-            self._build(head)
-        environ = self._environ.copy()
+        environ = with_fields(self._template, head.fields)
+        self._set_line(environ, head.line)
         if exchange.context is not self.context:
             _set_forwarded(environ, exchange.context)
         return environ
 
-    def _build(self, head: RequestHead) -> None:
-        """Make the kept environ fit *head*."""
-        before = self._head
-        self._head = None  # in case of an exception: the environ is half made then
-        fields = head.fields
-        line = head.line
-        if before is None or (fields is not before.fields and not self._update_fields(fields, before.fields)):
-            environ = self._environ = self._template.copy()
-            context = self.context
-            if isinstance(context.address, tuple):
-                environ["REMOTE_ADDR"] = context.remote_ip
-                environ["REMOTE_PORT"] = str(context.remote_port)
-            environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client
-            self._joined = set_fields(environ, fields)
-            _set_line(environ, line, self)
-        elif line is not before.line:
-            _set_line(self._environ, line, self)
-        self._head = head
-
-    def _update_fields(self, fields: tuple[Field, ...], before: tuple[Field, ...]) -> bool:
-        """Set the fields that have changed; False if the names are not the same as before.
-
-        The parser hands out the same object for a field line that the client has repeated.
-        """
-        if self._joined or len(fields) != len(before):
-            return False
-        environ = self._environ
-        for field, old in zip(fields, before, strict=True):
-            if field is not old:
-                name, value = field
-                if name != old[0]:
-                    return False
-                key = _keys.get(name) or environ_key(name)
-                if key:
-                    environ[key] = value.decode("latin-1")
-        return True
+    def _set_line(self, environ: Environ, line: RequestLine) -> None:
+        path = line.path
+        if b"%" in path:
+            path = percent_decoded(path)
+        info = path.decode("latin-1")
+        if self._mount:
+            # A proxy in front has removed nothing, or the outer path.
+            for root in (self._mount, self._inner_mount):
+                if is_below(info, root):
+                    info = info[len(root) :]
+                    break
+        environ["REQUEST_METHOD"] = line.method_text
+        environ["PATH_INFO"] = info
+        environ["QUERY_STRING"] = line.query.decode("latin-1")
+        environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
+        environ["SERVER_PROTOCOL"] = line.protocol_text
 
 
 def environ_template(
@@ -211,34 +188,22 @@ def environ_template(
     return environ
 
 
-def _set_line(environ: Environ, line: RequestLine, cache: EnvironCache) -> None:
-    path = line.path
-    if b"%" in path:
-        path = percent_decoded(path)
-    info = path.decode("latin-1")
-    if cache.mount:
-        # A proxy in front has removed nothing, or the outer path.
-        for root in (cache.mount, cache.inner_mount):
-            if is_below(info, root):
-                info = info[len(root) :]
-                break
-    environ["REQUEST_METHOD"] = line.method_text
-    environ["PATH_INFO"] = info
-    environ["QUERY_STRING"] = line.query.decode("latin-1")
-    environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
-    environ["SERVER_PROTOCOL"] = line.protocol_text
+def with_fields(template: Environ, fields: tuple[Field, ...]) -> Environ:
+    """Return a copy of *template* with the fields of a header section, by the compiled function if it is there."""
+    if _compiled is not None:
+        environ = _compiled(template, fields)
+        if environ is not None:
+            return environ
+    return with_fields_pure(template, fields)
 
 
-def set_fields(environ: Environ, fields: Iterable[Field]) -> bool:
-    """Set the part of an environ that comes from a header section.
+def with_fields_pure(template: Environ, fields: tuple[Field, ...]) -> Environ:
+    """Return a copy of an environ with the part that comes from a header section.
 
     Values of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons (RFC 9113
     section 8.2.3).
-
-    Returns:
-        Whether any values were joined.
     """
-    joined = False
+    environ = template.copy()
     for name, value in fields:
         key = _keys.get(name)
         if key is None:
@@ -246,10 +211,9 @@ def set_fields(environ: Environ, fields: Iterable[Field]) -> bool:
         if key:
             text = value.decode("latin-1")
             if key in environ:
-                joined = True
                 text = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
             environ[key] = text
-    return joined
+    return environ
 
 
 def environ_key(name: bytes) -> str:

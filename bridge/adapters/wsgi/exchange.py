@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse
 
     from bridge.adapters.wsgi.application import Application
-    from bridge.adapters.wsgi.environ import EnvironCache
+    from bridge.adapters.wsgi.environ import EnvironTemplate
     from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.connection.interfaces import Exchange
 
@@ -46,7 +46,7 @@ class WSGIExchange:
     __slots__ = ("_application", "_environs", "_socket", "content", "detached", "exchange", "queued", "response")
 
     _application: Application
-    _environs: EnvironCache
+    _environs: EnvironTemplate
     _socket: LazySocket | None
     content: ReceivedContent | StreamedContent | None
     detached: bool
@@ -55,7 +55,7 @@ class WSGIExchange:
     response: Response
 
     @staticmethod
-    def open(application: Application, exchange: Exchange, environs: EnvironCache) -> WSGIExchange:
+    def open(application: Application, exchange: Exchange, environs: EnvironTemplate) -> WSGIExchange:
         """Return a new request, without content."""
         self = WSGIExchange()
         self._application = application

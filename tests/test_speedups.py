@@ -1,0 +1,366 @@
+"""The compiled functions: their rules, and that they do what their Python twins do."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge import speedups
+from bridge.adapters.wsgi.environ import environ_key, with_fields_pure
+from bridge.core.http.limits import Limits
+from bridge.core.http1.request import parse_head, parse_head_pure
+from bridge.core.websocket.masking import apply_mask_pure
+from bridge.errors import RemoteProtocolError
+from tests.support import ROOT
+from tests.support.reader import head_values
+
+if not speedups.COMPILED:
+    pytest.skip("bridge._speedups is not built, or BRIDGE_SPEEDUPS=0", allow_module_level=True)
+
+from bridge import _speedups
+
+SOURCE = (ROOT / "bridge/_speedups.c").read_text(encoding="utf-8")
+HEAD = b"GET /a?b HTTP/1.1\r\nHost: a\r\nX-Y: z\r\n\r\n"
+
+
+def parse(wire: bytes | bytearray, start: int = 0, limits: Limits | None = None) -> Any:
+    limits = limits or Limits()
+    return _speedups.parse_head(wire, start, limits.request_line, limits.field_line, limits.fields, limits.head)
+
+
+def test_the_revision_is_the_one_that_python_asks_for() -> None:
+    assert _speedups.REVISION == speedups._REVISION
+
+
+def test_python_is_forced_by_a_variable() -> None:
+    code = (
+        "from bridge import speedups as s; import sys;"
+        "print(s.COMPILED, s.parse_head, s.environ_with_fields, s.apply_mask, s.read_frame, s.decode_fields,"
+        " s.find_apply_mask(), 'bridge._speedups' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"BRIDGE_SPEEDUPS": "0"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == "False None None None None None None False\n"
+
+
+# ---------------------------------------------------------------------- request heads
+
+USUAL = [
+    HEAD,
+    HEAD.replace(b"1.1", b"1.0"),
+    HEAD.replace(b"GET", b"QUERY"),
+    HEAD.replace(b"/a?b", b"/"),
+    HEAD.replace(b"/a?b", b"/?"),
+    HEAD.replace(b"/a?b", b"/a?b?c=/%41"),
+    HEAD.replace(b"/a?b", b"/%41%c3%a4%zz%4%ff%"),
+    HEAD.replace(b"X-Y", b"x-" + b"y" * 100),
+    HEAD.replace(b"X-Y", b"x_y!"),
+    HEAD.replace(b"z", b"\xe4 \t z\xff"),
+    HEAD.replace(b": z", b":\t  z \t"),
+    HEAD.replace(b": z", b":"),
+    HEAD.replace(b": z", b": \t "),
+    HEAD.replace(b"Host: a", b"hOST:a.b-c:8080"),
+    HEAD.replace(b"X-Y: z", b"Content-Length: 000000000000000017"),
+    HEAD.replace(b"X-Y: z", b"Transfer-Encoding: Chunked"),
+    HEAD.replace(b"X-Y: z", b"Connection: x, Keep-Alive,"),
+    HEAD.replace(b"X-Y: z", b"Connection: keep-alive\r\nConnection: CLOSE"),
+    HEAD.replace(b"X-Y: z", b"Connection: Upgrade\r\nUpgrade: WebSocket"),
+    HEAD.replace(b"X-Y: z", b"Upgrade: WebSocket"),
+    HEAD.replace(b"X-Y: z", b"Connection: upgrade"),
+    HEAD.replace(b"X-Y: z", b"Expect: 100-Continue\r\nContent-Length: 5"),
+    HEAD.replace(b"X-Y: z", b"Expect: 100-continue"),
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"PRI / HTTP/1.1\r\nHost: " + b"a" * 3000 + b"\r\n\r\n",
+]
+CONTROLS = (b"\r", b"\n", b"\0", b"\x7f", b"\x1f")
+FOR_PYTHON = [
+    b"",
+    HEAD[:-1],
+    HEAD.replace(b"1.1", b"1.2"),
+    HEAD.replace(b"1.1", b"2.0"),
+    HEAD.replace(b"HTTP", b"http"),
+    HEAD.replace(b"GET", b"CONNECT"),
+    HEAD.replace(b"/a?b", b"*"),
+    HEAD.replace(b"/a?b", b"http://b/"),
+    HEAD.replace(b"/a?b", b"/a#b"),
+    HEAD.replace(b"/a?b", b"/\xe4"),
+    HEAD.replace(b"/a?b", b"/%41" + b"a" * 2000),
+    HEAD.replace(b"Host: a", b"X: a"),
+    HEAD.replace(b"Host: a", b"Host:"),
+    HEAD.replace(b"Host: a", b"Host: a%41"),
+    HEAD.replace(b"Host: a", b"Host: [::1]"),
+    HEAD.replace(b"Host: a", b"Host: a:123456"),
+    HEAD.replace(b"Host: a", b"Host: a,b"),
+    HEAD.replace(b"Host: a", b"Host: a\r\nHost: a"),
+    HEAD.replace(b"X-Y", b"X Y"),
+    HEAD.replace(b"X-Y", b""),
+    HEAD.replace(b"X-Y: z", b"X"),
+    HEAD.replace(b"X-Y: z", b" folded: z"),
+    *(HEAD.replace(b"z", b"z" * at + octet + b"z" * 9) for octet in CONTROLS for at in range(10)),
+    HEAD.replace(b"X-Y: z", b"Content-Length: 5\r\nContent-Length: 5"),
+    HEAD.replace(b"X-Y: z", b"Content-Length: +5"),
+    HEAD.replace(b"X-Y: z", b"Content-Length:"),
+    HEAD.replace(b"X-Y: z", b"Content-Length: 1" + b"0" * 18),
+    HEAD.replace(b"X-Y: z", b"Content-Length: 5\r\nTransfer-Encoding: chunked"),
+    HEAD.replace(b"X-Y: z", b"Transfer-Encoding: chunked\r\nContent-Length: 5"),
+    HEAD.replace(b"X-Y: z", b"Transfer-Encoding: gzip, chunked"),
+    HEAD.replace(b"X-Y: z", b"Expect: 200"),
+    HEAD.replace(b"X-Y: z", b"Connection: upgrade\r\nUpgrade: a, b"),
+    HEAD.replace(b"1.1", b"1.0").replace(b"X-Y: z", b"Transfer-Encoding: chunked"),
+    HEAD.replace(b"X-Y: z\r\n", b"A: b\r\n" * 101),
+    HEAD.replace(b"z", b"z" * 8200),
+    HEAD.replace(b"/a?b", b"/" + b"a" * 8200),
+]  # fmt: skip
+
+
+def outcome(function: Callable[..., Any], *arguments: Any) -> object:
+    try:
+        head = function(*arguments)
+    except RemoteProtocolError as exc:
+        return type(exc), str(exc), exc.status
+    return None if head is None else head_values(head)
+
+
+@pytest.mark.parametrize("wire", USUAL)
+def test_a_usual_head_is_parsed_here(wire: bytes) -> None:
+    assert parse(wire) is not None
+    assert outcome(parse_head, wire, 0, Limits()) == outcome(parse_head_pure, wire, 0, Limits())
+
+
+@pytest.mark.parametrize("wire", FOR_PYTHON)
+def test_what_is_not_understood_is_left_to_python(wire: bytes) -> None:
+    assert parse(wire) is None
+    assert outcome(parse_head, wire, 0, Limits()) == outcome(parse_head_pure, wire, 0, Limits())
+
+
+@pytest.mark.parametrize("wire", USUAL)
+def test_a_head_that_is_cut_off_is_left_to_python(wire: bytes) -> None:
+    for end in range(len(wire)):
+        assert parse(wire[:end]) is None
+    for start in (1, 7):
+        for make in (bytes, bytearray):
+            buffer = make(b"x" * start + wire + b"rest")
+            assert parse(buffer, start) == parse(wire)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4), st.sampled_from(USUAL + FOR_PYTHON))
+@settings(max_examples=1000)
+def test_other_octets_anywhere(changes: list[tuple[int, int]], wire: bytes) -> None:
+    changed = bytearray(wire)
+    for at, octet in changes:
+        if at < len(changed):
+            changed[at] = octet
+    for limits in (Limits(), Limits(request_line=14, field_line=9, fields=2, head=40)):
+        assert outcome(parse_head, changed, 0, limits) == outcome(parse_head_pure, changed, 0, limits)
+
+
+def test_known_names_are_shared_and_others_are_not() -> None:
+    def names() -> list[bytes]:
+        return [name for name, _ in parse(b"GET / HTTP/1.1\r\nHost: a\r\nUSER-agent: b\r\nX-Mine-8: c\r\n\r\n")[7]]
+
+    (host, agent, mine), (other_host, other_agent, other) = names(), names()
+    assert (host, agent, mine) == (b"host", b"user-agent", b"x-mine-8")
+    assert host is other_host
+    assert agent is other_agent
+    assert mine is not other
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), (HEAD,), ("text", 0, 1, 1, 1, 1), (HEAD, "0", 1, 1, 1, 1), (HEAD, 0, 1, 1, 1)]
+)
+def test_wrong_arguments_are_an_error_of_the_caller(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        _speedups.parse_head(*arguments)
+
+
+def test_sizes_are_not_negative_and_may_be_any_number() -> None:
+    for place in range(1, 6):
+        arguments: list[Any] = [HEAD, 0, 99, 99, 99, 99]
+        arguments[place] = -1
+        with pytest.raises(ValueError, match="negative"):
+            _speedups.parse_head(*arguments)
+        arguments[place] = 1 << 64
+        with pytest.raises(OverflowError):
+            _speedups.parse_head(*arguments)
+        arguments[place] = sys.maxsize
+        assert (_speedups.parse_head(*arguments) is None) is (place == 1)
+
+
+# ---------------------------------------------------------------------- environs
+
+
+def test_the_keys_of_known_names_are_those_that_python_makes() -> None:
+    names = re.findall(r'^    \{"([^"]+)", (?:NULL|"[A-Z_]*"), [A-Z_]+\}', SOURCE, re.MULTILINE)
+    assert len(names) > 80
+    for name in names:
+        fields = ((name.encode(), b"v"),)
+        key = environ_key(name.encode())
+        assert _speedups.environ_with_fields({}, fields) == ({key: "v"} if key else {})
+
+
+NAMES = st.sampled_from(
+    [b"a", b"A", b"b-c", b"cookie", b"a_b", b"proxy", b"Proxy", b"content-type", b"x" * 80, b"\xe4", b"", b"host"]
+)
+
+
+@given(st.lists(st.tuples(NAMES, st.binary(max_size=3)), max_size=6).map(tuple))
+def test_an_environ_is_the_same_as_that_of_python(fields: tuple[tuple[bytes, bytes], ...]) -> None:
+    template = {"HTTP_HOST": "t", "wsgi.version": (1, 0)}
+    found = _speedups.environ_with_fields(template, fields)
+    assert found is None or found == with_fields_pure(template, fields)
+    assert template == {"HTTP_HOST": "t", "wsgi.version": (1, 0)}
+    assert (found is None) <= any(b"\xe4" in name for name, _ in fields)
+
+
+@pytest.mark.parametrize("field", [[b"a", b"b"], (b"a",), ("a", b"b"), (b"a", "b"), (b"a", bytearray(b"b")), None])
+def test_other_fields_are_left_to_python(field: Any) -> None:
+    assert _speedups.environ_with_fields({}, (field,)) is None
+    assert _speedups.environ_with_fields({"HTTP_A": 1}, ((b"a", b"b"),)) is None
+
+
+@pytest.mark.parametrize("arguments", [(), ({},), ({}, []), ([], ()), ({}, (), 1)])
+def test_an_environ_of_something_else_is_an_error_of_the_caller(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        _speedups.environ_with_fields(*arguments)
+
+
+# ---------------------------------------------------------------------- WebSocket
+
+KEY = b"\x01\x02\x83\x04"
+
+
+@given(st.binary(max_size=40), st.binary(min_size=4, max_size=4))
+def test_masks(data: bytes, key: bytes) -> None:
+    for form in (bytes, bytearray, memoryview):
+        assert _speedups.apply_mask(form(data), key) == apply_mask_pure(data, key)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), (b"",), (b"", b"123"), (b"", bytearray(4)), ("", b"1234"), (b"", b"1234", 1)]
+)
+def test_a_mask_of_something_else_is_an_error_of_the_caller(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        _speedups.apply_mask(*arguments)
+
+
+def frame(first: int, payload: bytes, form: int = 0) -> bytes:
+    length = len(payload)
+    form = form or (7 if length < 126 else 16 if length < 65536 else 64)
+    head = b"" if form == 7 else length.to_bytes(form // 8, "big")
+    second = 0x80 | (length if form == 7 else 126 if form == 16 else 127)
+    return bytes([first, second]) + head + KEY + apply_mask_pure(payload, KEY)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 1000, 1024, 1025, 65535, 65536, 70000])
+def test_a_complete_frame_is_read_here(size: int) -> None:
+    for first, payload in ((0x82, b"\xff" * size), (0x81, b"\xc3\xa4" * (size // 2)), (0x01, b"x" * size)):
+        wire = frame(first, payload)
+        value = payload.decode() if first == 0x81 else payload
+        for rest in (b"", b"\x81"):
+            assert _speedups.read_frame(b"12" + wire + rest, 2, size) == (first, value, len(wire) + 2)
+        assert _speedups.read_frame(wire, 0, len(payload) - 1 if payload else 0) == (
+            None if payload else (first, value, len(wire))
+        )
+        for end in {*range(min(20, len(wire))), len(wire) - 1}:
+            assert _speedups.read_frame(wire[:end], 0, size) is None
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\x81\x01aaaaa",
+        frame(0x81, b"\xff"),
+        frame(0x81, b"\xc3" * 2000),
+        frame(0x82, b"x" * 125, 16),
+        frame(0x82, b"x" * 65535, 64),
+        frame(0x89, b"x" * 126),
+        b"\x82\xff" + b"\xff" * 8 + KEY,
+        b"\x82\xff\x80" + bytes(7) + KEY,
+    ],
+)
+def test_other_frames_are_left_to_python(wire: bytes) -> None:
+    assert _speedups.read_frame(wire, 0, sys.maxsize) is None
+
+
+# ---------------------------------------------------------------------- references
+
+CALLS: dict[str, Callable[[], object]] = {
+    "a head": lambda: parse(HEAD),
+    "a head with content": lambda: parse(USUAL[21]),
+    "a head for Python": lambda: parse(FOR_PYTHON[17]),
+    "a path to decode": lambda: parse(USUAL[6]),
+    "an environ": lambda: _speedups.environ_with_fields({"a": 1}, ((b"x", b"1"), (b"x", b"22"), (b"accept", b"\xe4"))),
+    "an environ for Python": lambda: _speedups.environ_with_fields({"HTTP_X": 1}, ((b"a", b"22"), (b"x", b"1"))),
+    "a mask": lambda: _speedups.apply_mask(b"x" * 20, KEY),
+    "a text": lambda: _speedups.read_frame(frame(0x81, b"hello"), 0, 99),
+    "a frame for Python": lambda: _speedups.read_frame(frame(0x81, b"\xff"), 0, 99),
+}
+
+
+def growth(function: Callable[[], object], calls: int) -> int:
+    """Return how many more blocks are allocated after so many calls."""
+    for _ in range(1000):
+        function()
+    before = sys.getallocatedblocks()
+    for _ in range(calls):
+        function()
+    return sys.getallocatedblocks() - before
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_kept_of_a_call(name: str) -> None:
+    assert growth(CALLS[name], 10_000) < 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_kept_of_a_million_calls(name: str) -> None:
+    assert growth(CALLS[name], 1_000_000) < 100
+
+
+def test_a_leak_would_be_found() -> None:
+    kept: list[object] = []
+    assert growth(lambda: kept.append(object()), 10_000) > 9_000
+
+
+def test_fixed_objects_keep_their_references() -> None:
+    name = parse(HEAD)[7][0][0]
+    before = sys.getrefcount(name)
+    for _ in range(1000):
+        parse(HEAD)
+        _speedups.environ_with_fields({}, ((name, b"a"),))
+    assert sys.getrefcount(name) == before
+
+
+# ---------------------------------------------------------------------- the source
+
+
+def test_the_source_keeps_its_rules() -> None:
+    assert "PyErr_SetString(PyExc_Runtime" not in SOURCE
+    raised = set(re.findall(r"PyErr_(?:SetString|Format)\((\w+)", SOURCE))
+    assert raised <= {"PyExc_TypeError", "PyExc_ValueError"}  # of wrong arguments
+    # Outside functions everything is constant, except what describes the module.
+    made = re.findall(r"^(?:static )?[^(){}\n;#=]*?(\w+)(?:\[[^\]]*\])* = \{?", SOURCE, re.MULTILINE)
+    constant = re.findall(r"^static const [^(){}\n;=]*?(\w+)(?:\[[^\]]*\])* = \{?", SOURCE, re.MULTILINE)
+    outside = {name for name in made if re.search(rf"^static .*\b{name}\b(?:\[[^\]]*\])* = ", SOURCE, re.MULTILINE)}
+    assert outside - set(constant) == {"module_functions", "module_slots", "module_definition"}
+    # The keys and method names are the table's; nothing a peer sends is interned.
+    interned = re.findall(r"PyUnicode_Intern\w+\(([^)]*)\)", SOURCE)
+    assert interned == ["key", "KNOWN[index].key", "METHODS[i]"]
+    assert len(re.findall(r"PyObject_GetBuffer\(", SOURCE)) <= len(re.findall(r"PyBuffer_Release\(", SOURCE))
