@@ -2,9 +2,26 @@
 
 from typing import Any
 
-from bridge.speedups import HeadValues
-
 REVISION: int
+
+# method, the same as text, target, path, the same as decoded text, query, whether the version is 1.1, fields, host,
+# content length (None for chunked content), keep_alive, expect_continue, upgrade, bytes of the whole head
+HeadValues = tuple[
+    bytes,
+    str,
+    bytes,
+    bytes,
+    str,
+    bytes,
+    bool,
+    tuple[tuple[bytes, bytes], ...],
+    bytes,
+    int | None,
+    bool,
+    bool,
+    bytes,
+    int,
+]
 
 def parse_head(
     buffer: bytes | bytearray, start: int, request_line: int, field_line: int, fields: int, head: int, /

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from bridge._speedups import HeadValues as Values
+
+    HeadValues = Values
+
 __all__ = [
     "COMPILED",
     "apply_mask",
@@ -54,24 +58,6 @@ COMPILED = _module is not None
 if TYPE_CHECKING:
     Field = tuple[bytes, bytes]
     Octets = bytes | bytearray | memoryview
-    # method, the same as text, target, path, the same as decoded text, query, whether the version is 1.1, fields, host,
-    # content length (None for chunked content), keep_alive, expect_continue, upgrade, bytes of the whole head
-    HeadValues = tuple[
-        bytes,
-        str,
-        bytes,
-        bytes,
-        str,
-        bytes,
-        bool,
-        tuple[Field, ...],
-        bytes,
-        int | None,
-        bool,
-        bool,
-        bytes,
-        int,
-    ]
 
 # (buffer, start, and the limits of request line, field line, fields and head)
 parse_head: Callable[[bytes | bytearray, int, int, int, int, int], HeadValues | None] | None

@@ -217,7 +217,7 @@ def layer_faults(module: str, source: str, *, is_package: bool = False) -> list[
 def modules() -> list[tuple[str, Path]]:
     """Return name and file of every module of the package."""
     found = []
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]):  # the latter stand for compiled modules
         parts = path.relative_to(ROOT).with_suffix("").parts
         found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
     return found
