@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from bridge._speedups import HeadValues as Values
-
-    HeadValues = Values
+    from bridge import _speedups as functions
 
 __all__ = [
     "COMPILED",
@@ -60,7 +58,7 @@ if TYPE_CHECKING:
     Octets = bytes | bytearray | memoryview
 
 # (buffer, start, and the limits of request line, field line, fields and head)
-parse_head: Callable[[bytes | bytearray, int, int, int, int, int], HeadValues | None] | None
+parse_head: Callable[[bytes | bytearray, int, int, int, int, int], functions.HeadValues | None] | None
 # (template, fields): a copy of the template with the fields
 environ_with_fields: Callable[[dict[str, Any], tuple[Field, ...]], dict[str, Any] | None] | None
 # (block, table, bytes and most bytes of the dynamic table, most bytes of the list of fields): decodes a field block of

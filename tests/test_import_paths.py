@@ -12,12 +12,12 @@ import pytest
 
 from tests.support import ROOT
 
-#: Dotted words that are no import paths: files, a logger, keys of environs and scopes.
+#: Dotted words that are no import paths: files, a logger, keys of environs and scopes, a module that may be absent.
 OTHER = {
     "bridge.route",
     "bridge.worker",
     *("bridge.toml", "bridge.sock", "bridge.access", "bridge.client_disconnected", "bridge.deadline"),
-    *("bridge.request_id", "bridge.shutdown.notice"),
+    *("bridge.request_id", "bridge.shutdown.notice", "bridge._speedups"),
 }
 
 #: What a program of one's own uses.

@@ -6,8 +6,6 @@ is kept for the next ones but names of fields, and these are bounded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bridge.core.http.cache import remember
 from bridge.core.http.fields import FIELD_VALUE, TOKEN, VALUE_OCTETS, Field, list_members
 from bridge.core.http.limits import Limits
@@ -17,9 +15,6 @@ from bridge.core.http1.framing import request_content_length
 from bridge.core.http1.grammar import BAD_LINE_END, REQUEST_LINE, VERSION
 from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
 from bridge.speedups import parse_head as _compiled
-
-if TYPE_CHECKING:
-    from bridge.speedups import HeadValues
 
 __all__ = ["parse_fields", "parse_head", "parse_head_pure"]
 
@@ -50,16 +45,14 @@ def parse_head(
     That takes complete heads of the usual form only. All others, and so every refusal, are :func:`parse_head_pure`'s,
     which has the same arguments, results and exceptions.
     """
+    if _compiled is None:
+        return parse_head_pure(buffer, start, limits, scanned)
     # A head that comes in pieces is only looked at when it is complete: its pieces would be read again and again.
-    if _compiled is not None and (not scanned or buffer.find(b"\r\n\r\n", start + max(scanned - 3, 0)) >= 0):
-        values = _compiled(buffer, start, limits.request_line, limits.field_line, limits.fields, limits.head)
-        if values is not None:
-            return _head_of(values)
-    return parse_head_pure(buffer, start, limits, scanned)
-
-
-def _head_of(values: HeadValues) -> RequestHead:
-    """Return the head with the parts that the compiled function has found."""
+    if scanned and buffer.find(b"\r\n\r\n", start + max(scanned - 3, 0)) < 0:
+        return parse_head_pure(buffer, start, limits, scanned)
+    values = _compiled(buffer, start, limits.request_line, limits.field_line, limits.fields, limits.head)
+    if values is None:
+        return parse_head_pure(buffer, start, limits, scanned)
     line = RequestLine()
     head = _new_head(RequestHead)
     head.line = line
