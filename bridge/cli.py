@@ -133,9 +133,10 @@ def _check_config(words: Sequence[str]) -> int:
     check(config)
 
     from bridge.apps.lifecycle import application_for, load_mount_points
+    from bridge.files import is_root
     from bridge.serving.privileges import drop_privileges
 
-    if os.geteuid() == 0:  # others may check what only root can run
+    if is_root():  # others may check what only root can run
         drop_privileges(config)
     application_for(config, load_mount_points(config))
     print("bridge: the configuration is good, and the application can be imported")

@@ -20,11 +20,14 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-__all__ = ["Identity", "Place", "acting_as", "open_to_append", "replace", "set_socket"]
+__all__ = ["Identity", "Place", "acting_as", "is_root", "open_to_append", "replace", "set_socket"]
 
 # O_PATH needs no permission to read, and opens no device. Where it is missing, root can read anyway.
 _PATH = getattr(os, "O_PATH", os.O_RDONLY)
-_DIRECTORY = _PATH | os.O_DIRECTORY | os.O_CLOEXEC
+# Windows has none of these: no root, and descriptors that no child inherits.
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_DIRECTORY = _PATH | getattr(os, "O_DIRECTORY", 0) | _CLOEXEC
 _MOST_LINKS = 40  # as Linux has it
 
 File = tuple[int, int]
@@ -44,6 +47,11 @@ class Identity(NamedTuple):
     uid: int
     gid: int
     groups: tuple[int, ...]
+
+
+def is_root() -> bool:
+    """Return whether this process has the rights of root; where there is no root, nobody has."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 @contextlib.contextmanager
@@ -97,13 +105,13 @@ class Place:
         path = os.path.abspath(os.fsdecode(path))
         if not os.path.basename(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if os.geteuid() != 0:
+        if not is_root():
             return cls(os.open(os.path.dirname(path), _DIRECTORY), os.path.basename(path))
         return cls(*_walk(path, follow))
 
     def open(self, flags: int, mode: int = 0o644) -> int:
         """Open the file of this name; see ``os.open``."""
-        return os.open(self.name, flags | os.O_CLOEXEC, mode, dir_fd=self.directory)
+        return os.open(self.name, flags | _CLOEXEC, mode, dir_fd=self.directory)
 
     def status(self) -> os.stat_result | None:
         """Return the status of what has this name, a link for instance; None if there is nothing."""
@@ -243,9 +251,9 @@ def open_to_append(path: str, later: Identity | None = None, *, wait: bool = Tru
     Raises:
         OSError: The file cannot be opened or must not be; ``strerror`` says why and what to do.
     """
-    flags = os.O_WRONLY | os.O_APPEND | (0 if wait else os.O_NONBLOCK)
-    if os.geteuid() != 0:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    flags = os.O_WRONLY | os.O_APPEND | (0 if wait else _NONBLOCK)
+    if not is_root():
+        descriptor = os.open(path, flags | os.O_CREAT | _CLOEXEC, 0o644)
     else:
         with Place.of(path, follow=True) as place:
             open_ = _open_beside_others if place.others else _open_or_make

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from bridge.config import Config
 from bridge.errors import ConfigError
 
-__all__ = ["check"]
+__all__ = ["check", "check_system"]
+
+
+#: What a system has to have for a setting: (setting, owner, name).
+_NEEDS = (
+    ("reload", os, "fork"),
+    ("preload", os, "fork"),
+    ("user", os, "setuid"),
+    ("group", os, "setgid"),
+    ("pid", os, "O_NOFOLLOW"),
+    ("reuse_port", socket, "SO_REUSEPORT"),
+)
+
+
+def check_system(config: Config) -> None:
+    """Check that the system has what the settings need.
+
+    Raises:
+        ConfigError: It has not. The message names the setting.
+    """
+    for setting, owner, name in _NEEDS:
+        if getattr(config, setting) and not hasattr(owner, name):
+            option = f"--{setting.replace('_', '-')}"
+            raise ConfigError(f"{option}: this system has no {owner.__name__}.{name}; leave {option} out")
 
 
 def check(config: Config) -> None:

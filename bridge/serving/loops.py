@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from bridge.errors import ConfigError
@@ -117,15 +117,19 @@ class Signals:
 
     def deliver(self, function: Callable[[int], None]) -> None:
         """From now on, call *function* with each signal's number, on the running loop."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         for number in self._before:
-            self._loop.add_signal_handler(number, function, number)
+            try:
+                loop.add_signal_handler(number, function, number)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda number, _: loop.call_soon_threadsafe(function, number))
 
     def restore(self) -> None:
         """Restore the old handlers. After :meth:`deliver`, call it on the loop. May be called again."""
         for number, before in self._before.items():
             if self._loop is not None:
-                self._loop.remove_signal_handler(number)
+                with suppress(NotImplementedError):
+                    self._loop.remove_signal_handler(number)
             if before is not None:
                 signal.signal(number, before)  # type: ignore[arg-type]  # signal.getsignal is annotated as returning int
         self._before.clear()

@@ -14,8 +14,9 @@ from bridge.core.log import gen_log
 
 __all__ = ["DUMP_SIGNAL", "Heartbeat", "cancel_stacks", "interval", "write_stacks_later", "write_stacks_on_signal"]
 
-#: Makes a worker write the stacks of its threads. No thread has to run Python code for that.
-DUMP_SIGNAL = signal.SIGUSR2
+#: Makes a worker write the stacks of its threads. No thread has to run Python code for that. Where it is missing, there
+#: are no workers.
+DUMP_SIGNAL = getattr(signal, "SIGUSR2", signal.SIGTERM)
 
 
 def interval(timeout: float | None) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BindError, LifespanFailed
-from bridge.serving.checks import check
+from bridge.serving.checks import check, check_system
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Interrupted, Signals, process_runner
 from bridge.serving.process import prepare_process, set_title
@@ -43,6 +43,7 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     from bridge.telemetry.logs import configure
 
     streams.complete()
+    check_system(config)
     prepare_process(config)
     configure(config, later=future_identity(config))
     with messages.serving():
@@ -92,9 +93,11 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
 
 
 def _run_single(config: Config, app: Any) -> int:
-    from bridge.supervisor.pidfile import PidFile
+    pid_file = None
+    if config.pid is not None:
+        from bridge.supervisor.pidfile import PidFile
 
-    pid_file = PidFile(config.pid) if config.pid is not None else None
+        pid_file = PidFile(config.pid)
 
     def remove_pid_file() -> None:
         if pid_file is not None:

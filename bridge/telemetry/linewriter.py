@@ -222,7 +222,8 @@ def _after_fork_in_child() -> None:
         writer.direct = True
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 # ---------------------------------------------------------------------- where to
@@ -292,7 +293,7 @@ def without_waiting(descriptor: int) -> int:
     """
     try:
         mode = os.fstat(descriptor).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        if hasattr(os, "O_NONBLOCK") and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             return os.open(f"/proc/self/fd/{descriptor}", flags)
     except OSError:  # no /proc, or it belongs to another user

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.config import Config
 from bridge.errors import ConfigError
-from bridge.files import Identity, open_to_append
+from bridge.files import Identity, is_root, open_to_append
 from bridge.telemetry import messages
 from bridge.telemetry.linewriter import to_descriptor, to_stream
 
@@ -157,7 +157,7 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
     messages.keep_enabled()
     logger = logging.getLogger("bridge")
     if config.log_config is not None:
-        if os.geteuid() != 0 or later is None or later.uid == 0:
+        if not is_root() or later is None or later.uid == 0:
             _load(config.log_config)
         else:
             _waiting = config.log_config

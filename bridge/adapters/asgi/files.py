@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FileRange", "opened_path", "range_of"]
 
+# A FIFO must not block. Windows has neither of the two, but would change line ends.
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 
 class FileRange(NamedTuple):
     """A part of an open regular file: descriptor, first byte, number of bytes."""
@@ -34,7 +37,7 @@ def opened_path(message: Message) -> Iterator[FileRange]:
     """
     path = message["path"]
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
+        descriptor = os.open(path, _FLAGS)
     except (OSError, TypeError, ValueError) as exc:
         raise LocalProtocolError(f"http.response.pathsend: {exc}") from None
     try:

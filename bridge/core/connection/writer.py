@@ -12,13 +12,13 @@ from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.log import gen_log
 from bridge.errors import ConnectionGone
 
+_COUNT_UNSENT: int | None = None
 if sys.platform == "linux":
-    import fcntl
-    import termios
+    with contextlib.suppress(ImportError):
+        import fcntl
+        import termios
 
-    _COUNT_UNSENT: int | None = termios.TIOCOUTQ  # tcp(7): bytes that are not sent, or not acknowledged
-else:
-    _COUNT_UNSENT = None
+        _COUNT_UNSENT = termios.TIOCOUTQ  # tcp(7): bytes that are not sent, or not acknowledged
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
