@@ -113,6 +113,11 @@ class Mount:
             if observe is not None:
                 observe(on_websocket)
 
+    @property
+    def takes_websockets(self) -> bool:
+        """One of the applications is served WebSockets."""
+        return any(getattr(point.delegate, "takes_websockets", False) for point in self._points)
+
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Let the delegate that is mounted there start the exchange.
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from bridge.config.http2 import HTTP2, HTTP2Config
 from bridge.config.kinds import (
     ADDRESSES,
     CERTIFICATES,
@@ -36,7 +37,7 @@ from bridge.config.kinds import (
     words,
 )
 from bridge.config.operation import OPERATION
-from bridge.config.output import OUTPUT, OutputConfig
+from bridge.config.output import OUTPUT
 from bridge.config.process import DEVELOPMENT, WORKERS
 from bridge.config.table import setting
 from bridge.errors import ConfigError
@@ -52,7 +53,7 @@ LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
 GROUPS: Final = (
-    *(APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, LIMITS, TIMEOUTS, PROXIES),
+    *(APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, HTTP2, LIMITS, TIMEOUTS, PROXIES),
     *(OUTPUT, OPERATION, DEVELOPMENT),
 )
 
@@ -87,7 +88,7 @@ def _is_loopback(address: Address) -> bool:
     return isinstance(address, UnixAddress)
 
 
-class Config(OutputConfig):
+class Config(HTTP2Config):
     """Every setting with its value. An instance is immutable.
 
     `bridge.config.sources.load` makes one from files, the environment and the command line. The constructor converts
@@ -466,6 +467,7 @@ class Config(OutputConfig):
                     raise ConfigError(f"--{name.replace('_', '-')}: needs --ssl-certfile, which switches TLS on")
             if self.ssl_sni:
                 raise ConfigError("--ssl-sni: needs --ssl-certfile, for clients that name none of these hosts")
+        self.check_http2(self.ssl_certfile is not None or self.ssl_context_factory is not None)
         if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
             raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
         self._check_operation(self.addresses)

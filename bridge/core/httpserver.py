@@ -20,6 +20,7 @@ from bridge.core.tornado.parameters import HTTP1ConnectionParameters, head_limit
 from bridge.core.util import Configurable
 
 if TYPE_CHECKING:
+    from bridge.core.connection.http2 import HTTP2Connection
     from bridge.core.iostream import IOStream
     from bridge.core.tornado.legacy import HTTPConnection
     from bridge.core.tornado.request import HTTPServerRequest as HTTPRequest
@@ -41,7 +42,7 @@ def __getattr__(name: str) -> object:
 
 
 class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
-    """Serves HTTP/1.x.
+    """Serves HTTP/1.x, and HTTP/2 where *params* have ``http2``.
 
     Args:
         request_callback: Answers requests: a native delegate (with ``start_exchange``), a Tornado-style delegate (with
@@ -144,6 +145,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 limit_after_start=not native,
             )
         self.params = params
+        if params.http2 is not None:
+            self._alpn = ("h2",) if params.http2.alone else ("h2", "http/1.1")
         self.conn_params = HTTP1ConnectionParameters.of(params, decompress=decompress_request)
         self._server_name = server_name
         self._date_header = date_header
@@ -158,8 +161,9 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         if xheaders:
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
-        self._connections: set[ServerConnection] = set()
-        self._on_end = self._ended  # one bound method for all connections
+        self._connections: set[ServerConnection | HTTP2Connection] = set()
+        self._on_end = self._ended  # bound methods, one object each for all connections
+        self._successor = self._http2
         self._local: Any = None  # the local address of the last connection; most connections share one object
         self._taken = 0  # how many connections belong to another protocol now
         self._all_closed: asyncio.Event | None = None
@@ -216,12 +220,32 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     ) -> asyncio.Protocol:
         if type(self).handle_stream is not HTTPServer.handle_stream:
             return super()._protocol(loop, sock, address, preface)
-        connection = self._connection(loop, sock, address)
+        connection = self._connection(loop, sock, address, self._successor if self.params.http2 is not None else None)
         if preface is not None:
             preface.apply(connection.context)
+        if self.params.http2 is not None and self.params.http2.alone:
+            return self._http2(connection)
         return connection
 
-    def _connection(self, loop: asyncio.AbstractEventLoop, sock: Any, address: Any) -> ServerConnection:
+    def _http2(self, connection: ServerConnection) -> HTTP2Connection:
+        """Return what serves HTTP/2 in the place of *connection*, which has served nothing."""
+        from bridge.core.connection.http2 import HTTP2Connection
+
+        successor = HTTP2Connection(
+            connection.delegate, self.params, connection.context, connection.clock, connection.loop, self._on_end
+        )
+        successor.closing = connection.closing
+        self._connections.discard(connection)
+        self._connections.add(successor)
+        return successor
+
+    def _connection(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: Any,
+        address: Any,
+        successor: Callable[[ServerConnection], asyncio.Protocol] | None = None,
+    ) -> ServerConnection:
         clock = self._clock
         if clock is None:
             clock = self._clock = Clock(
@@ -241,13 +265,13 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         else:
             self._local = local
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
-        connection = ServerConnection(self._delegate, self.params, context, clock, loop, self._on_end)
+        connection = ServerConnection(self._delegate, self.params, context, clock, loop, self._on_end, successor)
         if self._draining:
             connection.closing = True
         self._connections.add(connection)
         return connection
 
-    def _ended(self, connection: ServerConnection, taken: bool) -> Callable[[], None]:
+    def _ended(self, connection: ServerConnection | HTTP2Connection, taken: bool) -> Callable[[], None]:
         self._connections.discard(connection)
         if self._all_closed is not None and not self._connections:
             self._all_closed.set()
@@ -272,7 +296,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         await self.drain(0)
 
     @property
-    def connections(self) -> frozenset[ServerConnection]:
+    def connections(self) -> frozenset[ServerConnection | HTTP2Connection]:
         """The open connections, without those that are starting."""
         return frozenset(self._connections)
 

@@ -111,6 +111,7 @@ class TCPServer:
         self.accepts_per_turn = accepts_per_turn
         self._tls = tls
         self._preface = preface
+        self._alpn: tuple[str, ...] = ("http/1.1",)  # the protocols offered in TLS, the preferred one first
         self._context: ssl.SSLContext | None = None
         self._sockets: dict[int, socket.socket] = {}
         self._removers: dict[int, Callable[[], None]] = {}
@@ -323,7 +324,7 @@ class TCPServer:
         if self._tls is not None:
             return self._tls()
         if self._context is None and self.ssl_options is not None:
-            self._context = ssl_options_to_context(self.ssl_options, server_side=True)
+            self._context = ssl_options_to_context(self.ssl_options, server_side=True, alpn=self._alpn)
         return self._context
 
     def _pause_accepting(self) -> None:

@@ -14,6 +14,7 @@ from bridge.errors import ConfigError
 __all__ = ["Certificates", "tls_context"]
 
 _REQUIRED = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_ALPN = {"h2": "h2", "h1": "http/1.1"}  # the names of RFC 9113 section 3.2 and RFC 7301 section 6
 _MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # Seconds between two looks at the files.
 _INTERVAL = 1.0
@@ -174,7 +175,7 @@ def _context(config: Config, option: str, certificate: str, key: str | None) -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _MINIMUM[config.ssl_minimum_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([_ALPN[name] for name in config.http_protocols])
     _readable(option, certificate)
     _readable("--ssl-keyfile", key)
     _readable("--ssl-ca-certs", config.ssl_ca_certs)

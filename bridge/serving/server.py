@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
 from bridge.config import Config
-from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
 from bridge.core.connection.turns import Turns
 from bridge.core.http.limits import Limits
 from bridge.core.httpserver import HTTPServer
@@ -26,7 +26,9 @@ from bridge.telemetry.observers import Observers
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange, Observer
+    from bridge.core.middleware.proxy import ProxyPolicy
     from bridge.operations.messages import Answer
     from bridge.serving.administration import Administration
     from bridge.telemetry.accesslog import AccessLog
@@ -424,11 +426,11 @@ class Server:
         requests = []
         idle = 0
         for connection in http.connections:
-            exchange = connection.exchange
-            if exchange is not None:
+            exchanges = connection.exchanges
+            for exchange in exchanges:
                 line = exchange.head.line
                 requests.append(f"{line.method_text} {line.target[:60].decode('latin-1')}")
-            elif connection.transport is not None and not connection.transport.is_closing():
+            if not exchanges and connection.transport is not None and not connection.transport.is_closing():
                 idle += 1
         words = []
         if requests:
@@ -531,4 +533,29 @@ def _parameters(
         limit_after_start=application.limit_after_start,
         observer=Observers.of(observers),
         timed=timed,
+        http2=_http2_parameters(config, application) if config.serves_http2 else None,
+    )
+
+
+def _http2_parameters(config: Config, application: Application) -> HTTP2Parameters:
+    policy: ProxyPolicy | None = None
+
+    def trusts(context: ConnectionContext) -> bool:
+        nonlocal policy
+        if policy is None:  # made for the first peer that asks: its import takes 20 ms of CPU
+            from bridge.core.middleware.proxy import ProxyPolicy
+
+            policy = ProxyPolicy(
+                {"off": (), "trusted": config.forwarded_allow_ips, "on": ("*",)}[config.http2_cleartext]
+            )
+        return policy.trusts(context)
+
+    return HTTP2Parameters(
+        cleartext=trusts,
+        alone=not config.serves_http1,
+        max_concurrent_streams=config.http2_max_concurrent_streams,
+        max_stream_window=config.http2_max_stream_window,
+        max_header_list_size=config.http2_max_header_list_size,
+        ping_interval=config.http2_ping_interval,
+        extended_connect=getattr(application.delegate, "takes_websockets", False),
     )

@@ -75,6 +75,7 @@ SAMPLES = {
     "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on",
     "FUNCTION": "m:f", "CERTS": "a=b,c", "MOUNT": "/a=m:app", "NAMES": "forwarded", "PATHS": "/a",
     "DIRS": "a/dir", "PATTERNS": "*.html", "NAME": "x-trace", "FILES": ".env", "FIELD": "A: b", "VARIABLE": "A=b",
+    "VERSIONS": "h1,h2",
 }  # fmt: skip
 
 
@@ -478,7 +479,7 @@ def test_help_shows_every_setting_within_the_width(width: int) -> None:
     text = text.partition("\nConfiguration:")[0] + "\nEvery option"
     options = text[text.index("Application:") : text.index("\nEvery option")].splitlines()
     assert max(map(len, options)) <= max(60, min(width, 110))
-    shown = re.findall(r"^  (?:-\w, )?(?:--(?:\[no-\])?([a-z-]+)|TARGET)", text, re.MULTILINE)
+    shown = re.findall(r"^  (?:-\w, )?(?:--(?:\[no-\])?([a-z0-9-]+)|TARGET)", text, re.MULTILINE)
     assert [name for name in shown if name] == [row.option[2:] for row in SETTINGS if not row.positional]
     assert "keyfile, " not in text  # aliases stay out
 

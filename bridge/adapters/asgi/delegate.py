@@ -176,6 +176,11 @@ class ASGIDelegate:
             extensions = {**extensions, "tls": tls_extension(tls, certificate)}
         return ScopeTemplate(exchange, self.root_path, self._outer_path, extensions)
 
+    @property
+    def takes_websockets(self) -> bool:
+        """WebSockets are served, over HTTP/2 too (RFC 8441)."""
+        return self._websocket is not None
+
     def on_close(self, connection: Connection) -> None:
         """A connection has ended; its exchanges were told."""
 

@@ -60,6 +60,8 @@ class Clock:
         keep_alive: The keep-alive timeout in seconds; None for no limit.
 
     Attributes:
+        lost: Seconds in all in which the loop was blocked. An object with many deadlines, of which the clock knows only
+            the next, keeps them without this time: ``after(seconds) - lost``.
         now: The loop's time in seconds, at most one interval old while anything is watched.
         date_line: ``date: ...`` with its CRLF, or empty.
         default_fields: The lines that every response starts with: date_line and server_line.
@@ -84,6 +86,7 @@ class Clock:
         "date_line",
         "default_fields",
         "idle_deadline",
+        "lost",
         "now",
         "server_line",
         "turns",
@@ -115,6 +118,7 @@ class Clock:
         self.unsent: list[Sender] = []
         self.write_through = False
         self.now = loop.time()
+        self.lost = 0.0
         self.shorten(shortest)
 
     def after(self, seconds: float | None) -> float:
@@ -176,6 +180,7 @@ class Clock:
         now = self._loop.time()
         if self._timer is not None and now - self.now > 2 * self._interval:
             lost = now - self.now - self._interval
+            self.lost += lost
             for item in self.watched:
                 item.deadline += lost
             # The same addition as for the deadlines that were set to it, so that they stay equal to the last bit.

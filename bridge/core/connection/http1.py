@@ -8,8 +8,6 @@ transport.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
 from bridge.core.connection.states import (
     CLOSED,
     DONE,
@@ -28,7 +27,7 @@ from bridge.core.connection.states import (
     READ_SWITCHED,
 )
 from bridge.core.connection.times import Times
-from bridge.core.connection.writer import Writer
+from bridge.core.connection.writer import Writer, reset_now
 from bridge.core.http1.decoder import ChunkedDecoder
 from bridge.core.http1.encoder import encode_refusal, refusal_content
 from bridge.core.http1.reader import RequestReader
@@ -79,6 +78,8 @@ class ServerConnection(asyncio.Protocol):
         loop: The event loop.
         on_end: Called once as ``on_end(connection, taken)`` when HTTP has ended; *taken* is true if another protocol
             has the transport now. It returns a function that is called when that transport is gone.
+        successor: Called with the connection when its peer speaks HTTP/2; returns the protocol that serves it in this
+            one's place. None if HTTP/2 is not served.
 
     Attributes:
         clock: The argument.
@@ -108,6 +109,7 @@ class ServerConnection(asyncio.Protocol):
         "_paused",
         "_progress_at",
         "_reading_paused",
+        "_successor",
         "_turn_awaited",
         "_turns",
         "clock",
@@ -132,6 +134,7 @@ class ServerConnection(asyncio.Protocol):
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         on_end: Callable[[ServerConnection, bool], Callable[[], None]] | None = None,
+        successor: Callable[[ServerConnection], asyncio.Protocol] | None = None,
     ) -> None:
         self.delegate = delegate
         self.parameters = parameters
@@ -156,6 +159,7 @@ class ServerConnection(asyncio.Protocol):
         self._idle_grace = 0.0  # seconds that the connection may stay idle although it is closing
         self._reading_paused = False  # the transport was told to read nothing
         self._on_end = on_end
+        self._successor = successor
         self._paused = 0  # the reasons for which content is paused now
         self._progress_at = NEVER  # the clock's time when content came last
         self._limit_pending = False  # the limit, which the delegate may have set, is still to be applied
@@ -171,6 +175,11 @@ class ServerConnection(asyncio.Protocol):
         return self.writer.transport
 
     @property
+    def exchanges(self) -> tuple[HTTP1Exchange, ...]:
+        """The exchanges in progress, at most one."""
+        return () if self.exchange is None else (self.exchange,)
+
+    @property
     def decoder(self) -> FixedDecoder | ChunkedDecoder | None:
         """The decoder of the current request's content; None while no content is expected."""
         return self.reader.decoder
@@ -178,9 +187,13 @@ class ServerConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the connection and the deadline of the first head."""
+        """Start the connection and the deadline of the first head; or let HTTP/2 start, if TLS has agreed on it."""
         # A cast, since uvloop's transports are no instances of asyncio's class.
-        self.writer.open(cast("asyncio.Transport", transport))
+        transport = cast("asyncio.Transport", transport)
+        if self._successor is not None and agreed_on_http2(transport):
+            self._hand_over(transport, b"")
+            return
+        self.writer.open(transport)
         self.clock.watch(self)
         self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.parameters.observer is not None:
@@ -794,6 +807,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _refuse_fault(self, error: RemoteProtocolError) -> None:
         """Log a fault of the peer, answer it if that is possible, and close."""
+        if error.status == 505 and self._start_http2():
+            return
         observer = self.parameters.observer
         if observer is not None:
             in_head = self.reading is READ_HEAD
@@ -805,6 +820,37 @@ class ServerConnection(asyncio.Protocol):
         else:
             gen_log.info("Malformed HTTP message from %s: %s", self.context, error)
         self.refuse(error.status)
+
+    def _start_http2(self) -> bool:
+        """Let HTTP/2 serve a peer that begins with its preface; tell whether it does.
+
+        The preface looks like a request with a version that is refused. So other requests are not searched for it.
+        """
+        transport = self.writer.transport
+        if self.reader.heads or transport is None or not self.reader.begins_with(PREFACE_HEAD):
+            return False
+        refusal = preface_refusal(self.parameters.http2, self.context, transport)
+        if refusal is not None or self._successor is None:
+            gen_log.info("HTTP/2 from %s refused: %s", self.context, refusal or "not on this stream")
+            return False
+        self.clock.forget(self)
+        self.deadline = NEVER
+        self.writer.close()
+        if self.parameters.observer is not None:
+            self.parameters.observer.connection_closed(self)
+        self._hand_over(transport, self.reader.take_rest())
+        return True
+
+    def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
+        """Let HTTP/2 serve the connection, on which no request was read."""
+        successor, self._successor, self._on_end = self._successor, None, None
+        assert successor is not None
+        protocol = successor(self)
+        self.reading = self.reading.close
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if received:
+            protocol.data_received(received)
 
     def refuse(self, status: int) -> None:
         """Answer with *status*, and close.
@@ -898,11 +944,7 @@ class ServerConnection(asyncio.Protocol):
             self._close(linger=self.reading is READ_CONTENT)
         else:
             self.reading = self.reading.close
-            # With a linger time of 0 the system sends RST in place of FIN. Unix sockets have no such option.
-            sock = transport.get_extra_info("socket")
-            if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
+            reset_now(transport)
 
     def _close(self, linger: bool = False) -> None:
         """Close when everything is sent.

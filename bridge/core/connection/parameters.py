@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bridge.core.http.limits import Limits
 
 if TYPE_CHECKING:
+    from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Observer
 
-__all__ = ["ConnectionParameters"]
+__all__ = ["ConnectionParameters", "HTTP2Parameters"]
+
+
+class HTTP2Parameters:
+    """How HTTP/2 is served (RFC 9113). Sizes are bytes, times are seconds.
+
+    Attributes:
+        cleartext: Tells, of the two ends of a connection without TLS, whether its peer may speak HTTP/2 by prior
+            knowledge (section 3.3).
+        alone: HTTP/1 is not served: what is no HTTP/2 is answered 400.
+        max_concurrent_streams: Most exchanges of one connection at once.
+        max_stream_window: The window of a stream's content begins with 65,535 and grows up to this.
+        max_header_list_size: The most that the fields of one head may have, 32 more for each field; 431 beyond.
+        ping_interval: A PING is sent to a peer that has sent nothing for so long. It has to answer in the same time.
+            None for no pings.
+        extended_connect: The delegate takes extended CONNECT, which opens WebSockets (RFC 8441).
+    """
+
+    __slots__ = (
+        "alone",
+        "cleartext",
+        "extended_connect",
+        "max_concurrent_streams",
+        "max_header_list_size",
+        "max_stream_window",
+        "ping_interval",
+    )
+
+    def __init__(
+        self,
+        *,
+        cleartext: Callable[[ConnectionContext], bool] | None = None,
+        alone: bool = False,
+        max_concurrent_streams: int = 128,
+        max_stream_window: int = 1 << 20,
+        max_header_list_size: int = 32768,
+        ping_interval: float | None = None,
+        extended_connect: bool = False,
+    ) -> None:
+        self.cleartext = cleartext or _nobody
+        self.alone = alone
+        self.max_concurrent_streams = max_concurrent_streams
+        self.max_stream_window = max_stream_window
+        self.max_header_list_size = max_header_list_size
+        self.ping_interval = ping_interval
+        self.extended_connect = extended_connect
+
+
+def _nobody(context: ConnectionContext) -> bool:
+    return False
 
 
 class ConnectionParameters:
@@ -33,6 +84,7 @@ class ConnectionParameters:
         limit_after_start: Apply the content's limit only after the delegate was called, which may change it (Tornado).
         observer: Is told of connections and exchanges; None for no observer.
         timed: Exchanges have ``times``, for the observer.
+        http2: How HTTP/2 is served; None if it is not.
     """
 
     __slots__ = (
@@ -41,6 +93,7 @@ class ConnectionParameters:
         "chunk_size",
         "head_timeout",
         "high_water",
+        "http2",
         "keep_alive_timeout",
         "limit_after_start",
         "limits",
@@ -71,6 +124,7 @@ class ConnectionParameters:
         limit_after_start: bool = False,
         observer: Observer | None = None,
         timed: bool = False,
+        http2: HTTP2Parameters | None = None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.no_keep_alive = no_keep_alive
@@ -87,6 +141,7 @@ class ConnectionParameters:
         self.limit_after_start = limit_after_start
         self.observer = observer
         self.timed = timed
+        self.http2 = http2
 
     def shortest(self) -> float:
         """Return the shortest timeout in seconds."""
@@ -96,5 +151,6 @@ class ConnectionParameters:
             self.body_timeout,
             self.body_total_timeout,
             self.write_timeout,
+            self.http2 and self.http2.ping_interval,
         )
         return min((seconds for seconds in times if seconds), default=60.0)

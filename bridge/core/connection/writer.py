@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 import sys
 from typing import TYPE_CHECKING, Protocol
@@ -24,11 +25,20 @@ if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import WriteLimits
 
-__all__ = ["Writer", "WriterOwner"]
+__all__ = ["Writer", "WriterOwner", "reset_now"]
 
 _INT = struct.Struct("i")
 # Bytes that are kept for the end of the turn. Pipelined responses beyond them are written earlier.
 _PENDING_MAX = 16384
+
+
+def reset_now(transport: asyncio.Transport) -> None:
+    """Reset a connection at once: its peer notices that what it has read is not all."""
+    # With a linger time of 0 the system sends RST in place of FIN. Unix sockets have no such option.
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class WriterOwner(Protocol):

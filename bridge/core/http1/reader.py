@@ -192,6 +192,10 @@ class RequestReader:
         self._position = position
         return data
 
+    def begins_with(self, octets: bytes) -> bool:
+        """Tell whether the unread bytes begin with *octets*."""
+        return self.buffer.startswith(octets, self._position)
+
     def take_rest(self) -> bytes:
         """Return the unread bytes, and remove them from the buffer."""
         rest = bytes(memoryview(self.buffer)[self._position :])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.errors import ConfigError
@@ -62,13 +62,17 @@ def _check(options: Mapping[str, Any], *, server_side: bool) -> None:
         raise ConfigError(f"ssl_options: cert_reqs {required.name} needs ca_certs, or no client could ever connect")
 
 
-def ssl_options_to_context(ssl_options: SSLOptions, server_side: bool | None = None) -> ssl.SSLContext:
+def ssl_options_to_context(
+    ssl_options: SSLOptions, server_side: bool | None = None, *, alpn: Sequence[str] = ("http/1.1",)
+) -> ssl.SSLContext:
     """Return the TLS context that *ssl_options* describes: TLS 1.2 or later, no compression, no renegotiation.
 
     Args:
         ssl_options: A context, which is returned as it is, or a mapping with the keys ``certfile``, ``keyfile``,
             ``ssl_version``, ``cert_reqs``, ``ca_certs`` and ``ciphers``.
         server_side: Whether the context is for a server; None means yes.
+        alpn: The protocols that a server offers, the preferred one first (RFC 7301). A context that is returned as it
+            is decides for itself.
 
     Raises:
         KeyError: A server's certfile is missing.
@@ -85,7 +89,7 @@ def ssl_options_to_context(ssl_options: SSLOptions, server_side: bool | None = N
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if server:
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([*alpn])
     if ssl_options.get("certfile"):
         context.load_cert_chain(ssl_options["certfile"], ssl_options.get("keyfile"))
     if ssl_options.get("ca_certs"):

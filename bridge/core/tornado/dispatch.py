@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CallableAdapter", "DelegateAdapter", "adapt"]
 
-_VERSIONS = {b"1.1": "HTTP/1.1", b"1.0": "HTTP/1.0"}
-
 
 def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter | CallableAdapter:
     """Return the native delegate for a Tornado-style delegate or a callable.
@@ -133,7 +131,7 @@ def start_message(
         headers = gzipcontent.decoded_headers(headers)
     try:
         waiting = message.headers_received(
-            start_line(line.method_text, line.target.decode("latin-1"), _VERSIONS[line.version]), headers
+            start_line(line.method_text, line.target.decode("latin-1"), line.protocol_text), headers
         )
     except Exception:
         message.on_connection_close()

@@ -60,7 +60,7 @@ class HTTPServerRequest:
         uri: The request target as it was sent, in absolute-form or ``*``, too.
         path: The part of *uri* before the first ``?``, percent-encoded.
         query: The part of *uri* after the first ``?``.
-        version: ``HTTP/1.0`` or ``HTTP/1.1``.
+        version: ``HTTP/1.0``, ``HTTP/1.1`` or ``HTTP/2.0``.
         headers: The header section.
         body: The content; empty bytes until it was received.
         remote_ip: The client's address; ``0.0.0.0`` on a unix socket, None without a connection.
@@ -206,7 +206,7 @@ class HTTPServerRequest:
         line = head.line
         self.method = line.method_text
         self.uri = line.target.decode("latin-1")
-        self.version = "HTTP/1.1" if line.version == b"1.1" else "HTTP/1.0"
+        self.version = line.protocol_text
         self.body = b""
         self.connection = connection
         context = exchange.context
@@ -235,8 +235,8 @@ class HTTPServerRequest:
         return "127.0.0.1"
 
     def supports_http_1_1(self) -> bool:
-        """Tell whether the client speaks HTTP/1.1."""
-        return self.version == "HTTP/1.1"
+        """Tell whether the client speaks HTTP/1.1 or a later version."""
+        return self.version != "HTTP/1.0"
 
     def write(self, chunk: bytes | str, callback: Callable[[], object] | None = None) -> None:
         """Write to the connection. Without its ``write_headers`` before, the bytes are sent as they are.

@@ -1,0 +1,305 @@
+"""The content of one request of HTTP/2 on its way to the delegate: length, limit, window, pauses, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from bridge.core.connection.clock import NEVER
+from bridge.core.http2.codes import FLOW_CONTROL_ERROR, MalformedRequest, StreamFault
+from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow
+from bridge.errors import LimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Protocol
+
+    from bridge.core.connection.clock import Clock
+    from bridge.core.connection.interfaces import ExchangeDelegate
+    from bridge.core.connection.parameters import ConnectionParameters
+
+    class Stream(Protocol):
+        """What the content needs of its exchange."""
+
+        delegate: ExchangeDelegate
+        max_body_size: int | None
+        stream_id: int
+
+        @property
+        def clock(self) -> Clock: ...
+        @property
+        def finished(self) -> bool: ...
+        @property
+        def loop(self) -> asyncio.AbstractEventLoop: ...
+        @property
+        def parameters(self) -> ConnectionParameters: ...
+        @property
+        def takes_content(self) -> bool: ...
+        def abort(self) -> None: ...
+        def announce_window(self, increment: int) -> None: ...
+        def complete_request(self) -> None: ...
+        def hold(self, size: int) -> None: ...
+        def report_failure(self, error: BaseException) -> None: ...
+        def watch(self, deadline: float) -> None: ...
+
+
+__all__ = ["RequestContent"]
+
+# The reasons for which content is paused, as bits; as for HTTP/1.
+_BY_DELEGATE, _BY_AWAITABLE = 1, 2
+
+
+class RequestContent:
+    """Content that is still to come, or that waits for the delegate.
+
+    Args:
+        stream: The exchange.
+        length: Bytes that the head declares; None if it does not.
+        window: Most bytes that the stream's window grows to.
+
+    Attributes:
+        ended: The peer has sent all of it.
+        held: Bytes that wait for the delegate, since it has paused.
+        tunnel: Another protocol reads the stream: it has no deadline.
+        bytes_deadline: Clock time, without blocked time, until which more has to come.
+        whole_deadline: The same for all of it.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_debt",
+        "_delivering",
+        "_left",
+        "_limit_pending",
+        "_paused",
+        "_received",
+        "_stream",
+        "bytes_deadline",
+        "ended",
+        "held",
+        "tunnel",
+        "whole_deadline",
+        "window",
+    )
+
+    def __init__(self, stream: Stream, length: int | None, window: int) -> None:
+        parameters = stream.parameters
+        self._stream = stream
+        self._left = length
+        self._received = 0
+        self._debt = 0  # bytes that were taken and not credited
+        self._limit_pending = parameters.limit_after_start or length is None
+        self._paused = 0
+        self._chunks: deque[tuple[bytes, int]] | None = None  # (content, its share of the window); made for the first
+        self._delivering = False
+        self.held = 0
+        self.ended = False
+        self.tunnel = False
+        self.window = ReceiveWindow(INITIAL_WINDOW, window, stream.clock.now)
+        self.whole_deadline = self._after(parameters.body_total_timeout)
+        self.bytes_deadline = NEVER
+        self._expect_bytes()
+
+    # ------------------------------------------------------------------ from the peer
+
+    def take(self, data: bytes, size: int, ended: bool) -> None:
+        """Take the content of a DATA frame.
+
+        Args:
+            data: The content without padding; may be empty.
+            size: What the frame takes of the window: its whole payload.
+            ended: The content ends with it.
+
+        Raises:
+            StreamFault: The content is longer or shorter than declared, or exceeds the window.
+            LimitExceeded: 413.
+        """
+        if not self.window.take(size):
+            raise StreamFault(FLOW_CONTROL_ERROR, "more content than the stream's window (RFC 9113 section 6.9.1)")
+        length = len(data)
+        self._received += length
+        if self._left is not None:
+            self._left -= length
+            if self._left < 0 or (ended and self._left):
+                over = "longer" if self._left < 0 else "shorter"
+                raise MalformedRequest(f"content {over} than its content-length (RFC 9113 section 8.1.1)")
+        self.ended = ended
+        if ended:
+            self.bytes_deadline = self.whole_deadline = NEVER
+        elif not self._paused:
+            self._expect_bytes()
+        if self._limit_pending:
+            self._apply_limit()
+        padding = size - length
+        if not length:
+            self._credit(padding)
+        elif self._paused or self._chunks:
+            if self._chunks is None:
+                self._chunks = deque()
+            self._chunks.append((data, size))
+            self._hold(size)
+            return
+        else:
+            self._hand_over(data, size)
+        if ended:
+            self.finish()
+
+    def end(self) -> None:
+        """Take note that trailers have ended the content.
+
+        Raises:
+            StreamFault: The content is shorter than declared.
+        """
+        if self._left:
+            raise MalformedRequest("content shorter than its content-length (RFC 9113 section 8.1.1)")
+        self.ended = True
+        self.bytes_deadline = self.whole_deadline = NEVER
+        self.finish()
+
+    def _apply_limit(self) -> None:
+        stream = self._stream
+        limit = stream.parameters.max_body_size if stream.max_body_size is None else stream.max_body_size
+        if limit is None:
+            return
+        declared = self._received + (self._left or 0)
+        if declared > limit:
+            raise LimitExceeded(413, f"content of {declared} bytes or more, limit {limit}")
+
+    # ------------------------------------------------------------------ to the delegate
+
+    def _hand_over(self, data: bytes, size: int) -> None:
+        waiting = self._stream.delegate.data_received(data)
+        if waiting is not None:
+            self.pause_until(waiting)
+        self._credit(size)
+
+    def _credit(self, size: int) -> None:
+        """Let the peer send *size* more bytes, unless all is there or the delegate has paused."""
+        self._debt += size
+        stream = self._stream
+        if self._debt and not self.ended and not self._paused and stream.takes_content:
+            increment = self.window.credit(self._debt, stream.clock.now)
+            self._debt = 0
+            if increment:
+                stream.announce_window(increment)
+
+    def _hold(self, size: int) -> None:
+        """Note that *size* more bytes, or fewer, wait for the delegate."""
+        self.held += size
+        self._stream.hold(size)
+
+    def finish(self) -> None:
+        """Tell the delegate that the request is complete, once it has all content and is ready for that."""
+        stream = self._stream
+        if self.ended and not self._chunks and not self._paused and not self._delivering and stream.takes_content:
+            stream.complete_request()
+
+    def _deliver(self) -> None:
+        """Hand over what has waited, until the delegate pauses again."""
+        if self._delivering:  # the delegate has resumed while it takes a chunk
+            return
+        chunks = self._chunks
+        self._delivering = True
+        try:
+            while chunks and not self._paused:
+                data, size = chunks.popleft()
+                self._hold(-size)
+                self._hand_over(data, size)
+        finally:
+            self._delivering = False
+        self.finish()
+
+    def drop(self) -> None:
+        """Drop what waits: the delegate takes no more."""
+        self.bytes_deadline = self.whole_deadline = NEVER
+        self._paused = 0
+        if self.held:
+            self._hold(-self.held)
+            self._chunks = None
+
+    def drain(self, most: int) -> bool:
+        """Let the peer send the rest, which is dropped, if it is known to be at most *most* bytes; tell whether it is.
+
+        The peer gets no more of the stream's window for it, and no more time than for any content.
+        """
+        if self._left is None or self._left > min(most, INITIAL_WINDOW):
+            return False
+        self._expect_bytes()
+        return True
+
+    def open_tunnel(self) -> bytes:
+        """Return what has waited: another protocol reads the stream from now on, without limit and deadline."""
+        waiting = b"".join([data for data, _ in self._chunks or ()])
+        size = self.held
+        self.drop()
+        self._limit_pending = False
+        self.tunnel = True
+        self._credit(size)
+        return waiting
+
+    # ------------------------------------------------------------------ pauses
+
+    def pause(self, reason: int = _BY_DELEGATE) -> None:
+        """Hand no content over. The deadline of the next bytes is off meanwhile, that of the whole content stays."""
+        self._paused |= reason
+        self.bytes_deadline = NEVER
+
+    def resume(self, reason: int = _BY_DELEGATE) -> None:
+        """End the pause for *reason*. Content goes on if it is not paused for another reason, too."""
+        if not self._paused & reason:
+            return
+        self._paused &= ~reason
+        if self._paused:
+            return
+        if not self.ended:
+            self._expect_bytes()
+            self._credit(0)
+        self._deliver()
+
+    def pause_until(self, waiting: Awaitable[None]) -> None:
+        """Hand no content over until *waiting*, which the delegate has returned, is done.
+
+        If it fails, the delegate has failed. If it is cancelled, the stream is reset.
+        """
+        stream = self._stream
+        future = asyncio.ensure_future(waiting, loop=stream.loop)
+        if future.done() and not future.cancelled() and future.exception() is None:
+            return
+        if not stream.finished:
+            self.pause(_BY_AWAITABLE)
+
+        def go_on(done: asyncio.Future[None]) -> None:
+            if done.cancelled():
+                stream.abort()
+            elif (error := done.exception()) is not None:
+                stream.report_failure(error)
+            elif not stream.finished:
+                try:
+                    self.resume(_BY_AWAITABLE)
+                except Exception as exc:  # of the delegate's, which is called by this
+                    stream.report_failure(exc)
+
+        future.add_done_callback(go_on)
+
+    # ------------------------------------------------------------------ deadlines
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Set the deadline of the whole content to *seconds* from now; None for no limit."""
+        if not self.ended:
+            self._stream.clock.shorten(seconds)
+            self.whole_deadline = self._after(seconds)
+            self._expect_bytes()
+
+    def _expect_bytes(self) -> None:
+        """Start the deadline of the next bytes, unless the delegate has paused."""
+        stream = self._stream
+        if self.tunnel:
+            return
+        if not self._paused:
+            self.bytes_deadline = self._after(stream.parameters.body_timeout)
+        stream.watch(min(self.bytes_deadline, self.whole_deadline))
+
+    def _after(self, seconds: float | None) -> float:
+        clock = self._stream.clock
+        return clock.after(seconds) - clock.lost

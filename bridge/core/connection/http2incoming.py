@@ -1,0 +1,514 @@
+"""What the peer sends on a connection of HTTP/2: bytes to frames, and what each frame asks for (RFC 9113 section 6).
+
+The budgets are here: what costs the server work and the peer nothing is counted, and ends the connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bridge.core.connection.clock import NEVER
+from bridge.core.connection.http2ending import DRAIN_PING
+from bridge.core.connection.http2streams import EndedStreams, FieldBlock
+from bridge.core.http1.encoder import encode_refusal
+from bridge.core.http2 import codes, frames
+from bridge.core.http2.budget import Budget
+from bridge.core.http2.codes import ConnectionFault, StreamFault
+from bridge.core.http2.frames import END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, WINDOW_MAX, unpack_header
+from bridge.core.http2.request import HeadReader
+from bridge.core.http2.scheduler import parse_priority
+from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow, add_credit, change_initial
+from bridge.core.log import gen_log
+from bridge.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from bridge.core.connection.clock import Clock
+    from bridge.core.connection.context import ConnectionContext
+    from bridge.core.connection.http2ending import Ending
+    from bridge.core.connection.http2exchange import HTTP2Exchange
+    from bridge.core.connection.http2output import Output
+    from bridge.core.connection.parameters import ConnectionParameters
+    from bridge.core.connection.writer import Writer
+    from bridge.core.http2.request import StreamHead
+
+    class Owner(Protocol):
+        """What this module needs of its connection."""
+
+        clock: Clock
+        closing: bool
+        context: ConnectionContext
+        ending: Ending
+        initial_window: int
+        last_stream: int
+        loop: asyncio.AbstractEventLoop
+        output: Output
+        parameters: ConnectionParameters
+        streams: dict[int, HTTP2Exchange]
+        writer: Writer
+
+        def abandon(self, exchange: HTTP2Exchange, code: int, by_peer: bool = False) -> None: ...
+        def close_stream(self, exchange: HTTP2Exchange) -> None: ...
+        def fault(self, error: ConnectionFault) -> None: ...
+        def start_stream(self, stream: int, head: StreamHead, received: bool) -> None: ...
+        def take_fault(self, stream: int, error: Exception) -> None: ...
+
+
+__all__ = ["Incoming"]
+
+# Bytes of the window of all content of a connection, and of what may wait for delegates before it is not renewed.
+_WINDOW = 1 << 20
+_HELD_MAX = 1 << 20
+# Units of the loop's turn (see ``turns``): at least, to start a stream, to take another frame, and to begin.
+_STREAM_UNITS, _FRAME_UNITS, _TURN_UNITS = 8, 2, 8
+# Bytes that wait for the next turn before the transport stops reading.
+_AHEAD_MAX = 262144
+# Bytes that wait in the transport of a peer that does not read, before its frames are not read any more: their answers
+# would add to them.
+_ANSWERS_MAX = 131072
+# Bytes of field blocks that are one glitch: what it costs to decode them.
+_BLOCK_GLITCH = 8192
+# DATA frames of fewer bytes that do not end the content, and window updates of fewer, are noise.
+_TINY_DATA = 256
+_TINY_UPDATE = 1024
+
+_WHOLE = END_HEADERS | END_STREAM
+
+
+class Incoming:
+    """Reads what the peer sends.
+
+    Args:
+        owner: The connection.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_block",
+        "_buffer",
+        "_debt",
+        "_held",
+        "_http2",
+        "_owner",
+        "_plain",
+        "_preface_due",
+        "_reading_paused",
+        "_turn_awaited",
+        "_turns",
+        "_window",
+        "budget",
+        "ended",
+        "reader",
+    )
+
+    def __init__(self, owner: Owner) -> None:
+        parameters = owner.parameters
+        http2 = parameters.http2
+        assert http2 is not None
+        self._owner = owner
+        self._http2 = http2
+        self.reader = HeadReader(parameters.limits, http2.max_header_list_size, extended_connect=http2.extended_connect)
+        self.budget = Budget(owner.clock.now)
+        self.ended = EndedStreams()
+        self._window = ReceiveWindow(INITIAL_WINDOW)
+        self._buffer: bytes | bytearray = b""  # received and not read
+        self._preface_due = True
+        self._begun = False  # the settings were sent
+        self._plain = False  # the peer's settings have come, and no field block is begun
+        self._block: FieldBlock | None = None  # the field block that was begun
+        self._debt = 0  # bytes that were received and not credited to the connection's window
+        self._held = 0  # bytes of content that wait for delegates
+        self._turns = owner.clock.turns
+        self._turn_awaited = False  # the rest of what was received is read in a later turn of the loop
+        self._reading_paused = False  # the transport was told to read nothing
+
+    @property
+    def begun(self) -> bool:
+        """The peer has sent the preface and its settings."""
+        return self._plain or self._block is not None
+
+    def clear(self) -> None:
+        """Drop what was received and not read."""
+        self._buffer = b""
+
+    # ------------------------------------------------------------------ reading
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer sent."""
+        ending = self._owner.ending
+        if ending.closed:
+            ending.discard(len(data))
+            return
+        if self._http2.ping_interval is not None:
+            ending.heard()
+        buffer = self._buffer
+        if buffer:
+            if buffer.__class__ is bytes:
+                self._buffer = buffer = bytearray(buffer)
+            buffer += data
+        else:
+            self._buffer = buffer = data
+        if self._turn_awaited:  # what was received before comes first
+            if len(buffer) > _AHEAD_MAX:
+                self._pause_reading()
+        elif self._turns.left <= 0:
+            self._await_turn(begun=False)
+        else:
+            self._read(buffer)
+
+    def _await_turn(self, *, begun: bool) -> None:
+        self._turn_awaited = True
+        self._turns.later(self._take_turn, begun=begun)
+
+    def _take_turn(self) -> None:
+        self._turn_awaited = False
+        self._turns.left -= _TURN_UNITS
+        if not self._owner.ending.closed:
+            if not self._owner.writer.paused:
+                self.resume_reading()
+            self._read(self._buffer)
+
+    def _read(self, data: bytes | bytearray) -> None:
+        """Read frames, until one is incomplete or this turn's share is used up.
+
+        A request without content is nearly always one frame of one kind, which is tested for first.
+        """
+        at = self._take_preface(data) if self._preface_due else 0
+        end = len(data)
+        owner = self._owner
+        turns = self._turns
+        floor = turns.left - turns.slice
+        while end - at >= 9 and not self._preface_due:
+            high, low, kind, flags, stream = unpack_header(data, at)
+            size = high << 8 | low
+            after = at + 9 + size
+            usual = (
+                kind == HEADERS
+                and flags == _WHOLE
+                and self._plain
+                and stream == owner.last_stream + 2
+                and size <= FRAME_SIZE
+            )
+            if not usual:
+                stream &= WINDOW_MAX
+                if not self._may_come(size, kind, flags, stream):
+                    break
+            if after > end:
+                break
+            if turns.left <= floor:
+                if turns.crowded or turns.left <= 0:
+                    self._await_turn(begun=True)
+                    break
+                floor -= turns.slice
+            payload = data[at + 9 : after]
+            if payload.__class__ is not bytes:
+                payload = bytes(payload)
+            at = after
+            try:
+                if usual:
+                    turns.left -= _STREAM_UNITS + (size >> 3)  # a long head takes long to decode
+                    self._start(stream, payload, True)
+                else:
+                    turns.left -= _FRAME_UNITS
+                    _HANDLERS.get(kind, Incoming._take_unknown)(self, stream, flags, payload)
+            except Exception as exc:
+                owner.take_fault(stream, exc)
+            if owner.ending.closed:
+                break
+        self._keep_unread(data, at)
+
+    def _keep_unread(self, data: bytes | bytearray, at: int) -> None:
+        """Keep what follows *at* for the next time; stop reading if the peer does not read the answers."""
+        if self._owner.ending.closed:
+            self._buffer = b""
+            return
+        self._buffer = data if not at else data[at:] if at < len(data) else b""
+        writer = self._owner.writer
+        if writer.paused and writer.transport is not None:
+            self._owner.output.flush()
+            if writer.transport.get_write_buffer_size() > _ANSWERS_MAX:
+                self._pause_reading()
+
+    def _pause_reading(self) -> None:
+        transport = self._owner.writer.transport
+        if not self._reading_paused and transport is not None and not transport.is_closing():
+            self._reading_paused = True
+            transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let the transport read again."""
+        transport = self._owner.writer.transport
+        if self._reading_paused and transport is not None:
+            self._reading_paused = False
+            if not transport.is_closing():
+                transport.resume_reading()
+
+    def _take_preface(self, data: bytes | bytearray) -> int:
+        """Return where the frames begin; 0 while the preface is incomplete (RFC 9113 section 3.4)."""
+        preface = frames.PREFACE
+        size = min(len(data), len(preface))
+        if data[:size] != preface[:size]:
+            if self._begun:
+                self._owner.fault(ConnectionFault(codes.PROTOCOL_ERROR, "no preface (RFC 9113 section 3.4)"))
+                return 0
+            owner = self._owner
+            gen_log.info("Malformed HTTP message from %s: no preface of HTTP/2: %r", owner.context, bytes(data[:40]))
+            owner.writer.write(encode_refusal(400, owner.clock.default_fields))
+            owner.ending.close()
+            return 0
+        if size < len(preface):
+            return 0
+        self._preface_due = False
+        if not self._begun:
+            self.begin()
+        return size
+
+    def begin(self) -> None:
+        """Send the settings, and open the window of the connection."""
+        self._begun = True
+        http2 = self._http2
+        settings = [
+            (codes.SETTINGS_MAX_CONCURRENT_STREAMS, http2.max_concurrent_streams),
+            (codes.SETTINGS_MAX_HEADER_LIST_SIZE, http2.max_header_list_size),
+            (codes.SETTINGS_NO_RFC7540_PRIORITIES, 1),
+        ]
+        if http2.extended_connect:
+            settings.append((codes.SETTINGS_ENABLE_CONNECT_PROTOCOL, 1))
+        opening = frames.window_update_frame(0, self._window.widen(_WINDOW))
+        self._owner.output.send(frames.settings_frame(settings) + opening)
+
+    def _may_come(self, size: int, kind: int, flags: int, stream: int) -> bool:
+        """Judge a frame by its header, before the rest has come; end the connection if it breaks a rule of that."""
+        try:
+            if not self._plain:
+                block = self._block
+                if block is not None:
+                    if kind != frames.CONTINUATION or stream != block.stream:
+                        raise ConnectionFault(codes.PROTOCOL_ERROR, "a frame inside of a field block (section 4.3)")
+                elif kind != frames.SETTINGS or flags & frames.ACK:
+                    raise ConnectionFault(codes.PROTOCOL_ERROR, "first frame is not SETTINGS (RFC 9113 section 3.4)")
+            frames.check_header(size, kind, flags, stream)
+        except ConnectionFault as fault:
+            self._owner.fault(fault)
+            return False
+        except StreamFault:  # a PRIORITY frame, which is judged when it has come
+            pass
+        return True
+
+    # ------------------------------------------------------------------ frames
+
+    def _take_data(self, stream: int, flags: int, payload: bytes) -> None:
+        size = len(payload)
+        if not self._window.take(size):
+            raise ConnectionFault(
+                codes.FLOW_CONTROL_ERROR, "more content than the connection's window (RFC 9113 section 6.9.1)"
+            )
+        self._credit(size)
+        exchange = self._owner.streams.get(stream)
+        if exchange is None:
+            self._take_ended(stream)
+            return
+        if exchange.received:
+            raise StreamFault(codes.STREAM_CLOSED, "DATA behind the end of the stream (RFC 9113 section 5.1)")
+        data = frames.data_content(payload, flags)
+        ended = bool(flags & END_STREAM)
+        if len(data) < _TINY_DATA and not ended:
+            self.budget.spend_glitch(self._owner.clock.now)
+        exchange.received = ended
+        exchange.continue_pending = False  # the client did not wait for it
+        content = exchange.content
+        assert content is not None, "a stream that is not received has content"
+        content.take(data, size, ended)
+        if ended and exchange.over:
+            self._owner.close_stream(exchange)
+
+    def _credit(self, size: int) -> None:
+        """Let the peer send *size* more bytes of content on the connection, unless too much waits for delegates.
+
+        It is credited as it comes. So a delegate that pauses stops its own stream and no other.
+        """
+        self._debt += size
+        if self._held <= _HELD_MAX:
+            increment = self._window.credit(self._debt)
+            self._debt = 0
+            if increment:
+                self._owner.output.send(frames.window_update_frame(0, increment))
+
+    def hold(self, size: int) -> None:
+        """Note that *size* more bytes of content, or fewer, wait for delegates."""
+        self._held += size
+        if size < 0 and self._debt:
+            self._credit(0)
+
+    def _take_ended(self, stream: int) -> None:
+        """Judge a frame of a stream that is not open: it may be late (section 5.1)."""
+        if stream > self._owner.last_stream or not stream & 1:
+            raise ConnectionFault(codes.PROTOCOL_ERROR, f"a frame of the idle stream {stream} (RFC 9113 section 5.1)")
+        if not self.ended.was_reset(stream):
+            raise ConnectionFault(codes.STREAM_CLOSED, f"a frame of the closed stream {stream} (RFC 9113 section 5.1)")
+        self.budget.spend_glitch(self._owner.clock.now)
+
+    def _start(self, stream: int, block: bytes, received: bool) -> None:
+        """Start a stream. The head is read even if it is refused then: the table of fields has to follow."""
+        owner = self._owner
+        owner.last_stream = stream
+        owner.start_stream(stream, self.reader.read(block, received), received)
+
+    def _take_headers(self, stream: int, flags: int, payload: bytes) -> None:
+        fragment, dependency = frames.header_block(payload, flags)
+        block = FieldBlock(stream, bool(flags & END_STREAM), dependency == stream, fragment)
+        if flags & END_HEADERS:
+            self._take_block(block, fragment)
+        else:
+            self._block = block
+            self._plain = False
+            self._owner.ending.block_by = self._owner.ending.after(self._owner.parameters.head_timeout)
+            self._owner.ending.look_at(self._owner.ending.block_by)
+
+    def _take_continuation(self, stream: int, flags: int, payload: bytes) -> None:
+        block = self._block
+        if block is None:
+            raise ConnectionFault(codes.PROTOCOL_ERROR, "CONTINUATION without HEADERS (RFC 9113 section 6.10)")
+        block.add(payload)
+        if flags & END_HEADERS:
+            self._block = None
+            self._plain = True
+            self._owner.ending.block_by = NEVER
+            self._take_block(block, block.whole())
+
+    def _take_block(self, block: FieldBlock, octets: bytes) -> None:
+        """Take a whole field block: of a request's head, or of its trailers."""
+        stream = block.stream
+        self._turns.left -= len(octets) >> 3
+        if len(octets) > _BLOCK_GLITCH:
+            self.budget.spend_glitch(self._owner.clock.now, len(octets) // _BLOCK_GLITCH)
+        exchange = self._owner.streams.get(stream)
+        if exchange is not None:
+            trailers = self.reader.trailers(octets)
+            if exchange.received:
+                raise StreamFault(codes.STREAM_CLOSED, "HEADERS behind the end of the stream (RFC 9113 section 5.1)")
+            if not block.ended:
+                raise StreamFault(codes.PROTOCOL_ERROR, "trailers that do not end the stream (RFC 9113 section 8.1)")
+            exchange.trailers = trailers
+            exchange.received = True
+            if exchange.content is not None:
+                exchange.content.end()
+            if exchange.over:
+                self._owner.close_stream(exchange)
+            return
+        if stream > self._owner.last_stream and stream & 1:
+            if stream != self._owner.last_stream + 2:
+                self.ended.add_skipped(self._owner.last_stream, stream)
+            if block.depends_on_itself:
+                self._owner.last_stream = stream
+                self.reader.read(octets, block.ended)
+                raise StreamFault(codes.PROTOCOL_ERROR, "a stream depends on itself (RFC 7540 section 5.3.1)")
+            self._start(stream, octets, block.ended)
+            return
+        if not stream & 1 or self.ended.was_skipped(stream):
+            raise ConnectionFault(codes.PROTOCOL_ERROR, f"HEADERS open stream {stream} (RFC 9113 section 5.1.1)")
+        try:
+            self.reader.trailers(octets)
+        except ConnectionFault:
+            raise
+        except RemoteProtocolError:
+            pass  # only the table matters
+        self._take_ended(stream)
+
+    def _take_priority(self, stream: int, flags: int, payload: bytes) -> None:
+        self.budget.spend_glitch(self._owner.clock.now)
+        frames.check_header(len(payload), frames.PRIORITY, flags, stream)
+        if frames.parse_priority(payload) == stream:
+            raise StreamFault(codes.PROTOCOL_ERROR, "a stream depends on itself (RFC 7540 section 5.3.1)")
+
+    def _take_priority_update(self, stream: int, flags: int, payload: bytes) -> None:
+        self.budget.spend_glitch(self._owner.clock.now)
+        about, value = frames.parse_priority_update(payload)
+        exchange = self._owner.streams.get(about)
+        if exchange is not None:
+            exchange.prioritize(*parse_priority(value))
+
+    def _take_reset(self, stream: int, flags: int, payload: bytes) -> None:
+        exchange = self._owner.streams.get(stream)
+        if exchange is None:
+            if stream > self._owner.last_stream or not stream & 1:
+                raise ConnectionFault(codes.PROTOCOL_ERROR, "RST_STREAM of an idle stream (RFC 9113 section 6.4)")
+            self.budget.spend_glitch(self._owner.clock.now)
+            return
+        self.budget.spend_reset()
+        self._owner.abandon(exchange, frames.parse_number(payload), by_peer=True)
+
+    def _take_settings(self, stream: int, flags: int, payload: bytes) -> None:
+        self.budget.spend_frame(frames.SETTINGS, self._owner.clock.now)
+        if flags & frames.ACK:
+            return
+        settings = dict(frames.parse_settings(payload))  # of one that comes twice the last value counts
+        size = settings.get(codes.SETTINGS_HEADER_TABLE_SIZE)
+        if size is not None:
+            self._owner.output.encoder.set_limit(size)
+        window = settings.get(codes.SETTINGS_INITIAL_WINDOW_SIZE)
+        if window is not None:
+            for exchange in self._owner.streams.values():
+                exchange.send_window = change_initial(exchange.send_window, self._owner.initial_window, window)
+                exchange.window_opened()
+            self._owner.initial_window = window
+        self._owner.output.send(frames.SETTINGS_ACK)
+        if not self._plain and self._block is None:
+            self._plain = True
+            self._owner.ending.settings_by = NEVER
+            self._owner.ending.idle()
+            if self._owner.closing and not self._owner.parameters.no_keep_alive:
+                self._owner.ending.announce()
+
+    def _take_ping(self, stream: int, flags: int, payload: bytes) -> None:
+        self.budget.spend_frame(frames.PING, self._owner.clock.now)
+        if not flags & frames.ACK:
+            self._owner.output.send(frames.ping_frame(payload, True))
+        elif payload == DRAIN_PING:
+            self._owner.ending.finalize()
+
+    def _take_goaway(self, stream: int, flags: int, payload: bytes) -> None:
+        _, code, text = frames.parse_goaway(payload)
+        if code != codes.NO_ERROR:
+            gen_log.info("HTTP/2 from %s: GOAWAY %s %r", self._owner.context, codes.error_name(code), text[:80])
+        self._owner.closing = self._owner.ending.announced = self._owner.ending.final = (
+            True  # streams that it opens now break a rule
+        )
+        if not self._owner.streams:
+            self._owner.ending.close()
+
+    def _take_window_update(self, stream: int, flags: int, payload: bytes) -> None:
+        increment = frames.parse_number(payload)
+        if increment < _TINY_UPDATE:
+            self.budget.spend_glitch(self._owner.clock.now)
+        if not stream:
+            self._owner.output.window = add_credit(self._owner.output.window, increment, 0)
+            if self._owner.output.queued:
+                self._owner.output.schedule()
+            return
+        exchange = self._owner.streams.get(stream)
+        if exchange is not None:
+            exchange.send_window = add_credit(exchange.send_window, increment, stream)
+            exchange.window_opened()
+        elif stream > self._owner.last_stream or not stream & 1:
+            raise ConnectionFault(codes.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream (RFC 9113 section 6.9)")
+
+    def _take_unknown(self, stream: int, flags: int, payload: bytes) -> None:
+        self.budget.spend_glitch(self._owner.clock.now)
+
+
+_HANDLERS: dict[int, Callable[[Incoming, int, int, bytes], None]] = {
+    frames.DATA: Incoming._take_data,
+    frames.HEADERS: Incoming._take_headers,
+    frames.PRIORITY: Incoming._take_priority,
+    frames.RST_STREAM: Incoming._take_reset,
+    frames.SETTINGS: Incoming._take_settings,
+    frames.PING: Incoming._take_ping,
+    frames.GOAWAY: Incoming._take_goaway,
+    frames.WINDOW_UPDATE: Incoming._take_window_update,
+    frames.CONTINUATION: Incoming._take_continuation,
+    frames.PRIORITY_UPDATE: Incoming._take_priority_update,
+}

@@ -1,0 +1,442 @@
+"""What a connection of HTTP/2 sends: frames in a row, and content as the windows and the transport have room for it.
+
+Heads and control frames go out in the order in which they come, at the end of the loop's turn, in one write. Content
+that fits into the windows goes with them. Content that does not waits in an Outbox of its stream. The scheduler says
+which stream's turn it is (RFC 9218), and only a little waits in the transport: so a reset, a small response or a more
+urgent stream overtakes megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from bridge.core.connection.clock import NEVER
+from bridge.core.http.message import ResponseHead
+from bridge.core.http.status import PHRASES
+from bridge.core.http2.frames import FRAME_SIZE, data_header, headers_frame
+from bridge.core.http2.hpack import FieldEncoder
+from bridge.core.http2.scheduler import Scheduler
+from bridge.errors import ConnectionGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from bridge.core.connection.clock import Clock
+    from bridge.core.connection.parameters import ConnectionParameters
+    from bridge.core.connection.writer import Writer
+    from bridge.core.http.fields import Fields
+
+    class Stream(Protocol):
+        """What an outbox needs of its exchange."""
+
+        send_window: int
+        stream_id: int
+
+        @property
+        def priority(self) -> tuple[int, bool]: ...
+        def sent(self) -> None: ...
+
+
+__all__ = ["NEVER_PAUSED", "Outbox", "Output"]
+
+# Bytes that may wait in the transport before content waits in its stream; as many are handed over in one turn.
+_ROOM = 65536
+# Bytes of all streams' content that may wait. Beyond them a stream's writer is paused while any of its own waits.
+_QUEUED_MAX = 1 << 20
+# Bytes that a peer has to take within the write timeout: one that takes an octet now and then reads nothing.
+_PROGRESS = 1024
+
+
+class _NeverPaused:
+    """The WriteState of a stream of which nothing waits."""
+
+    __slots__ = ()
+
+    paused = False
+
+    def writable(self) -> asyncio.Future[None]:
+        """Return a future that is done."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+
+NEVER_PAUSED = _NeverPaused()
+"""The only _NeverPaused: it has no state."""
+
+
+class Output:
+    """Sends the frames of one connection.
+
+    Args:
+        writer: The connection's writer.
+        parameters: Limits and times.
+        clock: The server's clock.
+        loop: The event loop.
+        watch: Called with the clock's time, without blocked time, of a deadline that has been set.
+
+    Attributes:
+        loop: The argument.
+        encoder: Encodes fields. What it returns has to be sent in the same order.
+        high_water: When more bytes than this of one stream wait, its writers are paused.
+        queued: Bytes of content that wait in all streams.
+        window: Bytes of content that the peer takes on the connection (RFC 9113 section 6.9).
+        deadline: Clock time, without blocked time, until which the peer has to open the connection's window; NEVER
+            unless content waits for that.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_parts",
+        "_progress",
+        "_scheduled",
+        "_scheduler",
+        "_size",
+        "_watch",
+        "_write_timeout",
+        "_writer",
+        "deadline",
+        "encoder",
+        "high_water",
+        "loop",
+        "queued",
+        "window",
+    )
+
+    def __init__(
+        self,
+        writer: Writer,
+        parameters: ConnectionParameters,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        watch: Callable[[float], None],
+    ) -> None:
+        self._writer = writer
+        self._clock = clock
+        self.loop = loop
+        self._watch = watch
+        self._write_timeout = parameters.write_timeout
+        self._parts: list[bytes | memoryview] = []  # for the end of this turn of the loop
+        self._size = 0  # of the parts, in bytes
+        self._scheduled = False
+        self._scheduler: Scheduler[Outbox] = Scheduler()
+        self._progress = 0  # bytes of content that were sent since the deadline was set
+        self.encoder = FieldEncoder()
+        self.high_water = parameters.high_water
+        self.queued = 0
+        self.window = 65535
+        self.deadline = NEVER
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the transport has enough to send: content has to wait in its stream."""
+        return self._writer.paused
+
+    def send(self, frames: bytes) -> None:
+        """Send frames at the end of this turn of the loop, behind those that were given before."""
+        self._parts.append(frames)
+        if not self._scheduled:
+            self.schedule()
+
+    def refuse(self, stream: int, status: int, common: bytes, fields: Fields, window: int) -> int:
+        """Send the server's own answer to a fault: its content is the status as text.
+
+        Args:
+            stream: The stream, which ends with it.
+            status: 400 to 599.
+            common: The field lines that every response starts with.
+            fields: (name, value) pairs of more fields.
+            window: Bytes of content that the peer takes on the stream; 0 to send none.
+
+        Returns:
+            Bytes of content.
+        """
+        text = b"%d %s\r\n" % (status, PHRASES.get(status, b""))
+        size = len(text)
+        response = ResponseHead(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
+        block = self.encoder.head(response, common, size)
+        if size > min(window, self.window) or self.blocked:
+            self.send(headers_frame(stream, block, True))
+            return 0
+        self.window -= size
+        self.send(headers_frame(stream, block, False) + data_header(size, stream, True) + text)
+        return size
+
+    def schedule(self) -> None:
+        """Call :meth:`flush` at the end of this turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            clock = self._clock
+            if not clock.unsent:
+                self.loop.call_soon(clock.flush_unsent)
+            clock.unsent.append(self)
+
+    def flush(self) -> None:
+        """Hand everything to the transport that it takes now."""
+        self._scheduled = False
+        writer = self._writer
+        transport = writer.transport
+        if transport is None or transport.is_closing():
+            self._parts.clear()
+            return
+        parts = self._parts
+        if self.queued and not writer.paused:
+            self._pump(parts, _ROOM - transport.get_write_buffer_size())
+        if parts:
+            self._parts = []
+            writer.write(parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]
+        if self.queued and self.window > 0 and not writer.paused and self._scheduler:
+            self.schedule()
+
+    def _pump(self, parts: list[bytes | memoryview], room: int) -> None:
+        """Move at most *room* bytes of waiting content to *parts*, a frame of each stream in its turn."""
+        scheduler = self._scheduler
+        while room > 0 and self.window > 0:
+            outbox = scheduler.next()
+            if outbox is None:
+                return
+            size = outbox.give(parts, min(FRAME_SIZE, self.window))
+            room -= size
+            self.window -= size
+            self.queued -= size
+            self._progress += size
+            outbox.wake()
+        if self.window <= 0 and self.deadline == NEVER and scheduler:
+            self._progress = 0
+            self.deadline = self.start_deadline()
+
+    # ------------------------------------------------------------------ called by outboxes
+
+    def add(self, outbox: Outbox) -> None:
+        """Let *outbox* take part: it has content and a window."""
+        self._scheduler.add(outbox)
+        self.schedule()
+
+    def remove(self, outbox: Outbox) -> None:
+        """Let *outbox* take part no more."""
+        self._scheduler.remove(outbox)
+
+    def reprioritise(self, outbox: Outbox, urgency: int, incremental: bool) -> None:
+        """Change the priority of *outbox*."""
+        self._scheduler.reprioritise(outbox, urgency, incremental)
+
+    def start_deadline(self) -> float:
+        """Return the deadline of content that has to wait for a window from now on."""
+        deadline = self._clock.after(self._write_timeout) - self._clock.lost
+        self._watch(deadline)
+        return deadline
+
+    # ------------------------------------------------------------------ called by the connection
+
+    def stalled(self, now: float) -> bool:
+        """Tell whether the peer has kept the connection's window shut for the whole write timeout.
+
+        Args:
+            now: The clock's time without blocked time.
+        """
+        if self.deadline >= now:
+            return False
+        self.deadline = NEVER
+        if self.window > 0 or not self._scheduler:
+            return False
+        if self._progress < _PROGRESS:
+            return True
+        self._progress = 0
+        self.deadline = self.start_deadline()
+        return False
+
+    def close(self) -> None:
+        """Forget what was not sent."""
+        self._parts.clear()
+        self.deadline = NEVER
+
+
+class Outbox:
+    """Content of one stream that waits, and the end of the stream behind it. It is the stream's WriteState.
+
+    Args:
+        stream: The exchange.
+        output: The connection's output.
+
+    Attributes:
+        paused: Its writers have to wait.
+        stream_id: The stream's identifier.
+        urgency: From 0, the most urgent, to 7 (RFC 9218 section 4.1).
+        incremental: It takes turns with others of its urgency (RFC 9218 section 4.2).
+        unsent: Bytes that wait.
+        deadline: Clock time, without blocked time, until which the peer has to open the stream's window; NEVER unless
+            content waits for that.
+    """
+
+    __slots__ = (
+        "_active",
+        "_ended",
+        "_output",
+        "_pieces",
+        "_progress",
+        "_stream",
+        "_trailers",
+        "_waiters",
+        "deadline",
+        "incremental",
+        "paused",
+        "stream_id",
+        "unsent",
+        "urgency",
+    )
+
+    def __init__(self, stream: Stream, output: Output) -> None:
+        self._stream: Stream | None = stream
+        self._output = output
+        self._pieces: deque[bytes | memoryview] = deque()
+        self._ended = False
+        self._trailers = b""
+        self._active = False  # the scheduler has it
+        self._progress = 0  # bytes that were sent since the deadline was set
+        self._waiters: list[asyncio.Future[None]] = []
+        self.stream_id = stream.stream_id
+        self.urgency, self.incremental = stream.priority
+        self.unsent = 0
+        self.paused = False
+        self.deadline = NEVER
+
+    def put(self, data: bytes) -> None:
+        """Add content, which is not empty."""
+        output = self._output
+        size = len(data)
+        self._pieces.append(data)
+        self.unsent += size
+        output.queued += size
+        self.paused = self.unsent > output.high_water or output.queued > _QUEUED_MAX
+        self.activate()
+
+    def end(self, trailers: bytes = b"") -> None:
+        """End the stream behind what waits, which is not nothing.
+
+        Args:
+            trailers: The checked field lines of a trailer section; empty for none.
+        """
+        self._ended = True
+        self._trailers = trailers
+
+    def activate(self) -> None:
+        """Take part in sending, if there is content and a window; otherwise start the deadline."""
+        stream = self._stream
+        if stream is None or self._active or not self.unsent:
+            return
+        if stream.send_window > 0:
+            self._active = True
+            self._output.add(self)
+        elif self.deadline == NEVER:
+            self._progress = 0
+            self.deadline = self._output.start_deadline()
+
+    def prioritize(self, urgency: int, incremental: bool) -> None:
+        """Change the priority (RFC 9218 section 7)."""
+        self._output.reprioritise(self, urgency, incremental)
+
+    def give(self, parts: list[bytes | memoryview], most: int) -> int:
+        """Add a frame of at most *most* bytes to *parts*, and the end of the stream behind the last content.
+
+        Returns:
+            Bytes of content.
+        """
+        stream = self._stream
+        assert stream is not None, "the outbox is closed"
+        most = min(most, stream.send_window, self.unsent)
+        at = len(parts)
+        parts.append(b"")
+        left = most
+        pieces = self._pieces
+        while left:
+            piece = pieces[0]
+            size = len(piece)
+            if size <= left:
+                parts.append(piece)
+                pieces.popleft()
+                left -= size
+            else:
+                view = piece if piece.__class__ is memoryview else memoryview(piece)
+                parts.append(view[:left])
+                pieces[0] = view[left:]
+                left = 0
+        self.unsent -= most
+        stream.send_window -= most
+        self._progress += most
+        over = not self.unsent and self._ended
+        parts[at] = data_header(most, self.stream_id, over and not self._trailers)
+        if over and self._trailers:
+            parts.append(headers_frame(self.stream_id, self._output.encoder.fields(self._trailers), True))
+        if not self.unsent or stream.send_window <= 0:
+            self._active = False
+            self._output.remove(self)
+        if not self.unsent:
+            self.deadline = NEVER
+        elif stream.send_window <= 0 and self.deadline == NEVER:
+            self._progress = 0
+            self.deadline = self._output.start_deadline()
+        if over:
+            stream.sent()
+        return most
+
+    def stalled(self, now: float) -> bool:
+        """Tell whether the peer has kept the stream's window shut for the whole write timeout.
+
+        Args:
+            now: The clock's time without blocked time.
+        """
+        if self.deadline >= now or self._stream is None:
+            return False
+        self.deadline = NEVER
+        if not self.unsent:
+            return False
+        if self._progress < _PROGRESS:
+            return self._stream.send_window <= 0
+        self._progress = 0
+        if self._stream.send_window <= 0:
+            self.deadline = self._output.start_deadline()
+        return False
+
+    # ------------------------------------------------------------------ the writers
+
+    def writable(self) -> asyncio.Future[None]:
+        """Return a future that is done when enough has been sent; it fails with ConnectionGone if the stream ends."""
+        future: asyncio.Future[None] = self._output.loop.create_future()
+        if self._stream is None:
+            future.set_exception(ConnectionGone("the stream was reset"))
+        elif not self.paused:
+            future.set_result(None)
+        else:
+            self._waiters.append(future)
+        return future
+
+    def wake(self) -> None:
+        """Let the writers go on if little enough waits."""
+        output = self._output
+        if self.paused and self.unsent <= (0 if output.queued > _QUEUED_MAX else output.high_water // 4):
+            self.paused = False
+            waiters, self._waiters = self._waiters, []
+            for future in waiters:
+                if not future.done():
+                    future.set_result(None)
+
+    def close(self) -> None:
+        """Forget what waits: the stream was reset, or the connection has ended. Writers get a ConnectionGone."""
+        if self._stream is None:
+            return
+        self._stream = None
+        if self._active:
+            self._active = False
+            self._output.remove(self)
+        self._output.queued -= self.unsent
+        self.unsent = 0
+        self._pieces.clear()
+        self.paused = False
+        self.deadline = NEVER
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_exception(ConnectionGone("the stream was reset"))

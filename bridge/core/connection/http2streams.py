@@ -1,0 +1,86 @@
+"""What a connection of HTTP/2 knows of streams that are not open: field blocks that were begun, streams that ended."""
+
+from __future__ import annotations
+
+from bridge.core.http2.codes import ENHANCE_YOUR_CALM, ConnectionFault
+
+__all__ = ["EndedStreams", "FieldBlock"]
+
+# Bytes of a field block, and frames that continue it (RFC 9113 section 10.5.1).
+_BLOCK_MAX = 65536
+_CONTINUATIONS_MAX = 8
+# Streams that were reset here, and of which frames may still be on their way.
+_RESETS_MAX = 512
+# Ranges of streams that the peer has left out.
+_SKIPPED_MAX = 16
+
+
+class FieldBlock:
+    """A field block of which more frames are to come (RFC 9113 section 4.3).
+
+    Args:
+        stream: Its stream.
+        ended: The stream ends with it.
+        depends_on_itself: The HEADERS frame has named its own stream as its dependency.
+        fragment: The first part.
+    """
+
+    __slots__ = ("_frames", "_parts", "_size", "depends_on_itself", "ended", "stream")
+
+    def __init__(self, stream: int, ended: bool, depends_on_itself: bool, fragment: bytes) -> None:
+        self.stream = stream
+        self.ended = ended
+        self.depends_on_itself = depends_on_itself
+        self._parts = [fragment]
+        self._size = len(fragment)
+        self._frames = 0
+
+    def add(self, fragment: bytes) -> None:
+        """Add the payload of a CONTINUATION frame.
+
+        Raises:
+            ConnectionFault: ENHANCE_YOUR_CALM; the frames are too many, or empty, or the block is too long.
+        """
+        self._frames += 1
+        self._size += len(fragment)
+        if self._frames > _CONTINUATIONS_MAX or not fragment:
+            raise ConnectionFault(
+                ENHANCE_YOUR_CALM, f"more than {_CONTINUATIONS_MAX} CONTINUATION frames, or an empty one"
+            )
+        if self._size > _BLOCK_MAX:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, f"field block of more than {_BLOCK_MAX} bytes")
+        self._parts.append(fragment)
+
+    def whole(self) -> bytes:
+        """Return the whole block."""
+        return b"".join(self._parts)
+
+
+class EndedStreams:
+    """Why a stream of which a frame comes is not open: it was reset here, was never opened, or has ended."""
+
+    __slots__ = ("_resets", "_skipped")
+
+    def __init__(self) -> None:
+        self._resets: dict[int, None] = {}  # the oldest first
+        self._skipped: list[range] = []
+
+    def add_reset(self, stream: int) -> None:
+        """Note that *stream* was reset here: frames of it may be on their way."""
+        resets = self._resets
+        resets[stream] = None
+        if len(resets) > _RESETS_MAX:
+            del resets[next(iter(resets))]
+
+    def add_skipped(self, last: int, stream: int) -> None:
+        """Note that *stream* was opened behind *last*: those between them are closed now (section 5.1.1)."""
+        self._skipped.append(range(last + 2, stream, 2))
+        del self._skipped[:-_SKIPPED_MAX]
+
+    def was_reset(self, stream: int) -> bool:
+        """Tell whether *stream* was reset here."""
+        return stream in self._resets
+
+    def was_skipped(self, stream: int) -> bool:
+        """Tell whether *stream* has never been opened."""
+        return any(stream in streams for streams in self._skipped)
