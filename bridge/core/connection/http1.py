@@ -16,6 +16,7 @@ from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
+from bridge.core.connection.refusals import refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
     DONE,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.states import Reading
     from bridge.core.http1.decoder import FixedDecoder
 
-__all__ = ["ServerConnection", "noop", "refusal_reason"]
+__all__ = ["ServerConnection", "noop"]
 
 # Bytes of unread content that are read and dropped so that the connection persists (RFC 9112 section 9.3).
 _DRAIN_MAX = 65536
@@ -1001,18 +1002,6 @@ _ENDED = frozenset({READ_DISCARD, READ_CLOSED, READ_SWITCHED})
 
 def noop() -> None:
     """Do nothing. ``on_end`` returns it where nothing has to be called when the transport is gone."""
-
-
-def refusal_reason(status: int, *, in_head: bool) -> str:
-    """Return the word for observers, see ``Observer.request_refused``.
-
-    Args:
-        status: What the peer is answered.
-        in_head: The head was not complete.
-    """
-    if status == 408:
-        return "head_timeout" if in_head else "body_timeout"
-    return "too_large" if status in {413, 414, 431} else "malformed"
 
 
 def _pass_on_eof(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:

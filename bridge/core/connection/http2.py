@@ -19,6 +19,7 @@ from bridge.core.connection.http2incoming import Incoming
 from bridge.core.connection.http2output import Output
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.preface import agreed_on_http2
+from bridge.core.connection.refusals import refusal_reason
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.streamtransport import StreamTransport
 from bridge.core.connection.times import Times
@@ -426,12 +427,18 @@ class HTTP2Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ faults
 
+    def refused(self, reason: str) -> None:
+        """Tell the observer that the peer has broken a rule or a limit; see ``Observer.request_refused``."""
+        if self.parameters.observer is not None:
+            self.parameters.observer.request_refused(self, reason)
+
     def take_fault(self, stream: int, error: Exception) -> None:
         """Act on an exception while the frames of *stream* were read: of the peer's making, or of a delegate's."""
         try:
             exchange = self.streams.get(stream)
             if isinstance(error, StreamFault):
                 gen_log.info("Malformed HTTP message from %s, stream %d: %s", self.context, stream, error)
+                self.refused("malformed")
                 self._incoming.budget.spend_reset()
                 if exchange is not None:
                     self.abandon(exchange, error.code)
@@ -450,6 +457,7 @@ class HTTP2Connection(asyncio.Protocol):
     def fault(self, error: ConnectionFault) -> None:
         """End the connection with GOAWAY (section 5.4.1), and say why."""
         gen_log.info("HTTP/2 from %s ended, %s: %s", self.context, codes.error_name(error.code), error)
+        self.refused("head_timeout" if error.code in {codes.NO_ERROR, codes.SETTINGS_TIMEOUT} else "malformed")
         self.abandon_all(-1)
         self.output.send(frames.goaway_frame(max(self.last_stream, 0), error.code, str(error).encode()[:120]))
         self.ending.close()
@@ -457,6 +465,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _refuse_fault(self, stream: int, exchange: HTTP2Exchange | None, error: RemoteProtocolError) -> None:
         """Answer a fault of the peer with its status, on its stream."""
         gen_log.info("Malformed HTTP message from %s, stream %d: %s", self.context, stream, error)
+        self.refused(refusal_reason(error.status, in_head=exchange is None))
         if exchange is not None:
             exchange.refuse(error.status)
             return

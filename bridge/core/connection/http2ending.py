@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         def abandon(self, exchange: HTTP2Exchange, code: int) -> None: ...
         def abandon_all(self, code: int) -> None: ...
         def fault(self, error: ConnectionFault) -> None: ...
+        def refused(self, reason: str) -> None: ...
         def resume_reading(self) -> None: ...
 
 
@@ -271,13 +272,13 @@ class Ending:
         for exchange in [*owner.streams.values()]:
             content, outbox = exchange.content, exchange.outbox
             if content is not None:
-                if content.whole_deadline < now or (content.bytes_deadline < now and exchange.response_started):
+                if min(content.whole_deadline, content.bytes_deadline) < now:
                     gen_log.info("Timeout reading body from %s, stream %d", owner.context, exchange.stream_id)
-                    owner.abandon(exchange, NO_ERROR if exchange.over else CANCEL)
-                    continue
-                if content.bytes_deadline < now:
-                    gen_log.info("Timeout reading body from %s, stream %d", owner.context, exchange.stream_id)
-                    exchange.refuse(408)
+                    owner.refused("body_timeout")
+                    if content.whole_deadline < now or exchange.response_started:
+                        owner.abandon(exchange, NO_ERROR if exchange.over else CANCEL)
+                    else:
+                        exchange.refuse(408)
                     continue
                 following = min(following, content.whole_deadline, content.bytes_deadline)
             if outbox is not None:
