@@ -22,12 +22,13 @@ PY := $(VENV)/bin/python
 DEV := $(VENV)/installed-dev
 BENCH := $(VENV)/installed-bench
 SITE := $(VENV)/installed-site
+RELEASE := $(VENV)/installed-release
 # The same for the compiled part, which is built where there is a compiler.
 BUILT := $(VENV)/built-speedups
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint types format bench profile docs docs-links setup clean
+.PHONY: help run test test-all check lint types format bench profile docs docs-links dist setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -74,6 +75,13 @@ docs: $(SITE) ## write the generated parts of docs/, and the site into build/doc
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
 	@echo "Made build/docs/index.html"
 
+dist: $(RELEASE) ## build and check what is published: source, a wheel for this platform, a wheel without compiled part
+	rm -rf dist
+	@$(PY) -m build --outdir dist .
+	@BRIDGE_BUILD=pure $(PY) -m build --wheel --outdir dist .
+	@$(PY) -m twine check --strict dist/*
+	@ls dist
+
 docs-links: $(SITE) ## ask every address that the docs link to (needs the network)
 	@$(PY) -m sphinx --quiet -b linkcheck docs build/links
 
@@ -95,6 +103,11 @@ $(DEV): pyproject.toml
 
 $(BUILT): bridge/_speedups.c hatch_build.py $(DEV)
 	@$(PY) hatch_build.py
+	@touch $@
+
+$(RELEASE): pyproject.toml $(DEV)
+	@echo "Installing what builds a release ..."
+	@$(INSTALL) --editable '.[dev,release]'
 	@touch $@
 
 $(SITE): pyproject.toml $(DEV)
