@@ -107,6 +107,10 @@ _NO_FIELD: Field = (b"", b"")
 _OVERHEAD = 32
 # Most octets behind the first one of an integer: 5 of them hold 35 bits.
 _INTEGER_SHIFT_MAX = 28
+# Octets of the end of a block that are kept.
+_TAIL_MAX = 256
+# The size of no such end: no block lacks so many octets.
+_NO_TAIL = -1 << 40
 # Octets of a block between two looks at the size of the list, each of which is a field at most.
 _SEGMENT = 512
 # A list that is larger than the limit is refused on its stream. A list that is more than so many times larger ends the
@@ -156,14 +160,18 @@ def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
             raise CompressionError("integer of more than 35 bits (RFC 7541 section 5.1)")
 
 
-def _string(block: bytes, at: int, shared: bool) -> tuple[bytes, int]:
-    """Return the string that begins at *at*, and where it ends; beyond the block if it is cut off (5.2).
+def _text(raw: bytes) -> bytes:
+    """Decode a Huffman coded string that is no secret, and keep it for other connections."""
+    text = _strings.get(raw)
+    if text is None:
+        text = huffman.decode(raw)
+        if len(raw) <= _STRING_LENGTH_MAX:
+            remember(_strings, raw, text, _STRINGS_MAX)
+    return text
 
-    Args:
-        block: The field block.
-        at: Where the string begins.
-        shared: The string is no secret: the result may be kept for other connections.
-    """
+
+def _string(block: bytes, at: int) -> tuple[bytes, int]:
+    """Return the name that begins at *at*, and where it ends; beyond the block if it is cut off (5.2)."""
     octet = block[at]
     at += 1
     length = octet & 0x7F
@@ -171,16 +179,7 @@ def _string(block: bytes, at: int, shared: bool) -> tuple[bytes, int]:
         length, at = _integer(block, at, 0x7F)
     end = at + length
     raw = block[at:end]
-    if octet < 0x80:
-        return raw, end
-    if not shared:
-        return huffman.decode(raw), end
-    text = _strings.get(raw)
-    if text is None:
-        text = huffman.decode(raw)
-        if length <= _STRING_LENGTH_MAX:
-            remember(_strings, raw, text, _STRINGS_MAX)
-    return text, end
+    return (raw if octet < 0x80 else _text(raw)), end
 
 
 class FieldDecoder:
@@ -197,7 +196,10 @@ class FieldDecoder:
         never_indexed: The last block has a field that must not be indexed (section 6.2.3): a secret.
     """
 
-    __slots__ = ("_capacity", "_list_size", "_size", "_table", "generation", "largest", "literals", "never_indexed")
+    __slots__ = (
+        *("_capacity", "_list_size", "_size", "_table", "_tail", "_tail_fields", "_tail_size"),
+        *("generation", "largest", "literals", "never_indexed"),
+    )
 
     def __init__(self, list_size: int = 32768) -> None:
         self._list_size = list_size
@@ -206,6 +208,11 @@ class FieldDecoder:
         self._table: list[Field] = [_NO_FIELD, *STATIC_TABLE]
         self._size = 0
         self._capacity = TABLE_SIZE
+        # The end of the last block, of indices only, and what it stands for: clients repeat nearly all fields, behind a
+        # new :path. Any change of the table ends it.
+        self._tail = b""
+        self._tail_size = _NO_TAIL
+        self._tail_fields: list[Field] = []
         self.generation = 0
         self.largest = 64  # no entry of the static table is larger
         self.literals: list[Field] = []
@@ -236,9 +243,11 @@ class FieldDecoder:
         self.literals = literals
         never_indexed = False
         end = len(block)
-        counted = size = 0
+        at = counted = size = tail_at = tail_count = 0
         try:
-            at = self._take_size_updates(block)
+            if end and 0x20 <= block[0] < 0x40:
+                at = self._take_size_updates(block)
+            generation = self.generation
             while at < end:
                 stop = min(end, at + _SEGMENT)
                 while at < stop:
@@ -258,6 +267,11 @@ class FieldDecoder:
                         self._insert(field)
                     elif octet >= 0x10:
                         never_indexed = True
+                    tail_at = at
+                    tail_count = len(fields)
+                    if end - at == self._tail_size and block[at:] == self._tail:
+                        fields += self._tail_fields
+                        at = end
                 # What all of the fields may have at most: nearly always far less than the limit.
                 if len(fields) * (self.largest + _OVERHEAD) + end * 8 // 5 > self._list_size:
                     size += sum([len(name) + len(value) + _OVERHEAD for name, value in fields[counted:]])
@@ -269,6 +283,10 @@ class FieldDecoder:
         if at > end:
             raise CompressionError("string beyond the end of its field block (RFC 7541 section 5.2)")
         self.never_indexed = never_indexed
+        if literals and generation == self.generation and end - tail_at <= _TAIL_MAX:
+            self._tail = block[tail_at:]
+            self._tail_size = (end - tail_at) or _NO_TAIL
+            self._tail_fields = fields[tail_count:]
         return fields
 
     def _literal(self, block: bytes, at: int, octet: int) -> tuple[Field, int]:
@@ -286,9 +304,18 @@ class FieldDecoder:
         if index:
             name = self._table[index][0]
         else:
-            name, at = _string(block, at, True)
-        value, at = _string(block, at, name in _SHARED_VALUES)
-        return (name, value), at
+            name, at = _string(block, at)
+        # As _string, which would cost a call more.
+        octet = block[at]
+        at += 1
+        length = octet & 0x7F
+        if length == 0x7F:
+            length, at = _integer(block, at, 0x7F)
+        end = at + length
+        value = block[at:end]
+        if octet >= 0x80:
+            value = _text(value) if name in _SHARED_VALUES else huffman.decode(value)
+        return (name, value), end
 
     def _take_size_updates(self, block: bytes) -> int:
         """Obey the size updates at the beginning of a block (sections 4.2 and 6.3); return where its fields begin."""
@@ -303,12 +330,14 @@ class FieldDecoder:
                 raise CompressionError(f"table size of {size} bytes, or more than two updates (RFC 7541 section 4.2)")
             self._capacity = size
             self.generation += 1
+            self._tail_size = _NO_TAIL
             self._evict()
         return at
 
     def _insert(self, field: Field) -> None:
         """Put a field into the dynamic table (section 4.4)."""
         self.generation += 1
+        self._tail_size = _NO_TAIL
         self._table.insert(_NEWEST, field)
         size = len(field[0]) + len(field[1])
         self.largest = max(self.largest, size)
@@ -340,6 +369,7 @@ class FieldDecoder:
                 )
             octet = block[at]
             at += 1
+            literal_start = at
             prefix = 0x7F if octet >= 0x80 else 0x3F if octet >= 0x40 else 0x0F
             index = octet & prefix
             if index == prefix:
@@ -356,7 +386,6 @@ class FieldDecoder:
             name = table[index][0]
             if not index:
                 at = _string_end(block, at)
-            value_start = at
             at = _string_end(block, at)
             size += at - start + len(name) + _OVERHEAD
             if octet < 0x40:
@@ -364,10 +393,8 @@ class FieldDecoder:
             if (at - start) // 4 > self._capacity:  # no code has more than 30 bits
                 self._insert((b"", bytes(self._capacity)))  # has no room, and empties the table
                 continue
-            if not index:
-                name, _ = _string(block, start, False)
-            value, _ = _string(block, value_start, False)
-            self._insert((name, value))
+            field, _ = self._literal(block, literal_start, octet)
+            self._insert(field)
         if at > end:
             raise CompressionError("string beyond the end of its field block (RFC 7541 section 5.2)")
         raise LimitExceeded(431, f"field section of at least {size} bytes, limit {self._list_size}")

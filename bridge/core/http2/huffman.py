@@ -41,38 +41,50 @@ _SYMBOLS = (
 # Entries of all nodes together; then all are dropped. Ordinary text needs about 3,000. All 65,281, which a peer that
 # sends random octets could fill, would take 14 MB.
 _ENTRIES_MAX = 8192
+_filled: list[_Node] = []  # the node of each entry
 
 
-class _Node(dict[int, tuple["_Node", bytes]]):
-    """A node of the code's tree: octet -> (the node that its eight bits lead to, the octets that they complete).
+class _Node:
+    """A node of the code's tree.
 
-    An entry is made when its octet first comes, from two steps of four bits, which are kept for ever.
+    Attributes:
+        children: For the bits 0 and 1; empty for a leaf.
+        entries: Octet -> (the node that its eight bits lead to, the octets that they complete). Empty until the first
+            one is needed; None for those that were not needed yet.
+        padding: A string may end here: at most seven bits, all ones, follow the last symbol.
+        steps: As the entries, for four bits, and kept for ever; None for the end-of-string symbol.
+        symbol: Of a leaf; None for the end-of-string symbol.
     """
 
-    __slots__ = ("children", "padding", "steps", "symbol")
-
-    filled: list[_Node] = []  # noqa: RUF012 - of the whole tree: the node of each entry
+    __slots__ = ("children", "entries", "padding", "steps", "symbol")
 
     def __init__(self) -> None:
-        super().__init__()
-        self.children: list[_Node] = []  # for the bits 0 and 1; empty for a leaf
-        self.padding = False  # a string may end here: at most seven bits, all ones, follow the last symbol
-        self.steps: list[tuple[_Node, bytes] | None] = []  # as the entries, for four bits; None for end-of-string
-        self.symbol: bytes | None = None  # of a leaf; None for the end-of-string symbol
+        self.children: list[_Node] = []
+        self.entries: list[tuple[_Node, bytes] | None] = _NO_ENTRIES
+        self.padding = False
+        self.steps: list[tuple[_Node, bytes] | None] = []
+        self.symbol: bytes | None = None
 
-    def __missing__(self, octet: int) -> tuple[_Node, bytes]:
+    def make_entry(self, octet: int) -> tuple[_Node, bytes]:
+        """Make the entry of *octet* from two steps.
+
+        Raises:
+            CompressionError: The bits have the end-of-string symbol.
+        """
         upper = (self.steps or self._make_steps())[octet >> 4]
         if upper is not None:
             node, first = upper
             lower = (node.steps or node._make_steps())[octet & 15]
             if lower is not None:
                 entry = lower if not first else (lower[0], first + lower[1])
-                if len(_Node.filled) >= _ENTRIES_MAX:
-                    for full in _Node.filled:
-                        full.clear()
-                    _Node.filled.clear()
-                _Node.filled.append(self)
-                self[octet] = entry
+                if len(_filled) >= _ENTRIES_MAX:
+                    for full in _filled:
+                        full.entries = _NO_ENTRIES
+                    _filled.clear()
+                _filled.append(self)
+                if self.entries is _NO_ENTRIES:
+                    self.entries = [None] * 256
+                self.entries[octet] = entry
                 return entry
         raise CompressionError("end-of-string symbol in a Huffman string (RFC 7541 section 5.2)")
 
@@ -91,6 +103,10 @@ class _Node(dict[int, tuple["_Node", bytes]]):
                 found += node.symbol
                 node = _root()
         return node, found
+
+
+# What every node has at first; shared, so never changed.
+_NO_ENTRIES: list[tuple[_Node, bytes] | None] = [None] * 256
 
 
 @cache
@@ -134,7 +150,10 @@ def decode(data: bytes) -> bytes:
     node = _root()
     pieces = []
     for octet in data:
-        node, piece = node[octet]
+        entry = node.entries[octet]
+        if entry is None:
+            entry = node.make_entry(octet)
+        node, piece = entry
         pieces.append(piece)
     if not node.padding:
         raise CompressionError("padding of a Huffman string (RFC 7541 section 5.2)")
