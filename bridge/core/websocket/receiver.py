@@ -6,7 +6,7 @@ The receiver never answers. It returns what has arrived, or raises the peer's fa
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.core.websocket.deflate import PIECE, Inflater
 from bridge.core.websocket.frames import (
@@ -27,6 +27,7 @@ from bridge.core.websocket.frames import (
     is_close_code,
 )
 from bridge.core.websocket.masking import apply_mask
+from bridge.speedups import read_frame as _read_frame
 
 if TYPE_CHECKING:
     from bridge.core.websocket.extensions import DeflateParameters
@@ -37,6 +38,7 @@ NO_STATUS = 1005  # the code of a close frame without a code; never sent (sectio
 
 _WHOLE_TEXT = FIN | TEXT
 _WHOLE_BINARY = FIN | BINARY
+_WHOLE = frozenset((_WHOLE_TEXT, _WHOLE_BINARY))
 _MASKED = 0x80
 _CONTROL = 0x08  # the bit of an opcode that is set for control frames
 _STARTS = frozenset((TEXT, BINARY))
@@ -211,7 +213,7 @@ class Receiver:
         Raises:
             WebSocketError: The peer broke a rule; its ``code`` is the close code to send. No more events follow.
         """
-        # The head of a small frame is read here without calls: each would cost 0.06 us, and the whole takes 1.0 us.
+        # Without the compiled function the head of a small frame is read here without calls: each would cost 0.06 us.
         if self._payload is None:
             data = self.unread
             position = self._position
@@ -219,6 +221,9 @@ class Receiver:
                 self.unread = data[position:]  # as _keep does
                 self._position = 0
                 return None
+            frame = None if _read_frame is None else _read_frame(data, position, self._room)
+            if frame is not None:
+                return self._take_frame(*frame)
             first = data[position]
             length = data[position + 1] - _MASKED
             if length < 0 or first not in self._legal:
@@ -254,6 +259,20 @@ class Receiver:
             return self._decode(payload)
         if first == _WHOLE_BINARY:
             return payload
+        return self._control(first, payload) if first & _CONTROL else self._fragment(first, payload)
+
+    def _take_frame(self, first: int, payload: Any, end: int) -> Event | None:
+        """Take a frame that the compiled function has read; its payload is str if it is a whole message of text."""
+        if first not in self._legal:
+            raise self._frame_fault(first)
+        if end == len(self.unread):
+            self.unread = b""
+            self._position = 0
+        else:
+            self._position = end
+        if first in _WHOLE:
+            message: str | bytes = payload
+            return message
         return self._control(first, payload) if first & _CONTROL else self._fragment(first, payload)
 
     def _keep(self) -> None:

@@ -25,7 +25,7 @@ class FakeExchange(SimpleNamespace):
     """What a template needs of an exchange."""
 
     def __init__(self, target: str = "/", peer: Any = ("192.0.2.1", 4000), local: Any = ("192.0.2.2", 80)) -> None:
-        head = parse_head(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 0, Limits(), 0, None)
+        head = parse_head(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 0, Limits())
         family = socket.AF_INET if isinstance(peer, tuple) else socket.AF_UNIX
         context = ConnectionContext(peer, family, "http", local)
         super().__init__(head=head, context=context, connection_context=context, loop=None)

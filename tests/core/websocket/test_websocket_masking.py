@@ -39,12 +39,19 @@ def test_masking_twice_changes_nothing(apply_mask, data, key):
 
 
 def test_works_without_the_accelerator(monkeypatch):
+    monkeypatch.setattr(speedups, "apply_mask", None)
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
     assert speedups.find_apply_mask() is None
     names = runpy.run_path(masking.__file__)
     assert names["apply_mask"](b"a", b"\x01\x00\x00\x00") == b"`"
 
 
-def test_takes_the_accelerator():
+def test_takes_the_accelerator(monkeypatch):
+    if speedups.apply_mask is not None:
+        assert speedups.find_apply_mask() is speedups.apply_mask
     compiled = pytest.importorskip("websockets.speedups", reason="no C function of the websockets distribution")
+    monkeypatch.setattr(speedups, "apply_mask", None)
+    monkeypatch.setattr(speedups, "_WANTED", True)
     assert speedups.find_apply_mask() is compiled.apply_mask
+    monkeypatch.setattr(speedups, "_WANTED", False)
+    assert speedups.find_apply_mask() is None
