@@ -44,6 +44,9 @@ class Application(Protocol):
             LifespanFailed: It cannot start.
         """
 
+    def notify(self) -> None:
+        """Give the application notice that the server is about to stop, and do nothing else."""
+
     def stop(self, *, restart: bool) -> None:
         """Tell the application that the server is about to stop. Requests in progress go on.
 
@@ -66,6 +69,9 @@ class DelegateApplication:
         self.default_body_limit = None if native else TORNADO_BODY_LIMIT
 
     async def startup(self) -> None:
+        """Do nothing."""
+
+    def notify(self) -> None:
         """Do nothing."""
 
     def stop(self, *, restart: bool) -> None:
@@ -118,6 +124,12 @@ class ASGIApplication:
             if self._lifespan.supported:
                 self.delegate.state = self._lifespan.state
 
+    def notify(self) -> None:
+        """Notify the lifespan and the requests."""
+        self.delegate.stopping.set()
+        if self._lifespan is not None:
+            self._lifespan.notify()
+
     def stop(self, *, restart: bool) -> None:
         """Notify the lifespan and the requests, and limit the time of WebSockets and endless responses."""
         config = self._config
@@ -168,6 +180,9 @@ class WSGIApplication:
 
     async def startup(self) -> None:
         """Do nothing: the first requests start the threads."""
+
+    def notify(self) -> None:
+        """Do nothing: requests in progress finish."""
 
     def stop(self, *, restart: bool) -> None:
         """Do nothing: requests in progress finish."""
@@ -220,6 +235,11 @@ class MountedApplications:
                 await application.shutdown(0)
             self._applications = []
             raise
+
+    def notify(self) -> None:
+        """Tell all of them."""
+        for application in self._applications:
+            application.notify()
 
     def stop(self, *, restart: bool) -> None:
         """Tell all of them."""

@@ -39,7 +39,6 @@ __all__ = [
     "off_or",
     "seconds",
     "whole",
-    "whole_or",
     "words",
 ]
 
@@ -161,16 +160,6 @@ def whole(minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[
 
     reach = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
     return Kind(parse, f"a whole number {reach}", metavar)
-
-
-def whole_or(word: str, meaning: Callable[[], int], maximum: int) -> Kind[int | None]:
-    """Return the kind of whole numbers from 1 to *maximum*. The text *word* or 0 means the result of *meaning*."""
-    numbers = whole(0, maximum)
-
-    def parse(text: str) -> int:
-        return (0 if text.strip().lower() == word else numbers.parse(text)) or meaning()
-
-    return Kind(parse, f"a whole number from 1 to {maximum}, or {word}", "N")
 
 
 def _size(text: str) -> int:

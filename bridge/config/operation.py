@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from bridge.config.kinds import ADDRESSES, NETWORKS, PAGE_PATH, SWITCH, Address, TCPAddress, off_or
+from bridge.config.kinds import (
+    ADDRESSES,
+    FUNCTION,
+    NETWORKS,
+    PAGE_PATH,
+    SWITCH,
+    Address,
+    Kind,
+    TCPAddress,
+    off_or,
+    seconds,
+    whole,
+)
 from bridge.config.process import ProcessConfig
 from bridge.config.table import setting
 from bridge.errors import ConfigError
@@ -10,6 +22,14 @@ from bridge.errors import ConfigError
 __all__ = ["OPERATION", "OperationConfig"]
 
 OPERATION = "Metrics, probes and commands"
+
+
+def _ready_workers(text: str) -> int | None:
+    word = text.strip().lower()
+    return {"any": 1, "all": None}[word] if word in {"any", "all"} else whole(1, 1000).parse(word)
+
+
+READY_WORKERS = Kind(_ready_workers, "any, all, or a whole number from 1 to 1000", "N")
 
 
 class OperationConfig(ProcessConfig):
@@ -37,17 +57,53 @@ class OperationConfig(ProcessConfig):
         OPERATION, SWITCH, False, "measure the sizes of the content of requests and responses, too"
     )
 
+    health_path: str | None = setting(
+        OPERATION,
+        off_or(PAGE_PATH),
+        None,
+        "answer this path of the application's port before the application: 200, or 503 when the server is about to"
+        " stop",
+    )
+    drain_delay: float = setting(
+        OPERATION,
+        seconds(zero=True),
+        0.0,
+        "serve on for this long after SIGTERM, while /readyz and --health-path say 503 and responses close their"
+        " connection; then stop",
+    )
+    ready_workers: int | None = setting(
+        OPERATION,
+        READY_WORKERS,
+        1,
+        "how many workers must serve for /readyz to say so: any, all, or a number",
+        shown="any",
+    )
+    readiness_check: str | None = setting(
+        OPERATION,
+        FUNCTION,
+        None,
+        "a function module:name that each worker calls every 5 s; one for which it fails is not ready",
+    )
+
     @property
     def own_paths(self) -> tuple[str, ...]:
         """The paths of the application's port that the server answers itself."""
-        return tuple(path for path in (self.metrics_path,) if path is not None)
+        return tuple(path for path in (self.metrics_path, self.health_path) if path is not None)
 
-    def _check_operation(self, addresses: tuple[Address, ...]) -> None:
+    def _check_operation(self, addresses: tuple[Address, ...], mounts: tuple[str, ...]) -> None:
         """Raise ConfigError for settings that contradict each other.
 
         Args:
             addresses: Where the application is served.
+            mounts: The paths at which applications are mounted.
         """
+        for name, path in (("--health-path", self.health_path), ("--metrics-path", self.metrics_path)):
+            if path is not None and path.rstrip("/") in mounts:
+                raise ConfigError(f"{name}: an application is mounted at {path}; choose another path")
+        if self.health_path is not None and self.health_path == self.metrics_path:
+            raise ConfigError(f"--health-path: {self.health_path} is --metrics-path, too; choose another path")
+        if isinstance(self.ready_workers, int) and self.ready_workers > max(self.workers or 1, 1):
+            raise ConfigError(f"--ready-workers: {self.ready_workers} is more than --workers, {self.workers or 1}")
         for address in self.admin_bind:
             if address in addresses and not (isinstance(address, TCPAddress) and address.port == 0):
                 raise ConfigError(f"--admin-bind: {address} is an address of the application; choose another one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from bridge.config.kinds import (
@@ -11,35 +12,79 @@ from bridge.config.kinds import (
     SWITCH,
     TEXT,
     VARIABLES,
+    Kind,
     off_or,
     seconds,
     whole,
-    whole_or,
     words,
 )
 from bridge.config.table import Settings, setting
 
-__all__ = ["DEVELOPMENT", "WORKERS", "ProcessConfig", "usable_cpus"]
+__all__ = ["DEVELOPMENT", "WORKERS", "ProcessConfig", "WorkerCount", "usable_cpus"]
 
 WORKERS = "Processes"
 DEVELOPMENT = "Development"
 
 
-def usable_cpus() -> int:
-    """Count the CPUs this process may run on, which a container often restricts."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+class WorkerCount(int):
+    """A number of worker processes.
+
+    Attributes:
+        why: How the number was found, if nobody has given it.
+    """
+
+    why: str
+
+    def __new__(cls, number: int, why: str = "") -> WorkerCount:
+        """Return *number*."""
+        self = super().__new__(cls, number)
+        self.why = why
+        return self
+
+
+def usable_cpus() -> WorkerCount:
+    """Count the CPUs that this process can make use of, and say why there are not more.
+
+    That is the least of: those it may run on, ``PYTHON_CPU_COUNT`` (as in Python 3.13), and the time that its control
+    groups allow, rounded up.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    machine = os.cpu_count() or cpus
+    found = cpus
+    why = f"{machine} CPU{'' if machine == 1 else 's'}"
+    if cpus < machine:
+        why += f", may run on {cpus}"
+    wanted = os.environ.get("PYTHON_CPU_COUNT", "")
+    if wanted.isdecimal() and int(wanted):
+        found = min(found, int(wanted))
+        why += f", PYTHON_CPU_COUNT is {int(wanted)}"
+    from bridge.config.cgroups import cpu_quota
+
+    quota = cpu_quota()
+    if quota is not None:
+        why += f", cgroup allows {quota:g}"
+        found = min(found, math.ceil(quota))
+    return WorkerCount(max(found, 1), why=why)
+
+
+def _workers(text: str) -> WorkerCount:
+    word = text.strip().lower()
+    if word in {"auto", "0"}:
+        return usable_cpus()
+    return WorkerCount(whole(1, 1000).parse(word))
+
+
+WORKER_COUNT = Kind(_workers, "a whole number from 1 to 1000, or auto", "N")
 
 
 class ProcessConfig(Settings):
     """The number of processes, their user, and when they are replaced."""
 
-    workers: int | None = setting(
+    workers: int | WorkerCount | None = setting(
         WORKERS,
-        whole_or("auto", usable_cpus, 1000),
+        WORKER_COUNT,
         None,
-        "worker processes, under a master that replaces them; auto is one per CPU",
+        "worker processes, under a master that replaces them; auto is one per CPU that the container may use",
         short="-w",
         foreign=("WEB_CONCURRENCY",),
         shown="none, one process",
@@ -56,6 +101,12 @@ class ProcessConfig(Settings):
         0,
         "add a random number of requests up to this, different for each worker",
         aliases=("max-requests-jitter",),
+    )
+    limit_max_requests_exclude: tuple[str, ...] = setting(
+        WORKERS,
+        words("PATHS", "a list of paths"),
+        (),
+        "paths whose requests do not count for --limit-max-requests, such as /health; /static/* is a beginning",
     )
     workers_lifetime: float | None = setting(
         WORKERS, off_or(seconds()), None, "replace a worker after this time", aliases=("restart-interval",)

@@ -357,6 +357,13 @@ class Config(HTTP2Config):
         "how long an idle connection stays open; 0 closes it after each response",
         aliases=("keep-alive", "channel-timeout"),
     )
+    timeout_keep_alive_proxy: float | None = setting(
+        TIMEOUTS,
+        off_or(seconds()),
+        75.0,
+        "the same for proxies: peers on Unix sockets, those that send a PROXY header, and those whose address or"
+        " network --forwarded-allow-ips names, if it is given; off treats them as all others",
+    )
     timeout_request_head: float | None = setting(
         TIMEOUTS,
         off_or(seconds()),
@@ -470,7 +477,7 @@ class Config(HTTP2Config):
         self.check_http2(self.ssl_certfile is not None or self.ssl_context_factory is not None)
         if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
             raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
-        self._check_operation(self.addresses)
+        self._check_operation(self.addresses, tuple(path for _, path, _ in self.mount if path))
         if self.debug and not self.debug_anywhere:
             for address in self.addresses:
                 if not _is_loopback(address):

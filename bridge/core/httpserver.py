@@ -71,6 +71,9 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         tls_handshake_timeout: Seconds that a TLS handshake may take.
         max_connections: Most connections held at once; None for no limit.
         accepts_per_turn: Most connections accepted in one turn of the loop.
+        proxy_keep_alive: Seconds that a connection of a proxy may be idle; None for as long as all others.
+        is_proxy: Tells of the two ends of a connection, and of whether a preface has come, whether the peer is a proxy
+            whose connections may be idle for so long; None if no peer is.
 
     Raises:
         TypeError: An unknown argument.
@@ -107,6 +110,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         tls_handshake_timeout: float = HANDSHAKE_TIMEOUT,
         max_connections: int | None = None,
         accepts_per_turn: int = ACCEPTS_PER_TURN,
+        proxy_keep_alive: float | None = None,
+        is_proxy: Callable[[ConnectionContext, bool], bool] | None = None,
     ) -> None:
         """Set up the server; the arguments are the class's."""
         if is_loop(xheaders) or isinstance(ssl_options, bool):
@@ -161,6 +166,9 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         if xheaders:
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
+        self._proxy_clock: Clock | None = None  # the same time, with another time for idle connections
+        self._proxy_keep_alive = proxy_keep_alive
+        self._is_proxy = None if proxy_keep_alive is None else is_proxy
         self._connections: set[ServerConnection | HTTP2Connection] = set()
         self._on_end = self._ended  # bound methods, one object each for all connections
         self._successor = self._http2
@@ -220,12 +228,22 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     ) -> asyncio.Protocol:
         if type(self).handle_stream is not HTTPServer.handle_stream:
             return super()._protocol(loop, sock, address, preface)
-        connection = self._connection(loop, sock, address, self._successor if self.params.http2 is not None else None)
+        successor = self._successor if self.params.http2 is not None else None
+        connection = self._connection(loop, sock, address, successor, preface)
         if preface is not None:
             preface.apply(connection.context)
         if self.params.http2 is not None and self.params.http2.alone:
             return self._http2(connection)
         return connection
+
+    def _make_clock(self, loop: asyncio.AbstractEventLoop, keep_alive: float | None) -> Clock:
+        return Clock(
+            loop,
+            shortest=self.params.shortest(),
+            server_name=self._server_name,
+            date=self._date_header,
+            keep_alive=keep_alive,
+        )
 
     def _http2(self, connection: ServerConnection) -> HTTP2Connection:
         """Return what serves HTTP/2 in the place of *connection*, which has served nothing."""
@@ -245,16 +263,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         sock: Any,
         address: Any,
         successor: Callable[[ServerConnection], asyncio.Protocol] | None = None,
+        preface: Preface | None = None,
     ) -> ServerConnection:
-        clock = self._clock
-        if clock is None:
-            clock = self._clock = Clock(
-                loop,
-                shortest=self.params.shortest(),
-                server_name=self._server_name,
-                date=self._date_header,
-                keep_alive=self.params.keep_alive_timeout,
-            )
         protocol = self.protocol or ("https" if self._has_tls else "http")
         try:
             local = sock.getsockname()
@@ -265,6 +275,10 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         else:
             self._local = local
         context = ConnectionContext(address, sock.family, protocol, local, self.trusted_downstream)
+        if self._is_proxy is not None and self._is_proxy(context, preface is not None):
+            clock = self._proxy_clock = self._proxy_clock or self._make_clock(loop, self._proxy_keep_alive)
+        else:
+            clock = self._clock = self._clock or self._make_clock(loop, self.params.keep_alive_timeout)
         connection = ServerConnection(self._delegate, self.params, context, clock, loop, self._on_end, successor)
         if self._draining:
             connection.closing = True
@@ -299,6 +313,20 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     def connections(self) -> frozenset[ServerConnection | HTTP2Connection]:
         """The open connections, without those that are starting."""
         return frozenset(self._connections)
+
+    def announce_end(self, grace: float) -> None:
+        """Let every response close its connection, and go on to accept others, until :meth:`withdraw_end`.
+
+        Args:
+            grace: Seconds for which idle connections stay open, so that their next response can say so.
+        """
+        self._draining = True
+        for connection in tuple(self._connections):
+            connection.close_when_idle(grace)
+
+    def withdraw_end(self) -> None:
+        """Let connections that are accepted from now on persist again."""
+        self._draining = False
 
     async def drain(
         self, timeout: float | None, waiting: Callable[[int], None] | None = None, *, idle_grace: float = 0.0
@@ -350,6 +378,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 await all_closed.wait()
             self._all_closed = None
         self._draining = False  # if the server still listens, it serves on
-        if self._clock is not None and not self._clock.watched:  # WebSockets still need the clock
-            self._clock.stop()
+        for clock in (self._clock, self._proxy_clock):
+            if clock is not None and not clock.watched:  # WebSockets still need the clock
+                clock.stop()
         return aborted

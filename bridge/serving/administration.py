@@ -53,6 +53,10 @@ class State(Protocol):
         """``starting``, ``serving``, ``draining`` or ``stopping``."""
         ...
 
+    def conditions(self) -> Sequence[Condition]:
+        """Return what has to hold for it to be ready."""
+        ...
+
 
 class Administration:
     """Operates one server on its own loop.
@@ -121,5 +125,4 @@ class Administration:
 
     def ready(self) -> Sequence[Condition]:
         """The server serves, and is not about to stop."""
-        state = self._server.state
-        return [Condition("serving", state == "serving", state)]
+        return self._server.conditions()

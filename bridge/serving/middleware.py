@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from bridge.config import Config
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.requestid import RequestIds
 
-__all__ = ["trusted_peers", "wrap"]
+__all__ = ["known_proxies", "trusted_peers", "wrap"]
 
 
 def wrap(config: Config, delegate: Any) -> tuple[Any, list[Observer]]:
@@ -74,3 +75,30 @@ def trusted_peers(config: Config) -> Callable[[ConnectionContext], bool] | None:
     from bridge.core.middleware.proxy import ProxyPolicy
 
     return ProxyPolicy(config.forwarded_allow_ips).trusts
+
+
+def known_proxies(config: Config) -> Callable[[ConnectionContext, bool], bool] | None:
+    """Return what tells whether a proxy is known at the other end of a connection, so that it may be idle for long.
+
+    It gets the two ends, and whether a PROXY header has come first. A proxy is known by its address or network, by a
+    Unix socket, or by a PROXY header, if only some peers may send one. ``*`` names nobody: anybody could hold
+    connections then.
+    """
+    if config.timeout_keep_alive_proxy is None:
+        return None
+    header_names = config.proxy_protocol != "off" and "*" not in config.proxy_allow_from
+    named = [word for word in config.forwarded_allow_ips if word != "*"] if config.proxy_headers else []
+    trusts: Callable[[ConnectionContext], bool] | None = None
+    if named:
+        from bridge.core.middleware.proxy import ProxyPolicy
+
+        trusts = ProxyPolicy([word for word in named if word != "unix"]).trusts
+
+    def is_proxy(context: ConnectionContext, header: bool) -> bool:
+        if context.address_family == getattr(socket, "AF_UNIX", None):
+            return True
+        if header:
+            return header_names
+        return trusts is not None and trusts(context)
+
+    return is_proxy

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.interfaces import NULL_DELEGATE
 
 if TYPE_CHECKING:
+    import socket
+
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
     from bridge.core.http.message import RequestHead
+    from bridge.operations.health import Condition
     from bridge.operations.messages import Answer
+    from bridge.telemetry.metrics.arena import Arena
 
-__all__ = ["OwnPages", "Page", "for_peers"]
+__all__ = ["OwnPages", "Page", "for_peers", "health_page", "metrics_page"]
 
 #: Makes the answer to a request for a path; None to leave it to the application.
 Page = Callable[["Exchange"], "Answer | None"]
@@ -74,6 +78,35 @@ def for_peers(page: Page, allows: Callable[[ConnectionContext], bool]) -> Page:
         return page(exchange)
 
     return answer
+
+
+def metrics_page(arenas: Sequence[Arena], sockets: Callable[[], Sequence[socket.socket]]) -> Page:
+    """Return the page with the metrics.
+
+    Args:
+        arenas: The memory to sum.
+        sockets: Returns the listening sockets.
+    """
+    from bridge.operations.routes import metrics_answer
+    from bridge.serving.sockets import accept_queues
+    from bridge.telemetry.metrics.collect import collect
+
+    def page(exchange: Exchange) -> Answer:
+        accept = b",".join(value for name, value in exchange.head.fields if name == b"accept")
+        return metrics_answer(collect(arenas, accept_queues(sockets())), accept.decode("latin-1"))
+
+    return page
+
+
+def health_page(conditions: Callable[[], Sequence[Condition]]) -> Page:
+    """Return the page that says whether this process is ready.
+
+    Args:
+        conditions: Returns what has to hold.
+    """
+    from bridge.operations.health import probe
+
+    return lambda _: probe(conditions(), "not ready")
 
 
 def _is_forwarded(head: RequestHead) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
+from bridge.apps.loading import load_target
 from bridge.config import Config
 from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
 from bridge.core.connection.turns import Turns
@@ -19,22 +20,23 @@ from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates, tls_context
-from bridge.serving.middleware import trusted_peers, wrap
-from bridge.serving.sockets import Listener, accept_queues, bind_admin, bind_all, url
+from bridge.serving.middleware import known_proxies, trusted_peers, wrap
+from bridge.serving.sockets import Listener, bind_admin, bind_all, url
 from bridge.telemetry.observers import Observers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.interfaces import Exchange, Observer
+    from bridge.core.connection.interfaces import Observer
     from bridge.core.middleware.proxy import ProxyPolicy
-    from bridge.operations.messages import Answer
+    from bridge.operations.health import Condition
     from bridge.serving.administration import Administration
+    from bridge.serving.readiness import ReadinessCheck
     from bridge.telemetry.accesslog import AccessLog
     from bridge.telemetry.metrics.process import ProcessMetrics
 
-__all__ = ["Server", "Timeout", "fast_stop_timeout", "run_prepared", "serving_line"]
+__all__ = ["Server", "Timeout", "fast_stop_timeout", "note_times", "run_prepared", "serving_line"]
 
 _FAST_STOP = 5.0
 
@@ -69,6 +71,7 @@ class Server:
             the server.
         limit: The limit that was reached: ``requests`` or ``lifetime``; empty before.
         on_started: Called when the server has begun to accept connections.
+        on_readiness: Called with the result of ``--readiness-check``, and a few words, when they change.
         on_draining: Called when a stop has begun and the server accepts no more connections.
     """
 
@@ -108,6 +111,9 @@ class Server:
         self._idle_grace = 0.0
         self._forced = False
         self._draining: asyncio.Task[Any] | None = None
+        self._drains = False
+        self._readiness: ReadinessCheck | None = None
+        self.on_readiness: Callable[[bool, str], None] = _noop
 
     # ------------------------------------------------------------------ in a program
 
@@ -156,9 +162,11 @@ class Server:
 
     @property
     def state(self) -> str:
-        """``starting``, ``serving`` or ``stopping``."""
+        """``starting``, ``serving``, ``draining`` or ``stopping``."""
         if self.should_exit:
             return "stopping"
+        if self._drains:
+            return "draining"
         return "serving" if self.started else "starting"
 
     def prepare(self) -> None:
@@ -186,6 +194,11 @@ class Server:
                 self._certificates = Certificates.of(config, usual)
             if self._mount_points is None:
                 self._mount_points = load_mount_points(config, self._app)
+            if config.readiness_check is not None:
+                from bridge.serving.readiness import ReadinessCheck
+
+                check: Any = load_target(config.readiness_check, factory=False, app_dir=config.app_dir)
+                self._readiness = ReadinessCheck(check, self.on_readiness)
         except BaseException:
             self._close_listeners()
             self._close_admin_listeners()
@@ -224,6 +237,8 @@ class Server:
             self._lifetime = self._loop.call_later(config.workers_lifetime + jitter, self._reached_limit, "lifetime")
         self.started = self.has_started = True
         self._start_metrics(self._loop, application)
+        if self._readiness is not None:
+            self._readiness.start(self._loop)
         self.on_started()
 
     def _start_administration(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -283,7 +298,7 @@ class Server:
             observe = getattr(application.delegate, "observe", None)
             if observe is not None:
                 observe(metrics.count_messages)
-            delegate = self._with_own_pages(delegate, metrics)
+        delegate = self._with_own_pages(delegate)
         if config.access_log:
             from bridge.telemetry.accesslog import AccessLog
 
@@ -294,7 +309,8 @@ class Server:
             from bridge.telemetry.counts import RequestCount
 
             limit = config.limit_max_requests
-            observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit))
+            excluded = (*config.limit_max_requests_exclude, *config.own_paths)
+            observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit, excluded))
         timed = metrics is not None or (self._access_log is not None and self._access_log.timed)
         preface = None
         if config.proxy_protocol != "off":
@@ -311,27 +327,36 @@ class Server:
             preface=preface,
             tls_handshake_timeout=config.timeout_tls_handshake,
             max_connections=config.limit_connections,
+            proxy_keep_alive=config.timeout_keep_alive_proxy if config.timeout_keep_alive else None,
+            is_proxy=known_proxies(config),
             # Workers take one at a time: otherwise the worker that wakes first takes a whole burst.
             accepts_per_turn=ACCEPTS_PER_TURN if self._alone else 1,
         )
 
-    def _with_own_pages(self, delegate: Any, metrics: ProcessMetrics) -> Any:
-        """Return *delegate* inside what answers ``--metrics-path``."""
-        config = self.config
-        if config.metrics_path is None:
+    def _with_own_pages(self, delegate: Any) -> Any:
+        """Return *delegate* inside what answers ``--metrics-path`` and ``--health-path``."""
+        config, metrics = self.config, self._metrics
+        if not config.own_paths:
             return delegate
         from bridge.core.middleware.proxy import ProxyPolicy
-        from bridge.operations.routes import metrics_answer
-        from bridge.serving.pages import OwnPages, for_peers
-        from bridge.telemetry.metrics.collect import collect
+        from bridge.serving.pages import OwnPages, Page, for_peers, health_page, metrics_page
 
-        def page(exchange: Exchange) -> Answer:
-            accept = b",".join(value for name, value in exchange.head.fields if name == b"accept")
-            queues = accept_queues(self.sockets)
-            return metrics_answer(collect(metrics.arenas, queues), accept.decode("latin-1"))
+        pages: dict[bytes, Page] = {}
+        if config.metrics_path is not None and metrics is not None:
+            page = metrics_page(metrics.arenas, lambda: self.sockets)
+            pages[config.metrics_path.encode()] = for_peers(page, ProxyPolicy(config.metrics_allow_from).trusts)
+        if config.health_path is not None:
+            pages[config.health_path.encode()] = health_page(self.conditions)
+        return OwnPages(delegate, pages, _noop if metrics is None else metrics.observer.forget)
 
-        allows = ProxyPolicy(config.metrics_allow_from).trusts
-        return OwnPages(delegate, {config.metrics_path.encode(): for_peers(page, allows)}, metrics.observer.forget)
+    def conditions(self) -> list[Condition]:
+        """Return what has to hold for this process to be ready."""
+        from bridge.operations.health import Condition
+
+        found = [Condition("serving", self.state == "serving", self.state)]
+        if self._readiness is not None:
+            found.append(Condition("check", self._readiness.holds, self._readiness.detail))
+        return found
 
     # ------------------------------------------------------------------ stopping
 
@@ -362,6 +387,26 @@ class Server:
         if self._draining is not None and not self._draining.done():
             self._draining.cancel()
         self.should_exit = True
+
+    def drain(self, grace: float, *, notify: bool = True) -> None:
+        """Serve on, but say that this will not be for long: responses close their connection, probes fail.
+
+        Args:
+            grace: Seconds for which idle connections stay open, so that their next response can say so.
+            notify: Give applications notice that the server is about to stop.
+        """
+        if self._http is None or self._application is None or self.should_exit:
+            return
+        self._drains = True
+        self._http.announce_end(grace)
+        if notify:
+            self._application.notify()
+
+    def undrain(self) -> None:
+        """Serve as before :meth:`drain`. Connections that were told that they end do end."""
+        self._drains = False
+        if self._http is not None:
+            self._http.withdraw_end()
 
     async def shutdown(self) -> None:
         """Stop accepting, let requests in progress finish, then stop the application.
@@ -412,6 +457,8 @@ class Server:
 
     def _close_rest(self) -> None:
         """Close what has served the server, at its end."""
+        if self._readiness is not None:
+            self._readiness.stop()
         if self._certificates is not None:
             self._certificates.close()
         if self._access_log is not None:
@@ -475,7 +522,7 @@ def _thread_states() -> tuple[int, int, int]:
     return states
 
 
-def _noop() -> None:
+def _noop(*_: object) -> None:
     pass
 
 
@@ -487,6 +534,19 @@ def fast_stop_timeout(config: Config) -> float:
     """Return the seconds that requests in progress have after SIGINT: five, or fewer if the settings say so."""
     graceful = config.timeout_graceful_shutdown
     return _FAST_STOP if graceful is None else min(_FAST_STOP, graceful)
+
+
+def note_times(config: Config) -> None:
+    """Log how long a stop may take, if it takes longer than usual: whoever starts the server has to wait for it."""
+    if config.drain_delay:
+        graceful = config.timeout_graceful_shutdown
+        longest = "any time" if graceful is None else f"up to {config.drain_delay + graceful:g} s"
+        gen_log.info(
+            "A stop takes %s: --drain-delay %g and --timeout-graceful-shutdown %s",
+            longest,
+            config.drain_delay,
+            "off" if graceful is None else f"{graceful:g}",
+        )
 
 
 def run_prepared(runner: asyncio.Runner, server: Server, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:

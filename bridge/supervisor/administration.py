@@ -255,11 +255,22 @@ class Administration:
     def ready(self) -> Sequence[Condition]:
         """Workers serve, and the server is not about to stop."""
         phase = self._state.phase
-        ready = sum(worker.state == "ready" for worker in self._state.workers)
-        return [
+        plan = self._state.plan
+        serving = [worker for worker in self._state.workers if worker.state == "ready"]
+        ready = sum(not worker.check for worker in serving)
+        wanted = plan.config.ready_workers
+        found = [
             Condition("serving", phase in {"serving", "reloading"}, phase),
-            Condition("workers", ready > 0, f"{ready} of {self._state.plan.count} workers are ready"),
+            Condition(
+                "workers",
+                ready >= (plan.count if wanted is None else min(wanted, plan.count)),
+                f"{ready} of {plan.count} workers are ready",
+            ),
         ]
+        checks = sorted({worker.check for worker in serving if worker.check})
+        if plan.config.readiness_check is not None:
+            found.append(Condition("check", ready > 0, ", ".join(checks) or "the check passed"))
+        return found
 
 
 def _exists(pid: int) -> bool:

@@ -23,7 +23,7 @@ from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.serving.exits import OK, TARGET_FAILED
 from bridge.serving.privileges import drop_privileges
-from bridge.serving.server import fast_stop_timeout, serving_line
+from bridge.serving.server import fast_stop_timeout, note_times, serving_line
 from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
@@ -85,6 +85,19 @@ class _Stop:
     code: int = OK
 
 
+@dataclass(slots=True)
+class _Drain:
+    """The workers announce the end.
+
+    Attributes:
+        since: From when on (seconds of the monotonic clock).
+        until: When the stop begins; NEVER if it was not asked for.
+    """
+
+    since: float
+    until: float = _NEVER
+
+
 class Master:
     """Runs workers until it is told to stop.
 
@@ -113,6 +126,7 @@ class Master:
         self._slots: dict[int, Slot] = {}
         self._was_ready = False
         self._stop: _Stop | None = None
+        self._drain: _Drain | None = None
         self._notifier = Notifier()
         self._next_alive = 0.0
         self._handover = Handover.received()
@@ -198,9 +212,11 @@ class Master:
 
     @property
     def phase(self) -> str:
-        """``starting``, ``serving``, ``reloading`` or ``stopping``."""
+        """``starting``, ``serving``, ``reloading``, ``draining`` or ``stopping``."""
         if self._stop is not None:
             return "stopping"
+        if self._drain is not None:
+            return "draining"
         if not self._was_ready:
             return "starting"
         return "serving" if self._previous is None and not self._reload_asked else "reloading"
@@ -254,6 +270,10 @@ class Master:
         if self._stop is not None:
             if not self._workers:
                 raise _Ended(self._stop.code)
+            return
+        if self._drain is not None and self._drain.until <= now:
+            gen_log.info("Drained: stopping")
+            self._end_all(OK, self._plan.config.timeout_graceful_shutdown)
             return
         if self._reload_asked and self._previous is None and not self._workers.starting:
             self._reload_asked = False
@@ -326,7 +346,8 @@ class Master:
 
     def _ready(self, kind: str) -> None:
         sockets = [sock for listener in self._plan.listeners for sock in listener.sockets]
-        messages.say(serving_line(self._plan.config, self._app, f"{self._number}, {kind}", sockets))
+        messages.say(serving_line(self._plan.config, self._app, f"{self._number_and_why}, {kind}", sockets))
+        note_times(self._plan.config)
         if self.on_ready is not None:
             self.on_ready()
         if self._handover is not None:
@@ -337,6 +358,11 @@ class Master:
     def _number(self) -> str:
         return f"{self._plan.count} worker{'' if self._plan.count == 1 else 's'}"
 
+    @property
+    def _number_and_why(self) -> str:
+        why = getattr(self._plan.config.workers, "why", "") if self._plan.count == self._plan.config.workers else ""
+        return f"{self._number}: {why}" if why else self._number
+
     def _next_event(self) -> float | None:
         """Return for how many seconds there is nothing to do unless an event comes; None for any time."""
         now = time.monotonic()
@@ -345,6 +371,8 @@ class Master:
             times += self._administration.next_event()
         if self._stop is None:
             times += [slot.next_start for slot in self._slots.values() if now < slot.next_start < _NEVER]
+        if self._drain is not None and self._drain.until != _NEVER and self._stop is None:
+            times.append(self._drain.until)
         if self._notifier.watchdog is not None:
             times.append(self._next_alive)
         return max(min(times) - now, 0.0) if times else None
@@ -425,6 +453,8 @@ class Master:
                 gen_log.warning("Stopping at once on %s", name)
                 self._force()
             return
+        if name == "SIGTERM" and self._drains_first():
+            return
         gen_log.info("Stopping on %s", name)
         timeout = self._plan.config.timeout_graceful_shutdown
         if name == "SIGQUIT":
@@ -433,6 +463,33 @@ class Master:
             self._end_all(OK, fast_stop_timeout(self._plan.config))
         else:
             self._end_all(OK, timeout)
+
+    def _drains_first(self) -> bool:
+        """Begin ``--drain-delay``, and tell whether a stop has to wait for it. A second signal waits no longer."""
+        delay = self._plan.config.drain_delay
+        if not delay or not self._was_ready or (self._drain is not None and self._drain.until != _NEVER):
+            return False
+        if self._drain is None:
+            self.drain(delay)
+        else:
+            self._workers.broadcast(ToWorker.DRAIN, delay, True)  # it has begun, without notice of a stop
+        assert self._drain is not None
+        self._drain.until = self._drain.since + delay
+        left = max(self._drain.until - time.monotonic(), 0.0)
+        gen_log.info("Draining on SIGTERM: serving for %.1f s more; a second SIGTERM stops now", left)
+        self._notifier.stopping("draining")
+        return True
+
+    def drain(self, grace: float, *, notify: bool = True) -> None:
+        """Let the workers announce the end, and serve on.
+
+        Args:
+            grace: Seconds for which idle connections stay open, so that their next response can announce it.
+            notify: Give applications notice that the server is about to stop.
+        """
+        self._drain = _Drain(time.monotonic())
+        self._workers.standing = [(ToWorker.DRAIN, (grace, notify))]
+        self._workers.broadcast(ToWorker.DRAIN, grace, notify)
 
     def _end_all(self, code: int, timeout: float | None = 0.0, *, retiring: bool = False) -> None:
         """Stop all workers, and then this process with status *code*. Requests in progress have *timeout* seconds."""
@@ -451,6 +508,9 @@ class Master:
         self._workers.force()
 
     def _on_sighup(self) -> None:
+        if self._drain is not None:
+            gen_log.warning("SIGHUP: not while the server drains")
+            return
         gen_log.info("Reloading on SIGHUP")
         self._reload_asked = True
 
@@ -471,6 +531,9 @@ class Master:
         gen_log.info("%s from now on (SIGTTOU)", self._number)
 
     def _on_sigusr2(self) -> None:
+        if self._drain is not None:
+            gen_log.warning("SIGUSR2: not while the server drains")
+            return
         if self._successor is not None:
             gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self._successor.pid)
             return

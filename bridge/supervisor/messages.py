@@ -16,6 +16,13 @@ class ToWorker(enum.StrEnum):
     RETIRE = "retire"
     """Finish the requests in progress and end: other processes serve the same sockets. No values."""
 
+    DRAIN = "drain"
+    """Serve on, but announce the end. Values: seconds that idle connections stay open for that; whether applications
+    get notice of a stop."""
+
+    UNDRAIN = "undrain"
+    """Serve as before that. No values."""
+
     STOP = "stop"
     """Finish the requests in progress and end. Value: their time in seconds, or None for as long as they take."""
 
@@ -40,6 +47,9 @@ class FromWorker(enum.StrEnum):
 
     STUCK = "stuck"
     """Every thread of a full pool is busy for too long; the worker asks for a successor. No values."""
+
+    CHECKED = "checked"
+    """The readiness check has another result. Values: whether the worker is ready, and a few words."""
 
     DRAINING = "draining"
     """The worker accepts no more connections. No values."""

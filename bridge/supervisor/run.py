@@ -15,7 +15,7 @@ from bridge.serving.checks import check, check_system
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Interrupted, Signals, process_runner
 from bridge.serving.process import prepare_process, set_title
-from bridge.serving.server import Server, fast_stop_timeout, run_prepared, serving_line
+from bridge.serving.server import Server, fast_stop_timeout, note_times, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
 from bridge.telemetry import messages, streams
 
@@ -136,6 +136,7 @@ class _SingleProcess:
         self._log = error_descriptor(config)
         self._stacks = without_waiting(self._log)
         self._heartbeat: Heartbeat | None = None
+        self._drained = False
 
     async def run(self) -> None:
         """Serve until a signal asks for a stop."""
@@ -148,6 +149,7 @@ class _SingleProcess:
             await server.startup()
             self._signals.deliver(self._on_signal)
             messages.say(serving_line(self._config, self._app, server.kind, server.sockets))
+            note_times(self._config)
             self._notifier.ready("serving")
             if self._notifier.watchdog is not None:
                 self._alive(loop, self._notifier.watchdog)
@@ -193,6 +195,8 @@ class _SingleProcess:
             gen_log.warning("Stopping at once on %s", name)
             server.force()
         else:
+            if name == "SIGTERM" and self._drains_first():
+                return
             gen_log.info("Stopping on %s", name)
             if name == "SIGQUIT":
                 server.force()
@@ -200,6 +204,23 @@ class _SingleProcess:
                 server.stop(fast_stop_timeout(self._config))
             else:
                 server.stop()
+
+    def _drains_first(self) -> bool:
+        """Begin ``--drain-delay``, and tell whether a stop has to wait for it. A second signal waits no longer."""
+        server, delay = self.server, self._config.drain_delay
+        if not delay or self._drained:
+            return False
+        self._drained = True
+        gen_log.info("Draining on SIGTERM: serving for %.1f s more; a second SIGTERM stops now", delay)
+        self._notifier.stopping("draining")
+        server.drain(delay)
+        asyncio.get_running_loop().call_later(delay, self._end_drain)
+        return True
+
+    def _end_drain(self) -> None:
+        if not self.server.should_exit:
+            gen_log.info("Drained: stopping")
+            self.server.stop()
 
 
 _HANDLED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")

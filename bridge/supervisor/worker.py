@@ -118,8 +118,11 @@ class _Worker:
         self._channel = channel
         server.on_limit = lambda: self._ask_for_successor(server.limit)
         server.on_draining = lambda: channel.send(FromWorker.DRAINING)
+        server.on_readiness = lambda holds, detail: channel.send(FromWorker.CHECKED, holds, detail)
         self._orders: dict[object, Callable[..., None]] = {
             ToWorker.RETIRE: lambda: server.stop(idle_grace=IDLE_GRACE),
+            ToWorker.DRAIN: lambda grace, notify: server.drain(grace, notify=notify),
+            ToWorker.UNDRAIN: server.undrain,
             ToWorker.STOP: server.stop,
             ToWorker.FORCE: server.force,
             ToWorker.REOPEN: self._reopen_logs,

@@ -55,7 +55,8 @@ class Worker:
         finished: It asks for a successor.
         draining: It accepts no more connections.
         dismissed: It was killed before it was ready, because it is no longer wanted.
-        pending: Orders to send when it is ready.
+        pending: Orders to send when it is ready, with their values.
+        check: Why the readiness check says that it is not ready; empty if it is, or without such a check.
         kill_at: When to kill it; None for not at all.
         reason: Why it failed.
         cause: Why it is replaced, in a word for metrics; empty if it is not, or for another reason.
@@ -74,7 +75,8 @@ class Worker:
     finished: bool = False
     draining: bool = False
     dismissed: bool = False
-    pending: list[ToWorker] = field(default_factory=list)
+    pending: list[tuple[ToWorker, tuple[object, ...]]] = field(default_factory=list)
+    check: str = ""
     kill_at: float | None = None
     reason: str = ""
     cause: str = ""
@@ -88,6 +90,9 @@ class Workers:
         selector: Calls its data when a worker has sent something.
         config: Returns the current settings.
         ended: Called with each worker that was reaped, and its exit status in the form of waitstatus_to_exitcode.
+
+    Attributes:
+        standing: Orders that every worker gets that starts from now on, with their values.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Workers:
         self._config = config
         self._on_end = ended
         self._workers: dict[int, Worker] = {}
+        self.standing: list[tuple[ToWorker, tuple[object, ...]]] = []
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -140,7 +146,9 @@ class Workers:
                 other.channel.close()
             sys.exit(serve(theirs))
         theirs.close()
-        worker = Worker(pid, slot, generation, ours, time.monotonic())
+        worker = Worker(pid, slot, generation, ours, time.monotonic(), pending=list(self.standing))
+        if self._config().readiness_check is not None:
+            worker.check = "the check has not ended so far"
         self._workers[pid] = worker
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
         gen_log.debug("Worker %d (pid %d) starts", slot, pid)
@@ -196,13 +204,13 @@ class Workers:
                 worker.kill_at = now + 1.0  # try again if it is still there
                 kill(worker.pid, signal.SIGKILL)
 
-    def broadcast(self, order: ToWorker) -> None:
+    def broadcast(self, order: ToWorker, *values: object) -> None:
         """Send an order to all of them. Those that are starting get it when they are ready."""
         for worker in self:
             if worker.state == STARTING:
-                worker.pending.append(order)
+                worker.pending.append((order, values))
             else:
-                _send(worker, order)
+                _send(worker, order, values)
 
     # ------------------------------------------------------------------ reports
 
@@ -228,6 +236,8 @@ class Workers:
             gen_log.error(
                 "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
             )
+        elif word == FromWorker.CHECKED:
+            worker.check = "" if values[0] else str(values[1])
         elif word == FromWorker.DRAINING:
             worker.draining = True
         elif word == FromWorker.FAILED:
@@ -238,8 +248,8 @@ class Workers:
         worker.state = READY
         worker.ready = worker.beat
         worker.kind = kind
-        for order in worker.pending:
-            _send(worker, order)
+        for order, values in worker.pending:
+            _send(worker, order, values)
         gen_log.info("Worker %d (pid %d) is ready", worker.slot, worker.pid)
         for other in list(self):
             if other.slot == worker.slot and other is not worker and other.state == READY:
@@ -327,6 +337,6 @@ def kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _send(worker: Worker, order: ToWorker) -> None:
+def _send(worker: Worker, order: ToWorker, values: tuple[object, ...] = ()) -> None:
     files = open_files() if order == ToWorker.REOPEN else {}
-    worker.channel.send(order, *files, descriptors=list(files.values()))
+    worker.channel.send(order, *values, *files, descriptors=list(files.values()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bridge.telemetry.counts import RequestCount
 
-EXCHANGE: Any = object()
+EXCHANGE: Any = SimpleNamespace(head=SimpleNamespace(line=SimpleNamespace(path=b"/counted")))
 
 
 def started_until_reached(count: RequestCount, calls: list[str]) -> int:
@@ -42,3 +43,14 @@ def test_the_jitter_is_added(monkeypatch: pytest.MonkeyPatch, extra: int) -> Non
     count = RequestCount(3, 7, lambda: calls.append("reached"))
     assert asked == [(0, 7)]
     assert started_until_reached(count, calls) == 3 + extra
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"), [(b"/health", False), (b"/healthy", True), (b"/static/a", False), (b"/static", True)]
+)
+def test_some_paths_do_not_count(path: bytes, counts: bool) -> None:
+    calls: list[str] = []
+    count = RequestCount(1, 0, lambda: calls.append("reached"), ("/health", "/static/*"))
+    exchange: Any = SimpleNamespace(head=SimpleNamespace(line=SimpleNamespace(path=path)))
+    count.exchange_started(exchange)
+    assert calls == (["reached"] if counts else [])

@@ -62,6 +62,7 @@ class Lifespan:
         message: they would take any message after the startup for the shutdown.
         """
         if self._wants_notice and self._task is not None and not self._task.done():
+            self._wants_notice = False  # once
             self._messages.put_nowait({"type": "lifespan.shutdown.notice"})
 
     async def shutdown(self, timeout: float | None) -> None:
