@@ -248,13 +248,15 @@ class ServerProcess:
         check(response.status, answered, content)
 
     def check_answers(self, content: bytes, requests: list[bytes]) -> None:
-        """Send *requests* on one connection and raise BenchmarkError unless each answer is 200 with *content*."""
-        with contextlib.ExitStack() as stack:
-            connection = stack.enter_context(self.wait_until_connects())
-            if self.target.tls:
-                connection = stack.enter_context(trusting_context().wrap_socket(connection))
+        """Send *requests* and raise BenchmarkError unless each answer is 200 with *content*.
+
+        All go over one connection, or over more where the server ends them.
+        """
+        connection = None
+        try:
             for number, request in enumerate(requests):
                 try:
+                    connection = connection or self.connected()
                     connection.sendall(request)
                     response = http.client.HTTPResponse(connection)
                     response.begin()
@@ -262,6 +264,17 @@ class ServerProcess:
                 except (OSError, http.client.HTTPException) as error:
                     raise BenchmarkError(f"request {number}: {error!r}; {self.last_words()}") from error
                 check(response.status, answered, content)
+                if response.will_close:
+                    connection.close()
+                    connection = None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def connected(self) -> socket.socket:
+        """Return a connection, after the handshake where there is TLS."""
+        connection = self.wait_until_connects()
+        return trusting_context().wrap_socket(connection) if self.target.tls else connection
 
 
 def check(status: int, answered: bytes, content: bytes) -> None:

@@ -104,7 +104,7 @@ _MIXED = (
         replace(WSGI, app="benchmarks.apps.django_hello:wsgi"),
         WSGI_APPLICATION_SERVERS,
         uses=("django",),
-        notes=THREADS,
+        notes=(*THREADS, "waitress ends the connection after each of Django's answers, which say no length."),
     ),
     mixed(
         "fastapi",
