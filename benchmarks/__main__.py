@@ -154,6 +154,7 @@ def attempt(name: str, scenario: Scenario, settings: Settings) -> dict[str, Any]
 def shown(command: list[str]) -> str:
     """Return a command as a reader would type it."""
     words = {"{port}": "PORT", "{cert}": "CERT.pem", "{key}": "KEY.pem", "{templates}": "TEMPLATES"}
+    words |= {"{paths}": "PATHS", "{upload}": "UPLOAD", "{h2log}": "LOG"}
     text = shlex.join(command)
     for word, name in words.items():
         text = text.replace(f"'{word}'", name).replace(word, name)
@@ -204,7 +205,17 @@ def generator_words(generator: str) -> str:
     if generator == "own":
         return "our own client in Python, which loads less than wrk: only the CPU figures say something"
     told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False, timeout=10).stdout
-    return " ".join(told.split()[:2]) + " (WebSocket: our own client)"
+    return " ".join(told.split()[:2]) + " (HTTP/2: h2load; WebSocket, h2-mixed: our own client)"
+
+
+def without_h2load(scenarios: list[Scenario]) -> list[Scenario]:
+    """Return the scenarios that do not need h2load, and say which are left out."""
+    left_out = [scenario.name for scenario in scenarios if scenario.needs_h2load]
+    if left_out:
+        say(f"h2load is not installed (Debian: nghttp2-client), so these are left out: {', '.join(left_out)}")
+    if len(left_out) == len(scenarios):
+        raise SystemExit(1)
+    return [scenario for scenario in scenarios if not scenario.needs_h2load]
 
 
 def list_scenarios() -> None:
@@ -238,6 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
     generator = choose_generator(options.generator)
     if generator == "wrk" and not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; --generator own works without it")
+    if not shutil.which("h2load"):
+        options.scenarios = without_h2load(options.scenarios)
     # The others come compiled from their packages; a checkout is compiled only by whoever imports it and may write.
     for folder in ("bridge", "benchmarks"):
         compileall.compile_dir(folder, quiet=2)

@@ -4,21 +4,24 @@ import contextlib
 import json
 import math
 import os
+import re
 import resource
 import select
 import shutil
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import mixed
+from benchmarks import http2, mixed
 from benchmarks.answers import UPLOAD_SIZE
+from benchmarks.client import percentile
 from benchmarks.figures import microseconds_per_request
 from benchmarks.machine import busy_seconds
-from benchmarks.process import ROOT, BenchmarkError, Files, ServerProcess, run_on_core
+from benchmarks.process import CONTENTS, ROOT, BenchmarkError, Files, ServerProcess, run_on_core
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import HOST
 
@@ -66,6 +69,8 @@ def load_command(scenario: Scenario, settings: Settings, port: str, seconds: flo
         part: Of the numbers in mixed requests: each load of one server takes another.
     """
     connections = str(settings.connections or scenario.connections)
+    if scenario.target.http2:
+        return http2_command(scenario, connections, port, seconds, part)
     if settings.generator == "wrk" and not scenario.websocket:
         scheme = "https" if scenario.target.tls else "http"
         duration = f"{max(1, math.ceil(seconds))}s"  # wrk takes whole seconds only
@@ -79,16 +84,75 @@ def load_command(scenario: Scenario, settings: Settings, port: str, seconds: flo
     return [*command, "--tls"] if scenario.target.tls else command
 
 
+def http2_command(scenario: Scenario, connections: str, port: str, seconds: float, part: int) -> list[str]:
+    """Return the command of a load over HTTP/2: h2load's, or our own client's for requests that differ."""
+    streams = str(scenario.streams)
+    if scenario.sends == "mixed":
+        command = ["python", "-m", "benchmarks.h2client", "--port", port, "--connections", connections]
+        return [*command, "--streams", streams, "--seconds", f"{seconds:g}", "--part", str(part)]
+    base = f"{'https' if scenario.target.tls else 'http'}://{HOST}:{port}/"
+    command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{max(1, math.ceil(seconds))}"]
+    command += ["--log-file={h2log}"]
+    if scenario.sends == "upload":
+        return [*command, "-d", "{upload}", base]
+    if scenario.sends == "paths":
+        head = Path(__file__).with_name("browser.http").read_text().replace("{n}", "00000000")
+        fields = [line for line in head.splitlines()[2:] if line and not line.startswith("Connection")]
+        return [*command, *(f"-H{line}" for line in fields), "-i", "{paths}", "-B", base]
+    return [*command, base]
+
+
+H2LOAD = re.compile(
+    r"requests: \d+ total, \d+ started, (\d+) done, \d+ succeeded, (\d+) failed, (\d+) errored, (\d+) timeout"
+)
+
+
+def read_h2load(output: str, log: Path) -> dict[str, Any]:
+    """Return what h2load counted, in load.lua's shape; the latencies are in its log, the last column of each row.
+
+    Raises:
+        BenchmarkError: h2load printed no result.
+    """
+    counts, finished = H2LOAD.search(output), re.search(r"finished in ([\d.]+)(ms|s)", output)
+    if counts is None or finished is None:
+        raise BenchmarkError(f"h2load: {' '.join(output.split()[-20:])}")
+    done, failed, errored, timeout = map(int, counts.groups())
+    latencies = sorted(int(row.rpartition(b"\t")[2]) / 1e6 for row in log.read_bytes().splitlines())
+    log.unlink()
+    return {
+        "requests": done - failed,
+        "seconds": float(finished[1]) / (1000 if finished[2] == "ms" else 1),
+        "p50": percentile(latencies, 0.50),
+        "p99": percentile(latencies, 0.99),
+        # A request that fails because its connection ended counts for both.
+        "errors": {"status": max(0, failed - errored), "read": errored, "timeout": timeout},
+    }
+
+
 def check(server: ServerProcess, scenario: Scenario) -> None:
     """Look at the server's answers before a load.
 
     Raises:
         BenchmarkError: one is not what the scenario expects.
     """
-    if scenario.sends == "mixed":
+    if scenario.target.http2:
+        server.check_streams(scenario.expect, http2_requests(scenario))
+    elif scenario.sends == "mixed":
         server.check_answers(scenario.expect, mixed.checked_requests())
     else:
         server.check_answer(scenario.expect, b"u" * UPLOAD_SIZE if scenario.sends == "upload" else None)
+
+
+def http2_requests(scenario: Scenario) -> list[bytes]:
+    """Return the requests whose answers are looked at before a load, for streams 1, 3, ..."""
+    if scenario.sends == "mixed":
+        frames = http2.Frames(mixed.CHECKED)
+        streams = range(2 * len(frames.first) + 1, 2 * len(frames.first) + 81, 2)
+        return [*frames.first, *map(frames.next, streams)]
+    if scenario.sends == "upload":
+        return [http2.plain_request(1, "POST", b"u" * 16_384 * 3)]
+    scheme = "https" if scenario.target.tls else "http"
+    return [http2.plain_request(stream, scheme=scheme) for stream in (1, 3)]
 
 
 def run_load(scenario: Scenario, settings: Settings, port: int, seconds: float, part: int = 0) -> dict[str, Any]:
@@ -98,12 +162,16 @@ def run_load(scenario: Scenario, settings: Settings, port: int, seconds: float, 
         BenchmarkError: the generator failed, or any request did.
     """
     command = load_command(scenario, settings, str(port), seconds, part)
-    if "{templates}" in command:
-        command[command.index("{templates}")] = settings.files.templates()
+    log = settings.files.path("h2log")
+    for name in CONTENTS:
+        if f"{{{name}}}" in command:
+            command[command.index(f"{{{name}}}")] = settings.files.named(name)
+    command = [word.replace("{h2log}", str(log)) for word in command]
     if command[0] == "python":
         command[0] = sys.executable
     output = run_on_core(command, settings.load_core, seconds + 20)
-    counted: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    counted: dict[str, Any]
+    counted = read_h2load(output, log) if command[0] == "h2load" else json.loads(output.strip().splitlines()[-1])
     errors = {kind: number for kind, number in counted["errors"].items() if number}
     if errors:
         words = ", ".join(f"{number} {kind}" for kind, number in errors.items())
@@ -194,11 +262,12 @@ def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str,
     allow_files(number + 200)
     slow = scenario.kind == "slow"
     size = len(scenario.expect)
+    ask = ask_http2 if scenario.target.http2 else ask_http1
     with (
         ServerProcess(name, scenario.target, settings.server_core, settings.files) as server,
         contextlib.ExitStack() as opened,
     ):
-        server.check_answer(scenario.expect)
+        check(server, scenario)
         with contextlib.ExitStack() as warm_up:
             for _ in range(WARM_UP_CONNECTIONS):
                 ask(warm_up.enter_context(connect(server.port)), size)
@@ -207,16 +276,20 @@ def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str,
         try:
             connections = [opened.enter_context(connect(server.port, slow)) for _ in range(number)]
             for connection in connections:
-                if slow:
+                if slow and scenario.target.http2:  # none of its streams has a window
+                    requests = [http2.plain_request(1 + 2 * stream) for stream in range(scenario.streams)]
+                    connection.sendall(http2.opening(window=0) + b"".join(requests))
+                elif slow:
                     connection.sendall(REQUEST)
                 else:
                     ask(connection, size)
             after = settled_memory(server)
         except OSError as error:
             raise BenchmarkError(f"could not hold {number} connections: {error!r}") from error
-        outcome: dict[str, float | None] = {"kib": (after - before) / number / 1024, "rss_mib": after / 2**20}
+        readers = number * scenario.streams if slow else number
+        outcome: dict[str, float | None] = {"kib": (after - before) / readers / 1024, "rss_mib": after / 2**20}
         if slow:
-            outcome["answer_ms"] = time_answer(server.port, size)
+            outcome["answer_ms"] = time_answer(server.port, size, ask)
         else:
             lost = closed(connections)
             if lost:
@@ -224,9 +297,16 @@ def memory_round(name: str, scenario: Scenario, settings: Settings) -> dict[str,
         return outcome
 
 
-def ask(connection: socket.socket, size: int) -> None:
+def ask_http1(connection: socket.socket, size: int) -> None:
     connection.sendall(REQUEST)
     receive_answer(connection, size)
+
+
+def ask_http2(connection: socket.socket, size: int) -> None:
+    connection.sendall(http2.opening() + http2.plain_request(1))
+    block, content = http2.read_answers(connection, [1])[1]
+    if not http2.says_200(block) or len(content) < size:
+        raise BenchmarkError(f"answered {block[:40]!r}, {len(content)} bytes")
 
 
 def settled_memory(server: ServerProcess) -> int:
@@ -249,7 +329,7 @@ def closed(connections: list[socket.socket]) -> int:
     return len(poller.poll(0))
 
 
-def time_answer(port: int, size: int) -> float | None:
+def time_answer(port: int, size: int, ask: Callable[[socket.socket, int], None]) -> float | None:
     """Return how many ms a new client waits for a whole answer; None when it gets none in five seconds."""
     began = time.perf_counter()
     try:

@@ -11,6 +11,7 @@ from benchmarks.verdicts import COLUMNS, FLOOR, MORE_IS_BETTER, disturbed, is_di
 # Group of scenarios -> title of its plot; a group is a file. In the order of the report.
 GROUPS = {
     "mixed": "No head sent twice",
+    "http2": "HTTP/2",
     "asgi": "ASGI, the client repeats itself",
     "wsgi": "WSGI, the client repeats itself",
     "frameworks": "Frameworks, the client repeats itself",

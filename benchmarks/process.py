@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from benchmarks import mixed
+from benchmarks import http2, mixed
+from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.machine import process_tree, tree_cpu, tree_memory
 from benchmarks.servers import HOST, Target, command_of, server_of
 from tests.support import ROOT
@@ -113,6 +114,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def paths() -> bytes:
+    """Return 500 addresses for h2load, which takes the paths of them."""
+    return b"".join(b"http://127.0.0.1/articles/%d?page=%d\n" % (number * 7919, number % 9) for number in range(500))
+
+
+CONTENTS = {"templates": mixed.file_text, "paths": paths, "upload": lambda: b"u" * UPLOAD_SIZE}
+
+
 class Files:
     """What a run needs on the disk, in a temporary directory: each file is made when first asked for."""
 
@@ -141,11 +150,11 @@ class Files:
             )
         return str(chain), str(key)
 
-    def templates(self) -> str:
-        """Return the path of the file with the templates of mixed requests."""
-        file = self.path("templates")
+    def named(self, name: str) -> str:
+        """Return the path of one of the files that a load generator reads: templates, paths or upload."""
+        file = self.path(name)
         if not file.exists():
-            file.write_bytes(mixed.file_text())
+            file.write_bytes(CONTENTS[name]())
         return str(file)
 
     def remove(self) -> None:
@@ -271,10 +280,26 @@ class ServerProcess:
             if connection is not None:
                 connection.close()
 
+    def check_streams(self, content: bytes, requests: list[bytes]) -> None:
+        """Send *requests* over HTTP/2, on streams 1, 3, ..., and raise BenchmarkError as check_answers does."""
+        try:
+            with self.connected() as connection:
+                connection.sendall(http2.opening() + b"".join(requests))
+                answers = http2.read_answers(connection, range(1, 2 * len(requests), 2))
+        except OSError as error:
+            raise BenchmarkError(f"no right answer: {error!r}; {self.last_words()}") from error
+        for block, answered in answers.values():
+            check(200 if http2.says_200(block) else 0, answered, content)
+
     def connected(self) -> socket.socket:
         """Return a connection, after the handshake where there is TLS."""
         connection = self.wait_until_connects()
-        return trusting_context().wrap_socket(connection) if self.target.tls else connection
+        if not self.target.tls:
+            return connection
+        context = trusting_context()
+        if self.target.http2:
+            context.set_alpn_protocols(["h2"])
+        return context.wrap_socket(connection)
 
 
 def check(status: int, answered: bytes, content: bytes) -> None:

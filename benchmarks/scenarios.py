@@ -30,6 +30,7 @@ class Scenario:
     kind: str = "load"
     sends: str = "get"  # load.lua and client.py know the words; of each but mixed, the client repeats itself
     connections: int = 32
+    streams: int = 1  # HTTP/2: requests at once on each connection
     rounds: int = 3
     expect: bytes = PLAINTEXT  # the content of a right answer, checked before each round
     uses: tuple[str, ...] = ()  # distributions beside the servers' own, whose versions matter
@@ -38,6 +39,10 @@ class Scenario:
     @property
     def websocket(self) -> bool:
         return self.sends.startswith("websocket-")
+
+    @property
+    def needs_h2load(self) -> bool:
+        return self.target.http2 and self.kind == "load" and self.sends != "mixed"
 
     def choose(self, names: list[str] | None) -> list[str]:
         """Return those of *names* that can serve this scenario; None names all of its servers."""
@@ -126,6 +131,64 @@ _MIXED = (
         "HTTPServer with a plain callable",
         Target("tornado", "callable", floor="mixed"),
         ("floor", "bridge", PURE, "tornado"),
+    ),
+)
+
+HTTP2 = replace(ASGI, http2=True)
+HTTP2_SERVERS = ("bridge", "granian", "h2corn", "uvicorn", "gunicorn", "hypercorn")
+
+
+def http2(name: str, title: str, target: Target = HTTP2, **more: Any) -> Scenario:
+    """Return a scenario over HTTP/2."""
+    values: dict[str, Any] = {"group": "http2", "connections": 8, "streams": 32, "servers": HTTP2_SERVERS}
+    uses = ("zttp", "h2")  # uvicorn's protocol; hypercorn's and gunicorn's
+    return Scenario(f"h2-{name}", f"HTTP/2, {title}", target, **(values | more), uses=uses)
+
+
+_HTTP2 = (
+    http2(
+        "mixed",
+        "13 bytes of text, no head twice",
+        replace(HTTP2, app="benchmarks.apps.asgi:taking"),
+        sends="mixed",
+        servers=("bridge", PURE, *HTTP2_SERVERS[1:]),
+        notes=(
+            "The requests of the -mixed rows. Each connection's first requests put the most common lines into the "
+            "dynamic table; the later ones name these by index, and send the rest as literals without indexing, "
+            "mostly Huffman coded. Our own client.",
+        ),
+    ),
+    http2("plaintext", "13 bytes of text"),
+    http2("paths", "a browser's 10 fields, 500 paths", sends="paths"),
+    http2("tls", "TLS 1.3, 13 bytes of text", replace(HTTP2, tls=True)),
+    http2(
+        "upload",
+        "64 KiB of content sent and echoed",
+        replace(HTTP2, app="benchmarks.apps.asgi:echo"),
+        sends="upload",
+        streams=4,
+        expect=b"u" * 16_384 * 3,
+    ),
+    http2(
+        "idle",
+        "idle connections",
+        replace(HTTP2, many_idle=True),
+        kind="idle",
+        connections=500,
+        notes=("500 connections, each after one request.",),
+    ),
+    http2(
+        "slow",
+        "readers of 1 MiB that open no window",
+        replace(HTTP2, app="benchmarks.apps.asgi:stream"),
+        kind="slow",
+        connections=4,
+        streams=100,
+        expect=ONE_MEGABYTE,
+        notes=(
+            "4 connections with 100 streams each, of a window of 0. KiB are those of a stream. One more client, which "
+            "reads, waits that long for its whole answer.",
+        ),
     ),
 )
 
@@ -359,6 +422,7 @@ REPEATS = {
     "get": "the client repeats itself",
     "upload": "the client repeats itself",
     "browser": "the client repeats all but its values",
+    "paths": "the client repeats all but the path",
 }
 
 
@@ -368,7 +432,7 @@ def told(scenario: Scenario) -> Scenario:
     return replace(scenario, title=f"{scenario.title}; {words}") if words else scenario
 
 
-_ALL = (*_MIXED, *map(told, _REPEATED))
+_ALL = (*_MIXED, *map(told, (*_HTTP2, *_REPEATED)))
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 
 

@@ -21,6 +21,7 @@ class Target:
     app: str  # module:attribute; for tornado "callable" or "web"
     floor: str | None = None  # the kind of floor that does the same job
     tls: bool = False
+    http2: bool = False  # by ALPN under TLS, otherwise by prior knowledge
     websocket: bool = False
     access_log: bool = False
     default_threads: bool = False  # WSGI threads as each server has them by default, not the fastest number
@@ -37,6 +38,8 @@ def bridge(target: Target) -> list[str]:
     command = [PYTHON, "-m", "bridge", "run", target.app, "--host", HOST, "--port", "{port}"]
     command += ["--access-log" if target.access_log else "--no-access-log"]
     command += tls_files(target, "--ssl-certfile", "--ssl-keyfile")
+    if target.http2:
+        command += ["--http-protocols", "h2,h1", "--http2-cleartext", "on"]
     if target.many_idle:
         command += ["--timeout-keep-alive", "75"]
     return command
@@ -44,7 +47,8 @@ def bridge(target: Target) -> list[str]:
 
 def uvicorn(target: Target) -> list[str]:
     command = [PYTHON, "-m", "uvicorn", target.app, "--host", HOST, "--port", "{port}"]
-    command += ["--loop", "uvloop", "--http", "httptools", "--interface"]
+    command += ["--loop", "uvloop", *(["--http", "zttp", "--http2"] if target.http2 else ["--http", "httptools"])]
+    command += ["--interface"]
     command += ["wsgi" if target.interface == "wsgi" else "asgi3"]
     command += ["--access-log"] if target.access_log else ["--no-access-log", "--log-level", "warning"]
     command += tls_files(target, "--ssl-certfile", "--ssl-keyfile")
@@ -57,7 +61,7 @@ def uvicorn(target: Target) -> list[str]:
 
 def granian(target: Target) -> list[str]:
     command = [PYTHON, "-m", "granian", "--interface", target.interface, "--host", HOST, "--port", "{port}"]
-    command += ["--workers", "1", "--loop", "uvloop", "--http", "1"]
+    command += ["--workers", "1", "--loop", "uvloop", "--http", "2" if target.http2 else "1"]
     command += ["--access-log"] if target.access_log else ["--no-access-log", "--log-level", "warning"]
     command += ["--ws"] if target.websocket else ["--no-ws"]
     if target.many_idle:
@@ -84,6 +88,8 @@ def gunicorn(target: Target) -> list[str]:
             command += ["--threads", "4"]  # the cheapest of 1, 2, 4, 8, 16, 32
     else:
         command += ["--worker-class", "asgi", "--asgi-loop", "uvloop"]
+    if target.http2:
+        command += ["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]
     command += ["--access-logfile", "-"] if target.access_log else ["--log-level", "warning"]
     command += tls_files(target, "--certfile", "--keyfile")
     if target.many_idle:
@@ -95,9 +101,17 @@ def hypercorn(target: Target) -> list[str]:
     command = [PYTHON, "-m", "hypercorn", "--bind", f"{HOST}:{{port}}", "--workers", "1", "--worker-class", "uvloop"]
     command += ["--access-logfile", "-"] if target.access_log else ["--log-level", "warning"]
     command += tls_files(target, "--certfile", "--keyfile")
+    if target.http2:
+        command += ["--config", "python:benchmarks.apps.hypercorn_config"]
     if target.many_idle:
         command += ["--keep-alive", "75"]
     return [*command, target.app]
+
+
+def h2corn(target: Target) -> list[str]:
+    command = [PYTHON, "-m", "h2corn", target.app, "--host", HOST, "--port", "{port}", "--loop", "uvloop"]
+    command += ["--access-log" if target.access_log else "--no-access-log"]
+    return command + tls_files(target, "--certfile", "--keyfile")
 
 
 def waitress(target: Target) -> list[str]:
@@ -136,6 +150,7 @@ SERVERS = {
     "granian-8": Server(granian_8, ("granian", "uvloop")),
     "gunicorn": Server(gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop")),
     "hypercorn": Server(hypercorn, ("hypercorn", "uvloop")),
+    "h2corn": Server(h2corn, ("h2corn", "uvloop")),
     "waitress": Server(waitress, ("waitress",)),
     "tornado": Server(tornado, ("tornado", "uvloop")),
 }

@@ -112,7 +112,7 @@ def test_wrk_sends_the_same_requests():
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             command = measure.load_command(SCENARIOS["asgi-mixed"], settings, str(listener.getsockname()[1]), 1, part=4)
-            command[command.index("{templates}")] = files.templates()
+            command[command.index("{templates}")] = files.named("templates")
             server = threading.Thread(target=answer_all, args=(listener, 500, received))
             server.start()
             subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=30)
