@@ -100,7 +100,8 @@ LAYERS = {
     ),
     "bridge.operations": (*GROUND, *PROTOCOLS, "bridge.telemetry"),
     "bridge.serving": (*SERVING, "bridge.operations", *CONTRACTS, "bridge.adapters.tornado"),
-    "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving", "bridge.operations"),
+    "bridge.hooks": (*SERVING, *CONTRACTS),
+    "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving", "bridge.operations", "bridge.hooks"),
     "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.compat"),
     "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor"),
     "bridge.cli": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 
+from bridge.config.hooks import HOOKS, Hooks
 from bridge.config.kinds import (
     DIRECTORY,
     FILE,
@@ -163,6 +164,13 @@ class ProcessConfig(Settings):
         None,
         "the name of the processes in ps and top; needs the package setproctitle",
         aliases=("proc-name",),
+    )
+
+    hooks: Hooks = setting(
+        WORKERS,
+        HOOKS,
+        Hooks(),
+        "POINT=module:function, called at a point of the server's life: see the page on hooks; may be repeated",
     )
 
     reload: bool = setting(DEVELOPMENT, SWITCH, False, "restart when a source file changes")

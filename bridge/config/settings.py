@@ -478,6 +478,8 @@ class Config(HTTP2Config):
         if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
             raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
         self._check_operation(self.addresses, tuple(path for _, path, _ in self.mount if path))
+        if self.hooks and self.workers is None and not self.reload:
+            raise ConfigError("--hooks: need --workers: without a master there is nobody to call most of them")
         if self.debug and not self.debug_anywhere:
             for address in self.addresses:
                 if not _is_loopback(address):

@@ -49,6 +49,9 @@ def serve(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
         _detach(config)
 
     from bridge.supervisor.run import run
+    from bridge.telemetry.logs import stand_for
+
+    stand_for(spoken.name)
 
     def read_config() -> Config:
         try:

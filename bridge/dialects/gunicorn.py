@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from bridge.config.hooks import POINTS, Hooks
 from bridge.dialects.convert import access_format, cert_reqs, each, host_and_port, only, with_attribute, zero_is_off
-from bridge.dialects.gunicornfile import HOOKS, options, require_target
+from bridge.dialects.gunicornfile import options, require_target
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
 from bridge.dialects.workerclasses import worker_class
 
@@ -203,7 +204,7 @@ def _log_config_json(value: Any, t: Translation) -> None:
 def _logger_class(value: Any, t: Translation) -> tuple[Fate, str] | None:
     if value == "gunicorn.glogging.Logger" or not value:
         return SAME, ""
-    t.objects["logger_class"] = value
+    t.dialect["logger_class"] = value
     return None
 
 
@@ -337,7 +338,7 @@ ROWS: tuple[Row, ...] = (
     row("--pythonpath", SAME, "", convert=_pythonpath),
     row("--paste --paster", REFUSED, "", "bridge reads no PasteDeploy file; name a function that calls"
         " paste.deploy.loadapp, as module:function()"),
-    *(row(name, SAME, "hooks", takes=_FILE, convert=_hook(name)) for name in HOOKS),
+    *(row(name, SAME, "hooks", takes=_FILE, convert=_hook(name)) for name in POINTS),
     row("ssl_context", SAME, "ssl_context_factory", takes=_FILE, convert=_ssl_context),
     row("--proxy-protocol", SAME, "proxy_protocol", convert=_proxy_protocol),
     row("--proxy-allow-from", SAME, "proxy_allow_from", name="proxy_allow_ips", convert=each("proxy_allow_from")),
@@ -424,6 +425,10 @@ def _finish(t: Translation) -> None:
             t.note(
                 given.origin, given.text, NO_EFFECT, "a process gets a name only if the package setproctitle is there"
             )
+    given = t.dialect.get("given", {})
+    hooks = Hooks(t.hooks.items(), given, t.dialect.get("logger_class"))
+    if hooks:
+        t.objects["hooks"] = hooks
     if "target" not in t.layer and t.status < 2:
         require_target(t)
 

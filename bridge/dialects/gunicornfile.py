@@ -11,18 +11,13 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge.config.hooks import POINTS
 from bridge.dialects.parsing import last_of_each, parse
 from bridge.dialects.table import Grammar, Option, Row, Takes, Translation, Usage
 from bridge.errors import ConfigError
 
-__all__ = ["HOOKS", "file_settings", "options", "require_target"]
+__all__ = ["file_settings", "options", "require_target"]
 
-#: The points at which functions of a configuration file are called, and the number of their arguments.
-HOOKS = {
-    "on_starting": 1, "on_reload": 1, "when_ready": 1, "pre_fork": 2, "post_fork": 2, "post_worker_init": 1,
-    "worker_int": 1, "worker_abort": 1, "pre_exec": 1, "pre_request": 2, "post_request": 4, "child_exit": 2,
-    "worker_exit": 2, "nworkers_changed": 3, "on_exit": 1,
-}  # fmt: skip
 #: What a function of a file may take, where gunicorn takes more than one number.
 _ARITIES = {"post_request": {2, 3, 4}, "ssl_context": {2}}
 _FREE = frozenset(
@@ -213,7 +208,7 @@ def _function(name: str, value: Any) -> Any:
             raise TypeError(f"not a function: {exc}") from None
     if not callable(value):
         raise TypeError("not a function")
-    allowed = _ARITIES.get(name) or {HOOKS.get(name, 0)}
+    allowed = _ARITIES.get(name) or {POINTS.get(name, 0)}
     try:
         parameters = list(inspect.signature(value).parameters.values())
     except (TypeError, ValueError):
@@ -222,7 +217,7 @@ def _function(name: str, value: Any) -> Any:
         return value
     plain = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     required = sum(parameter.default is parameter.empty for parameter in plain)
-    if name in HOOKS | _ARITIES and not any(required <= number <= len(plain) for number in allowed):
+    if name in POINTS | _ARITIES and not any(required <= number <= len(plain) for number in allowed):
         raise TypeError(f"must have an arity of: {min(allowed)}")
     return value
 

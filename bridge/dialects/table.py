@@ -215,6 +215,7 @@ class Translation:
         """Convert one option, and note what became of it."""
         one = option.row
         self.origin = option.origin
+        self.dialect.setdefault("given", {})[one.name] = option.value
         before = dict(self.layer)
         changed = None
         if one.convert is not None:

@@ -73,6 +73,7 @@ class Server:
         on_started: Called when the server has begun to accept connections.
         on_readiness: Called with the result of ``--readiness-check``, and a few words, when they change.
         on_draining: Called when a stop has begun and the server accepts no more connections.
+        around: Returns the loaded applications with others around them; None for no others.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Server:
         self.limit = ""
         self.on_draining: Callable[[], None] = _noop
         self.on_started: Callable[[], None] = _noop
+        self.around: Callable[[list[MountPoint]], list[MountPoint]] | None = None
         self._app = app
         self._listeners = listeners
         self._mount_points = mount_points
@@ -149,6 +151,11 @@ class Server:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.shutdown()
+
+    @property
+    def mount_points(self) -> list[MountPoint] | None:
+        """The applications, once they are loaded."""
+        return self._mount_points
 
     @property
     def url(self) -> str:
@@ -273,6 +280,8 @@ class Server:
             from bridge.serving.debugging import debugged
 
             mount_points = [debugged(mount_point) for mount_point in mount_points]
+        if self.around is not None:
+            mount_points = self.around(mount_points)
         certificates = self._certificates
         application = self._application = application_for(
             self.config, mount_points, None if certificates is None else lambda: certificates.server_certificate

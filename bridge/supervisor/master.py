@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
+from bridge.hooks import NO_HOOKS, hooks_of, reloaded
 from bridge.serving.exits import OK, TARGET_FAILED
 from bridge.serving.privileges import drop_privileges
 from bridge.serving.server import fast_stop_timeout, note_times, serving_line
@@ -122,7 +123,9 @@ class Master:
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._signals: SignalPipe | None = None
+        self._hooks = NO_HOOKS
         self._workers = Workers(self._selector, lambda: self._plan.config, self._ended)
+        self._workers.stalled = lambda worker, abort: self._hooks.stalled(worker.pid, abort=abort)
         self._slots: dict[int, Slot] = {}
         self._was_ready = False
         self._stop: _Stop | None = None
@@ -166,8 +169,11 @@ class Master:
             self._start_administration(config)
             if handover is not None:
                 handover.close_unused([*self._plan.listeners, *self._admin_listeners])
-            if config.preload or config.log_config is not None:
+            if config.preload or config.log_config is not None or config.hooks:
                 drop_privileges(config)  # code that is not the server's will run in this process
+            self._hooks = hooks_of(config)
+            sockets = [sock for listener in self._plan.listeners for sock in listener.sockets]
+            self._hooks.starting(sockets, self._plan.count)
             if config.preload:
                 from bridge.apps.lifecycle import load_mount_points
 
@@ -175,6 +181,7 @@ class Master:
             return self._loop()
         finally:
             if os.getpid() == self._pid:
+                self._hooks.exiting()
                 self._close()
 
     def _start_administration(self, config: Config) -> None:
@@ -302,8 +309,10 @@ class Master:
             return
         administration = self._administration
         block = None if administration is None else administration.allocate(number)
+        view = self._hooks.new_worker(number)
         try:
-            pid = self._workers.start(number, self._plan.generation, lambda channel: self._serve(channel, block))
+            pid = self._workers.start(number, self._plan.generation, lambda channel: self._serve(channel, block, view))
+            self._hooks.forked(view, pid)
             if administration is not None:
                 administration.worker_started(pid, block)
         except NoProcess as exc:
@@ -311,8 +320,8 @@ class Master:
                 administration.not_started(block)
             gen_log.error("Worker %d cannot be started: %s; next try in %g s", number, exc, slot.postpone())
 
-    def _serve(self, channel: Channel, block: Block | None) -> int:
-        """Live as a worker. This runs in the child."""
+    def _serve(self, channel: Channel, block: Block | None, view: Any = None) -> int:
+        """Live as a worker, for which the hooks have the object *view*. This runs in the child."""
         counts = None
         if self._administration is not None:
             self._administration.abandon()
@@ -324,7 +333,10 @@ class Master:
             self._handover.close()
         if self._successor is not None:
             self._successor.close()
-        return run_worker(self._plan.config, self._app, self._plan.listeners, channel, self._mount_points, counts)
+        hooks = self._hooks.in_worker(view)
+        return run_worker(
+            self._plan.config, self._app, self._plan.listeners, channel, self._mount_points, counts, hooks
+        )
 
     def _note_progress(self) -> None:
         """Note that the start, or a reload, is complete. Called while no worker is starting."""
@@ -406,6 +418,7 @@ class Master:
     def _ended(self, worker: Worker, code: int) -> None:
         if self._administration is not None:
             self._administration.worker_ended(worker, self._exit_reason(worker, code))
+        self._hooks.ended(worker.pid)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         if worker.state == LEAVING or self._stop is not None or worker.dismissed:
             expected = code == 0 or worker.dismissed
@@ -456,6 +469,8 @@ class Master:
         if name == "SIGTERM" and self._drains_first():
             return
         gen_log.info("Stopping on %s", name)
+        if name != "SIGTERM" and self._hooks is not NO_HOOKS:
+            self._workers.broadcast(ToWorker.INTERRUPTED)
         timeout = self._plan.config.timeout_graceful_shutdown
         if name == "SIGQUIT":
             self._end_all(OK, 0.0)
@@ -523,11 +538,13 @@ class Master:
 
     def _on_sigttin(self) -> None:
         self._plan.count += 1
+        self._hooks.number_changed(self._plan.count)
         gen_log.info("%s from now on (SIGTTIN)", self._number)
 
     def _on_sigttou(self) -> None:
         if self._plan.count > 1:
             self._plan.count -= 1
+            self._hooks.number_changed(self._plan.count)
         gen_log.info("%s from now on (SIGTTOU)", self._number)
 
     def _on_sigusr2(self) -> None:
@@ -537,6 +554,7 @@ class Master:
         if self._successor is not None:
             gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self._successor.pid)
             return
+        self._hooks.executing()
         try:
             memory = () if self._administration is None else self._administration.memory
             self._successor = Successor([*self._plan.listeners, *self._admin_listeners], self._notifier.path, memory)
@@ -582,6 +600,7 @@ class Master:
         """Replace the workers, one after the other, by workers with new code and new settings."""
         try:
             plan = self._plan.reloaded(self._read_config, self._generations + 1)
+            self._hooks = reloaded(self._hooks, plan.config, plan.count)
             self._reload_administration(plan)
         except BridgeError as exc:
             gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])

@@ -29,6 +29,9 @@ class ToWorker(enum.StrEnum):
     FORCE = "force"
     """Cut off the requests in progress and end. No values."""
 
+    INTERRUPTED = "interrupted"
+    """The master was told to end by SIGINT or SIGQUIT; STOP or FORCE follows. Sent for hooks only. No values."""
+
     REOPEN = "reopen"
     """Open the log files again. Values: the paths of those whose new descriptors come with the message."""
 

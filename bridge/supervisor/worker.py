@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bridge.apps.lifecycle import MountPoint
@@ -28,6 +28,7 @@ from bridge.telemetry.linewriter import without_waiting
 from bridge.telemetry.logs import error_descriptor, take
 
 if TYPE_CHECKING:
+    from bridge.hooks.worker import WorkerHooks
     from bridge.telemetry.metrics.arena import Arena, Block
     from bridge.telemetry.metrics.process import ProcessMetrics
 
@@ -44,6 +45,7 @@ def run_worker(
     channel: Channel,
     mount_points: list[MountPoint] | None = None,
     counts: tuple[tuple[Arena, ...], Block] | None = None,
+    hooks: WorkerHooks | None = None,
 ) -> int:
     """Serve until the master orders the end, or is gone. Return the process's exit status.
 
@@ -54,6 +56,7 @@ def run_worker(
         channel: The line to the master.
         mount_points: The applications, if the master has loaded them.
         counts: The memory of all processes, and the cells of this one; None to count nothing.
+        hooks: Functions of the user's; None for none.
     """
     messages.begin_process()
     _default_signals()
@@ -62,9 +65,12 @@ def run_worker(
     try:
         set_title(config, "worker")
         drop_privileges(config)
+        if hooks is not None:
+            hooks.forked()
         with process_runner(config.loop, lambda: None) as runner:
-            worker = _Worker(config, Server(config, app, listeners, mount_points, _metrics(config, counts)), channel)
-            run_prepared(runner, worker.server, worker.run)
+            server = Server(config, app, listeners, mount_points, _metrics(config, counts))
+            worker = _Worker(config, server, channel, hooks)
+            run_prepared(runner, worker.server, worker.serve)
     except BridgeError as exc:
         if isinstance(exc, TargetError) and exc.app_traceback:
             messages.say("", logging.ERROR, exc.app_traceback)
@@ -72,6 +78,9 @@ def run_worker(
         channel.end_nothing()
         channel.send(FromWorker.FAILED, code, text)
         return code
+    finally:
+        if hooks is not None:
+            hooks.exiting()
     return OK
 
 
@@ -112,32 +121,62 @@ def _ignore(number: int, frame: object) -> None:
 class _Worker:
     """The part of a worker that runs on the loop."""
 
-    def __init__(self, config: Config, server: Server, channel: Channel) -> None:
+    def __init__(self, config: Config, server: Server, channel: Channel, hooks: WorkerHooks | None = None) -> None:
         self.server = server
+        self._hooks = hooks
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if hooks is not None:
+            server.around = hooks.wrap
         self._config = config
         self._channel = channel
         server.on_limit = lambda: self._ask_for_successor(server.limit)
         server.on_draining = lambda: channel.send(FromWorker.DRAINING)
         server.on_readiness = lambda holds, detail: channel.send(FromWorker.CHECKED, holds, detail)
         self._orders: dict[object, Callable[..., None]] = {
-            ToWorker.RETIRE: lambda: server.stop(idle_grace=IDLE_GRACE),
+            ToWorker.RETIRE: lambda: self._stop(idle_grace=IDLE_GRACE),
             ToWorker.DRAIN: lambda grace, notify: server.drain(grace, notify=notify),
             ToWorker.UNDRAIN: server.undrain,
-            ToWorker.STOP: server.stop,
+            ToWorker.STOP: self._stop,
+            ToWorker.INTERRUPTED: self._interrupted,
             ToWorker.FORCE: server.force,
             ToWorker.REOPEN: self._reopen_logs,
         }
 
+    def serve(self) -> Coroutine[Any, Any, None]:
+        """Return :meth:`run`, after the function of the user's that wants to see the loaded application."""
+        if self._hooks is not None:
+            self._hooks.initialised(self.server.mount_points, self._end_soon)
+        return self.run()
+
+    def _end_soon(self) -> None:
+        """Ask for a successor, from a handler of a signal."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._on_signal, signal.SIGTERM)
+
+    def _stop(self, *arguments: Any, **options: Any) -> None:
+        self.server.stop(*arguments, **options)
+        if self._hooks is not None:
+            self._hooks.stopping()
+
+    def _interrupted(self) -> None:
+        if self._hooks is not None and not self._hooks.interrupted():
+            self.server.force()
+
     async def run(self) -> None:
         """Serve until the server has stopped."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         server = self.server
         loop.add_reader(self._channel.fileno(), self._obey)
         try:
-            with Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)) as signals:
+            handled = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1]
+            if self._hooks is not None and self._hooks.terminate is not None:
+                handled.remove(signal.SIGTERM)  # a function of the user's handles it, and calls the server's handler
+            with Signals(handled) as signals:
                 signals.deliver(self._on_signal)
                 async with server:
                     self._channel.end_nothing()  # the loop takes over
+                    if self._hooks is not None:
+                        self._hooks.serving(loop, lambda: self._ask_for_successor("asked"))
                     self._channel.send(FromWorker.READY, server.kind)
                     heartbeat = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
                     try:
@@ -152,6 +191,8 @@ class _Worker:
         self._channel.send(FromWorker.BEAT)
 
     def _stuck(self) -> None:
+        if self._hooks is not None:
+            self._hooks.stuck()
         self._channel.send(FromWorker.STUCK)
 
     def _reopen_logs(self, *paths: str) -> None:
@@ -182,3 +223,5 @@ class _Worker:
             self._ask_for_successor("asked")
         elif number == signal.SIGUSR1:
             self.server.reopen_logs()
+        elif number in {signal.SIGINT, signal.SIGQUIT}:
+            self._interrupted()

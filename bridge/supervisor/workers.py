@@ -93,6 +93,7 @@ class Workers:
 
     Attributes:
         standing: Orders that every worker gets that starts from now on, with their values.
+        stalled: Called with a worker that is replaced because it stands still, and whether it is killed at once.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Workers:
         self._selector = selector
         self._config = config
         self._on_end = ended
+        self.stalled: Callable[[Worker, bool], None] = lambda worker, abort: None
         self._workers: dict[int, Worker] = {}
         self.standing: list[tuple[ToWorker, tuple[object, ...]]] = []
 
@@ -236,6 +238,7 @@ class Workers:
             gen_log.error(
                 "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
             )
+            self.stalled(worker, False)
         elif word == FromWorker.CHECKED:
             worker.check = "" if values[0] else str(values[1])
         elif word == FromWorker.DRAINING:
@@ -304,6 +307,7 @@ class Workers:
         worker.cause = "blocked"
         messages.flush(_FLUSH_TIME)  # the worker's lines follow that line, and do not cut it
         kill(worker.pid, DUMP_SIGNAL)
+        self.stalled(worker, True)
         worker.kill_at = now + _DUMP_TIME
         if worker.state == READY:
             worker.state = LEAVING  # a successor can start at once

@@ -65,7 +65,7 @@ class AccessLog(Observer):
         logger = access_logger()
         self._format = format_of(config)
         where = "standard output"
-        if config.log_config is not None and logger.hasHandlers():
+        if (config.log_config is not None or not logger.name.startswith("bridge")) and logger.hasHandlers():
             write = to_logger(logger)
             records = records_for(logger, config.access_logformat)
             if records is not None:

@@ -210,6 +210,11 @@ def _handle_with(logger: logging.Logger, handler: logging.Handler) -> None:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False
+    for server in _stands_for:
+        other = logging.getLogger(_LOGGERS[server][0])
+        other.handlers[:] = [handler]
+        other.setLevel(logger.level)
+        other.propagate = False
 
 
 def _is_standard_error(stream: Any) -> bool:
@@ -276,6 +281,49 @@ _MESSAGES_ELSEWHERE = ("gunicorn.error", "uvicorn.error", "uvicorn", "hypercorn.
 _ACCESS_ELSEWHERE = ("gunicorn.access", "uvicorn.access", "hypercorn.access", "granian.access")
 
 
+# The servers in whose place this one serves: applications use their loggers by name.
+_LOGGERS = {
+    "gunicorn": ("gunicorn.error", "gunicorn.access"),
+    "uvicorn": ("uvicorn", "uvicorn.access"),
+    "hypercorn": ("hypercorn.error", "hypercorn.access"),
+    "granian": ("_granian", "granian.access"),
+    "daphne": ("daphne", ""),
+    "waitress-serve": ("waitress", ""),
+}
+_stands_for: list[str] = []
+
+
+def stand_for(server: str) -> None:
+    """Let the loggers of another server have the handlers of bridge's: applications take them by name.
+
+    Call it before :func:`configure`.
+
+    Args:
+        server: Its command, such as ``gunicorn``.
+    """
+    if server in _LOGGERS and server not in _stands_for:
+        _stands_for.append(server)
+
+
+def _filtered_elsewhere() -> logging.Logger | None:
+    """Return the other server's logger of requests, if the application has put filters or handlers to it."""
+    for server in _stands_for:
+        name = _LOGGERS[server][1]
+        logger = logging.root.manager.loggerDict.get(name)
+        if isinstance(logger, logging.Logger) and (
+            logger.filters or logger.handlers or logger.disabled or logger.level > logging.INFO
+        ):
+            if not logger.handlers:
+                handler = logging.StreamHandler(sys.stdout)
+                handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
+                logger.addHandler(handler)
+                logger.propagate = False
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.INFO)
+            return logger
+    return None
+
+
 def access_logger() -> logging.Logger:
     """Return the logger for the lines of requests.
 
@@ -283,6 +331,9 @@ def access_logger() -> logging.Logger:
     configuration that was written for the other server goes on working.
     """
     own = logging.getLogger("bridge.access")
+    filtered = _filtered_elsewhere()
+    if filtered is not None and not own.handlers:
+        return filtered
     if own.handlers or own.parent is None or (own.parent.name == "bridge" and own.parent.handlers):
         return own
     for name in _ACCESS_ELSEWHERE:

@@ -74,8 +74,8 @@ SAMPLES = {
     "TEXT": "words", "FILE": "a/file", "DIR": "a/dir", "HOST": "example.org", "PORT": "80", "ADDRESS": "a:1,unix:/x",
     "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on",
     "FUNCTION": "m:f", "CERTS": "a=b,c", "MOUNT": "/a=m:app", "NAMES": "forwarded", "PATHS": "/a",
-    "DIRS": "a/dir", "PATTERNS": "*.html", "NAME": "x-trace", "FILES": ".env", "FIELD": "A: b", "VARIABLE": "A=b",
-    "VERSIONS": "h1,h2",
+    "DIRS": "a/dir", "PATTERNS": "*.html", "NAME": "x-trace", "FILES": ".env",
+    "FIELD": "A: b", "HOOK": "on_exit=m:f", "VARIABLE": "A=b", "VERSIONS": "h1,h2",
 }  # fmt: skip
 
 

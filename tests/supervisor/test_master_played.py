@@ -1157,9 +1157,16 @@ def test_a_worker_keeps_nothing_of_the_master_s(
         before |= {f"{read} {os.readlink(f'/proc/self/fd/{read}')}"}
 
     def serve(
-        config: Config, app: object, listeners: Sequence[Listener], channel: Channel, places: object, counts: object
+        config: Config,
+        app: object,
+        listeners: Sequence[Listener],
+        channel: Channel,
+        places: object,
+        counts: object,
+        hooks: object,
     ) -> int:
         assert counts is None
+        assert hooks is None
         left = {int(name.partition(" ")[0]) for name in descriptors() - before}
         sockets = {sock.fileno() for listener in listeners for sock in listener.sockets}
         assert left == sockets | {channel.fileno()}
