@@ -34,7 +34,7 @@ from typing import Any
 
 from benchmarks.apps import asgi, wsgi
 from benchmarks.client import TEXT, WEBSOCKET_REQUEST, Requests, masked
-from benchmarks.socketless import ASGIDelegate, HTTPServer, Transport, WSGIDelegate, connect
+from benchmarks.socketless import ASGIDelegate, HTTPServer, Transport, WSGIDelegate, connect, with_metrics
 
 ASGI = {
     "plaintext": asgi.plaintext,
@@ -60,11 +60,12 @@ class AwaitedTransport(Transport):
         self.answered.set_result(None)
 
 
-async def run(what: str, number: int, idle: bool) -> None:
-    """Serve *number* requests, or messages, on one connection; or only make them."""
+async def run(what: str, number: int, idle: bool, metrics: bool = False) -> None:
+    """Serve *number* requests, or messages, on one connection, perhaps with metrics; or only make them."""
     threads = WSGIDelegate(WSGI[what]) if what in WSGI else None
     transport = AwaitedTransport() if threads else Transport()
-    connect(HTTPServer(threads or ASGIDelegate(ASGI[what]), server_name=b"bridge"), transport)
+    params = with_metrics() if metrics else None
+    connect(HTTPServer(threads or ASGIDelegate(ASGI[what]), server_name=b"bridge", params=params), transport)
     make = Requests(SENDS.get(what, "get")).next
     if what == "websocket":
         transport.protocol.data_received(WEBSOCKET_REQUEST)
@@ -143,16 +144,19 @@ def main() -> None:
     parser.add_argument("what", choices=KINDS)
     parser.add_argument("--requests", type=int, default=2000, help="counted ones (default: 2000)")
     parser.add_argument("--run", type=int, metavar="NUMBER", help="only serve that many requests, without valgrind")
+    parser.add_argument("--metrics", action="store_true", help="count exchanges, as with --admin-bind")
     parser.add_argument("--idle", action="store_true", help="with --run: bridge gets no request")
     options = parser.parse_args()
     if options.run is not None:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(run(options.what, options.run, options.idle))
+            runner.run(run(options.what, options.run, options.idle, options.metrics))
         return
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is not installed")
-    number = per_request(options.what, options.requests) - per_request(options.what, options.requests, "--idle")
-    print(f"{options.what}: {number:,.0f} instructions per request")
+    more = ["--metrics"] if options.metrics else []
+    number = per_request(options.what, options.requests, *more)
+    number -= per_request(options.what, options.requests, "--idle", *more)
+    print(f"{' '.join([options.what, *more])}: {number:,.0f} instructions per request")
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -358,6 +358,15 @@ _REPEATED = (
         "more",
     ),
     Scenario(
+        "metrics",
+        "ASGI, 13 bytes of text, with and without metrics",
+        ASGI,
+        ("bridge", "bridge+--admin-bind=127.0.0.1:0"),
+        "more",
+        rounds=5,
+        notes=("Nobody reads the metrics meanwhile.",),
+    ),
+    Scenario(
         "idle-asgi",
         "Idle keep-alive connections, ASGI",
         replace(ASGI, many_idle=True),

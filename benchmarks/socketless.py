@@ -9,6 +9,8 @@ from typing import Any
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
+from bridge.config import Config
+from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.httputil import HTTPHeaders, ResponseStartLine
 
@@ -20,6 +22,7 @@ __all__ = [
     "Transport",
     "WSGIDelegate",
     "connect",
+    "with_metrics",
 ]
 
 PEER = ("127.0.0.1", 4000)
@@ -74,6 +77,13 @@ class AcceptedSocket:
 
     def getsockname(self) -> tuple[str, int]:
         return LOCAL
+
+
+def with_metrics() -> ConnectionParameters:
+    """Return the parameters of a server that counts its exchanges, as with --admin-bind."""
+    from bridge.telemetry.metrics.process import ProcessMetrics
+
+    return ConnectionParameters(observer=ProcessMetrics.alone(Config()).observer, timed=True)
 
 
 def connect(server: HTTPServer, transport: Transport) -> None:

@@ -32,9 +32,10 @@ def switch_interval():
 
 
 @pytest.mark.parametrize("what", ["plaintext", "browser", "mixed", "wsgi", "wsgi-mixed"])
+@pytest.mark.parametrize("metrics", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
-async def test_every_request_is_answered_or_none_is_sent(what, idle, written):
-    await instructions.run(what, 50, idle)  # of the mixed ones some have content
+async def test_every_request_is_answered_or_none_is_sent(what, idle, metrics, written):
+    await instructions.run(what, 50, idle, metrics)  # of the mixed ones some have content
     assert len(written) == (0 if idle else 50)
     assert all(answer.endswith(b"\r\n\r\nHello, World!") for answer in written)
 
