@@ -21,7 +21,7 @@
 #include <string.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 1
+#define REVISION 2
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -132,6 +132,36 @@ static const Known KNOWN[] = {
 #define SLOTS 512           /* of the table, a power of two */
 _Static_assert(KNOWN_COUNT < 255 && 2 * KNOWN_COUNT <= SLOTS, "an index fits an octet, and half of the slots are empty");
 
+/* The Huffman code of field compression (RFC 7541 appendix B). It is canonical: codes of one length are consecutive
+ * numbers in the order of their symbols. The end-of-string symbol, thirty ones, is not among them. */
+static const struct {
+    uint8_t bits;
+    uint8_t count;
+} HUFFMAN[] = {
+    {5, 10}, {6, 26}, {7, 32}, {8, 6}, {10, 5}, {11, 3}, {12, 2}, {13, 6}, {14, 2}, {15, 3}, {19, 3},
+    {20, 8}, {21, 13}, {22, 26}, {23, 29}, {24, 12}, {25, 4}, {26, 15}, {27, 19}, {28, 29}, {30, 3},
+};
+#define HUFFMAN_LENGTHS ((int)(sizeof HUFFMAN / sizeof HUFFMAN[0]))
+#define HUFFMAN_SHORT 4 /* lengths of at most eight bits */
+static const uint8_t HUFFMAN_ORDER[256] = {
+    0x30, 0x31, 0x32, 0x61, 0x63, 0x65, 0x69, 0x6f, 0x73, 0x74, 0x20, 0x25, 0x2d, 0x2e, 0x2f, 0x33,
+    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3d, 0x41, 0x5f, 0x62, 0x64, 0x66, 0x67, 0x68, 0x6c, 0x6d,
+    0x6e, 0x70, 0x72, 0x75, 0x3a, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c,
+    0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x59, 0x6a, 0x6b, 0x71, 0x76,
+    0x77, 0x78, 0x79, 0x7a, 0x26, 0x2a, 0x2c, 0x3b, 0x58, 0x5a, 0x21, 0x22, 0x28, 0x29, 0x3f, 0x27,
+    0x2b, 0x7c, 0x23, 0x3e, 0x00, 0x24, 0x40, 0x5b, 0x5d, 0x7e, 0x5e, 0x7d, 0x3c, 0x60, 0x7b, 0x5c,
+    0xc3, 0xd0, 0x80, 0x82, 0x83, 0xa2, 0xb8, 0xc2, 0xe0, 0xe2, 0x99, 0xa1, 0xa7, 0xac, 0xb0, 0xb1,
+    0xb3, 0xd1, 0xd8, 0xd9, 0xe3, 0xe5, 0xe6, 0x81, 0x84, 0x85, 0x86, 0x88, 0x92, 0x9a, 0x9c, 0xa0,
+    0xa3, 0xa4, 0xa9, 0xaa, 0xad, 0xb2, 0xb5, 0xb9, 0xba, 0xbb, 0xbd, 0xbe, 0xc4, 0xc6, 0xe4, 0xe8,
+    0xe9, 0x01, 0x87, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8f, 0x93, 0x95, 0x96, 0x97, 0x98, 0x9b, 0x9d,
+    0x9e, 0xa5, 0xa6, 0xa8, 0xae, 0xaf, 0xb4, 0xb6, 0xb7, 0xbc, 0xbf, 0xc5, 0xe7, 0xef, 0x09, 0x8e,
+    0x90, 0x91, 0x94, 0x9f, 0xab, 0xce, 0xd7, 0xe1, 0xec, 0xed, 0xc7, 0xcf, 0xea, 0xeb, 0xc0, 0xc1,
+    0xc8, 0xc9, 0xca, 0xcd, 0xd2, 0xd5, 0xda, 0xdb, 0xee, 0xf0, 0xf2, 0xf3, 0xff, 0xcb, 0xcc, 0xd3,
+    0xd4, 0xd6, 0xdd, 0xde, 0xdf, 0xf1, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe,
+    0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x0b, 0x0c, 0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14,
+    0x15, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x7f, 0xdc, 0xf9, 0x0a, 0x0d, 0x16,
+};
+
 /* CONNECT is not here: a request with it is the Python function's. */
 static const char *const METHODS[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"};
 #define METHODS_COUNT ((int)(sizeof METHODS / sizeof METHODS[0]))
@@ -143,6 +173,11 @@ typedef struct {
     PyObject *method_texts[METHODS_COUNT]; /* str */
     uint8_t lengths[KNOWN_COUNT];
     uint8_t slots[SLOTS]; /* by hash: 1 + the index of a known name; 0 if there is none */
+    /* Of the Huffman code: the first code and symbol of each length, and what eight bits begin with, if that is short. */
+    uint32_t first_codes[HUFFMAN_LENGTHS];
+    uint8_t first_symbols[HUFFMAN_LENGTHS];
+    uint8_t short_bits[256];
+    uint8_t short_symbols[256];
 } State;
 
 static State *
@@ -967,6 +1002,330 @@ read_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return frame;
 }
 
+/* --------------------------------------------------------------------------------------------- fields of HTTP/2 */
+
+/* Return the octets that a Huffman coded string stands for (RFC 7541 section 5.2), at *to*; -1 if it is malformed.
+ *
+ * *to* has room for size * 8 / 5 octets: no code is shorter than five bits.
+ */
+static Py_ssize_t
+huffman_decode(const State *state, const unsigned char *from, size_t size, unsigned char *to)
+{
+    uint64_t bits = 0; /* the lowest *have* of them are to be decoded */
+    unsigned have = 0;
+    size_t at = 0;
+    Py_ssize_t made = 0;
+
+    for (;;) {
+        while (have <= 56 && at < size) {
+            bits = bits << 8 | from[at++];
+            have += 8;
+        }
+        if (have == 0) {
+            return made;
+        }
+        /* The next 32 bits; behind the end there are ones, as in padding. */
+        uint32_t window = have >= 32 ? (uint32_t)(bits >> (have - 32))
+                                     : (uint32_t)(bits << (32 - have)) | (((uint32_t)1 << (32 - have)) - 1);
+        unsigned length = state->short_bits[window >> 24];
+        unsigned char symbol = state->short_symbols[window >> 24];
+        for (int i = HUFFMAN_SHORT; length == 0 && i < HUFFMAN_LENGTHS; i++) {
+            uint32_t behind = (window >> (32 - HUFFMAN[i].bits)) - state->first_codes[i];
+            if (behind < HUFFMAN[i].count) {
+                length = HUFFMAN[i].bits;
+                symbol = HUFFMAN_ORDER[state->first_symbols[i] + behind];
+            }
+        }
+        if (length == 0 || length > have) {
+            /* The end of the string, or the end-of-string symbol, or a code that is cut off. */
+            return have < 8 && (bits & ((1u << have) - 1)) == (1u << have) - 1 ? made : -1;
+        }
+        to[made++] = symbol;
+        have -= length;
+    }
+}
+
+static void
+fill_huffman(State *state)
+{
+    uint32_t code = 0;
+    int symbol = 0, length = 0;
+    for (int i = 0; i < HUFFMAN_LENGTHS; i++) {
+        code <<= HUFFMAN[i].bits - length;
+        length = HUFFMAN[i].bits;
+        state->first_codes[i] = code;
+        state->first_symbols[i] = (uint8_t)symbol;
+        for (int n = 0; n < HUFFMAN[i].count; n++, code++, symbol++) {
+            for (int rest = 0; length <= 8 && rest < 1 << (8 - length); rest++) {
+                state->short_bits[(code << (8 - length)) + (uint32_t)rest] = (uint8_t)length;
+                state->short_symbols[(code << (8 - length)) + (uint32_t)rest] = HUFFMAN_ORDER[symbol];
+            }
+        }
+    }
+}
+
+/* What an entry takes besides its octets, the index of the newest dynamic entry, and what a block may insert here. */
+#define ENTRY_OVERHEAD 32
+#define NEWEST 62
+#define INSERTED_MAX 128
+/* A Huffman coded string of more octets is the Python function's. */
+#define CODED_MAX 4096
+
+/* A field block that is decoded. The table is left as it is until all is well: entries that the block inserts are kept
+ * here, and those that it evicts are only counted. */
+typedef struct {
+    const State *state;
+    const unsigned char *at;
+    const unsigned char *end;
+    PyObject *table;
+    Py_ssize_t kept;                  /* dynamic entries of the table that are not evicted */
+    PyObject *inserted[INSERTED_MAX]; /* oldest first */
+    int inserted_count;
+    int inserted_evicted; /* how many of them, from the oldest on */
+    Py_ssize_t size;      /* of the dynamic table */
+    Py_ssize_t capacity;
+} Block;
+
+/* Read an integer with a prefix of *bits* bits of the octet at the position (5.1). Return -1 if it is malformed. */
+static Py_ssize_t
+read_integer(Block *block, int bits)
+{
+    uint64_t most = ((uint64_t)1 << bits) - 1;
+    uint64_t value = *block->at++ & most;
+    if (value < most) {
+        return (Py_ssize_t)value;
+    }
+    for (int shift = 0; shift <= 28; shift += 7) {
+        if (block->at == block->end) {
+            return -1;
+        }
+        unsigned char octet = *block->at++;
+        value += (uint64_t)(octet & 0x7f) << shift;
+        if (octet < 0x80) {
+            return value <= PY_SSIZE_T_MAX ? (Py_ssize_t)value : -1;
+        }
+    }
+    return -1;
+}
+
+/* Return a string as bytes; NULL without an exception if it is malformed, or too long for this function. */
+static PyObject *
+read_string(Block *block)
+{
+    if (block->at == block->end) {
+        return NULL;
+    }
+    int coded = *block->at & 0x80;
+    Py_ssize_t length = read_integer(block, 7);
+    if (length < 0 || length > block->end - block->at) {
+        return NULL;
+    }
+    const unsigned char *from = block->at;
+    block->at += length;
+    if (!coded) {
+        return PyBytes_FromStringAndSize((const char *)from, length);
+    }
+    if (length > CODED_MAX) {
+        return NULL;
+    }
+    unsigned char decoded[CODED_MAX * 8 / 5 + 1];
+    Py_ssize_t size = huffman_decode(block->state, from, (size_t)length, decoded);
+    return size < 0 ? NULL : PyBytes_FromStringAndSize((const char *)decoded, size);
+}
+
+static int
+is_field(PyObject *field)
+{
+    return PyTuple_CheckExact(field) && PyTuple_GET_SIZE(field) == 2 &&
+           PyBytes_CheckExact(PyTuple_GET_ITEM(field, 0)) && PyBytes_CheckExact(PyTuple_GET_ITEM(field, 1));
+}
+
+static Py_ssize_t
+field_size(PyObject *field)
+{
+    return PyBytes_GET_SIZE(PyTuple_GET_ITEM(field, 0)) + PyBytes_GET_SIZE(PyTuple_GET_ITEM(field, 1));
+}
+
+/* Return the entry *index* of the table as a new reference; NULL without an exception if there is none. */
+static PyObject *
+table_entry(const Block *block, Py_ssize_t index)
+{
+    if (index >= NEWEST) {
+        Py_ssize_t alive = block->inserted_count - block->inserted_evicted;
+        if (index - NEWEST < alive) {
+            return Py_NewRef(block->inserted[block->inserted_count - 1 - (index - NEWEST)]);
+        }
+        index -= alive;
+        if (index - NEWEST >= block->kept) {
+            return NULL;
+        }
+    }
+    if (index <= 0 || index >= PyList_GET_SIZE(block->table)) {
+        return NULL;
+    }
+    PyObject *field = PyList_GET_ITEM(block->table, index);
+    return is_field(field) ? Py_NewRef(field) : NULL;
+}
+
+/* Insert *field*, and evict what has no room any more (4.4). Return 0 if the Python function has to decide. */
+static int
+insert_field(Block *block, PyObject *field)
+{
+    if (block->inserted_count == INSERTED_MAX) {
+        return 0;
+    }
+    block->inserted[block->inserted_count++] = Py_NewRef(field);
+    block->size += field_size(field) + ENTRY_OVERHEAD;
+    while (block->size > block->capacity) {
+        PyObject *oldest;
+        if (block->kept > 0) {
+            Py_ssize_t index = NEWEST - 1 + block->kept;
+            oldest = index < PyList_GET_SIZE(block->table) ? PyList_GET_ITEM(block->table, index) : NULL;
+            if (oldest == NULL || !is_field(oldest)) {
+                return 0;
+            }
+            block->kept--;
+        } else if (block->inserted_evicted < block->inserted_count) {
+            oldest = block->inserted[block->inserted_evicted++];
+        } else {
+            return 0;
+        }
+        block->size -= field_size(oldest) + ENTRY_OVERHEAD;
+    }
+    return 1;
+}
+
+/* Read one field. Return a new reference; NULL without an exception if the Python function has to decide. */
+static PyObject *
+read_field(Block *block, int *literal, int *never_indexed, Py_ssize_t *largest)
+{
+    unsigned char octet = *block->at;
+    *literal = octet < 0x80;
+    if (octet >= 0x80) {
+        Py_ssize_t index = read_integer(block, 7);
+        return index <= 0 ? NULL : table_entry(block, index);
+    }
+    if (octet >= 0x20 && octet < 0x40) { /* a size update */
+        return NULL;
+    }
+    Py_ssize_t index = read_integer(block, octet >= 0x40 ? 6 : 4);
+    PyObject *name = NULL;
+    if (index == 0) {
+        name = read_string(block);
+    } else if (index > 0) {
+        PyObject *entry = table_entry(block, index);
+        if (entry != NULL) {
+            name = Py_NewRef(PyTuple_GET_ITEM(entry, 0));
+            Py_DECREF(entry);
+        }
+    }
+    PyObject *value = name == NULL ? NULL : read_string(block);
+    PyObject *field = value == NULL ? NULL : PyTuple_Pack(2, name, value);
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    if (field == NULL) {
+        return NULL;
+    }
+    if (octet >= 0x40) {
+        Py_ssize_t size = field_size(field);
+        if (size > *largest) {
+            *largest = size;
+        }
+        if (!insert_field(block, field)) {
+            Py_CLEAR(field);
+        }
+    } else if (octet >= 0x10) {
+        *never_indexed = 1;
+    }
+    return field;
+}
+
+/* Make the table what it is behind the block. Return -1 with an exception. */
+static int
+change_table(Block *block)
+{
+    Py_ssize_t alive = block->inserted_count - block->inserted_evicted;
+    Py_ssize_t size = PyList_GET_SIZE(block->table);
+    if (block->inserted_count == 0) {
+        return 0;
+    }
+    PyObject *newest = PyList_New(alive);
+    if (newest == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < alive; i++) {
+        PyList_SET_ITEM(newest, i, Py_NewRef(block->inserted[block->inserted_count - 1 - i]));
+    }
+    /* First what is evicted, from the end: to remove it needs no memory. */
+    int failed = PyList_SetSlice(block->table, NEWEST + block->kept, size, NULL);
+    if (failed == 0) {
+        failed = PyList_SetSlice(block->table, NEWEST, NEWEST, newest);
+    }
+    Py_DECREF(newest);
+    return failed;
+}
+
+PyDoc_STRVAR(decode_fields_doc,
+             "decode_fields(block, table, size, capacity, list_size, /)\n--\n\n"
+             "Return (fields, literals, inserted, size, never_indexed, largest) of a field block of HTTP/2.\n\n"
+             "The table is a list: static and dynamic entries from index 1 on. It is changed, except if the result is\n"
+             "None: then the Python function has to decide.");
+
+static PyObject *
+decode_fields(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t sizes[3]; /* size, capacity, list_size */
+    Py_buffer buffer;
+
+    if (nargs != 5 || !PyList_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "decode_fields() takes a block, a table and 3 sizes");
+        return NULL;
+    }
+    if (take_sizes(args + 2, sizes, 3) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    Block block;
+    block.state = state_of(module);
+    block.at = (const unsigned char *)buffer.buf;
+    block.end = block.at + buffer.len;
+    block.table = args[1];
+    block.kept = PyList_GET_SIZE(args[1]) - NEWEST;
+    block.inserted_count = block.inserted_evicted = 0;
+    block.size = sizes[0];
+    block.capacity = sizes[1];
+    int never_indexed = 0, literal = 0;
+    Py_ssize_t largest = 0, total = 0;
+    PyObject *result = NULL;
+    PyObject *fields = PyList_New(0);
+    PyObject *literals = PyList_New(0);
+    int understood = fields != NULL && literals != NULL && block.kept >= 0;
+
+    while (understood && block.at < block.end) {
+        PyObject *field = read_field(&block, &literal, &never_indexed, &largest);
+        understood = field != NULL;
+        if (understood) {
+            total += field_size(field) + ENTRY_OVERHEAD;
+            understood = total <= sizes[2] && PyList_Append(fields, field) == 0 &&
+                         (!literal || PyList_Append(literals, field) == 0);
+            Py_DECREF(field);
+        }
+    }
+    PyBuffer_Release(&buffer);
+    if (understood && change_table(&block) == 0) {
+        result = Py_BuildValue("OOinOn", fields, literals, block.inserted_count, block.size,
+                               never_indexed ? Py_True : Py_False, largest);
+    }
+    for (int i = 0; i < block.inserted_count; i++) {
+        Py_DECREF(block.inserted[i]);
+    }
+    Py_XDECREF(fields);
+    Py_XDECREF(literals);
+    if (result == NULL && !PyErr_Occurred()) {
+        Py_RETURN_NONE;
+    }
+    return result;
+}
+
 /* ------------------------------------------------------------------------------------------------------- the module */
 
 static int
@@ -1003,6 +1362,7 @@ static int
 module_exec(PyObject *module)
 {
     State *state = state_of(module);
+    fill_huffman(state);
     for (int i = 0; i < KNOWN_COUNT; i++) {
         if (add_name(state, i) < 0) {
             return -1;
@@ -1047,6 +1407,7 @@ static PyMethodDef module_functions[] = {
     FUNCTION(environ_with_fields),
     FUNCTION(apply_mask),
     FUNCTION(read_frame),
+    FUNCTION(decode_fields),
     {NULL, NULL, 0, NULL},
 };
 

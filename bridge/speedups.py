@@ -32,7 +32,7 @@ __all__ = [
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 1
+_REVISION = 2
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
@@ -75,7 +75,7 @@ read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | N
 
 parse_head = None if _module is None else _module.parse_head
 environ_with_fields = None if _module is None else _module.environ_with_fields
-decode_fields = getattr(_module, "decode_fields", None)
+decode_fields = None if _module is None else _module.decode_fields
 apply_mask = None if _module is None else _module.apply_mask
 read_frame = None if _module is None else _module.read_frame
 

@@ -17,8 +17,11 @@ from bridge import speedups
 from bridge.adapters.wsgi.environ import environ_key, with_fields_pure
 from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_head, parse_head_pure
+from bridge.core.http2 import huffman
+from bridge.core.http2.codes import ConnectionFault
+from bridge.core.http2.hpack import STATIC_TABLE, FieldDecoder
 from bridge.core.websocket.masking import apply_mask_pure
-from bridge.errors import RemoteProtocolError
+from bridge.errors import BridgeError, RemoteProtocolError
 from tests.support import ROOT
 from tests.support.reader import head_values
 
@@ -298,6 +301,120 @@ def test_other_frames_are_left_to_python(wire: bytes) -> None:
     assert _speedups.read_frame(wire, 0, sys.maxsize) is None
 
 
+# ---------------------------------------------------------------------- fields of HTTP/2
+
+
+def decoded_by_both(*blocks: bytes, list_size: int = 2000) -> list[object]:
+    """Return what each block gave; the compiled and the Python function agree on it and on what they keep."""
+    found: list[object] = []
+    mine, pure = FieldDecoder(list_size), FieldDecoder(list_size)
+    for block in blocks:
+        said: list[object] = []
+        for decoder, decode in ((mine, mine.decode), (pure, pure._decode)):
+            try:
+                fields: object = decode(block)
+            except (BridgeError, ConnectionFault) as exc:
+                said.append((type(exc), str(exc)))
+                continue
+            kept = (decoder._table, decoder._size, decoder.generation, decoder.largest)
+            said.append((fields, decoder.literals, decoder.never_indexed, kept))
+        assert said[0] == said[1]
+        found.append(said[0])
+        if not isinstance(said[0][0], list):  # type: ignore[index]
+            break
+    return found
+
+
+def literal(name: bytes, value: bytes, first: int = 0x40) -> bytes:
+    return b"%c%c%b%c%b" % (first, len(name), name, len(value), value)
+
+
+BLOCKS = [
+    b"",
+    b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",  # RFC 7541 C.4.1
+    b"\xbe",
+    b"\xbf\xbe",
+    literal(b"a", b"b"),
+    literal(b"a", b"b" * 100) * 9,
+    literal(b"a", b"b", 0),
+    literal(b"a", b"b", 0x10),
+    b"\x0f\x2f\x01a",
+    b"\x7f\x00\x01a",
+    b"\xff\x00",
+    b"\x7f\xff\xff\xff\xff\x7f\x01a",
+    b"\xff\x80\x80\x80\x80\x80\x00",
+    b"\x80",
+    b"\x20",
+    b"\x82\x20",
+    b"\x3f\xe1\x1f\x82",
+    b"\x40\x01a\x05b",
+    b"\x40\x01a\x82\xff\xff",
+    b"\x40\x01a\x81\x1e",
+    b"\x40\x01a\x84\xff\xff\xff\xff",
+    b"\x82" * 60,
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_field_blocks(block: bytes) -> None:
+    for size in (40, 2000, 65536):
+        decoded_by_both(block, list_size=size)
+        decoded_by_both(literal(b"x", b"y"), literal(b"z", b"1" * 90), block, b"\xbe", list_size=size)
+    for end in range(len(block)):
+        decoded_by_both(block[:end])
+
+
+def test_a_usual_block_is_decoded_here() -> None:
+    table = [(b"", b""), *STATIC_TABLE]
+    assert _speedups.decode_fields(BLOCKS[1], table, 0, 4096, 2000) == (
+        [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"www.example.com")],
+        [(b":authority", b"www.example.com")],
+        1,
+        57,
+        False,
+        25,
+    )
+    assert table[62:] == [(b":authority", b"www.example.com")]
+    before = [*table]
+    for block in (b"\x40\x01a\x05b", literal(b"a", b"b") + b"\x80", literal(b"a", b"b" * 100) * 20, b"\x20"):
+        assert _speedups.decode_fields(block, table, 57, 4096, 2000) is None
+        assert table == before
+    # More is evicted than was there, and an entry that is larger than the table empties it.
+    assert _speedups.decode_fields(literal(b"a", b"b" * 90), table, 57, 100, 2000) is not None
+    assert table[62:] == []
+
+
+@given(st.lists(st.lists(st.sampled_from(BLOCKS) | st.binary(max_size=12), max_size=4).map(b"".join), max_size=4))
+@settings(max_examples=500)
+def test_blocks_one_after_the_other(blocks: list[bytes]) -> None:
+    decoded_by_both(*blocks)
+
+
+@given(st.binary(max_size=60))
+def test_huffman_strings(data: bytes) -> None:
+    coded = huffman.encode(data)
+    if len(coded) < 127:
+        (found,) = decoded_by_both(b"\x00\x01a" + bytes([0x80 | len(coded)]) + coded)
+        assert found[0] == [(b"a", data)]  # type: ignore[index]
+
+
+@given(st.binary(min_size=1, max_size=12))
+def test_strings_that_may_be_no_huffman_code(coded: bytes) -> None:
+    decoded_by_both(b"\x00\x01a" + bytes([0x80 | len(coded)]) + coded)
+
+
+@pytest.mark.parametrize("table", [[], [(b"", b"")], [None] * 70, [(b"", b"")] * 62 + [("a", "b")]])
+def test_a_table_that_is_none_is_left_to_python(table: list[Any]) -> None:
+    assert _speedups.decode_fields(b"\xbe", table, 100, 4096, 2000) is None
+    assert _speedups.decode_fields(literal(b"a", b"b"), table, 100, 50, 2000) is None
+
+
+@pytest.mark.parametrize("arguments", [(), (b"", (), 0, 0, 0), ("", [], 0, 0, 0), (b"", [], 0, 0)])
+def test_a_block_of_something_else_is_an_error_of_the_caller(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        _speedups.decode_fields(*arguments)
+
+
 # ---------------------------------------------------------------------- references
 
 CALLS: dict[str, Callable[[], object]] = {
@@ -309,6 +426,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "an environ for Python": lambda: _speedups.environ_with_fields({"HTTP_X": 1}, ((b"a", b"22"), (b"x", b"1"))),
     "a mask": lambda: _speedups.apply_mask(b"x" * 20, KEY),
     "a text": lambda: _speedups.read_frame(frame(0x81, b"hello"), 0, 99),
+    "a field block": lambda: _speedups.decode_fields(BLOCKS[5] + BLOCKS[1], [(b"", b"")] * 62, 0, 300, 2000),
+    "a field block for Python": lambda: _speedups.decode_fields(BLOCKS[5] + b"\x80", [(b"", b"")] * 62, 0, 300, 2000),
     "a frame for Python": lambda: _speedups.read_frame(frame(0x81, b"\xff"), 0, 99),
 }
 
