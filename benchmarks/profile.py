@@ -1,13 +1,13 @@
 """Show where the time of one scenario goes: ``python -m benchmarks.profile asgi-plaintext``.
 
-The server runs under the scenario's load while py-spy looks at it from outside or, where that is not installed, with
-cProfile inside, which tells how often each function is called but inflates small ones. Shares of py-spy's samples are
-turned into microseconds with the processor time per request of an undisturbed load just before, so the figures add
-up to what the scenario's table shows.
+The server runs under the scenario's load while perf looks at it (see perf.py) or, where perf cannot, py-spy or, where
+that is not installed, with cProfile inside, which tells how often each function is called but inflates small ones.
+Shares of samples are turned into microseconds with the processor time per request of an undisturbed load just before,
+so the figures add up to what the scenario's table shows.
 
-For WSGI, which runs on several threads, only the holder of the interpreter's lock is sampled, since py-spy cannot
-well tell a thread that works from one that waits; the figures add up to the time under the lock, and the rest
-(system calls, waking of threads) is one figure. py-spy stops the server for every look, so that split is rough.
+py-spy tells lines and callers, which perf does not. But it cannot well tell a thread that works from one that waits, so
+for WSGI, which runs on several threads, it samples only the holder of the interpreter's lock. What it finds then is
+rough, and of an application in threads nearly nothing: use perf for it.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks import perf
 from benchmarks.counted import CONTROL
 from benchmarks.figures import microseconds_per_request
 from benchmarks.machine import choose_cores
@@ -43,7 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("scenario", metavar="SCENARIO", nargs="?", default="asgi-plaintext")
     parser.add_argument("--server", default="bridge", help="another server written in Python (default: bridge)")
-    parser.add_argument("--mode", choices=["auto", "py-spy", "calls"], default="auto")
+    parser.add_argument("--mode", choices=["auto", "perf", "py-spy", "calls"], default="auto")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of the profiled load, at most 60")
     parser.add_argument("--top", type=int, default=30, help="rows of each table (default: 30)")
     parser.add_argument("--generator", choices=["auto", "wrk", "own"], default="auto")
@@ -59,10 +60,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if not 0 < options.seconds <= 60:
         parser.error("--seconds: at most 60")
     if options.mode == "auto":
-        options.mode = "py-spy" if shutil.which("py-spy", path=search_path()) else "calls"
+        spied = "py-spy" if shutil.which("py-spy", path=search_path()) else "calls"
+        options.mode = spied if perf.missing() else "perf"
+    if options.mode == "perf" and perf.missing():
+        parser.error(f"--mode perf: {perf.missing()}")
     options.threads = options.scenario.target.interface == "wsgi"
-    if options.mode != "py-spy" and options.threads:
-        parser.error("WSGI runs on several threads: only --mode py-spy can tell them apart (pip install py-spy)")
+    if options.mode == "calls" and options.threads:
+        parser.error("WSGI runs on several threads: only --mode perf and py-spy can tell them apart")
     return options
 
 
@@ -92,6 +96,37 @@ def profile(options: argparse.Namespace, settings: Settings, output: Path) -> tu
         os.kill(server.process.pid, CONTROL)
         wait_for(output, server)
         return undisturbed, counted["requests"]
+
+
+def sampled_by_perf(options: argparse.Namespace, settings: Settings, output: Path) -> tuple[float, perf.Shares]:
+    """Run the load twice: undisturbed, and while perf looks at a server that shows it its functions.
+
+    Returns:
+        µs of processor time per request without perf, and the samples.
+    """
+    scenario: Scenario = options.scenario
+    microseconds = 0.0
+    for wrap in ([], perf.WRAP):
+        with ServerProcess(options.server, scenario.target, settings.server_core, settings.files, wrap) as server:
+            check(server, scenario)
+            run_load(scenario, settings, server.port, 1)
+            if not wrap:
+                cpu = server.cpu()
+                counted = run_load(scenario, settings, server.port, settings.seconds, part=1)
+                microseconds = microseconds_per_request(server.cpu() - cpu, counted["requests"])
+                continue
+            seconds = max(1, round(settings.seconds))
+            command = perf.command(server.process.pid, seconds, output)
+            with child(command, settings.load_core, subprocess.DEVNULL, subprocess.PIPE) as looking:
+                run_load(scenario, settings, server.port, seconds + 1, part=2)
+                try:
+                    _, errors = looking.communicate(timeout=WRITE_LIMIT)
+                except subprocess.TimeoutExpired:
+                    raise BenchmarkError(f"perf did not end in {WRITE_LIMIT:.0f} s") from None
+            if looking.returncode or not output.exists():
+                raise BenchmarkError(f"perf: {errors.decode(errors='replace').strip()[-200:]}; try --mode py-spy")
+            return microseconds, perf.Shares.of(perf.read(output), server.process.pid)
+    raise AssertionError
 
 
 def spied_load(
@@ -208,6 +243,33 @@ def sampled_report(stacks: Counter[Stack], microseconds: float, top: int) -> str
     )
 
 
+def perf_report(shares: perf.Shares, microseconds: float, top: int) -> str:
+    """Return tables of whose code ran, and of functions, in µs per request."""
+
+    def per_request(number: int) -> str:
+        return f"{number / shares.total * microseconds:.2f}"
+
+    owners = [(per_request(number), name) for name, number in shares.owners.most_common(8)]
+    functions = [
+        (per_request(number), per_request(shares.kernel[key]), f"{key[0]}  {short(key[1])}")
+        for key, number in shares.functions.most_common(top)
+    ]
+    own: Counter[str] = Counter()
+    for (_, file), number in shares.functions.items():
+        name = short(file)
+        own[name.partition("/")[0] if "/" in name else "interpreter's own"] += number
+    parts = [(per_request(number), name) for name, number in own.most_common(8)]
+    threads = f"main thread {per_request(shares.main_thread)}, others {per_request(shares.total - shares.main_thread)}"
+    return "\n".join(
+        [
+            f"{shares.total} samples; {threads}.\n",
+            table("Whose code ran, µs per request", owners, ("µs", "")),
+            table("For whose Python functions, with the C below them, µs per request", parts, ("µs", "")),
+            table("Functions, µs per request", functions, ("self", "of it kernel", "function")),
+        ]
+    )
+
+
 def counted_report(content: bytes, requests: int, top: int) -> str:
     """Return cProfile's functions by own time: calls and µs per request, inflated by the counting."""
     stats = marshal.loads(content)
@@ -229,10 +291,14 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bridge-profile-") as directory:
         output = Path(directory, "profile")
         try:
-            microseconds, requests = profile(options, settings, output)
-            if options.mode == "calls":
+            if options.mode == "perf":
+                microseconds, shares = sampled_by_perf(options, settings, output)
+                report = perf_report(shares, microseconds, options.top)
+            elif options.mode == "calls":
+                microseconds, requests = profile(options, settings, output)
                 report = counted_report(output.read_bytes(), requests, options.top)
             else:
+                microseconds, requests = profile(options, settings, output)
                 stacks = read_collapsed(output.read_text())
                 sampled = microseconds
                 if options.threads:
