@@ -42,6 +42,7 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
 
   bridge gunicorn -w 4 app:app            the command line of gunicorn; also uvicorn, hypercorn, granian, daphne,
                                           waitress-serve, uwsgi
+  bridge exec fastapi run                 a program that starts uvicorn, hypercorn, waitress or gunicorn itself
   bridge explain gunicorn -w 4 app:app    what becomes of each of its options
 
   bridge run --help                       every option
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stderr is not None:
             print(_HELP, end="", file=sys.stderr)
         return USAGE_ERROR
+    if command == "exec":
+        return _guarded(lambda: _execute(words[1:]))
     if command in _DIALECTS or command == "explain":
         return _guarded(lambda: _other(command, words[1:]))
     if command != "run":
@@ -86,7 +89,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _run(words, own_process=argv is None))
 
 
+def _execute(words: Sequence[str]) -> int:
+    if words and words[0] in _DIALECTS:
+        return _other(words[0], words[1:])
+    from bridge.compat.execution import execute
+
+    return execute(words)
+
+
 def _other(command: str, words: Sequence[str]) -> int:
+    if "gunicorn" in (command, *words[:1]):
+        from bridge.compat import install_missing
+
+        install_missing("gunicorn")  # configuration files import parts of it
     if command == "explain":
         from bridge.dialects.explain import explain
 

@@ -102,8 +102,8 @@ LAYERS = {
     "bridge.serving": (*SERVING, "bridge.operations", *CONTRACTS, "bridge.adapters.tornado"),
     "bridge.hooks": (*SERVING, *CONTRACTS),
     "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving", "bridge.operations", "bridge.hooks"),
-    "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.compat"),
-    "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor"),
+    "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor"),
+    "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.dialects", "bridge.hooks", "bridge.cli"),
     "bridge.cli": (
         *SERVING,
         "bridge.operations",

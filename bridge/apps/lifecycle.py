@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bridge.apps.detection import Interface, interface_of
-from bridge.apps.loading import load_target
+from bridge.apps.loading import Deferred, load_target
 from bridge.config.settings import TORNADO_BODY_LIMIT, WSGI_BODY_LIMIT, option
 from bridge.errors import ConfigError
 
@@ -280,6 +280,8 @@ def load_mount_points(config: Config, app: Any = None) -> list[MountPoint]:
     Raises:
         TargetError: A target cannot be imported, or its interface cannot be detected.
     """
+    if isinstance(app, Deferred):
+        app = app.load()
     if app is None and config.target:
         app = load_target(config.target, factory=config.factory, app_dir=config.app_dir)
     found = []

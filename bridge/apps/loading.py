@@ -12,12 +12,13 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 
 from bridge.config.settings import option
 from bridge.errors import ConfigError
 
-__all__ = ["TargetError", "load_target"]
+__all__ = ["Deferred", "TargetError", "load_target"]
 
 BARE_MODULE_NAMES = ("application", "app", "asgi", "wsgi")
 FACTORY_NAMES = ("create_app", "make_app")
@@ -37,6 +38,31 @@ class TargetError(ConfigError):
     def __init__(self, message: str, app_traceback: str = "") -> None:
         super().__init__(message)
         self.app_traceback = app_traceback
+
+
+class Deferred:
+    """An application that is made where it serves: in each worker, after the fork.
+
+    Args:
+        load: Returns the application.
+    """
+
+    def __init__(self, load: Callable[[], object]) -> None:
+        self._load = load
+
+    def load(self) -> object:
+        """Return the application.
+
+        Raises:
+            TargetError: Its code raised, or it is None.
+        """
+        try:
+            made = self._load()
+        except (Exception, SystemExit) as exc:
+            raise _raised("the application", "loading it", exc) from exc
+        if made is None:
+            raise TargetError("the application: loading it returned None")
+        return made
 
 
 def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:

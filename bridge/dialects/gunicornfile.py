@@ -16,7 +16,7 @@ from bridge.dialects.parsing import last_of_each, parse
 from bridge.dialects.table import Grammar, Option, Row, Takes, Translation, Usage
 from bridge.errors import ConfigError
 
-__all__ = ["file_settings", "options", "require_target"]
+__all__ = ["checked", "file_settings", "options", "require_target"]
 
 #: What a function of a file may take, where gunicorn takes more than one number.
 _ARITIES = {"post_request": {2, 3, 4}, "ssl_context": {2}}
@@ -49,7 +49,7 @@ def options(rows: Sequence[Row], words: Sequence[str], environ: Mapping[str, str
     found += given
     if arguments:  # gunicorn passes over further words
         found.append(Option(by_name["wsgi_app"], arguments[0], "APP_MODULE"))
-    return [_checked(option) for option in last_of_each(found)]
+    return [checked(option) for option in last_of_each(found)]
 
 
 def _directory(given: Sequence[Option]) -> str | None:
@@ -131,7 +131,7 @@ def _cure(exc: BaseException) -> str:
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-def _checked(option: Option) -> Option:
+def checked(option: Option) -> Option:
     """Return *option* with its value in the type that the setting has.
 
     Raises:

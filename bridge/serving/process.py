@@ -9,7 +9,7 @@ from typing import TypeVar
 from bridge.config import Config
 from bridge.errors import ConfigError
 
-__all__ = ["at_origin", "prepare_process", "set_title"]
+__all__ = ["at_origin", "prepare_process", "read_variables", "set_title"]
 
 T = TypeVar("T")
 
@@ -34,11 +34,16 @@ def prepare_process(config: Config) -> None:
         except OSError as exc:
             raise ConfigError(f"--chdir {path}: {exc.strerror}") from exc
     for name in config.env_file:
-        _read_variables(name)
+        read_variables(name)
     os.environ.update(config.env)
 
 
-def _read_variables(path: str) -> None:
+def read_variables(path: str) -> None:
+    """Set the environment variables of a file; those that exist are kept.
+
+    Raises:
+        ConfigError: The file cannot be used, or the package python-dotenv is not installed.
+    """
     try:
         from dotenv import load_dotenv
     except ImportError:

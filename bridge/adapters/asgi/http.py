@@ -187,6 +187,10 @@ class HTTPExchange:
             if self._phase is _STOPPED and caused_by_disconnect(exc):
                 self._end_incomplete()
                 return
+            if self._ends_by_stop():
+                app_log.debug("Exception at the end of a stream, %s", describe(exchange), exc_info=exc)
+                exchange.send(b"", True)
+                return
             if not (client_left(exchange) and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
             exchange.fail()
@@ -199,6 +203,21 @@ class HTTPExchange:
             if exchange.writing is not DONE and exchange.writing is not CLOSED:
                 self._end_incomplete()
 
+    def _ends_by_stop(self) -> bool:
+        """Tell whether this is an endless response whose application has taken notice that the server stops.
+
+        In whatever way the application ends it, that is no error: libraries for server-sent events just leave.
+        """
+        exchange = self._exchange
+        return (
+            self._owner.stopping.is_set()
+            and exchange.response_started
+            and exchange.writing is not DONE
+            and exchange.writing is not CLOSED
+            and self._phase is not _START_DUE
+            and _is_endless(self._fields)
+        )
+
     def _end_incomplete(self) -> None:
         """End the exchange of an application that has returned before the end of its response."""
         exchange = self._exchange
@@ -207,6 +226,9 @@ class HTTPExchange:
                 exchange.send(b"", True)
             else:
                 exchange.fail()
+            return
+        if self._ends_by_stop():
+            exchange.send(b"", True)
             return
         rule = "without a complete response" if exchange.response_started else "without a response"
         app_log.error("ASGI application returned %s, %s", rule, describe(exchange))

@@ -33,6 +33,8 @@ class Owner(Protocol):
     """Seconds in which a response must be complete; None for no limit."""
     closing_code: int | None
     """The close code for WebSockets that are opened from now on; None while the server serves."""
+    stopping: asyncio.Event
+    """Set when the server is about to stop."""
 
     def cancel_after_grace(self, task: asyncio.Task[None]) -> None:
         """Cancel *task*, whose client has left, unless it ends within the grace time."""

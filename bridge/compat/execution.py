@@ -1,0 +1,96 @@
+"""``bridge exec COMMAND``: runs a program with the stand-ins in place."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from bridge.compat import install
+from bridge.errors import ConfigError
+
+__all__ = ["execute"]
+
+_INTERRUPTED = 130
+_USAGE = """\
+usage: bridge exec COMMAND [ARGS...]
+
+Runs a program that starts uvicorn, hypercorn, waitress or gunicorn itself, and lets it start bridge.
+
+  bridge exec fastapi run                 a console script
+  bridge exec -m mlflow server            a module
+  bridge exec python app.py               a file; also: bridge exec app.py
+"""
+
+
+def execute(words: Sequence[str]) -> int:
+    """Run the command *words* in this process, with the stand-ins in place; return its exit status.
+
+    Raises:
+        ConfigError: There is no such command, or it is no Python program.
+    """
+    words = list(words)
+    if not words or words[0] in {"--help", "-h"}:
+        print(_USAGE, end="")
+        return 0 if words else 2
+    if os.path.basename(words[0]).startswith("python") and len(words) > 1:
+        words = words[1:]
+    install()
+    try:
+        return _run(words)
+    except SystemExit as exc:
+        if isinstance(exc.code, str):
+            sys.stderr.write(exc.code + "\n")
+            return 1
+        return int(exc.code or 0)
+    except KeyboardInterrupt:  # Ctrl-C ends the server gracefully, and servers raise it again at their end
+        return _INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    command, *rest = words
+    if command == "-m":
+        if not rest:
+            raise ConfigError("exec -m: needs the name of a module")
+        sys.path.insert(0, os.getcwd())
+        sys.argv[:] = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        return 0
+    if command == "-c":
+        if not rest:
+            raise ConfigError("exec -c: needs a program")
+        sys.path.insert(0, os.getcwd())
+        sys.argv[:] = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - as python -c does
+        return 0
+    sys.argv[:] = words
+    if command.endswith(".py") or (os.sep in command and os.path.isfile(command)):
+        if not os.path.isfile(command):
+            raise ConfigError(f"exec {command}: there is no such file")
+        _run_file(command)
+        return 0
+    script = _script(command)
+    if script is not None:
+        result = script.load()()
+        return result if isinstance(result, int) else 0
+    path = shutil.which(command)
+    if path is None:
+        raise ConfigError(f"exec {command}: there is no such command; write a module as -m NAME, a file as NAME.py")
+    with open(path, "rb") as file:
+        if b"python" not in file.readline(200):
+            raise ConfigError(f"exec {command}: {path} is no Python program, so nothing can be put in its place")
+    _run_file(path)
+    return 0
+
+
+def _run_file(path: str) -> None:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    runpy.run_path(path, run_name="__main__")
+
+
+def _script(name: str) -> EntryPoint | None:
+    found = entry_points(group="console_scripts", name=name)
+    return next(iter(found), None)
