@@ -13,6 +13,10 @@ A =
 # one after the other.
 MARKS = not long and not wide
 JOBS = 4
+# How long to fuzz, and which targets.
+SECONDS = 60
+T =
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -U_FORTIFY_SOURCE
 # The other Pythons that `make test-all` looks for.
 OTHERS = python3.12 python3.13
 
@@ -28,7 +32,7 @@ BUILT := $(VENV)/built-speedups
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint types format bench profile docs docs-links dist setup clean
+.PHONY: help run test test-pure test-all fuzz sanitize check lint types format bench profile docs docs-links dist setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -39,8 +43,30 @@ run: $(DEV) $(BUILT) ## serve the Flask example on http://127.0.0.1:8000 (PORT=,
 test: $(DEV) $(BUILT) ## run the tests, but for a few that take minutes (A= more pytest arguments, JOBS= how many at once)
 	@exec $(PY) -m pytest -m '$(MARKS)' -n $(JOBS) --dist loadfile $(A)
 
-test-all: $(DEV) ## run all tests; those without processes also on python3.12 and python3.13, where they are installed
+test-pure: $(DEV) ## run the tests of what has a compiled part, without it
+	@BRIDGE_SPEEDUPS=0 exec $(PY) -m pytest -q -m 'not long and not wide and not slow' -n $(JOBS) --dist loadfile \
+	  tests/core tests/adapters tests/wire $(A)
+
+fuzz: $(DEV) $(BUILT) ## give mutated bytes to all parsers for SECONDS=60 (T= only these targets)
+	@exec $(PY) -W error -m fuzz --seconds $(SECONDS) $(T)
+
+# In a copy of the tree, so that the module of the work tree stays what it is. Python itself leaks on purpose.
+sanitize: $(DEV) ## run the parsers' tests and the fuzzer on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+	@rm -rf build/sanitize && mkdir -p build/sanitize
+	@cp -r bridge tests fuzz hatch_build.py pyproject.toml build/sanitize
+	@rm -f build/sanitize/bridge/*.so
+	@cd build/sanitize && BRIDGE_BUILD=compiled CFLAGS='$(SANITIZERS)' LDFLAGS='$(SANITIZERS)' ../../$(PY) hatch_build.py
+	@cd build/sanitize && export PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+	  LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" && \
+	  ../../$(PY) -m pytest -q -p no:xdist -m 'not slow and not long' tests/test_speedups.py \
+	    tests/core/http1/test_request.py tests/core/http2/test_hpack.py tests/core/websocket/test_websocket_receiver.py \
+	    tests/core/websocket/test_websocket_masking.py tests/adapters/wsgi/test_wsgi_environ.py && \
+	  ../../$(PY) -m fuzz --seconds $(SECONDS) $(T)
+
+test-all: $(DEV) ## run all tests, also without the compiled part, on other Pythons that are installed, and the fuzzer
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-pure
+	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory test MARKS=wide
 	@$(MAKE) --no-print-directory test MARKS=long JOBS=0
 	@for python in $(OTHERS); do \
