@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_HELP, end="", file=sys.stderr)
         return USAGE_ERROR
     if command == "exec":
-        return _guarded(lambda: _execute(words[1:]))
+        return _guarded(lambda: _execute(words[1:], own_process=argv is None))
     if command in _DIALECTS or command == "explain":
-        return _guarded(lambda: _other(command, words[1:]))
+        return _guarded(lambda: _other(command, words[1:], own_process=argv is None))
     if command != "run":
         hint = f"bridge run {' '.join(words)}" if not command.startswith("-") else "bridge run TARGET " + command
         return _fail(f"{command}: there is no such command; did you mean `{hint}`?", USAGE_ERROR)
@@ -89,15 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _run(words, own_process=argv is None))
 
 
-def _execute(words: Sequence[str]) -> int:
+def _execute(words: Sequence[str], *, own_process: bool) -> int:
     if words and words[0] in _DIALECTS:
-        return _other(words[0], words[1:])
+        return _other(words[0], words[1:], own_process=own_process)
     from bridge.compat.execution import execute
 
     return execute(words)
 
 
-def _other(command: str, words: Sequence[str]) -> int:
+def _other(command: str, words: Sequence[str], *, own_process: bool) -> int:
     if "gunicorn" in (command, *words[:1]):
         from bridge.compat import install_missing
 
@@ -108,7 +108,7 @@ def _other(command: str, words: Sequence[str]) -> int:
         return explain(words, os.environ)
     from bridge.dialects.command import serve
 
-    return serve(command, words, os.environ)
+    return serve(command, words, os.environ, own_process=own_process)
 
 
 def _run(words: Sequence[str], *, own_process: bool) -> int:
@@ -129,7 +129,7 @@ def _run(words: Sequence[str], *, own_process: bool) -> int:
         if collecting:
             gc.freeze()
             gc.enable()
-    return run(config, read_config=lambda: load(words, environ))
+    return run(config, read_config=lambda: load(words, environ), own_process=own_process)
 
 
 def _require_target(config: Config) -> None:
@@ -170,6 +170,12 @@ def _print_config(words: Sequence[str]) -> int:
 
 def _guarded(function: Callable[[], int]) -> int:
     """Call *function*. Turn its errors into a line on standard error and an exit status."""
+    status = _status(function)
+    ending = sys.modules.get("bridge.serving.ending")  # not imported: without a server there is nothing to wait for
+    return status if ending is None else ending.ending.last(status)
+
+
+def _status(function: Callable[[], int]) -> int:
     from bridge.apps.loading import TargetError
 
     try:

@@ -26,7 +26,7 @@ class FakeServer:
         self.outcome: int | BaseException = 0
         self.read_config: Callable[[], Config] | None = None
 
-    def run(self, config: Config, read_config: Callable[[], Config] | None = None) -> int:
+    def run(self, config: Config, read_config: Callable[[], Config] | None = None, *, own_process: bool = False) -> int:
         self.started.append(config)
         self.read_config = read_config
         if isinstance(self.outcome, BaseException):

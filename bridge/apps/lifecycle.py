@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Application", "MountPoint", "adapt_application", "application_for", "load_mount_points"]
 
 
+# Seconds that the lifespan's shutdown has at least, after tasks that have taken all of the time.
+_LEAST = 1.0
+
+
 class Application(Protocol):
     """An application that a server can start, serve and stop.
 
@@ -141,9 +145,12 @@ class ASGIApplication:
 
     async def shutdown(self, timeout: float | None) -> None:
         """Wait for the tasks that outlive their responses, then run the lifespan's shutdown."""
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
         await self.delegate.wait(timeout)
         if self._lifespan is not None:
-            await self._lifespan.shutdown(timeout)
+            left = None if end is None else max(end - loop.time(), _LEAST if timeout else 0.0)
+            await self._lifespan.shutdown(left)
 
 
 class WSGIApplication:
@@ -185,7 +192,8 @@ class WSGIApplication:
         """Do nothing: requests in progress finish."""
 
     def stop(self, *, restart: bool) -> None:
-        """Do nothing: requests in progress finish."""
+        """Let requests in progress finish, except those whose client has left."""
+        self.delegate.stop()
 
     async def shutdown(self, timeout: float | None) -> None:
         """Let requests in progress finish, then end the threads."""

@@ -16,8 +16,14 @@ from bridge.dialects.table import Dialect, Fate, Refusal, Translation, Usage
 __all__ = ["config_of", "layer_of", "serve"]
 
 
-def serve(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
+def serve(name: str, words: Sequence[str], environ: Mapping[str, str], *, own_process: bool = False) -> int:
     """Serve as the command *name* would with *words*; return the exit status.
+
+    Args:
+        name: The command.
+        words: Its arguments.
+        environ: The variables of the environment.
+        own_process: The process ends with the server.
 
     Raises:
         ConfigError: A value cannot be used, or an option is refused.
@@ -61,7 +67,7 @@ def serve(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
         refuse(spoken, again)
         return config_of(again, environ)
 
-    return run(config, translation.objects.get("app"), read_config=read_config)
+    return run(config, translation.objects.get("app"), read_config=read_config, own_process=own_process)
 
 
 def refuse(spoken: Dialect, translation: Translation) -> None:

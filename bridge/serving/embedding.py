@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.serving import server
-from bridge.serving.loops import loop_factory
+from bridge.serving.loops import process_loop
 from bridge.serving.server import run_prepared
 
 __all__ = ["Server", "settings_of"]
@@ -58,8 +57,8 @@ class Server(server.Server):
 
     def run(self) -> None:
         """Serve on a new event loop until :attr:`should_exit`. This is for threads."""
-        with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
-            run_prepared(runner, self, self.serve)
+        with process_loop(self.config.loop, own_process=False) as loop:
+            run_prepared(loop, self, self.serve)
 
 
 def settings_of(app: Any, options: dict[str, Any]) -> tuple[Config, Any]:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from _thread import allocate_lock, start_new_thread
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, Self
 
+from bridge import forks
+from bridge.core.log import app_log, gen_log
 from bridge.errors import ConfigError
-from bridge.telemetry import messages
+from bridge.serving.ending import ending
 
-__all__ = ["Interrupted", "Signals", "loop_factory", "process_runner"]
+__all__ = ["Interrupted", "Signals", "loop_factory", "process_loop", "run_on"]
 
-# Seconds that closing the loop may take after a graceful stop. Nothing important is left to do then.
+# Seconds that closing the loop may take after a graceful stop, and each step of it.
 _CLOSING = 5.0
+_STEP = 0.5
+# Seconds that the application's import, or its startup, has to end after a signal has interrupted it.
+_INTERRUPTED = 2.0
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -38,33 +47,102 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 @contextmanager
-def process_runner(name: str, last: Callable[[], None]) -> Iterator[asyncio.Runner]:
-    """Return a runner for the only loop of this process. If closing the loop hangs, end the process.
+def process_loop(name: str, *, own_process: bool = True) -> Iterator[asyncio.AbstractEventLoop]:
+    """Return a new loop for the block; it is the thread's current one. At the end it is closed, in bounded time.
+
+    Tasks that are left are cancelled. Those that do not end are named in the log and given up.
 
     uvloop's ``close()`` sometimes waits forever for a handle that no longer exists (seen after connections were taken
-    out of the loop). By then the server has stopped and its logs are written, so nothing is lost.
+    out of the loop). By then the server has stopped and its logs are written, so the process can end.
 
     Args:
         name: As for :func:`loop_factory`.
-        last: Called before the process ends because of that.
+        own_process: This process exists to serve, and may be ended.
     """
-    runner = asyncio.Runner(loop_factory=loop_factory(name))
+    loop = loop_factory(name)()
+    asyncio.set_event_loop(loop)
+    in_child = forks.add(lambda: _drop(loop))
     try:
-        yield runner
-    except BaseException:
-        runner.close()
-        raise
-    guard = threading.Timer(_CLOSING, _leave, (last,))
-    guard.daemon = True
-    guard.start()
-    runner.close()
-    guard.cancel()
+        yield loop
+    finally:
+        forks.remove(in_child)
+        try:
+            with ending.during(_CLOSING) if own_process else contextlib.nullcontext():
+                _close(loop)
+        finally:
+            asyncio.set_event_loop(None)
 
 
-def _leave(last: Callable[[], None]) -> None:
-    last()
-    messages.flush()
-    os._exit(0)
+def _drop(loop: Any) -> None:
+    """Let a child of the application's not touch what the loop watches: the kernel shares that with its parent.
+
+    uvloop aborts a process whose poll fails, and offers nothing else.
+    """
+    selector = getattr(loop, "_selector", None)
+    if selector is not None:
+        forks.drop((selector.fileno(), loop._ssock.fileno(), loop._csock.fileno()))
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    left = _run_for_a_moment(loop, tasks)
+    if left:
+        gen_log.warning("Stopping: given up, since they go on although they were cancelled:\n%s", _described(left))
+    for task in tasks - left:
+        if not task.cancelled() and task.exception() is not None:
+            app_log.error("Exception in a task that was cancelled at the end", exc_info=task.exception())
+    closing = [loop.create_task(loop.shutdown_asyncgens()), loop.create_task(loop.shutdown_default_executor())]
+    for task in left | _run_for_a_moment(loop, closing):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was logged; what has this is no interface
+    loop.close()
+
+
+def _run_for_a_moment(loop: asyncio.AbstractEventLoop, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Run the loop until *tasks* have ended, for half a second at most. Return those that have not."""
+    tasks = set(tasks)
+    if tasks:
+        run_on(loop, asyncio.wait(tasks, timeout=_STEP))
+    return {task for task in tasks if not task.done()}
+
+
+def _described(tasks: Iterable[asyncio.Task[Any]]) -> str:
+    return "\n".join(f"  {task.get_name()}, {_where(task.get_coro())}" for task in tasks)
+
+
+def _where(coroutine: Any) -> str:
+    """Return what a coroutine waits in: the innermost function with a file that it has called."""
+    found = getattr(coroutine, "__qualname__", "?")
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        if not frame.f_code.co_filename.startswith(_ASYNCIO):
+            found = f"{coroutine.__qualname__}: {frame.f_code.co_filename}:{frame.f_lineno}"
+        coroutine = coroutine.cr_await
+    return found
+
+
+def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context | None = None) -> Any:
+    """Run *coroutine* to its end, and return its result, whatever the application does to the loop.
+
+    Tasks and callbacks of an application's that raise SystemExit or KeyboardInterrupt end the run of a loop, and so
+    does ``loop.stop()``. The server goes on: it ends when it is told to.
+    """
+    task = loop.create_task(coroutine, context=context)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except Interrupted:
+            raise
+        except (SystemExit, KeyboardInterrupt) as exc:
+            forks.end_if_forked(exc)
+            if task.done():
+                raise
+            app_log.error("%r in a task or callback of the application; the server goes on", exc, exc_info=exc)
+        except RuntimeError as exc:
+            forks.end_if_forked(exc)
+            if task.done() or "stopped before" not in str(exc):
+                raise
+            app_log.error("The application has stopped the event loop; the server goes on")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -81,6 +159,9 @@ class Signals:
     2. After :meth:`cancel`, the first ending signal cancels the task. The second raises Interrupted.
     3. After :meth:`deliver`, all signals call a function on the loop.
 
+    What the application catches in the first two phases is not lost: :meth:`check` raises it again. And the process
+    ends soon, wherever the application is by then.
+
     Args:
         numbers: The signals.
         ending: Those of them that end the start.
@@ -94,49 +175,129 @@ class Signals:
         self._numbers = tuple(numbers)
         self._ending = frozenset(ending)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._function: Callable[[int], None] | None = None
+        self._limit: Callable[[int], float | None] = _no_limit
         self._task: asyncio.Task[Any] | None = None
         self._before: dict[int, object] = {}
+        self._listener: _Listener | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in self._numbers}
             for number in self._numbers:
-                signal.signal(number, self._end if number in self._ending else _ignore)
+                signal.signal(number, self._handle)
+            if self._ending and hasattr(os, "fork"):  # Windows wakes nobody by a pipe
+                self._listener = _Listener(self._note)
+            forks.add(self._in_child)
         return self
 
-    def _end(self, number: int, frame: object) -> None:
-        again = self.ended is not None
-        self.ended = signal.Signals(number)
+    def _in_child(self) -> None:
+        """Leave a child of the application's the handlers from before."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle and before is not None:
+                signal.signal(number, before)  # type: ignore[arg-type]  # as above
+        if self._listener is not None:
+            self._listener.drop()
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self._function is not None and self._loop is not None:
+            ending.within(self._limit(number))
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
+                self._loop.call_soon_threadsafe(self._function, number)
+        elif number in self._ending:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        again = self.ended is not None and self._task is not None
+        self._note(number)
         if self._task is None or again:  # a second signal comes because the loop is blocked
-            raise Interrupted(self.ended.name)
+            raise Interrupted(signal.Signals(number).name)
         self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    def _note(self, number: int) -> None:
+        """Note a signal that ends the start. No matter what the application does with the exception, the end comes."""
+        if number not in self._ending or self._function is not None:
+            return
+        self.ended = signal.Signals(number)
+        ending.status = 130 if number == signal.SIGINT else 0
+        ending.within(_INTERRUPTED, 0.0)
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has ended the start, and the application has caught what that has raised."""
+        if self.ended is not None:
+            raise Interrupted(self.ended.name)
 
     def cancel(self, task: asyncio.Task[Any]) -> None:
         """Let the next ending signal cancel *task*."""
         self._task = task
+        self.check()
 
-    def deliver(self, function: Callable[[int], None]) -> None:
-        """From now on, call *function* with each signal's number, on the running loop."""
-        self._loop = loop = asyncio.get_running_loop()
+    def deliver(self, function: Callable[[int], None], limit: Callable[[int], float | None] | None = None) -> None:
+        """From now on, call *function* with each signal's number, on the running loop.
+
+        Args:
+            function: What to call.
+            limit: Returns for a signal's number the seconds in which the requests have to end, and then the process,
+                although the loop may be blocked; None for no limit.
+        """
+        self._limit = limit or _no_limit
+        self._loop = asyncio.get_running_loop()
+        self._function = function
         for number in self._before:
-            try:
-                loop.add_signal_handler(number, function, number)
-            except NotImplementedError:  # Windows
-                signal.signal(number, lambda number, _: loop.call_soon_threadsafe(function, number))
+            signal.signal(number, self._handle)  # the application may have replaced it
 
     def restore(self) -> None:
-        """Restore the old handlers. After :meth:`deliver`, call it on the loop. May be called again."""
+        """Restore the old handlers. May be called again."""
+        self.stop_listening()
+        forks.remove(self._in_child)
         for number, before in self._before.items():
-            if self._loop is not None:
-                with suppress(NotImplementedError):
-                    self._loop.remove_signal_handler(number)
             if before is not None:
                 signal.signal(number, before)  # type: ignore[arg-type]  # signal.getsignal is annotated as returning int
         self._before.clear()
+
+    def stop_listening(self) -> None:
+        """End the thread that hears of signals while the main thread does not."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def __exit__(self, *_: object) -> None:
         self.restore()
 
 
-def _ignore(number: int, frame: object) -> None:
-    pass
+class _Listener:
+    """Hears of signals while the main thread does not, such as in a library's call that waits for a database.
+
+    Args:
+        heard: Called with each signal's number, by a thread of its own.
+    """
+
+    def __init__(self, heard: Callable[[int], None]) -> None:
+        self._heard = heard
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._listening = allocate_lock()
+        self._listening.acquire()
+        start_new_thread(self._listen, ())
+
+    def _listen(self) -> None:
+        while numbers := os.read(self._read, 64):
+            for number in numbers:
+                self._heard(number)
+        self._listening.release()
+
+    def drop(self) -> None:
+        """Let a child hear nothing."""
+        forks.drop((self._read, self._write))
+
+    def close(self) -> None:
+        """Hear no more."""
+        signal.set_wakeup_fd(self._before)
+        os.close(self._write)  # the thread comes to its end
+        self._listening.acquire(timeout=_STEP)
+        os.close(self._read)
+
+
+def _no_limit(number: int) -> None:
+    return None

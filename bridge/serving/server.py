@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from bridge import forks
 from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
 from bridge.apps.loading import load_target
 from bridge.config import Config
@@ -20,6 +21,7 @@ from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates, tls_context
+from bridge.serving.loops import run_on
 from bridge.serving.middleware import known_proxies, trusted_peers, wrap
 from bridge.serving.sockets import Listener, bind_admin, bind_all, url
 from bridge.telemetry.observers import Observers
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Server", "Timeout", "fast_stop_timeout", "note_times", "run_prepared", "serving_line"]
 
 _FAST_STOP = 5.0
+# Seconds that the tasks of requests that were cut off have to notice that.
+_LEAST = 0.5
 
 
 class Timeout(enum.Enum):
@@ -101,6 +105,7 @@ class Server:
         self._metrics = metrics
         self._admin_listeners: list[Listener] = []
         self._administration: Administration | None = None
+        self._names: list[Any] = []
         self._application: Application | None = None
         self._http: HTTPServer | None = None
         self._certificates: Certificates | None = None
@@ -163,6 +168,11 @@ class Server:
         return url(self.sockets[0], self.scheme)
 
     @property
+    def graceful(self) -> float | None:
+        """The seconds that requests in progress have in the stop that was asked for; None for any time."""
+        return self._timeout
+
+    @property
     def scheme(self) -> str:
         """``https`` or ``http``."""
         return "https" if self._certificates is not None else "http"
@@ -191,6 +201,8 @@ class Server:
             usual = tls_context(config)  # root may read the key; the factory is the application's code
         if self._listeners is None:
             self._listeners = bind_all(config)
+        self._names = [sock.getsockname() for listener in self._listeners for sock in listener.sockets]
+        forks.add(self._in_child)
         try:
             if self._alone:
                 self._admin_listeners = bind_admin(config)
@@ -207,9 +219,14 @@ class Server:
                 check: Any = load_target(config.readiness_check, factory=False, app_dir=config.app_dir)
                 self._readiness = ReadinessCheck(check, self.on_readiness)
         except BaseException:
-            self._close_listeners()
+            self.close_listeners()
             self._close_admin_listeners()
             raise
+
+    def _in_child(self) -> None:
+        """Let a child of the application's have no connection, and no part in the sockets that listen."""
+        administration = [sock.getsockname() for listener in self._admin_listeners for sock in listener.sockets]
+        forks.drop_connections([*self._names, *administration])
 
     async def startup(self) -> None:
         """Prepare if :meth:`prepare` has not been called, start the application, and accept connections.
@@ -228,7 +245,7 @@ class Server:
             self._start_administration(self._loop)
             application = await self._start_application()
         except BaseException:
-            self._close_listeners()
+            self.close_listeners()
             if self._administration is not None:
                 self._administration.close()
             raise
@@ -424,6 +441,7 @@ class Server:
         """
         http, application, loop = self._http, self._application, self._loop
         if http is None or application is None or loop is None:
+            self.close_listeners()  # it was prepared, and not started
             return
         self._http = None
         self.started = False
@@ -436,7 +454,7 @@ class Server:
         http.stop()
         if self._metrics is not None:
             self._metrics.leave()
-        self._close_listeners()
+        self.close_listeners()
         self.on_draining()
         websockets = len(getattr(application.delegate, "websockets", ()))
         if websockets and not self._forced:
@@ -453,8 +471,8 @@ class Server:
             aborted = await http.drain(0)
         if aborted:
             gen_log.warning("Stopping: %d connection%s cut off", aborted, "" if aborted == 1 else "s")
-        left = None if end is None else max(end - loop.time(), 1.0)
-        self._draining = ending = loop.create_task(application.shutdown(1.0 if self._forced else left))
+        left = None if end is None else max(end - loop.time(), _LEAST)
+        self._draining = ending = loop.create_task(application.shutdown(_LEAST if self._forced else left))
         try:
             await ending  # WebSockets, and tasks that outlive their responses
         except asyncio.CancelledError:
@@ -476,6 +494,7 @@ class Server:
             self._metrics.stop()
         if self._administration is not None:
             self._administration.close()
+        forks.remove(self._in_child)
 
     def _report_waiting(self, http: HTTPServer) -> None:
         """Log what a stop waits for."""
@@ -499,13 +518,21 @@ class Server:
         limit = "" if self._timeout is None else f", for {self._timeout:g} s at most"
         gen_log.info("Stopping: waiting for %s%s", " and ".join(words), limit)
 
-    def _close_listeners(self) -> None:
+    def close_listeners(self) -> None:
+        """Close the listening sockets, and remove the files of Unix sockets that are this process's own."""
+        if self._http is None:
+            forks.remove(self._in_child)
         for listener in self._listeners or ():
             listener.close(remove=self._alone)
 
     def _close_admin_listeners(self) -> None:
         for listener in self._admin_listeners:
             listener.close()
+
+    def remove_files(self) -> None:
+        """Close all sockets that listen, and remove their files: the process ends now."""
+        self.close_listeners()
+        self._close_admin_listeners()
 
     # ------------------------------------------------------------------ while it runs
 
@@ -558,18 +585,28 @@ def note_times(config: Config) -> None:
         )
 
 
-def run_prepared(runner: asyncio.Runner, server: Server, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Prepare a server, and then run *serve* on the runner's loop.
+def run_prepared(
+    loop: asyncio.AbstractEventLoop,
+    server: Server,
+    serve: Callable[[], Coroutine[Any, Any, None]],
+    prepared: Callable[[], None] | None = None,
+) -> None:
+    """Prepare a server, and then run *serve* on the loop.
 
     The loop is the thread's current one while the application is imported, so that ``asyncio.get_event_loop()`` returns
     the loop that will run. Context variables that the import sets keep their values in *serve*.
+
+    Args:
+        loop: The loop.
+        server: The server.
+        serve: What to run.
+        prepared: Called in between.
     """
-    asyncio.set_event_loop(runner.get_loop())
-    try:
-        server.prepare()
-        runner.run(serve(), context=contextvars.copy_context())
-    finally:
-        asyncio.set_event_loop(None)
+    server.prepare()
+    if prepared is not None:
+        prepared()
+    asyncio.set_event_loop(loop)  # the import may have run, and closed, another one
+    run_on(loop, serve(), contextvars.copy_context())
 
 
 def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.socket]) -> str:

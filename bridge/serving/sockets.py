@@ -33,12 +33,13 @@ class Listener:
         inode: Device and inode of a unix socket's file; None for other addresses.
     """
 
-    __slots__ = ("address", "inode", "sockets")
+    __slots__ = ("_pid", "address", "inode", "sockets")
 
     def __init__(self, address: Address, sockets: list[socket.socket], inode: tuple[int, int] | None = None) -> None:
         self.address = address
         self.sockets = sockets
         self.inode = inode
+        self._pid = os.getpid()
 
     def close(self, *, remove: bool = True) -> None:
         """Close the sockets.
@@ -48,7 +49,8 @@ class Listener:
         """
         for sock in self.sockets:
             sock.close()
-        if remove and self.inode is not None and isinstance(self.address, UnixAddress):
+        ours = self._pid == os.getpid()  # a child that the application has forked removes nothing
+        if remove and ours and self.inode is not None and isinstance(self.address, UnixAddress):
             with contextlib.suppress(OSError), Place.of(self.address.path) as place:
                 if place.file() == self.inode:
                     place.unlink()

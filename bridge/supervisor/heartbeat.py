@@ -12,7 +12,15 @@ from typing import Any
 
 from bridge.core.log import gen_log
 
-__all__ = ["DUMP_SIGNAL", "Heartbeat", "cancel_stacks", "interval", "write_stacks_later", "write_stacks_on_signal"]
+__all__ = [
+    "DUMP_SIGNAL",
+    "Heartbeat",
+    "cancel_stacks",
+    "interval",
+    "write_no_stacks",
+    "write_stacks_later",
+    "write_stacks_on_signal",
+]
 
 #: Makes a worker write the stacks of its threads. No thread has to run Python code for that. Where it is missing, there
 #: are no workers.
@@ -37,6 +45,11 @@ def cancel_stacks() -> None:
 def write_stacks_on_signal(descriptor: int) -> None:
     """Write the stacks of all threads to *descriptor* whenever DUMP_SIGNAL arrives."""
     faulthandler.register(DUMP_SIGNAL, file=descriptor, all_threads=True, chain=False)
+
+
+def write_no_stacks() -> None:
+    """Undo :func:`write_stacks_on_signal`, in a child of the application's."""
+    faulthandler.unregister(DUMP_SIGNAL)
 
 
 class Heartbeat:

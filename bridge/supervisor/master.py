@@ -18,11 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bridge import forks
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
 from bridge.hooks import NO_HOOKS, hooks_of, reloaded
+from bridge.serving.ending import ending
 from bridge.serving.exits import OK, TARGET_FAILED
+from bridge.serving.loops import Signals
 from bridge.serving.privileges import drop_privileges
 from bridge.serving.server import fast_stop_timeout, note_times, serving_line
 from bridge.serving.sockets import bind_all
@@ -48,6 +51,8 @@ _STOP_SIGNALS = frozenset({"SIGTERM", "SIGINT", "SIGQUIT"})
 # A worker that lived for so many seconds is able to serve: its end does not delay the next start.
 _LONG_LIFE = 10.0
 _LONGEST_DELAY = 30.0
+# Seconds that this process has to end after the time of the requests is up. It kills the workers in that time.
+_OVERTIME = 6.0
 _NEVER = float("inf")
 
 
@@ -106,13 +111,21 @@ class Master:
         config: The settings; ``config.workers`` says how many.
         app: The application; without it, each worker imports ``config.target``.
         read_config: Reads the settings again, for a reload; raises ConfigError.
+        starting: The signals, until the master handles them itself.
 
     Attributes:
         on_ready: Called when all workers serve.
         watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`); None for no watching.
     """
 
-    def __init__(self, config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        app: Any = None,
+        read_config: Callable[[], Config] | None = None,
+        starting: Signals | None = None,
+    ) -> None:
+        self._starting = starting
         self._plan = Plan(config, [], config.workers or 1)
         self._previous: Plan | None = None  # during a reload: the plan to return to if it fails
         self._generations = 0
@@ -165,6 +178,7 @@ class Master:
         """
         config, handover = self._plan.config, self._handover
         self._plan.listeners = bind_all(config, handover.descriptors if handover else None)
+        in_child = forks.add(self._in_child)
         try:
             self._start_administration(config)
             if handover is not None:
@@ -178,11 +192,23 @@ class Master:
                 from bridge.apps.lifecycle import load_mount_points
 
                 self._mount_points = load_mount_points(config, self._app)
+            if self._starting is not None:
+                self._starting.check()
+                self._starting.stop_listening()
             return self._loop()
         finally:
+            forks.remove(in_child)
             if os.getpid() == self._pid:
                 self._hooks.exiting()
                 self._close()
+
+    def _in_child(self) -> None:
+        """Leave a child of the application's, which ``--preload`` has imported, nothing of the master's."""
+        listeners = [*self._plan.listeners, *self._admin_listeners]
+        forks.drop_connections([sock.getsockname() for listener in listeners for sock in listener.sockets])
+        parts = [self._selector, self._handover, self._successor, self.watch]
+        parts += [worker.channel for worker in self._workers]
+        forks.drop(part.fileno() for part in parts if part is not None)
 
     def _start_administration(self, config: Config) -> None:
         if not config.measures and not (self._handover is not None and self._handover.memory):
@@ -257,16 +283,22 @@ class Master:
             self._signals.close()
         if self._previous is not None:
             self._previous.close_unshared(self._plan)
-        # The file of a unix socket stays if another master uses it: a successor, even one that is still starting; or,
-        # if this is a successor that has failed, the old master.
+        self.remove_files()
+        self._selector.close()
+        if self.watch is not None:
+            self.watch.close()
+
+    def remove_files(self) -> None:
+        """Close the listening sockets and remove their files.
+
+        The file of a unix socket stays if another master uses it: a successor, even one that is still starting; or, if
+        this is a successor that has failed, the old master.
+        """
         others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
         for listener in self._plan.listeners:
             listener.close(remove=self._successor is None and str(listener.address) not in others)
         if self._administration is not None:
             self._administration.close(keep=frozenset(others), remove=self._successor is None)
-        self._selector.close()
-        if self.watch is not None:
-            self.watch.close()
 
     # ------------------------------------------------------------------ what has to be done
 
@@ -327,6 +359,8 @@ class Master:
             self._administration.abandon()
             counts = None if block is None else (self._administration.arenas, block)
         self._selector.close()
+        if self.watch is not None:
+            self.watch.abandon()
         assert self._signals is not None
         self._signals.abandon()
         if self._handover is not None:
@@ -509,6 +543,8 @@ class Master:
     def _end_all(self, code: int, timeout: float | None = 0.0, *, retiring: bool = False) -> None:
         """Stop all workers, and then this process with status *code*. Requests in progress have *timeout* seconds."""
         self._stop = _Stop(code=code)
+        ending.status = code
+        ending.within(timeout, _OVERTIME)
         self._notifier.stopping("stopping")
         for listener in self._plan.listeners:
             for sock in listener.sockets:
@@ -520,6 +556,7 @@ class Master:
     def _force(self) -> None:
         assert self._stop is not None
         self._stop.forced = True
+        ending.within(0.0, _OVERTIME)
         self._workers.force()
 
     def _on_sighup(self) -> None:

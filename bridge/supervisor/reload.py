@@ -6,18 +6,19 @@ A separate process watches, so that the master has no threads and imports no thi
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+from bridge import forks
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.serving.privileges import drop_privileges
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.messages import FromWatcher
-from bridge.telemetry import streams
+from bridge.telemetry import messages, streams
 
 __all__ = ["Watcher", "watched"]
 
@@ -46,11 +47,17 @@ class Watcher:
                 raise ConfigError(f"--reload-dir {directory}: not a directory")
         self._channel, theirs = Channel.pair()
         streams.flush()
-        self._pid = os.fork()
+        self._pid = forks.fork()
         if self._pid == 0:
-            self._channel.close()
-            drop_privileges(config)
-            sys.exit(_watch(config, directories, theirs))
+            code = 1
+            try:
+                forks.begin_afresh()
+                self._channel.close()
+                drop_privileges(config)
+                code = _watch(config, directories, theirs)
+            except BaseException as exc:
+                messages.say(f"bridge: --reload: {exc!r}", logging.ERROR)
+            forks.leave(code)
         theirs.close()
 
     @property
@@ -65,6 +72,10 @@ class Watcher:
     def receive(self) -> list[Message]:
         """Return the messages that have arrived."""
         return self._channel.receive()
+
+    def abandon(self) -> None:
+        """Close this end of the line, in a child."""
+        self._channel.close()
 
     def close(self) -> None:
         """End the watching process."""

@@ -12,8 +12,9 @@ from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BindError, LifespanFailed
 from bridge.serving.checks import check, check_system
+from bridge.serving.ending import ending
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
-from bridge.serving.loops import Interrupted, Signals, process_runner
+from bridge.serving.loops import Signals, process_loop
 from bridge.serving.process import prepare_process, set_title
 from bridge.serving.server import Server, fast_stop_timeout, note_times, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
@@ -22,7 +23,13 @@ from bridge.telemetry import messages, streams
 __all__ = ["run"]
 
 
-def run(config: Config, app: Any = None, read_config: Callable[[], Config] | None = None) -> int:
+def run(
+    config: Config,
+    app: Any = None,
+    read_config: Callable[[], Config] | None = None,
+    *,
+    own_process: bool = False,
+) -> int:
     """Serve until a signal asks for a stop; return the process's exit status.
 
     The status is 0 after a stop that was asked for, 1 if an address cannot be listened on, 4 if the application's
@@ -32,12 +39,12 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
         config: The settings.
         app: The application; without it, the server imports what ``config.target`` names.
         read_config: Reads the settings again when a reload is asked for; raises ConfigError.
+        own_process: The process ends with the server; otherwise a program goes on.
 
     Raises:
         ConfigError: A setting cannot be used.
         TargetError: The target cannot be imported, or its interface cannot be detected.
         KeyboardInterrupt: SIGINT came during the start of a process without workers.
-        SystemExit: In worker processes.
     """
     from bridge.serving.privileges import future_identity
     from bridge.telemetry.logs import configure
@@ -46,8 +53,13 @@ def run(config: Config, app: Any = None, read_config: Callable[[], Config] | Non
     check_system(config)
     prepare_process(config)
     configure(config, later=future_identity(config))
-    with messages.serving():
-        return _run(config, app, read_config)
+    ending.begin()
+    try:
+        with messages.serving():
+            return _run(config, app, read_config)
+    finally:
+        if not own_process:
+            ending.give_back()
 
 
 def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
@@ -59,11 +71,20 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> 
         )
     if config.umask is not None:
         os.umask(config.umask)
+    numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
+    alone = config.workers is None and not config.reload
     try:
-        if config.workers is None and not config.reload:
-            set_title(config, "server")
-            return _run_single(config, app)
-        return _run_master(config, app, read_config)
+        with Signals(numbers, ending=_ENDING) as signals:
+            try:
+                set_title(config, "server" if alone else "master")
+                return _run_single(config, app, signals) if alone else _run_master(config, app, read_config, signals)
+            except BaseException:  # the application may have made anything of Interrupted
+                if signals.ended is None:
+                    raise
+        gen_log.info("Stopping on %s, before the start was complete", signals.ended.name)
+        if signals.ended == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        return OK
     except BindError as exc:
         messages.fail(f"bridge: {exc}")
         return BIND_FAILED
@@ -72,12 +93,11 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> 
         return LIFESPAN_FAILED
 
 
-def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
+def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None, signals: Signals) -> int:
     from bridge.supervisor.master import Master
     from bridge.supervisor.pidfile import PidFile
 
-    set_title(config, "master")
-    master = Master(config, app, read_config)
+    master = Master(config, app, read_config, signals)
     pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
     if pid_file is not None and master.takes_over:
         master.on_ready = pid_file.write
@@ -85,6 +105,8 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
         from bridge.supervisor.reload import Watcher
 
         master.watch = Watcher(config)
+    remove = [master.remove_files] if pid_file is None else [pid_file.remove, master.remove_files]
+    ending.files += remove
     try:
         return master.run()
     finally:
@@ -92,31 +114,22 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
             pid_file.remove()  # it stays if it names another process by now
 
 
-def _run_single(config: Config, app: Any) -> int:
+def _run_single(config: Config, app: Any, signals: Signals) -> int:
     pid_file = None
     if config.pid is not None:
         from bridge.supervisor.pidfile import PidFile
 
         pid_file = PidFile(config.pid)
-
-    def remove_pid_file() -> None:
+    try:
+        if pid_file is not None:
+            ending.files.append(pid_file.remove)
+        with process_loop(config.loop) as loop:
+            process = _SingleProcess(config, app, signals)
+            ending.files.append(process.server.remove_files)
+            run_prepared(loop, process.server, process.run, signals.stop_listening)
+    finally:
         if pid_file is not None:
             pid_file.remove()
-
-    numbers = [getattr(signal, name) for name in _HANDLED if hasattr(signal, name)]
-    signals = Signals(numbers, ending=_ENDING)
-    try:
-        with signals, process_runner(config.loop, remove_pid_file) as runner:
-            process = _SingleProcess(config, app, signals)
-            run_prepared(runner, process.server, process.run)
-    except (Interrupted, asyncio.CancelledError):
-        if signals.ended is None:
-            raise
-        gen_log.info("Stopping on %s, before the start was complete", signals.ended.name)
-        if signals.ended == signal.SIGINT:
-            raise KeyboardInterrupt from None
-    finally:
-        remove_pid_file()
     return OK
 
 
@@ -147,7 +160,8 @@ class _SingleProcess:
         try:
             self._signals.cancel(task)
             await server.startup()
-            self._signals.deliver(self._on_signal)
+            self._signals.check()
+            self._signals.deliver(self._on_signal, self._limit)
             messages.say(serving_line(self._config, self._app, server.kind, server.sockets))
             note_times(self._config)
             self._notifier.ready("serving")
@@ -156,6 +170,7 @@ class _SingleProcess:
             if self._config.timeout_worker is not None and not self._config.debug:
                 self._heartbeat = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
             await server.stopped()
+            ending.within(server.graceful)
             cancel_stacks()
             self._notifier.stopping("stopping")
             await server.shutdown()
@@ -166,7 +181,17 @@ class _SingleProcess:
             if self._stacks != self._log:
                 os.close(self._stacks)
             await server.shutdown()
-            self._signals.restore()
+
+    def _limit(self, number: int) -> float | None:
+        """Return the seconds that requests have after a signal."""
+        if number not in _ENDING:
+            return None
+        if signal.Signals(number).name == "SIGQUIT" or self.server.should_exit:
+            return 0.0
+        if number == signal.SIGINT:
+            return fast_stop_timeout(self._config)
+        graceful, delay = self._config.timeout_graceful_shutdown, self._config.drain_delay
+        return graceful if graceful is None or self._drained else graceful + (delay or 0.0)
 
     def _beat(self) -> None:
         assert self._config.timeout_worker is not None

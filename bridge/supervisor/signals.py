@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Iterable
 
+from bridge import forks
+
 __all__ = ["SignalPipe"]
 
 
@@ -23,6 +25,7 @@ class SignalPipe:
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._names = {int(getattr(signal, name)): name for name in names}
         self._before = {number: signal.signal(number, _ignore) for number in self._names}
+        forks.add(self._in_child)
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable with the next signal."""
@@ -44,8 +47,13 @@ class SignalPipe:
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
+    def _in_child(self) -> None:
+        forks.reset_signals(self._names, _ignore)
+        forks.drop((self._read, self._write))
+
     def abandon(self) -> None:
         """Close the pipe but keep the handlers. This is for a forked child, which sets its own handlers."""
+        forks.remove(self._in_child)
         signal.set_wakeup_fd(-1)
         os.close(self._read)
         os.close(self._write)

@@ -100,6 +100,10 @@ class Handover:
             os.set_inheritable(number, False)
         return cls(handed["listeners"], handed["ready"], memory)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the pipe; -1 after :meth:`close`."""
+        return self._pipe
+
     def close_unused(self, listeners: Iterable[Listener]) -> None:
         """Close the inherited sockets that are not in *listeners*, since the settings no longer name them."""
         taken = {sock.fileno() for listener in listeners for sock in listener.sockets}

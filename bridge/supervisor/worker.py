@@ -8,20 +8,22 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bridge import forks
 from bridge.apps.lifecycle import MountPoint
 from bridge.apps.loading import TargetError
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError, ConfigError, LifespanFailed
+from bridge.serving.ending import ending
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
-from bridge.serving.loops import Signals, process_runner
+from bridge.serving.loops import Signals, process_loop
 from bridge.serving.middleware import trusted_peers
 from bridge.serving.privileges import drop_privileges
 from bridge.serving.process import set_title
 from bridge.serving.server import Server, run_prepared
 from bridge.serving.sockets import Listener
 from bridge.supervisor.channel import Channel
-from bridge.supervisor.heartbeat import Heartbeat, write_stacks_on_signal
+from bridge.supervisor.heartbeat import DUMP_SIGNAL, Heartbeat, write_no_stacks, write_stacks_on_signal
 from bridge.supervisor.messages import FromWorker, ToWorker
 from bridge.telemetry import messages
 from bridge.telemetry.linewriter import without_waiting
@@ -60,6 +62,7 @@ def run_worker(
     """
     messages.begin_process()
     _default_signals()
+    in_child = forks.add(lambda: _in_child(channel))
     channel.end_process_when_closed()  # ends an import that hangs when the master is gone
     write_stacks_on_signal(without_waiting(error_descriptor(config)))
     try:
@@ -67,10 +70,10 @@ def run_worker(
         drop_privileges(config)
         if hooks is not None:
             hooks.forked()
-        with process_runner(config.loop, lambda: None) as runner:
+        with process_loop(config.loop) as loop:
             server = Server(config, app, listeners, mount_points, _metrics(config, counts))
             worker = _Worker(config, server, channel, hooks)
-            run_prepared(runner, worker.server, worker.serve)
+            run_prepared(loop, worker.server, worker.serve)
     except BridgeError as exc:
         if isinstance(exc, TargetError) and exc.app_traceback:
             messages.say("", logging.ERROR, exc.app_traceback)
@@ -81,6 +84,7 @@ def run_worker(
     finally:
         if hooks is not None:
             hooks.exiting()
+        forks.remove(in_child)
     return OK
 
 
@@ -108,10 +112,20 @@ def _default_signals() -> None:
     A terminal sends its signals to all processes. Workers ignore those, and the master decides for all.
     """
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGWINCH):
+    for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGWINCH, DUMP_SIGNAL):
         signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    for number in _HANDLED:
         signal.signal(number, _ignore)  # SIG_IGN would be inherited by the application's own children
+
+
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+
+
+def _in_child(channel: Channel) -> None:
+    """Leave a child of the application's nothing of the worker's."""
+    forks.reset_signals(_HANDLED, _ignore)
+    write_no_stacks()
+    forks.drop((channel.fileno(),))
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -138,7 +152,7 @@ class _Worker:
             ToWorker.UNDRAIN: server.undrain,
             ToWorker.STOP: self._stop,
             ToWorker.INTERRUPTED: self._interrupted,
-            ToWorker.FORCE: server.force,
+            ToWorker.FORCE: self._force,
             ToWorker.REOPEN: self._reopen_logs,
         }
 
@@ -168,7 +182,7 @@ class _Worker:
         server = self.server
         loop.add_reader(self._channel.fileno(), self._obey)
         try:
-            handled = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1]
+            handled = list(_HANDLED)
             if self._hooks is not None and self._hooks.terminate is not None:
                 handled.remove(signal.SIGTERM)  # a function of the user's handles it, and calls the server's handler
             with Signals(handled) as signals:
@@ -181,6 +195,7 @@ class _Worker:
                     heartbeat = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
                     try:
                         await server.stopped()
+                        ending.within(server.graceful)
                         await server.shutdown()
                     finally:
                         heartbeat.stop()
@@ -194,6 +209,10 @@ class _Worker:
         if self._hooks is not None:
             self._hooks.stuck()
         self._channel.send(FromWorker.STUCK)
+
+    def _force(self) -> None:
+        ending.within(0.0)
+        self.server.force()
 
     def _reopen_logs(self, *paths: str) -> None:
         """Open the log files again: those of *paths* by the descriptors that the master has sent."""

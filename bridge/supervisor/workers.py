@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import signal
-import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
+from bridge import forks
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError
+from bridge.serving.ending import ending
 from bridge.supervisor.channel import Channel, Message
 from bridge.supervisor.heartbeat import DUMP_SIGNAL
 from bridge.supervisor.messages import FromWorker, ToWorker
@@ -129,7 +133,6 @@ class Workers:
 
         Raises:
             NoProcess: The fork failed, and nothing has changed.
-            SystemExit: In the child, at its end.
         """
         streams.flush()
         try:
@@ -137,7 +140,7 @@ class Workers:
         except OSError as exc:
             raise NoProcess(str(exc)) from exc
         try:
-            pid = os.fork()
+            pid = forks.fork()
         except OSError as exc:
             ours.close()
             theirs.close()
@@ -146,7 +149,7 @@ class Workers:
             ours.close()
             for other in self:
                 other.channel.close()
-            sys.exit(serve(theirs))
+            _live(lambda: serve(theirs))
         theirs.close()
         worker = Worker(pid, slot, generation, ours, time.monotonic(), pending=list(self.standing))
         if self._config().readiness_check is not None:
@@ -333,6 +336,19 @@ class Workers:
                 worker.channel.close()
             del self._workers[pid]
             self._on_end(worker, os.waitstatus_to_exitcode(status))
+
+
+def _live(serve: Callable[[], int]) -> NoReturn:
+    """Live as a worker, and end there: the program of the parent does not go on in this process."""
+    code = 1
+    try:
+        forks.begin_afresh()
+        ending.begin()
+        messages.begin_process()
+        code = serve()
+    except BaseException:
+        messages.say("A fault of the server's own in a worker", logging.CRITICAL, traceback.format_exc())
+    forks.leave(ending.last(code))
 
 
 def kill(pid: int, number: int) -> None:

@@ -154,6 +154,9 @@ def send_to(write: Callable[[bytes], None] | None, formatter: logging.Formatter,
 def begin_process() -> None:
     """Leave the writing to a thread, in a process that was forked to be a server."""
     _state.announcer.writer.direct = _state.writer.direct = False
+    if _state.defers:
+        atexit.unregister(_end_process)
+        atexit.register(_end_process)
 
 
 def has_form() -> bool:

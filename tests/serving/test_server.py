@@ -258,7 +258,7 @@ def test_whether_somebody_else_serves_is_told_to_the_application(serve: Start, g
     [
         (30.0, Timeout.CONFIGURED, 30.0),
         (30.0, 7.0, 7.0),
-        (30.0, 0.0, 1.0),
+        (30.0, 0.0, 0.5),
         (30.0, None, None),
         (None, Timeout.CONFIGURED, None),
         (None, 7.0, 7.0),
@@ -300,7 +300,7 @@ def test_what_is_not_done_in_time_is_cut_then_and_not_before(serve: Start) -> No
         client.recv(1)
     served.loop.advance(0.25)
     assert served.done
-    assert served.app.calls[-1] == ("shutdown", 1.0)  # a moment in any case
+    assert served.app.calls[-1] == ("shutdown", 0.5)  # a moment in any case
     assert served.notes.take()[1:] == ["WARNING Stopping: 1 connection cut off", "INFO Stopped"]
 
 
@@ -336,7 +336,7 @@ def test_force_cuts_without_a_stop_before(serve: Start) -> None:
     served.do(server.force)
     assert served.done
     assert served.loop.time() == before
-    assert served.app.calls[1:] == [("stop", False), ("shutdown", 1.0)]
+    assert served.app.calls[1:] == [("stop", False), ("shutdown", 0.5)]
     assert served.notes.take() == ["WARNING Stopping: 1 connection cut off", "INFO Stopped"]
 
 
@@ -354,7 +354,7 @@ def test_force_cuts_the_first_phase_at_once(serve: Start) -> None:
     assert served.task is not None
     assert served.task.exception() is None
     assert served.loop.time() == before
-    assert served.app.calls[2:] == [("shutdown", 1.0)]
+    assert served.app.calls[2:] == [("shutdown", 0.5)]
     assert served.notes.take() == ["WARNING Stopping: 2 connections cut off", "INFO Stopped"]
     for client in clients:
         with contextlib.suppress(ConnectionResetError):
@@ -387,7 +387,7 @@ def test_force_in_both_phases(serve: Start) -> None:
     served.ask()
     served.do(server.stop)
     served.do(server.force)
-    assert served.app.calls[2:] == [("shutdown", 1.0)]
+    assert served.app.calls[2:] == [("shutdown", 0.5)]
     assert not served.done
     served.do(server.force)
     assert served.done

@@ -25,11 +25,13 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from bridge import forks
 from bridge.core.log import gen_log
+from bridge.serving.ending import ending
 from bridge.supervisor.channel import Channel
 from bridge.telemetry import logs
 
@@ -248,6 +250,21 @@ def descriptors() -> set[str]:
         except OSError:  # the directory itself
             continue
     return found
+
+
+@contextmanager
+def a_child_that_ends_by_system_exit() -> Iterator[None]:
+    """Let the life of a worker end with a SystemExit, and leave this process what a child would have anew."""
+
+    def leave(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forks, "leave", leave)
+        patch.setattr(forks, "begin_afresh", lambda: None)
+        patch.setattr(ending, "begin", lambda: None)
+        patch.setattr(ending, "last", lambda code: code)
+        yield
 
 
 @contextmanager

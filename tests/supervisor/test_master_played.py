@@ -19,7 +19,7 @@ from bridge.serving.sockets import Listener
 from bridge.supervisor import master as master_module
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.master import Master
-from tests.supervisor.stage import Play, Player, Stage, descriptors, staged
+from tests.supervisor.stage import Play, Player, Stage, a_child_that_ends_by_system_exit, descriptors, staged
 
 
 @pytest.fixture
@@ -1182,7 +1182,7 @@ def test_a_worker_keeps_nothing_of_the_master_s(
     stage.in_child = True
     monkeypatch.setattr(os, "getpid", lambda: 4711)
     try:
-        with pytest.raises(SystemExit) as ended:
+        with a_child_that_ends_by_system_exit(), pytest.raises(SystemExit) as ended:
             stage.run(master, nothing())
     finally:
         for number, handler in handlers.items():

@@ -15,7 +15,7 @@ from bridge.supervisor.channel import Channel
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
 from bridge.telemetry.logs import log_file
-from tests.supervisor.stage import Player, Stage, staged
+from tests.supervisor.stage import Player, Stage, a_child_that_ends_by_system_exit, staged
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_a_child_has_its_own_line_and_nobody_else_s(company: Company, monkeypatc
     pair = company.stage.line()
     monkeypatch.setattr(Channel, "pair", staticmethod(lambda: pair))
     monkeypatch.setattr("os.fork", lambda: 0)
-    with pytest.raises(SystemExit) as ended:
+    with a_child_that_ends_by_system_exit(), pytest.raises(SystemExit) as ended:
         company.workers.start(1, 0, serve)
     assert ended.value.code == 5
     assert lines == [pair[1]]

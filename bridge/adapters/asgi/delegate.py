@@ -30,7 +30,8 @@ __all__ = ["ASGIDelegate"]
 # Not in the method: the comparison of versions would be 0.5 % of a plain request.
 _EAGER = sys.version_info >= (3, 12)
 
-# Seconds that cancelled tasks, and clients that were sent a close frame, get at the end.
+# Seconds that cancelled tasks get at the end, and clients that were sent a close frame.
+_CANCELLED_TIME = 0.5
 _LAST_TIME = 1.0
 
 # What the server offers beyond the core specification. The extensions define their values, which are empty. pathsend
@@ -264,7 +265,7 @@ class ASGIDelegate:
             for task in left:
                 task.cancel()
             if left:
-                await asyncio.wait(left, timeout=_LAST_TIME)
+                await asyncio.wait(left, timeout=_CANCELLED_TIME)
         if self.websockets:
             await self._end_websockets()
         return len(left)

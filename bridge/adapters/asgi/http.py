@@ -15,6 +15,7 @@ from bridge.core.connection.waiter import Waiters
 from bridge.core.http.fields import list_members
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
+from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Message, Owner, Scope
@@ -183,7 +184,13 @@ class HTTPExchange:
         exchange = self._exchange
         try:
             await app(scope, self.receive, self.send)
-        except (Exception, SystemExit) as exc:  # SystemExit ends the application, not the server
+        except (asyncio.CancelledError, GeneratorExit) as exc:
+            if not exchange.finished and cancelled_itself(exc):
+                app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
+            exchange.fail()
+            raise
+        except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
+            end_if_forked(exc)
             if self._phase is _STOPPED and caused_by_disconnect(exc):
                 self._end_incomplete()
                 return
@@ -194,11 +201,6 @@ class HTTPExchange:
             if not (client_left(exchange) and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
             exchange.fail()
-        except BaseException as exc:
-            if not exchange.finished and cancelled_itself(exc):
-                app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
-            exchange.fail()
-            raise
         else:
             if exchange.writing is not DONE and exchange.writing is not CLOSED:
                 self._end_incomplete()

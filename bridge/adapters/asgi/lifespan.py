@@ -11,6 +11,7 @@ from typing import Any
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, explain
 from bridge.core.log import app_log
 from bridge.errors import LifespanFailed, LocalProtocolError
+from bridge.forks import end_if_forked
 
 __all__ = ["Lifespan"]
 
@@ -108,7 +109,11 @@ class Lifespan:
         }
         try:
             await self._app(scope, self._receive, self._send)
-        except (Exception, SystemExit) as exc:
+        except (asyncio.CancelledError, GeneratorExit):
+            self._settle("it was cancelled")
+            raise
+        except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
+            end_if_forked(exc)
             if self._stage == "startup" and self._answer is not None and not self._answer.done():
                 if self._mode == "auto" and isinstance(exc, Exception):  # SystemExit does not mean "no lifespan"
                     # By the specification an application that raises has no lifespan. One with a broken lifespan raises
@@ -126,9 +131,6 @@ class Lifespan:
                 return
             app_log.error("Exception in the application's lifespan", exc_info=exc)
             self._settle(f"the application raised {exc!r}")
-        except BaseException:
-            self._settle("it was cancelled")
-            raise
         else:
             if self._stage == "startup" and self._answer is not None and not self._answer.done():
                 self.supported = False

@@ -15,6 +15,7 @@ from bridge.core.http.fields import list_members
 from bridge.core.log import app_log, gen_log
 from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
 from bridge.errors import ConnectionGone, LocalProtocolError
+from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Message, Owner, Scope
@@ -149,17 +150,18 @@ class WebSocketExchange:
         code = 1000
         try:
             await app(scope, self.receive, self.send)
-        except (Exception, SystemExit) as exc:  # SystemExit ends the application, not the server
-            code = INTERNAL_ERROR
-            if not (self._is_over() and caused_by_disconnect(exc)):
-                app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
-        except BaseException as exc:
+        except (asyncio.CancelledError, GeneratorExit) as exc:
             if not self._is_over() and cancelled_itself(exc):
                 app_log.error(
                     "ASGI application was cancelled by itself, WebSocket %s", describe(exchange), exc_info=exc
                 )
             self._end(self._owner.closing_code or INTERNAL_ERROR)
             raise
+        except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
+            end_if_forked(exc)
+            code = INTERNAL_ERROR
+            if not (self._is_over() and caused_by_disconnect(exc)):
+                app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
         else:
             if self._connection is None and not self._gone and not exchange.finished:
                 app_log.error("ASGI application returned without an answer, WebSocket %s", describe(exchange))

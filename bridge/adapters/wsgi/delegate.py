@@ -30,6 +30,9 @@ __all__ = ["WSGIDelegate"]
 
 # Lower than usual: a slow client holds this much in the transport's memory (bytes); the rest is in a file.
 _HIGH_WATER = 16384
+# Seconds that a stop waits for threads whose clients have all left, and how often it looks.
+_GONE_TIME = 3.0
+_LOOK = 0.5
 
 
 class WSGIDelegate:
@@ -90,6 +93,7 @@ class WSGIDelegate:
         self.context = contextvars.copy_context()
         self._application: Application | None = None  # made when the loop is known
         self._file_threads = FileThreads()
+        self._stopping = 0.0  # when a stop was asked for, by the loop's clock
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
         self._shown = False
 
@@ -157,10 +161,30 @@ class WSGIDelegate:
         else:
             asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
+    def stop(self) -> None:
+        """Take notice that the server is about to stop: requests whose client has left are not waited for for long.
+
+        A client that sends nothing more has left, or still reads. Only sending to it shows which, as for ASGI.
+        """
+        loop = asyncio.get_running_loop()
+        self._stopping = loop.time()
+        self._end_for_nobody(loop, {})
+
+    def _end_for_nobody(self, loop: asyncio.AbstractEventLoop, before: dict[WSGIExchange, int]) -> None:
+        jobs = [worker.job for worker in self.pool.workers()]
+        left = [job for job in jobs if isinstance(job, WSGIExchange) and job.client_left and not job.exchange.finished]
+        for job in left:
+            if before.get(job) == job.exchange.content_sent:
+                job.exchange.fail()
+        if jobs:
+            sent = {job: job.exchange.content_sent for job in left}
+            loop.call_later(_GONE_TIME, self._end_for_nobody, loop, sent)
+
     async def close(self, timeout: float | None = None) -> int:
         """End the threads, after they have answered the requests that there are.
 
-        Call this when no more requests come: after the server's ``drain``.
+        Call this when no more requests come: after the server's ``drain``. Threads whose clients have all left get
+        three seconds, as ASGI applications do: what they answer is for nobody.
 
         Args:
             timeout: Seconds to wait for the threads; None for no limit.
@@ -179,16 +203,24 @@ class WSGIDelegate:
                 loop.call_soon_threadsafe(ended.set)
 
         self.pool.stop(wake)
-        try:
-            async with asyncio.timeout(timeout):
-                while self.pool.alive:
+        now = loop.time()
+        end = float("inf") if timeout is None else now + timeout
+        enough = min(end, (self._stopping or now) + _GONE_TIME)
+        while self.pool.alive and now < end and not (now >= enough and self._serves_nobody()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(end, max(enough, now + _LOOK))):
                     await ended.wait()
-                    ended.clear()
-        except TimeoutError:
-            for worker in self.pool.workers():
-                app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
+            ended.clear()
+            now = loop.time()
+        for worker in self.pool.workers() if self.pool.alive else ():
+            app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
         self._file_threads.stop()
         return self.pool.count
+
+    def _serves_nobody(self) -> bool:
+        """Tell whether all requests that are still in the threads have lost their client."""
+        jobs = [worker.job for worker in self.pool.workers()]
+        return not self.pool.queue and all(isinstance(job, WSGIExchange) and job.response.gone for job in jobs if job)
 
     async def wait(self, timeout: float | None) -> int:
         """Do the same as :meth:`close`, by the name that all adapters have."""

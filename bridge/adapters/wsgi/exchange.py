@@ -68,6 +68,11 @@ class WSGIExchange:
         self.queued = 0.0
         return self
 
+    @property
+    def client_left(self) -> bool:
+        """The client has left, or sends nothing more."""
+        return self._environs.client.left
+
     # ------------------------------------------------------------------ on the loop: the exchange's delegate
 
     def data_received(self, chunk: bytes) -> None:

@@ -17,6 +17,7 @@ from bridge.core.http.fields import NO_LENGTH
 from bridge.core.http.status import is_bodiless
 from bridge.core.log import app_log
 from bridge.errors import ConnectionGone, LocalProtocolError
+from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -167,6 +168,7 @@ class Response:
 
     def fail(self, exc: BaseException) -> None:
         """Log an exception that has ended the application's work, and let the client notice."""
+        end_if_forked(exc)
         if isinstance(exc, ConnectionGone) and self.gone:
             return  # raised here, to end the application's work
         app = self._application.name

@@ -34,6 +34,7 @@ from bridge.core.http1.encoder import encode_refusal, refusal_content
 from bridge.core.http1.reader import RequestReader
 from bridge.core.log import app_log, gen_log
 from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, RequestTimeout
+from bridge.forks import FAULTS, end_if_forked
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
@@ -220,7 +221,7 @@ class ServerConnection(asyncio.Protocol):
             assert exchange is not None
             try:
                 self._tell_eof(exchange)
-            except Exception as exc:
+            except FAULTS as exc:
                 self._log_and_fail(exc)
         elif reading is READ_HEAD and unread and (self._turn_awaited or self.writer.paused or not self.reader.scanned):
             self._advance_soon()  # the buffer has requests that wait for the peer to read, or for their turn
@@ -357,7 +358,7 @@ class ServerConnection(asyncio.Protocol):
                     floor -= turns.slice
         except RemoteProtocolError as exc:
             self._refuse_fault(exc)
-        except Exception as exc:
+        except FAULTS as exc:
             self._log_and_fail(exc)
         finally:
             self._advancing = self._turn_awaited
@@ -736,7 +737,7 @@ class ServerConnection(asyncio.Protocol):
     def _notify_closed(self, delegate: ExchangeDelegate) -> None:
         try:
             delegate.on_connection_close()
-        except Exception:
+        except FAULTS:
             app_log.exception("Uncaught exception in on_connection_close of %s", self.context)
 
     def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]:
@@ -791,7 +792,7 @@ class ServerConnection(asyncio.Protocol):
                 self.parameters.observer.connection_closed(self)
             try:
                 self.delegate.on_close(self)
-            except Exception:
+            except FAULTS:
                 app_log.exception("Uncaught exception in on_close of %s", self.context)
         callbacks, self._end_callbacks = self._end_callbacks, None
         for callback in callbacks or ():
@@ -885,6 +886,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _log_and_fail(self, error: BaseException) -> None:
         """Log an exception of the delegate; answer 500, or end the connection if the response has begun."""
+        end_if_forked(error)
         app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
         exchange = self.exchange
         if exchange is None or exchange.writing is DONE:

@@ -1,0 +1,212 @@
+"""What a forked child takes along: the server's own children everything, the application's nothing of the server's.
+
+A child that the application forks (``multiprocessing``, ``os.fork``) has to behave as it would outside of a server. So
+the handlers of signals are those from before the server, and every descriptor of the server's leads nowhere: a
+connection that the server closes is closed, and no port stays taken. Descriptors are replaced and not closed: objects
+that the child has inherited would otherwise close what gets their numbers next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+__all__ = [
+    "FAULTS",
+    "add",
+    "begin_afresh",
+    "drop",
+    "drop_connections",
+    "end_if_forked",
+    "fork",
+    "leave",
+    "remove",
+    "reset_signals",
+]
+
+#: What a delegate's code may raise. SystemExit ends a request, not the server; :func:`end_if_forked` ends a child.
+FAULTS = (Exception, SystemExit, KeyboardInterrupt)
+
+_in_child: list[Callable[[], None]] = []
+_forking = 0  # the thread that makes a child of the server's own
+_forked = False
+
+
+def add(in_child: Callable[[], None]) -> Callable[[], None]:
+    """Call a function in every child that the application forks. Return it, for :func:`remove`."""
+    _in_child.append(in_child)
+    return in_child
+
+
+def remove(in_child: Callable[[], None]) -> None:
+    """Undo :func:`add`. May be called again."""
+    with contextlib.suppress(ValueError):
+        _in_child.remove(in_child)
+
+
+def fork() -> int:
+    """Fork a child of the server's own, which keeps everything; see ``os.fork``."""
+    global _forking
+    _forking = threading.get_ident()
+    try:
+        return os.fork()
+    finally:
+        _forking = 0
+
+
+def _after_fork() -> None:
+    global _forked
+    if _forking == threading.get_ident():
+        return
+    functions = _in_child[::-1]  # what was set last is undone first
+    _in_child.clear()  # they are the parent's, also for children of this child
+    if not functions:
+        return
+    _forked = True
+    signal.set_wakeup_fd(-1)  # the parent would be woken by this process's signals, and take them for its own
+    _forget_loop()
+    for function in functions:
+        with contextlib.suppress(Exception):
+            function()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _forget_loop() -> None:
+    """Let this thread have no event loop: it would share the parent's. Python 3.12 does that by itself."""
+    if sys.version_info < (3, 12):
+        policy: Any = asyncio.get_event_loop_policy()
+        if isinstance(policy, asyncio.events.BaseDefaultEventLoopPolicy):
+            policy._local = policy._Local()  # type: ignore[attr-defined]  # as Python 3.12 does it
+
+
+def drop(descriptors: Iterable[int]) -> None:
+    """Let *descriptors* lead nowhere in this process."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in descriptors:
+        if number >= 0 and number != nothing:
+            with contextlib.suppress(OSError):
+                os.fstat(number)  # a number that is free stays free
+                os.dup2(nothing, number, inheritable=False)
+    os.close(nothing)
+
+
+def drop_connections(names: Iterable[object]) -> None:
+    """Let the sockets with these local addresses lead nowhere: those that listen, and those of connections.
+
+    The descriptors of the process are looked through: no list has all of them at every moment, such as the connections
+    whose handshake is in progress.
+
+    Args:
+        names: What ``getsockname()`` has returned for sockets that listen.
+    """
+    import socket
+
+    wanted = {_port(name) for name in names}
+    found = []
+    for number in _descriptors():
+        try:
+            sock = socket.socket(fileno=number)
+        except OSError:
+            continue  # it is no socket
+        try:
+            if _port(sock.getsockname()) in wanted:
+                found.append(number)
+        except OSError:
+            pass
+        finally:
+            sock.detach()
+    drop(found)
+
+
+def _port(name: Any) -> object:
+    """Return what the local addresses of a socket that listens and of its connections have in common."""
+    return name[1] if isinstance(name, tuple) else name
+
+
+def _descriptors() -> list[int]:
+    for directory in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return [int(name) for name in os.listdir(directory)]
+    return list(range(os.sysconf("SC_OPEN_MAX")))
+
+
+def reset_signals(numbers: Iterable[int], ours: Callable[..., object]) -> None:
+    """Give the signals whose handler is *ours* the action that they have in a new interpreter."""
+    for number in numbers:
+        if signal.getsignal(number) == ours:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
+
+
+# ---------------------------------------------------------------------- the end of a child
+
+
+def end_if_forked(exc: BaseException) -> None:
+    """In a child of the application's, let an exception that reaches the server end the process as usual.
+
+    Otherwise the child would go on as a second server, with the parent's requests.
+    """
+    if not _forked:
+        return
+    if isinstance(exc, SystemExit):
+        code = exc.code
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+        leave(code or 0)
+    sys.excepthook(type(exc), exc, exc.__traceback__)
+    leave(1)
+
+
+def begin_afresh() -> None:
+    """Leave to the parent what is to be done at its end, and in its children: this is a child of the server's own.
+
+    That concerns functions that were registered with ``atexit``, finalizers, such as those of temporary directories,
+    and the child processes of ``multiprocessing``. ``multiprocessing`` does the same in its children.
+    """
+    _in_child.clear()
+    clear = getattr(atexit, "_clear", None)
+    if clear is None:
+        return
+    clear()
+    finalize: Any = weakref.finalize
+    for info in list(finalize._registry.values()):
+        info.atexit = False
+    if finalize._registered_with_atexit:
+        atexit.register(finalize._exitfunc)
+    atexit.register(logging.shutdown)
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        process: Any = sys.modules["multiprocessing.process"]
+        process._children = set()
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+        atexit.register(util._exit_function)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, which was forked. What has called it, in the parent's program, does not go on in the child.
+
+    Threads that are no daemons are waited for, and what is registered with ``atexit`` is called, as usual.
+    """
+    try:
+        for step in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]  # no other way to call them
+            with contextlib.suppress(BaseException):
+                step()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+    finally:
+        os._exit(code)

@@ -1,0 +1,262 @@
+"""The end of a process comes in the time that there is, whatever the application does."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import Client, Running, get, gone
+
+pytestmark = pytest.mark.slow
+
+WAYS = {
+    "uvloop": ["--loop", "uvloop"],
+    "asyncio": ["--loop", "asyncio"],
+    "workers": ["--workers", "2"],
+    "preload": ["--workers", "2", "--preload"],
+}
+each_way = pytest.mark.parametrize(
+    "way",
+    [
+        WAYS["uvloop"],
+        pytest.param(WAYS["asyncio"], marks=pytest.mark.long),
+        WAYS["workers"],
+        pytest.param(WAYS["preload"], marks=pytest.mark.long),
+    ],
+    ids=WAYS,
+)
+alone = pytest.mark.parametrize("way", [WAYS["uvloop"], WAYS["asyncio"]], ids=["uvloop", "asyncio"])
+#: Seconds beyond its time that a stop may take here: what the server needs, and what a busy machine needs.
+MORE = 6.0
+
+WSGI = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+ASGI = """
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        raise RuntimeError
+    await hook(scope)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+"""
+
+
+def serve(where: Path, code: str, way: list[str], *options: str) -> Running:
+    (where / "ends.py").write_text(code)
+    return Running("ends:app", "--app-dir", str(where), *way, *options)
+
+
+IMPORTS = {
+    "catches everything": "try:\n    time.sleep(30)\nexcept:\n    pass\n",
+    "exits instead": "try:\n    time.sleep(30)\nexcept:\n    raise SystemExit(7)\n",
+    "fails instead": "try:\n    time.sleep(30)\nexcept BaseException as exc:\n    raise ValueError('no') from exc\n",
+    "never ends": "while True:\n    try:\n        time.sleep(0.1)\n    except BaseException:\n        pass\n",
+    "has its own handler": "signal.signal(signal.SIGTERM, lambda *_: None)\ntime.sleep(30)\n",
+    "waits outside of Python": "import ctypes\nsleep = ctypes.CDLL(None).sleep\nsleep(30)\nsleep(30)\n",
+}
+
+
+@pytest.mark.parametrize("way", [WAYS["uvloop"], WAYS["preload"]], ids=["alone", "preload"])
+@pytest.mark.parametrize("code", IMPORTS.values(), ids=IMPORTS)
+def test_a_wish_to_stop_during_the_import_is_not_lost(tmp_path: Path, way: list[str], code: str) -> None:
+    start = "import os, signal, time\nos.write(2, b'importing\\n')\n"
+    path, pid = tmp_path / "a.sock", tmp_path / "pid"
+    with serve(tmp_path, start + code + WSGI, way, "--uds", str(path), "--pid", str(pid)) as server:
+        server.messages.wait("^importing")
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 2 + MORE
+        assert "serving" not in server.messages.text
+        assert not path.exists()
+        assert not pid.exists()
+        assert gone(server.pid)
+
+
+THREAD = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='kernel').start()\n"
+
+
+@each_way
+def test_threads_of_the_application_have_the_graceful_time(tmp_path: Path, way: list[str]) -> None:
+    with serve(tmp_path, THREAD + WSGI, way, "--timeout-graceful-shutdown", "1") as server:
+        get(server.address())
+        began = time.monotonic()
+        assert server.end() == 0
+        assert 0.9 <= time.monotonic() - began < 1 + MORE
+        assert re.search("Waiting for threads of the application: 'kernel', for .* at most", server.messages.text)
+        assert re.search("Ending now, although .*\n  kernel", server.messages.text)
+        assert "SIGKILL" not in server.messages.text
+
+
+@alone
+def test_a_thread_that_ends_in_time_is_waited_for(tmp_path: Path, way: list[str]) -> None:
+    code = "import threading, time\ndef work():\n    threading.main_thread().join()\n    time.sleep(0.5)\n"
+    code += "    print('done', flush=True)\n"
+    with serve(tmp_path, code + "threading.Thread(target=work).start()\n" + WSGI, way) as server:
+        get(server.address())
+        assert server.end() == 0
+        assert server.output.lines[-1] == "done"
+
+
+@alone
+def test_a_second_signal_ends_the_wait_for_threads(tmp_path: Path, way: list[str]) -> None:
+    with serve(tmp_path, THREAD + WSGI, way) as server:
+        get(server.address())
+        server.signal("SIGTERM")
+        server.messages.wait("Waiting for threads")
+        assert server.end() == 0
+
+
+@each_way
+def test_a_start_that_fails_does_not_wait_for_threads(tmp_path: Path, way: list[str]) -> None:
+    with serve(tmp_path, THREAD + "app = None\n", way) as server:
+        assert server.end("") == 3
+        assert gone(server.pid)
+
+
+@each_way
+def test_what_is_registered_with_atexit_may_hang(tmp_path: Path, way: list[str]) -> None:
+    code = "import atexit, time\natexit.register(time.sleep, 60)\n"
+    with serve(tmp_path, code + WSGI, way, "--timeout-graceful-shutdown", "1") as server:
+        get(server.address())
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 2 + MORE
+
+
+SWALLOWS = """
+import asyncio
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+"""
+HOOKS = {
+    "request": "async def hook(scope):\n    if scope['path'] == '/x':\n        await stubborn()\n",
+    "background": "async def hook(scope):\n    hook.task = asyncio.create_task(stubborn())\n",
+    "executor": (
+        "import time\nasync def hook(scope):\n"
+        "    hook.future = asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)\n"
+    ),
+}
+
+
+@each_way
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+def test_a_task_that_ignores_that_it_is_cancelled(tmp_path: Path, way: list[str], hook: str) -> None:
+    with serve(tmp_path, SWALLOWS + hook + ASGI, way, "--timeout-graceful-shutdown", "1") as server:
+        address = server.address()
+        with Client(address) as client:
+            client.send("/x")
+            get(address)
+            get(address)
+            began = time.monotonic()
+            assert server.end() == 0
+            assert time.monotonic() - began < 1 + MORE
+        assert "SIGKILL" not in server.messages.text
+        if hook is HOOKS["executor"]:
+            assert re.search("Ending now, although .*\n  (asyncio|uvloop)_0", server.messages.text)
+        else:
+            assert re.search("given up.*:\n  .*stubborn: .*ends.py:6", server.messages.text)
+
+
+@alone
+@pytest.mark.parametrize("block", ["time.sleep(60)", "while True: pass"])
+def test_a_blocked_loop_does_not_keep_the_process(tmp_path: Path, way: list[str], block: str) -> None:
+    hook = f"import os, time\nasync def hook(scope):\n    os.write(2, b'here\\n')\n    {block}\n"
+    path = tmp_path / "a.sock"
+    with serve(tmp_path, hook + ASGI, way, "--uds", str(path), "--timeout-graceful-shutdown", "0.5") as server:
+        server.messages.wait("serving")
+        with Client(str(path)) as client:
+            client.send()
+            server.messages.wait("^here")
+            assert server.end() == 0
+        assert re.search(r"Ending now, although .*\n  MainThread: .*ends.py:\d+, in hook", server.messages.text)
+        assert not path.exists()
+
+
+EXITS = """
+import asyncio, sys
+async def leave(how):
+    if how == "exit":
+        sys.exit(7)
+    raise KeyboardInterrupt
+async def hook(scope):
+    _, how, *where = scope["path"].split("/")
+    loop = asyncio.get_running_loop()
+    if how == "stop":
+        loop.stop()
+    elif where == ["task"]:
+        await asyncio.create_task(leave(how))
+    elif where == ["callback"]:
+        loop.call_soon(sys.exit, 7)
+    elif how:
+        await leave(how)
+"""
+
+
+@each_way
+@pytest.mark.parametrize("path", ["exit", "interrupt", "exit/task", "interrupt/task", "exit/callback", "stop"])
+def test_who_asks_for_the_end_in_a_request_ends_the_request(tmp_path: Path, way: list[str], path: str) -> None:
+    with serve(tmp_path, EXITS + ASGI, way) as server:
+        address = server.address()
+        answers = 200 if path in {"exit/callback", "stop"} else 500
+        assert get(address, f"/{path}")[0] == answers
+        assert [get(address)[0] for _ in range(4)] == [200] * 4
+        assert server.end() == 0
+        assert "ERROR" in server.messages.text
+
+
+TORNADO = """
+import sys
+def app(request):
+    if request.path == "/exit":
+        sys.exit(7)
+    if request.path == "/interrupt":
+        raise KeyboardInterrupt
+    request.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello")
+    request.finish()
+"""
+
+
+@each_way
+@pytest.mark.parametrize("path", ["exit", "interrupt"])
+@pytest.mark.parametrize("interface", ["wsgi", "callable"])
+def test_who_asks_for_the_end_in_the_other_interfaces(
+    tmp_path: Path, way: list[str], interface: str, path: str
+) -> None:
+    wsgi = "import sys\ndef app(environ, start_response):\n    path = environ['PATH_INFO']\n"
+    wsgi += (
+        "    if path == '/exit':\n        sys.exit(7)\n    if path == '/interrupt':\n        raise KeyboardInterrupt\n"
+    )
+    wsgi += "    start_response('200 OK', [])\n    return [b'hello']\n"
+    with serve(tmp_path, wsgi if interface == "wsgi" else TORNADO, way, "--interface", interface) as server:
+        address = server.address()
+        assert get(address, f"/{path}")[0] == 500
+        assert [get(address)[0] for _ in range(4)] == [200] * 4
+        assert server.end() == 0
+        assert "ERROR" in server.messages.text
+
+
+@each_way
+def test_a_thread_whose_client_has_left_does_not_hold_a_stop(tmp_path: Path, way: list[str]) -> None:
+    code = "import os, time\ndef app(environ, start_response):\n    if environ['PATH_INFO'] == '/x':\n"
+    code += "        os.write(2, b'here\\n')\n        time.sleep(60)\n"
+    code += "    start_response('200 OK', [])\n    return [b'hello']\n"
+    with serve(tmp_path, code, way) as server:
+        address = server.address()
+        with Client(address) as client:
+            client.send("/x")
+            server.messages.wait("^here")
+        get(address)
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 3 + MORE
+        assert "does not end; it is here" in server.messages.text
