@@ -34,6 +34,7 @@ from bridge.supervisor.channel import Channel
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.plan import Plan
 from bridge.supervisor.signals import SignalPipe
+from bridge.supervisor.slots import Slots
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.worker import failure, run_worker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
@@ -48,32 +49,9 @@ if TYPE_CHECKING:
 __all__ = ["Master"]
 
 _STOP_SIGNALS = frozenset({"SIGTERM", "SIGINT", "SIGQUIT"})
-# A worker that lived for so many seconds is able to serve: its end does not delay the next start.
-_LONG_LIFE = 10.0
-_LONGEST_DELAY = 30.0
 # Seconds that this process has to end after the time of the requests is up. It kills the workers in that time.
 _OVERTIME = 6.0
 _NEVER = float("inf")
-
-
-@dataclass(slots=True)
-class Slot:
-    """The place of one worker.
-
-    Attributes:
-        failures: How many workers in a row have failed here.
-        next_start: When the next one may start (seconds of the monotonic clock).
-    """
-
-    failures: int = 0
-    next_start: float = 0.0
-
-    def postpone(self) -> float:
-        """Count a failure and delay the next start, each time for longer. Return the delay in seconds."""
-        self.failures += 1
-        delay = min(2.0 ** (self.failures - 2), _LONGEST_DELAY)
-        self.next_start = time.monotonic() + delay
-        return delay
 
 
 class _Ended(Exception):
@@ -139,7 +117,7 @@ class Master:
         self._hooks = NO_HOOKS
         self._workers = Workers(self._selector, lambda: self._plan.config, self._ended)
         self._workers.stalled = lambda worker, abort: self._hooks.stalled(worker.pid, abort=abort)
-        self._slots: dict[int, Slot] = {}
+        self._slots = Slots(lambda: any(worker.state == READY for worker in self._workers))
         self._was_ready = False
         self._stop: _Stop | None = None
         self._drain: _Drain | None = None
@@ -336,8 +314,7 @@ class Master:
         outdated = here and not any(worker.finished for worker in here)
         if outdated and self._workers.starting:
             return  # a reload replaces one worker after the other
-        slot = self._slots.setdefault(number, Slot())
-        if slot.next_start > now:
+        if self._slots.next_start(number) > now:
             return
         administration = self._administration
         block = None if administration is None else administration.allocate(number)
@@ -350,7 +327,9 @@ class Master:
         except NoProcess as exc:
             if administration is not None:
                 administration.not_started(block)
-            gen_log.error("Worker %d cannot be started: %s; next try in %g s", number, exc, slot.postpone())
+            gen_log.error(
+                "Worker %d cannot be started: %s; next try in %g s", number, exc, self._slots.postpone(number)
+            )
 
     def _serve(self, channel: Channel, block: Block | None, view: Any = None) -> int:
         """Live as a worker, for which the hooks have the object *view*. This runs in the child."""
@@ -416,7 +395,7 @@ class Master:
         if self._administration is not None:
             times += self._administration.next_event()
         if self._stop is None:
-            times += [slot.next_start for slot in self._slots.values() if now < slot.next_start < _NEVER]
+            times += self._slots.next_starts(now)
         if self._drain is not None and self._drain.until != _NEVER and self._stop is None:
             times.append(self._drain.until)
         if self._notifier.watchdog is not None:
@@ -433,25 +412,14 @@ class Master:
 
     # ------------------------------------------------------------------ the end of workers
 
-    def _exit_reason(self, worker: Worker, code: int) -> str:
-        """Return why a worker has ended, in a word."""
-        if self._stop is not None:
-            return "stop"
-        if worker.cause:
-            return worker.cause
-        if worker.dismissed or worker.generation != self._plan.generation:
-            return "reload"
-        if worker.slot >= self._plan.count:
-            return "scale"
-        return "failed" if worker.state == STARTING else "crashed"
-
     def _reload_ended(self, result: str) -> None:
         if self._administration is not None:
             self._administration.reloaded(result)
 
     def _ended(self, worker: Worker, code: int) -> None:
         if self._administration is not None:
-            self._administration.worker_ended(worker, self._exit_reason(worker, code))
+            reason = "stop" if self._stop is not None else self._plan.reason_for_end(worker)
+            self._administration.worker_ended(worker, reason)
         self._hooks.ended(worker.pid)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         if worker.state == LEAVING or self._stop is not None or worker.dismissed:
@@ -472,15 +440,7 @@ class Master:
             self._fall_back()
             return
         gen_log.error("Worker %d (pid %d): %s", worker.slot, worker.pid, reason)
-        slot = self._slots.setdefault(worker.slot, Slot())
-        if worker.state == READY and time.monotonic() - worker.ready >= _LONG_LIFE:
-            slot.failures = 0
-        if self._waits_for_fix and worker.state == STARTING:
-            slot.next_start = _NEVER  # until a file changes
-        elif slot.failures or worker.state == STARTING:
-            gen_log.warning("Worker %d starts again in %g s", worker.slot, slot.postpone())
-        else:
-            slot.failures = 1  # the first failure does not delay the next start
+        self._slots.failed(worker, waits_for_fix=self._waits_for_fix)
 
     # ------------------------------------------------------------------ signals
 
@@ -626,9 +586,7 @@ class Master:
         if changes and self._stop is None:
             names = [str(name) for change in changes for name in change[1:]]
             gen_log.info("Reloading: %s changed", ", ".join(names[:5]))
-            for slot in self._slots.values():
-                slot.next_start = 0.0
-                slot.failures = 0
+            self._slots.forget()
             self._workers.kill_starting()
             if self._was_ready:
                 self._reload_asked = True

@@ -9,6 +9,7 @@ from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.serving.process import at_origin, prepare_process
 from bridge.serving.sockets import Listener, bind_all
+from bridge.supervisor.workers import STARTING, Worker
 
 __all__ = ["Plan"]
 
@@ -54,6 +55,16 @@ class Plan:
             plan.close_unshared(self)
             raise
         return plan
+
+    def reason_for_end(self, worker: Worker) -> str:
+        """Return why a worker has ended, in a word, while the master goes on."""
+        if worker.cause:
+            return worker.cause
+        if worker.dismissed or worker.generation != self.generation:
+            return "reload"
+        if worker.slot >= self.count:
+            return "scale"
+        return "failed" if worker.state == STARTING else "crashed"
 
     def close_unshared(self, other: Plan) -> None:
         """Close the listeners of this plan that *other* does not use."""

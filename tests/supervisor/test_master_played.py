@@ -174,18 +174,18 @@ def test_a_start_that_takes_too_long_is_shown_and_ends(
     assert announced(capfd) == ["bridge: the application took too long to start"]
 
 
-def test_a_system_without_room_is_asked_again_less_and_less_often(stage: Stage, config: Callable[..., Config]) -> None:
+def test_a_system_without_room_is_asked_again_each_second(stage: Stage, config: Callable[..., Config]) -> None:
     stage.full = 8
 
     def play() -> Play:
         assert stage.forks == 1
-        for seconds in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0):
+        for seconds in (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
             tries = stage.forks
             yield seconds - 0.25
             assert stage.forks == tries
             yield 0.25
             assert stage.forks == tries + 1
-        yield 30.0
+        yield 1.0
         assert len(stage.players) == 1
         lines = stage.news()
         assert len(lines) == 8
@@ -207,11 +207,11 @@ def test_once_is_no_reason_to_wait_and_often_is(stage: Stage, config: Callable[.
         ready(*stage.players)
         yield from later(stage)
         stage.news()
-        stage.players[-1].ends(7)
+        stage.players[0].ends(7)
         yield
-        assert len(stage.players) == 2  # at once
+        assert len(stage.players) == 3  # at once
         assert stage.news() == ["ERROR Worker 0 (pid 101): ended with status 7"]
-        for number, seconds in enumerate((1, 2, 4, 8, 16, 30, 30), 2):
+        for number, seconds in enumerate((1, 2, 4, 8, 16, 30, 30), 3):
             ready(stage.players[-1])
             yield
             stage.news()
@@ -227,10 +227,36 @@ def test_once_is_no_reason_to_wait_and_often_is(stage: Stage, config: Callable[.
         ready(stage.players[-1])
         yield from end(stage)
 
-    assert stage.run(Master(config()), play()) == 0
+    assert stage.run(Master(config(workers=2)), play()) == 0
 
 
-@pytest.mark.parametrize(("seconds", "waits"), [(9.75, True), (10.0, False)])
+def test_nobody_waits_for_long_while_nobody_serves(stage: Stage, config: Callable[..., Config]) -> None:
+    def play() -> Play:
+        ready(*stage.players)
+        yield
+        stage.players[0].ends(7)
+        yield
+        for number in range(3, 8):  # one place fails again and again, and the other one serves
+            ready(stage.players[-1])
+            yield
+            stage.players[-1].ends(7)
+            yield 30.0
+            assert len(stage.players) == number + 1
+        ready(stage.players[-1])
+        yield
+        stage.players[-1].ends(7)
+        yield 5.0
+        assert len(stage.players) == 8
+        stage.players[1].ends(7)  # it has lived for long, and is replaced at once; now nobody serves
+        yield
+        assert len(stage.players) == 10
+        ready(*stage.players[8:])
+        yield from end(stage)
+
+    assert stage.run(Master(config(workers=2)), play()) == 0
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(0.75, True), (1.0, False)])
 def test_a_long_life_makes_up_for_failures(
     stage: Stage, config: Callable[..., Config], seconds: float, waits: bool
 ) -> None:

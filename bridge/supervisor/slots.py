@@ -1,0 +1,93 @@
+"""The places of a master's workers: when a place whose worker has failed may get the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridge.core.log import gen_log
+from bridge.supervisor.workers import READY, STARTING, Worker
+
+__all__ = ["Slots"]
+
+# A worker that lived for so many seconds is able to serve: its end does not delay the next start.
+_LONG_LIFE = 1.0
+_LONGEST_DELAY = 30.0
+# The longest delay while no worker serves: there is nothing to protect then.
+_DELAY_ALONE = 1.0
+_NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The place of one worker.
+
+    Attributes:
+        failures: How many workers in a row have failed here.
+        failed: When the last one has failed (seconds of the monotonic clock).
+        delay: The seconds for which the next start waits.
+    """
+
+    failures: int = 0
+    failed: float = 0.0
+    delay: float = 0.0
+
+    def postpone(self) -> float:
+        """Count a failure and delay the next start, each time for longer. Return the delay in seconds."""
+        self.failures += 1
+        self.failed = time.monotonic()
+        self.delay = min(2.0 ** (self.failures - 2), _LONGEST_DELAY)
+        return self.delay
+
+
+class Slots:
+    """All places, by their numbers.
+
+    A delay protects the workers that serve from the cost of starts that fail. While none serves, it would only make an
+    outage longer.
+
+    Args:
+        serves: Tells whether a worker serves.
+    """
+
+    def __init__(self, serves: Callable[[], bool]) -> None:
+        self._serves = serves
+        self._slots: dict[int, _Slot] = {}
+
+    def next_start(self, number: int) -> float:
+        """Return when the next worker may start in a place (seconds of the monotonic clock)."""
+        slot = self._slots.setdefault(number, _Slot())
+        return slot.failed + self._shortened(slot.delay)
+
+    def next_starts(self, now: float) -> list[float]:
+        """Return when places that wait may get a worker."""
+        return [start for number in self._slots if now < (start := self.next_start(number)) < _NEVER]
+
+    def postpone(self, number: int) -> float:
+        """Count a failure, and return the seconds for which the next start waits."""
+        return self._shortened(self._slots.setdefault(number, _Slot()).postpone())
+
+    def _shortened(self, delay: float) -> float:
+        return delay if delay in {0.0, _NEVER} or self._serves() else min(delay, _DELAY_ALONE)
+
+    def failed(self, worker: Worker, *, waits_for_fix: bool) -> None:
+        """Take notice that a worker has failed.
+
+        Args:
+            worker: The worker.
+            waits_for_fix: The next one may start when a file has changed.
+        """
+        slot = self._slots.setdefault(worker.slot, _Slot())
+        if worker.state == READY and time.monotonic() - worker.ready >= _LONG_LIFE:
+            slot.failures, slot.delay = 0, 0.0
+        if waits_for_fix and worker.state == STARTING:
+            slot.delay = _NEVER
+        elif slot.failures or worker.state == STARTING:
+            gen_log.warning("Worker %d starts again in %g s", worker.slot, self.postpone(worker.slot))
+        else:
+            slot.failures = 1  # the first failure does not delay the next start
+
+    def forget(self) -> None:
+        """Forget all failures: the application is another one now."""
+        self._slots.clear()
