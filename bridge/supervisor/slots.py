@@ -15,7 +15,7 @@ __all__ = ["Slots"]
 _LONG_LIFE = 1.0
 _LONGEST_DELAY = 30.0
 # The longest delay while no worker serves: there is nothing to protect then.
-_DELAY_ALONE = 1.0
+_DELAY_ALONE = 0.5
 _NEVER = float("inf")
 
 

@@ -174,18 +174,18 @@ def test_a_start_that_takes_too_long_is_shown_and_ends(
     assert announced(capfd) == ["bridge: the application took too long to start"]
 
 
-def test_a_system_without_room_is_asked_again_each_second(stage: Stage, config: Callable[..., Config]) -> None:
+def test_a_system_without_room_is_asked_again_twice_a_second(stage: Stage, config: Callable[..., Config]) -> None:
     stage.full = 8
 
     def play() -> Play:
         assert stage.forks == 1
-        for seconds in (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+        for seconds in (0.5,) * 7:
             tries = stage.forks
             yield seconds - 0.25
             assert stage.forks == tries
             yield 0.25
             assert stage.forks == tries + 1
-        yield 1.0
+        yield 0.5
         assert len(stage.players) == 1
         lines = stage.news()
         assert len(lines) == 8
