@@ -197,7 +197,7 @@ def speedups() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     _, found, words = told.partition("speedups:")
-    return f", speedups {words.strip(' )' + chr(10))}" if found else ""
+    return f", speedups: {words.strip()}" if found else ""
 
 
 def generator_words(generator: str) -> str:
@@ -257,6 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
     files = Files()
     settings = Settings(options.seconds, options.warm_up, options.connections, generator, choose_cores(), files)
     machine, shared, bridge = describe(), conditions(options, arguments, settings), commit()
+    if bridge.endswith("speedups: python"):
+        say("bridge runs without its compiled functions here: make setup builds them where there is a C compiler")
     say(f"{len(options.scenarios)} scenarios, about {minutes(options):.0f} minutes")
     records: list[Record] = []
     try:

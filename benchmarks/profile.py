@@ -124,7 +124,8 @@ def sampled_by_perf(options: argparse.Namespace, settings: Settings, output: Pat
                 except subprocess.TimeoutExpired:
                     raise BenchmarkError(f"perf did not end in {WRITE_LIMIT:.0f} s") from None
             if looking.returncode or not output.exists():
-                raise BenchmarkError(f"perf: {errors.decode(errors='replace').strip()[-200:]}; try --mode py-spy")
+                told = errors.decode(errors="replace").strip()[-200:]
+                raise BenchmarkError(f"perf ended with code {looking.returncode}: {told}; try --mode py-spy")
             return microseconds, perf.Shares.of(perf.read(output), server.process.pid)
     raise AssertionError
 
@@ -187,9 +188,9 @@ def read_collapsed(text: str) -> Counter[Stack]:
 def short(file: str) -> str:
     """Return a file's name as an import would say it: without this machine's folders."""
     path = Path(file)
-    if path.is_relative_to(ROOT):
-        return str(path.relative_to(ROOT))
     parts = path.parts
+    if path.is_relative_to(ROOT) and "site-packages" not in parts:  # the virtual environment may lie in the checkout
+        return str(path.relative_to(ROOT))
     for folder in ("site-packages", "lib"):
         if folder in parts:
             rest = parts[len(parts) - parts[::-1].index(folder) :]
@@ -243,6 +244,12 @@ def sampled_report(stacks: Counter[Stack], microseconds: float, top: int) -> str
     )
 
 
+def part(file: str) -> str:
+    """Return the package of a file; of bridge's, the folder."""
+    folders = file.split("/")[:-1]
+    return "/".join(folders[: 3 if folders[0] == "bridge" else 1]) if folders else "outside packages"
+
+
 def perf_report(shares: perf.Shares, microseconds: float, top: int) -> str:
     """Return tables of whose code ran, and of functions, in µs per request."""
 
@@ -256,9 +263,8 @@ def perf_report(shares: perf.Shares, microseconds: float, top: int) -> str:
     ]
     own: Counter[str] = Counter()
     for (_, file), number in shares.functions.items():
-        name = short(file)
-        own[name.partition("/")[0] if "/" in name else "interpreter's own"] += number
-    parts = [(per_request(number), name) for name, number in own.most_common(8)]
+        own[part(short(file))] += number
+    parts = [(per_request(number), name) for name, number in own.most_common(12)]
     threads = f"main thread {per_request(shares.main_thread)}, others {per_request(shares.total - shares.main_thread)}"
     return "\n".join(
         [

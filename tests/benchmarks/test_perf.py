@@ -45,6 +45,24 @@ def test_shares_become_microseconds():
     assert ["10.00", "bridge._speedups"] in rows
 
 
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("bridge/core/http1/reader.py", "bridge/core/http1"),
+        ("bridge/cli.py", "bridge"),
+        ("werkzeug/routing/map.py", "werkzeug"),
+        ("-", "outside packages"),
+    ],
+)
+def test_parts_of_bridge_are_folders(file, expected):
+    assert profile.part(file) == expected
+
+
+def test_a_package_in_the_checkout_is_no_part_of_it():
+    assert profile.short(str(profile.ROOT / ".venv/lib/python3.13/site-packages/flask/app.py")) == "flask/app.py"
+    assert profile.short(str(profile.ROOT / "bridge/cli.py")) == "bridge/cli.py"
+
+
 def test_what_is_no_sample_is_left_out():
     assert perf.parse("") == []
     assert perf.parse(" 12\n\t  no frame\n\n") == []
