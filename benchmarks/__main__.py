@@ -24,7 +24,7 @@ from benchmarks.process import ROOT, BenchmarkError, Files
 from benchmarks.report import Record, markdown
 from benchmarks.results import disturbed_names, publish, save, without_paths
 from benchmarks.scenarios import SCENARIOS, Scenario, select
-from benchmarks.servers import SERVERS, command_of, server_of
+from benchmarks.servers import SERVERS, base, command_of, server_of
 from benchmarks.verdicts import COLUMNS, LOADS
 
 LOCK_LIMIT = 900.0  # seconds to wait for another run on this machine
@@ -46,7 +46,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each server (default: the scenario's, 3 or 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a load, at most 60 (default: 3)")
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds of load before each (default: 1)")
-    parser.add_argument("--servers", help="comma-separated; NAME+OPTION adds an option to the server's command")
+    parser.add_argument(
+        "--servers",
+        help="comma-separated; NAME+OPTION adds an option to the server's command, "
+        "bridge@COMMIT is the bridge of that commit, without its compiled part",
+    )
     parser.add_argument("--connections", type=int, help="instead of the scenario's own number")
     parser.add_argument("--generator", choices=["auto", "wrk", "own"], default="auto", help="(default: wrk if there)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there")
@@ -70,7 +74,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(str(error.args[0]))
     options.servers = options.servers.split(",") if options.servers else None
     for name in options.servers or ():
-        if name.partition("+")[0] not in SERVERS:
+        if base(name) not in SERVERS:
             parser.error(f"no server {name!r}; there are: {', '.join(SERVERS)}")
     options.scenarios = [scenario for scenario in options.scenarios if scenario.choose(options.servers)]
     if not options.scenarios:

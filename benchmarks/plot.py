@@ -6,6 +6,7 @@ Every plot stands on a card of its own, light or dark as the reader's system is,
 from typing import Any
 from xml.sax.saxutils import escape
 
+from benchmarks.servers import base
 from benchmarks.verdicts import COLUMNS, FLOOR, MORE_IS_BETTER, disturbed, is_disturbed, mains, serves
 
 # Group of scenarios -> title of its plot; a group is a file. In the order of the report.
@@ -64,7 +65,7 @@ def text(x: float, y: float, content: str, kind: str = "", anchor: str = "") -> 
 
 def kind_of(name: str) -> str:
     """Return the class of a server's bar: bridge's own, the floor's, or any other's."""
-    server = name.partition("+")[0]
+    server = base(name)
     return "own" if server.startswith("bridge") else "floor" if server == FLOOR else ""
 
 

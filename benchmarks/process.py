@@ -19,7 +19,7 @@ from typing import IO, Self
 from benchmarks import http2, mixed
 from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.machine import process_tree, tree_cpu, tree_memory
-from benchmarks.servers import HOST, Target, command_of, server_of
+from benchmarks.servers import HOST, Target, command_of, commit_of, server_of
 from tests.support import ROOT
 
 START_LIMIT = 20.0  # seconds until a server must answer
@@ -157,6 +157,23 @@ class Files:
             file.write_bytes(CONTENTS[name]())
         return str(file)
 
+    def checkout(self, commit: str) -> str:
+        """Return the path of a folder with the package bridge as it was at *commit*, and nothing else.
+
+        Raises:
+            BenchmarkError: git has no such commit.
+        """
+        folder = self.path(f"at-{commit}")
+        if not folder.exists():
+            archive = subprocess.run(
+                ["git", "archive", commit, "bridge"], cwd=ROOT, capture_output=True, timeout=60, check=False
+            )
+            if archive.returncode:
+                raise BenchmarkError(f"git archive {commit}: {archive.stderr.decode().strip()}")
+            folder.mkdir()
+            subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, timeout=60, check=True)
+        return str(folder)
+
     def remove(self) -> None:
         if self.directory is not None:
             self.directory.cleanup()
@@ -193,8 +210,13 @@ class ServerProcess:
             command = [argument.replace(word, value) for argument in command]
         if self.wrap:
             command[1:2] = self.wrap
+        surroundings = dict(server_of(self.name).environment)
+        commit = commit_of(self.name)
+        if commit:
+            surroundings["PYTHONPATH"] = os.pathsep.join([self.files.checkout(commit), str(ROOT)])
+            command.insert(1, "-P")  # the working directory has a bridge too
         command[0] = sys.executable
-        self.running = child(command, self.core, self.output, self.output, STOP_LIMIT, server_of(self.name).environment)
+        self.running = child(command, self.core, self.output, self.output, STOP_LIMIT, surroundings)
         self.process = self.running.__enter__()
         return self
 

@@ -28,7 +28,7 @@ from benchmarks.machine import choose_cores
 from benchmarks.measure import Settings, check, choose_generator, run_load
 from benchmarks.process import ROOT, BenchmarkError, Files, ServerProcess, child
 from benchmarks.scenarios import Scenario, select
-from benchmarks.servers import SERVERS
+from benchmarks.servers import SERVERS, base
 from benchmarks.verdicts import LOADS
 
 Stack = tuple[tuple[str, str, int], ...]  # (function, file, line), outermost first
@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(str(error.args[0]))
     if options.scenario.kind not in LOADS:
         parser.error(f"{options.scenario.name} is no load")
-    if options.server.partition("+")[0] not in SERVERS:
+    if base(options.server) not in SERVERS:
         parser.error(f"no server {options.server!r}; there are: {', '.join(SERVERS)}")
     if not 0 < options.seconds <= 60:
         parser.error("--seconds: at most 60")

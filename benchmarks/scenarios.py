@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.answers import CHUNK, CHUNKS, PLAINTEXT, TEN_KILOBYTES, UPLOAD_SIZE
-from benchmarks.servers import PURE, Target
+from benchmarks.servers import PURE, Target, base
 
 ASGI_SERVERS = ("floor", "bridge", "uvicorn", "granian", "gunicorn")
 WSGI_SERVERS = ("floor", "bridge", "granian", "granian-8", "waitress", "gunicorn", "uvicorn")
@@ -48,8 +48,8 @@ class Scenario:
         """Return those of *names* that can serve this scenario; None names all of its servers."""
         if names is None:
             return list(self.servers)
-        able = {server.partition("+")[0] for server in self.servers}
-        return [name for name in names if name.partition("+")[0] in able]
+        able = {base(server) for server in self.servers}
+        return [name for name in names if base(name) in able]
 
 
 ASGI = Target("asgi", "benchmarks.apps.asgi:plaintext", floor="plaintext")

@@ -156,13 +156,23 @@ SERVERS = {
 }
 
 
+def base(name: str) -> str:
+    """Return a server's name without its commit and its options."""
+    return name.partition("+")[0].partition("@")[0]
+
+
+def commit_of(name: str) -> str:
+    """Return the commit of a server such as "bridge@1a2b3c4+--threads=4"; empty for what is checked out."""
+    return name.partition("+")[0].partition("@")[2]
+
+
 def server_of(name: str) -> Server:
-    """Return the server of a name, perhaps with options.
+    """Return the server of a name, perhaps with a commit and options.
 
     Raises:
         KeyError: there is no such server.
     """
-    return SERVERS[name.partition("+")[0]]
+    return SERVERS[base(name)]
 
 
 def command_of(name: str, target: Target) -> list[str]:
@@ -171,7 +181,7 @@ def command_of(name: str, target: Target) -> list[str]:
     Raises:
         KeyError: there is no such server.
     """
-    server, *options = name.split("+")
-    command = SERVERS[server].command(target)
+    _, *options = name.split("+")
+    command = server_of(name).command(target)
     end = len(command) - (command[-1] == target.app)  # some take no option after the application
     return [*command[:end], *options, *command[end:]]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Summary, ratio, summarise
+from benchmarks.servers import base
 
 # kind -> (key, heading, format) of its figures; the first is the one that ratios are made of.
 COLUMNS: dict[str, list[tuple[str, str, str]]] = {
@@ -69,7 +70,7 @@ def mains(scenario: dict[str, Any]) -> dict[str, Summary]:
 
 def is_peer(name: str) -> bool:
     """Tell another server from bridge, bridge with options, and the floor."""
-    return name.partition("+")[0] not in OWN
+    return base(name) not in OWN
 
 
 def disturbed(rounds: list[Round], kind: str) -> bool:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import client, figures, machine, measure, profile
+from benchmarks import client, figures, machine, measure, process, profile, verdicts
 from benchmarks.answers import UPLOAD_SIZE
 from benchmarks.floor import FixedAnswer, UploadAnswer
 from benchmarks.scenarios import SCENARIOS, select
-from benchmarks.servers import SERVERS, Target, command_of
+from benchmarks.servers import SERVERS, Target, command_of, commit_of
 from tests.support import ROOT
 
 
@@ -199,6 +199,26 @@ def test_options_of_a_server_come_before_its_application():
     assert command_of("waitress+--threads=2", target)[-2:] == ["--threads=2", "module:app"]
     assert command_of("bridge+--threads+2", target)[-2:] == ["--threads", "2"]
     assert set(SERVERS) >= {"bridge", "floor"}
+
+
+def test_a_server_of_another_commit():
+    assert command_of("bridge@1a2b3c4+--threads=2", Target("wsgi", "module:app"))[3:5] == ["run", "module:app"]
+    assert SCENARIOS["flask"].choose(["bridge@1a2b3c4", "uvicorn@1"]) == ["bridge@1a2b3c4"]
+    assert not verdicts.is_peer("bridge@1a2b3c4+--threads=2")
+    assert commit_of("bridge@1a2b3c4+--threads=2") == "1a2b3c4"
+    assert commit_of("bridge+--x=a@b") == ""
+
+
+def test_the_package_of_a_commit_is_unpacked():
+    files = process.Files()
+    try:
+        folder = Path(files.checkout("HEAD"))
+        assert [path.name for path in folder.iterdir()] == ["bridge"]
+        assert files.checkout("HEAD") == str(folder)
+        with pytest.raises(process.BenchmarkError, match="git archive nothing-like-it"):
+            files.checkout("nothing-like-it")
+    finally:
+        files.remove()
 
 
 def test_what_others_took_of_either_core():
