@@ -145,6 +145,9 @@ class Mount:
             exchange.max_body_size = point.limit
             if head.content_length is not None and head.content_length > point.limit:
                 raise LimitExceeded(413, f"Content-Length {head.content_length} bytes, limit {point.limit}")
+        if head.upgrade and head.line.method == b"CONNECT" and not getattr(point.delegate, "takes_websockets", False):
+            exchange.answer(501)  # it is announced for the whole connection, and taken by some only (RFC 8441)
+            return NULL_DELEGATE
         self._used.setdefault(exchange.connection, set()).add(index)
         return point.delegate.start_exchange(exchange)
 

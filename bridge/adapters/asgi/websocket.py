@@ -35,8 +35,10 @@ def asks_for_websocket(head: RequestHead) -> bool:
     """Tell whether a request with an Upgrade field is to be read as a WebSocket handshake.
 
     An upgrade to another protocol, by another method or in HTTP/1.0 is ignored (RFC 9110 section 7.8): the request is
-    then an ordinary one.
+    then an ordinary one. In HTTP/2 the request is an extended CONNECT (RFC 8441).
     """
+    if head.line.version == b"2":
+        return True
     if head.line.method != b"GET" or head.line.version != b"1.1":
         return False
     return b"websocket" in list_members([head.upgrade])

@@ -28,7 +28,7 @@ from bridge.core.http2 import codes, frames
 from bridge.core.http2.codes import ConnectionFault, StreamFault
 from bridge.core.http2.windows import INITIAL_WINDOW
 from bridge.core.log import app_log, gen_log
-from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError
+from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, UnsupportedFeature
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
@@ -279,10 +279,8 @@ class HTTP2Connection(asyncio.Protocol):
             RemoteProtocolError: The stream is refused, or its content is.
         """
         streams = self.streams
-        if len(streams) >= self._most_streams or self.ending.final:
-            raise StreamFault(codes.REFUSED_STREAM, "too many concurrent streams (RFC 9113 section 5.1.2)")
-        if len(self._lingering) >= _LINGERING_MAX:
-            raise StreamFault(codes.REFUSED_STREAM, "too many streams that were reset and still run")
+        if len(streams) >= self._most_streams or self.ending.final or self._lingering or head.upgrade:
+            self._check_stream(head, received)
         parameters = self.parameters
         self.requests += 1
         if self.closing or self.requests == parameters.max_requests:
@@ -313,6 +311,21 @@ class HTTP2Connection(asyncio.Protocol):
             else:
                 exchange.informed = True
                 delegate.finish()
+
+    def _check_stream(self, head: StreamHead, received: bool) -> None:
+        """Refuse a stream for which there is no room, or of a kind that is not served.
+
+        Raises:
+            RemoteProtocolError: The stream is refused.
+        """
+        if len(self.streams) >= self._most_streams or self.ending.final:
+            raise StreamFault(codes.REFUSED_STREAM, "too many concurrent streams (RFC 9113 section 5.1.2)")
+        if len(self._lingering) >= _LINGERING_MAX:
+            raise StreamFault(codes.REFUSED_STREAM, "too many streams that were reset and still run")
+        if head.upgrade and head.upgrade != b"websocket":
+            raise UnsupportedFeature(501, f"CONNECT for {head.upgrade!r:.80} (RFC 8441 section 4)")
+        if head.upgrade and received:
+            raise StreamFault(codes.PROTOCOL_ERROR, "CONNECT that ends its stream (RFC 8441 section 5)")
 
     def response_done(self, exchange: HTTP2Exchange) -> None:
         """Take note that a response is complete, although it may wait to be sent; drop the rest of its request."""

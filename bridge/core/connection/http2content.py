@@ -57,11 +57,13 @@ class RequestContent:
         stream: The exchange.
         length: Bytes that the head declares; None if it does not.
         window: Most bytes that the stream's window grows to.
+        tunnel: The stream is for another protocol (RFC 8441): what comes waits until that takes it, see
+            :meth:`open_tunnel`.
 
     Attributes:
         ended: The peer has sent all of it.
         held: Bytes that wait for the delegate, since it has paused.
-        tunnel: Another protocol reads the stream: it has no deadline.
+        tunnel: The argument. Such a stream has neither a limit nor a deadline.
         bytes_deadline: Clock time, without blocked time, until which more has to come.
         whole_deadline: The same for all of it.
     """
@@ -83,21 +85,21 @@ class RequestContent:
         "window",
     )
 
-    def __init__(self, stream: Stream, length: int | None, window: int) -> None:
+    def __init__(self, stream: Stream, length: int | None, window: int, tunnel: bool = False) -> None:
         parameters = stream.parameters
         self._stream = stream
         self._left = length
         self._received = 0
         self._debt = 0  # bytes that were taken and not credited
-        self._limit_pending = parameters.limit_after_start or length is None
-        self._paused = 0
+        self._limit_pending = (parameters.limit_after_start or length is None) and not tunnel
+        self._paused = _BY_DELEGATE if tunnel else 0
         self._chunks: deque[tuple[bytes, int]] | None = None  # (content, its share of the window); made for the first
         self._delivering = False
         self.held = 0
         self.ended = False
-        self.tunnel = False
+        self.tunnel = tunnel
         self.window = ReceiveWindow(INITIAL_WINDOW, window, stream.clock.now)
-        self.whole_deadline = self._after(parameters.body_total_timeout)
+        self.whole_deadline = NEVER if tunnel else self._after(parameters.body_total_timeout)
         self.bytes_deadline = NEVER
         self._expect_bytes()
 
@@ -229,12 +231,10 @@ class RequestContent:
         return True
 
     def open_tunnel(self) -> bytes:
-        """Return what has waited: another protocol reads the stream from now on, without limit and deadline."""
+        """Return what has waited: another protocol reads the stream from now on."""
         waiting = b"".join([data for data, _ in self._chunks or ()])
         size = self.held
         self.drop()
-        self._limit_pending = False
-        self.tunnel = True
         self._credit(size)
         return waiting
 
@@ -286,7 +286,7 @@ class RequestContent:
 
     def set_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""
-        if not self.ended:
+        if not self.ended and not self.tunnel:
             self._stream.clock.shorten(seconds)
             self.whole_deadline = self._after(seconds)
             self._expect_bytes()

@@ -242,7 +242,10 @@ class HTTP2Exchange:
         """Prepare for content."""
         http2 = self.connection.parameters.http2
         assert http2 is not None
-        self.content = RequestContent(self, self.head.content_length, http2.max_stream_window)
+        tunnel = bool(self.head.upgrade)
+        self.content = RequestContent(
+            self, None if tunnel else self.head.content_length, http2.max_stream_window, tunnel
+        )
 
     def pause_reading(self) -> None:
         """Hand no content to the delegate until :meth:`resume_reading`; the stream's window is not renewed."""

@@ -212,7 +212,7 @@ class WebSocketConnection(asyncio.Protocol):
         subprotocol: str | None = None,
         fields: Iterable[tuple[bytes, bytes]] = (),
     ) -> WebSocketConnection:
-        """Answer 101, take the transport over from HTTP, and start.
+        """Answer 101, or 200 over HTTP/2, take the transport over from HTTP, and start.
 
         Args:
             exchange: The exchange of the handshake; nothing of its response was sent.
@@ -225,7 +225,7 @@ class WebSocketConnection(asyncio.Protocol):
             LocalProtocolError: The subprotocol was not offered, or a field is illegal; nothing was sent.
             ConnectionGone: The peer left.
         """
-        exchange.respond(101, [*accept_fields(handshake, subprotocol), *fields])
+        exchange.respond(101 if handshake.accept else 200, [*accept_fields(handshake, subprotocol), *fields])
         exchange.send(b"", True)
         self = cls(exchange, handshake, options)
         paused = exchange.write_paused

@@ -1,4 +1,7 @@
-"""The opening handshake over HTTP/1.1 (RFC 6455 section 4.2): checks the request head, returns the answer's fields."""
+"""The opening handshake: over HTTP/1.1 (RFC 6455 section 4.2), and over HTTP/2 (RFC 8441 section 5).
+
+It checks the request head, and returns the answer's fields.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Handshake(NamedTuple):
     """A valid handshake, waiting for the application's answer.
 
     Attributes:
-        accept: The value of Sec-WebSocket-Accept.
+        accept: The value of Sec-WebSocket-Accept; empty over HTTP/2, which has no such field.
         subprotocols: The subprotocols that the client offers, in its order of preference, without repetitions.
         deflate: The parameters of permessage-deflate; None if it is not used.
     """
@@ -64,7 +67,7 @@ def accept_token(key: bytes) -> bytes:
 
 
 def check_handshake(head: RequestHead, options: DeflateOptions | None = None) -> Handshake | Refusal:
-    """Check a request that asks for an upgrade to WebSocket (section 4.2.1).
+    """Check a request that asks for a WebSocket: by an upgrade (section 4.2.1), or by an extended CONNECT (RFC 8441).
 
     Args:
         head: The request's head.
@@ -73,9 +76,10 @@ def check_handshake(head: RequestHead, options: DeflateOptions | None = None) ->
     Returns:
         A Handshake if the request is valid, otherwise a Refusal.
     """
-    if head.method != b"GET":
-        return _bad_request("method is not GET")
-    if head.version != b"1.1":
+    newer = head.version == b"2"
+    if head.method != (b"CONNECT" if newer else b"GET"):
+        return _bad_request("method is not CONNECT" if newer else "method is not GET")
+    if not newer and head.version != b"1.1":
         return _bad_request("HTTP version is not 1.1")
     if b"websocket" not in list_members([head.upgrade]):
         return _bad_request("no upgrade to websocket")
@@ -98,21 +102,23 @@ def check_handshake(head: RequestHead, options: DeflateOptions | None = None) ->
                 offers += parse_offers(value)
     except RequestSyntaxError as exc:
         return _bad_request(str(exc))
+    if versions != [b"13"] and newer:
+        return Refusal(400, [(b"sec-websocket-version", b"13")], "version of WebSocket is not 13")
     if versions != [b"13"]:
         # RFC 9110 section 15.5.22: 426 names the protocol to upgrade to.
         fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-version", b"13")]
         return Refusal(426, fields, "version of WebSocket is not 13")
-    if len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
+    if not newer and (len(keys) != 1 or _KEY.fullmatch(keys[0]) is None):
         return _bad_request("not exactly one valid sec-websocket-key")
     return Handshake(
-        accept=accept_token(keys[0]),
+        accept=b"" if newer else accept_token(keys[0]),
         subprotocols=[protocol.decode("ascii") for protocol in dict.fromkeys(protocols)],
         deflate=None if options is None else agree_on_deflate(offers, options),
     )
 
 
 def accept_fields(handshake: Handshake, subprotocol: str | None = None) -> Fields:
-    """Return the (name, value) pairs that the 101 response must have (section 4.2.2).
+    """Return the (name, value) pairs that the answer must have: a 101 (section 4.2.2), or over HTTP/2 a 200.
 
     Args:
         handshake: The client's valid handshake.
@@ -121,11 +127,13 @@ def accept_fields(handshake: Handshake, subprotocol: str | None = None) -> Field
     Raises:
         LocalProtocolError: The client did not offer *subprotocol*, so it would have to fail the connection.
     """
-    fields = [
-        (b"upgrade", b"websocket"),
-        (b"connection", b"Upgrade"),
-        (b"sec-websocket-accept", handshake.accept),
-    ]
+    fields = []
+    if handshake.accept:
+        fields += [
+            (b"upgrade", b"websocket"),
+            (b"connection", b"Upgrade"),
+            (b"sec-websocket-accept", handshake.accept),
+        ]
     if subprotocol is not None:
         if subprotocol not in handshake.subprotocols:
             raise LocalProtocolError(f"subprotocol {subprotocol[:80]!r} was not offered")
