@@ -14,7 +14,11 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import settings
 
+from tests.support import protocols
 from tests.support.faults import listening
+from tests.support.protocols import pytest_generate_tests
+
+__all__ = ["pytest_generate_tests"]
 
 # The same examples every time, and none fails because the machine was busy. To look for new ones:
 # pytest --hypothesis-profile=default --hypothesis-seed=N
@@ -27,6 +31,7 @@ AGAIN = 3.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "http1(reason): what only HTTP/1 has; not run over HTTP/2")
     config.addinivalue_line("markers", f"time_limit(seconds): each phase of the test may take this, not {TIME_LIMIT:g}")
 
 
@@ -85,3 +90,11 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     with limited(item):
         return (yield)
+
+
+@pytest.fixture
+def protocol(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The version of HTTP that the test runs over, see ``tests/support/protocols.py``."""
+    protocols.now = getattr(request, "param", "http1")
+    yield protocols.now
+    protocols.now = "http1"

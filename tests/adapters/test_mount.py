@@ -15,6 +15,9 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httputil import HTTPServerRequest, ResponseStartLine
 from bridge.errors import ConfigError, LifespanFailed
 from tests.support.asgi import connect, served
+from tests.support.protocols import BOTH_PROTOCOLS
+
+pytestmark = BOTH_PROTOCOLS
 
 
 def asgi(name: str) -> Any:

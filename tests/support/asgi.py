@@ -10,6 +10,7 @@ from typing import Any
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.httpserver import HTTPServer
 from tests.support.faults import TEST_LIMIT, Raises, application_errors
+from tests.support.protocols import in_front
 
 __all__ = ["Client", "Served", "connect", "served"]
 
@@ -51,7 +52,8 @@ async def served(
         port = next(iter(http._sockets.values())).getsockname()[1]
         try:
             async with asyncio.timeout(TEST_LIMIT):
-                yield Served(port, http, delegate)
+                async with in_front(http, port) as front:
+                    yield Served(front, http, delegate)
         finally:
             http.stop()
             await http.drain(0)

@@ -14,6 +14,7 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
 from tests.support.faults import TEST_LIMIT, Raises, application_errors
+from tests.support.protocols import in_front
 
 TIMEOUT = 10.0
 
@@ -107,7 +108,9 @@ async def serving(
         server.add_socket(sock)
         try:
             async with asyncio.timeout(TEST_LIMIT):
-                yield Served(delegate, server, sock.getsockname())
+                host, port = sock.getsockname()
+                async with in_front(server, port) as front:
+                    yield Served(delegate, server, (host, front))
         finally:
             server.stop()
             await server.drain(1)

@@ -572,8 +572,9 @@ class HTTP2Exchange:
         if fits:
             self._put(fits, len(fits), False)
         self.reset(INTERNAL_ERROR)
-        kind = "longer" if total > length else "shorter"
-        raise LocalProtocolError(f"content {kind} than its Content-Length of {length} bytes")
+        if total > length:
+            raise LocalProtocolError(f"content longer than its Content-Length of {length} bytes")
+        raise LocalProtocolError(f"content of {total} bytes, its Content-Length is {length}")
 
     async def send_file(self, file: int, offset: int, count: int) -> None:
         """Send a part of a file as content, in pieces of 64 KiB: frames stand between its bytes."""

@@ -12,6 +12,9 @@ import pytest
 
 from bridge.errors import LocalProtocolError
 from tests.support.asgi import connect, served
+from tests.support.protocols import BOTH_PROTOCOLS
+
+pytestmark = BOTH_PROTOCOLS
 
 START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
 CONTENT = bytes(range(256)) * 4096 + b"end"

@@ -24,6 +24,9 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.websocket import WebSocketOptions
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support.asgi import Client, connect, served
+from tests.support.protocols import BOTH_PROTOCOLS
+
+pytestmark = BOTH_PROTOCOLS
 
 ACCEPT = {"type": "websocket.accept"}
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -943,6 +943,9 @@ from bridge.core.connection.times import Times
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
+from tests.support.protocols import BOTH_PROTOCOLS
+
+pytestmark = BOTH_PROTOCOLS
 
 children = []
 

@@ -24,7 +24,10 @@ from bridge.adapters.wsgi.environ import (
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_head
+from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import serving
+
+pytestmark = BOTH_PROTOCOLS
 
 TCP = (("192.0.2.1", 1234), socket.AF_INET, "http", ("192.0.2.9", 8000))
 

@@ -22,7 +22,10 @@ from bridge.adapters.wsgi import response_buffer
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.errors import LocalProtocolError
+from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import Answer, serving
+
+pytestmark = BOTH_PROTOCOLS
 
 PLAIN = [("Content-Type", "text/plain")]
 # Much more than the kernel's buffers hold.

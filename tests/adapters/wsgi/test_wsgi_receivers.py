@@ -21,7 +21,10 @@ from bridge.adapters.wsgi import receivers
 from bridge.adapters.wsgi.receivers import ContentReceiver
 from bridge.adapters.wsgi.request_content import ReceivedContent
 from tests.support.loops import both_loops
+from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import messages, serving
+
+pytestmark = BOTH_PROTOCOLS
 
 WINDOW = 1000  # bytes, in place of the real one
 WORTH_WRITING = 50

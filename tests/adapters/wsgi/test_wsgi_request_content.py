@@ -17,7 +17,10 @@ import pytest
 from bridge.adapters.wsgi.request_content import StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool, Worker
 from bridge.errors import ConnectionGone
+from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import serving
+
+pytestmark = BOTH_PROTOCOLS
 
 PLAIN = [("Content-Type", "text/plain")]
 MODES = pytest.mark.parametrize("buffer", [16, 65536, None], ids=["file", "memory", "streamed"])
