@@ -40,7 +40,7 @@ async def gateway(port: int, host: str = "127.0.0.1") -> AsyncIterator[int]:
         tasks.add(task)
         try:
             await _Connection(reader, writer, host, port).run()
-        except (ConnectionError, asyncio.CancelledError, EOFError):
+        except (ConnectionError, asyncio.CancelledError, EOFError, h11.RemoteProtocolError):
             pass
         finally:
             tasks.discard(task)
@@ -136,7 +136,8 @@ class _Connection:
         else:
             sending = asyncio.ensure_future(self._send_content(client, stream, empty))
         try:
-            await self._answer(stream, event.method, asked.get(b"sec-websocket-key") if websocket else None)
+            key = asked.get(b"sec-websocket-key") if websocket else None
+            await self._answer(stream, event.method, event.http_version == b"1.1", key)
         except ConnectionError:
             self._leave(stream)
         finally:
@@ -161,11 +162,12 @@ class _Connection:
             elif isinstance(event, h11.EndOfMessage):
                 trailers = [(bytes(name), bytes(value)) for name, value in event.headers]
                 if not empty:
-                    if trailers:
-                        self._h2.send_headers(stream, trailers, end_stream=True)
-                    else:
-                        self._h2.end_stream(stream)
-                    self._flush()
+                    with contextlib.suppress(h2.exceptions.ProtocolError):  # the server has reset the stream
+                        if trailers:
+                            self._h2.send_headers(stream, trailers, end_stream=True)
+                        else:
+                            self._h2.end_stream(stream)
+                        self._flush()
                 break
             else:
                 break
@@ -215,7 +217,7 @@ class _Connection:
         self._ended = True
         self._events.put_nowait(None)
 
-    async def _answer(self, stream: int, method: bytes, key: bytes | None) -> None:
+    async def _answer(self, stream: int, method: bytes, persistent: bool, key: bytes | None) -> None:
         """Pass on the response."""
         chunked = False
         writer = self._writer
@@ -232,7 +234,13 @@ class _Connection:
                     token = base64.b64encode(hashlib.sha1(key + _GUID).digest())
                     fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), *fields]
                     fields.append((b"sec-websocket-accept", token))
-                elif final and method != b"HEAD" and status not in {204, 304} and b"content-length" not in names:
+                elif (
+                    final
+                    and persistent
+                    and method != b"HEAD"
+                    and status not in {204, 304}
+                    and b"content-length" not in names
+                ):
                     chunked = True
                     fields.append((b"transfer-encoding", b"chunked"))
                 try:

@@ -17,7 +17,7 @@ from bridge.core.connection.parameters import HTTP2Parameters
 if TYPE_CHECKING:
     from bridge.core.httpserver import HTTPServer
 
-__all__ = ["BOTH_PROTOCOLS", "in_front", "now"]
+__all__ = ["BOTH_PROTOCOLS", "in_front", "now", "value"]
 
 BOTH_PROTOCOLS = pytest.mark.usefixtures("protocol")
 
@@ -40,6 +40,11 @@ async def in_front(server: HTTPServer, port: int) -> AsyncIterator[int]:
         )
     async with gateway(port) as front:
         yield front
+
+
+def value(http1: Any, http2: Any) -> Any:
+    """Return what is right for the protocol of the test that runs."""
+    return http1 if now == "http1" else http2
 
 
 def pytest_generate_tests(metafunc: Any) -> None:

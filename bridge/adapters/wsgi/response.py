@@ -204,7 +204,8 @@ class Response:
             return
         if self._started:
             for data in result:
-                self._put(data)
+                if data:
+                    self._put(data)
         elif total <= MEMORY:
             self._put(result[0] if len(result) == 1 else b"".join(result), True)
         else:
@@ -212,7 +213,8 @@ class Response:
                 self._remaining = total
                 self._head = self._head.with_length(total)
             for data in result:
-                self._put(data)
+                if data:
+                    self._put(data)
 
     def _put_file(self, wrapper: FileWrapper) -> bool:
         """Let the loop send the file that the application has returned; False if the file has to be read here."""
@@ -259,8 +261,8 @@ class Response:
                 buffer = self.buffer or self._begin()
                 buffer.put(data)
                 if last:
+                    buffer.finish()  # may fail, and then the response is not complete
                     self.complete = True
-                    buffer.finish()
         elif excess <= 0:
             raise LocalProtocolError("write() was called when the response had ended")
         if excess > 0:
@@ -277,8 +279,8 @@ class Response:
         if self.buffer is None:
             self._send_whole(b"")
         else:
-            self.complete = True
             self.buffer.finish()
+            self.complete = True
 
     def _send_whole(self, data: bytes) -> None:
         self._started = self.complete = True

@@ -86,6 +86,7 @@ class HTTP2Connection(asyncio.Protocol):
         "_lingering",
         "_most_streams",
         "_on_end",
+        "_on_gone",
         "clock",
         "closing",
         "context",
@@ -131,6 +132,7 @@ class HTTP2Connection(asyncio.Protocol):
         self._incoming = Incoming(self)
         self._most_streams = parameters.http2.max_concurrent_streams
         self._on_end = on_end
+        self._on_gone: Callable[[], None] | None = None  # once the server does not wait for the connection any more
         self._lingering: set[weakref.ref[HTTP2Exchange]] = set()
         self._eof = False  # the peer sends nothing more
         self._end_callbacks: list[Callable[[Exception | None], None]] | None = None  # made for the first one
@@ -198,6 +200,8 @@ class HTTP2Connection(asyncio.Protocol):
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(self, False)
+        elif self._on_gone is not None:
+            self._on_gone()
         if transport is not None:
             if self.parameters.observer is not None:
                 self.parameters.observer.connection_closed(self)
@@ -331,6 +335,8 @@ class HTTP2Connection(asyncio.Protocol):
         """Take note that a response is complete, although it may wait to be sent; drop the rest of its request."""
         if self.parameters.observer is not None:
             self.parameters.observer.exchange_ended(exchange)
+        if exchange.is_tunnel:
+            return  # another protocol takes the stream next
         delegate = exchange.delegate
         exchange.delegate = NULL_DELEGATE  # ends a reference cycle: most delegates know their exchange
         if not exchange.informed and delegate is not NULL_DELEGATE:
@@ -356,8 +362,12 @@ class HTTP2Connection(asyncio.Protocol):
     def close_stream(self, exchange: HTTP2Exchange) -> None:
         """Forget a stream that has ended in both directions."""
         streams = self.streams
-        if streams.pop(exchange.stream_id, None) is not None and not streams:
+        if streams.pop(exchange.stream_id, None) is None:
+            return
+        if not streams:
             self._emptied()
+        elif self.ending.final:
+            self.leave_if_tunnels()
 
     def _emptied(self) -> None:
         """Wait for the next stream; close if none is to come."""
@@ -525,9 +535,26 @@ class HTTP2Connection(asyncio.Protocol):
         else:
             self.ending.hurry(_FIRST_REQUEST_GRACE)
 
+    def leave_if_tunnels(self) -> None:
+        """Let the server not wait for this connection, if all of its streams belong to other protocols.
+
+        A server counts connections that WebSockets have taken, but it does not wait for them (see ``drain``).
+        """
+        if self._on_end is not None and all(exchange.is_tunnel for exchange in self.streams.values()):
+            on_end, self._on_end = self._on_end, None
+            self._on_gone = on_end(self, True)
+
     def abort(self) -> None:
-        """Reset the streams, and close."""
-        self.ending.cut()
+        """Reset the streams, and close; streams of other protocols go on."""
+        if any(exchange.is_tunnel for exchange in self.streams.values()) and not self.ending.closed:
+            for exchange in [*self.streams.values()]:
+                if not exchange.is_tunnel:
+                    self.abandon(exchange, codes.CANCEL)
+            self.ending.announce()
+            self.ending.finalize()
+            self.leave_if_tunnels()
+        else:
+            self.ending.cut()
 
     def cut(self, *, reset: bool) -> None:
         """End the connection in the middle of responses; the peer notices by the resets."""

@@ -295,6 +295,11 @@ class HTTP2Exchange:
         """Whether there is a delegate that takes content."""
         return self.delegate is not NULL_DELEGATE
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the stream belongs to another protocol, or is about to."""
+        return self.writing is DONE and bool(self.head.upgrade) and 200 <= self.status < 300
+
     def complete_request(self) -> None:
         """Tell the delegate that the request is complete."""
         self.content = None

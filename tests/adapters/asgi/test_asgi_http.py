@@ -133,7 +133,7 @@ async def test_error_before_the_response(exc: BaseException, caplog: pytest.LogC
         client.get("/x?y")
         status, fields, _ = await client.response()
     assert status == 500
-    assert fields.get("connection") == ("close" if protocols.now == "http1" else None)
+    assert fields.get("connection") == protocols.value("close", None)
     (record,) = caplog.records
     assert record.getMessage() == "Exception in ASGI application, GET b'/x?y'"
     assert record.exc_info is not None and record.exc_info[1] is exc
@@ -596,7 +596,7 @@ async def test_timeout_before_the_response(caplog: pytest.LogCaptureFixture) -> 
         client.get("/slow")
         status, fields, _ = await client.response()
         assert status == 504
-        assert fields.get("connection") == ("close" if protocols.now == "http1" else None)
+        assert fields.get("connection") == protocols.value("close", None)
         await asyncio.wait_for(cancelled.wait(), 1)
     assert [record.getMessage() for record in caplog.records] == ["No complete response within 0.1 s, GET b'/slow'"]
 

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.websocket import WebSocketOptions
 from bridge.errors import ConnectionGone, LocalProtocolError
+from tests.support import protocols
 from tests.support.asgi import Client, connect, served
 from tests.support.protocols import BOTH_PROTOCOLS
 
@@ -105,7 +106,7 @@ async def test_scope_and_handshake() -> None:
             assert "permessage-deflate" in client.response.headers["sec-websocket-extensions"]
     scope, last = seen
     assert scope["type"] == "websocket"
-    assert (scope["scheme"], scope["http_version"]) == ("ws", "1.1")
+    assert (scope["scheme"], scope["http_version"]) == ("ws", protocols.value("1.1", "2"))
     assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/r/x y", b"/x%20y", b"q=1")
     assert scope["subprotocols"] == ["a", "b"]
     assert (b"origin", b"http://there.example") in scope["headers"]
@@ -115,6 +116,7 @@ async def test_scope_and_handshake() -> None:
     assert last == {"type": "websocket.disconnect", "code": 1000, "reason": ""}
 
 
+@pytest.mark.http1("HTTP/2 has neither 426 nor a key; see test_websocket_handshake")
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
@@ -135,6 +137,7 @@ async def test_a_bad_handshake_never_reaches_the_application(fields: list[str], 
         assert await client.rest() == b""
 
 
+@pytest.mark.http1("HTTP/2 has no upgrade")
 @pytest.mark.parametrize("head", ["POST / HTTP/1.1", "GET / HTTP/1.0"])
 async def test_an_upgrade_that_does_not_count_is_an_ordinary_request(head: str) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -147,6 +150,7 @@ async def test_an_upgrade_that_does_not_count_is_an_ordinary_request(head: str) 
         assert (await client.head())[0] == 204
 
 
+@pytest.mark.http1("over HTTP/2 a client that is not told of CONNECT sends none")
 async def test_without_websockets_the_request_is_an_ordinary_one() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
@@ -234,7 +238,7 @@ async def test_a_broken_rule_before_accept_is_500(message: dict[str, Any], caplo
             async with dialled(server.port):
                 pass
     (record,) = caplog.records
-    assert record.getMessage() == "Exception in ASGI application, WebSocket GET b'/'"
+    assert record.getMessage() == f"Exception in ASGI application, WebSocket {protocols.value('GET', 'CONNECT')} b'/'"
     assert isinstance(record.exc_info[1], LocalProtocolError)  # type: ignore[index]
 
 
@@ -247,7 +251,7 @@ async def test_return_before_accept_is_500(caplog: pytest.LogCaptureFixture) -> 
             async with dialled(server.port):
                 pass
     assert [record.getMessage() for record in caplog.records] == [
-        "ASGI application returned without an answer, WebSocket GET b'/'"
+        f"ASGI application returned without an answer, WebSocket {protocols.value('GET', 'CONNECT')} b'/'"
     ]
 
 
@@ -312,7 +316,10 @@ async def test_a_handshake_that_is_not_answered_in_time(caplog: pytest.LogCaptur
             await asyncio.sleep(0.2)
             await client.send("x")
             assert await client.recv() == "late"
-    assert [record.getMessage() for record in caplog.records] == ["No answer within 0.1 s, WebSocket GET b'/slow'"]
+    method = protocols.value("GET", "CONNECT")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"No answer within 0.1 s, WebSocket {method} b'/slow'"
+    ]
 
 
 # ------------------------------------------------------------------ messages
@@ -784,6 +791,7 @@ async def test_an_application_that_ignores_the_disconnect_is_cancelled() -> None
         await asyncio.wait_for(cancelled.wait(), 2)
 
 
+@pytest.mark.http1("the package h2 takes nothing more after GOAWAY; see test_http2")
 async def test_the_server_stops() -> None:
     seen: list[Any] = []
 
@@ -837,6 +845,7 @@ async def test_a_websocket_opened_while_the_server_stops() -> None:
             assert client.close_code == 1001
 
 
+@pytest.mark.http1("a connection of HTTP/2 goes on when a WebSocket takes a stream")
 async def test_websockets_count_among_the_connections() -> None:
     async with served(echo) as server:
         server.http.max_connections = 2

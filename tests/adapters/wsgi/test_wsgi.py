@@ -26,7 +26,10 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.times import Times
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support import ROOT
+from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import serving
+
+pytestmark = BOTH_PROTOCOLS
 
 PLAIN = [("Content-Type", "text/plain")]
 
@@ -207,6 +210,7 @@ async def test_content_that_is_dropped_behind_a_head_that_was_sent_ends_the_resp
     assert answers.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.http1("names are in lower case, and there is no HTTP/1.0")
 async def test_early_hints() -> None:
     def app(environ, start_response):
         environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
@@ -391,6 +395,7 @@ async def test_write_refuses_text(caplog) -> None:
     assert "write() takes bytes, not 'text'" in caplog.text
 
 
+@pytest.mark.http1("HTTP/2 has no reason phrases")
 async def test_exc_info_before_the_first_byte_replaces_the_head() -> None:
     def app(environ, start_response):
         start_response("200 OK", [("X-Old", "1")])
@@ -766,6 +771,7 @@ async def test_the_application_can_see_that_the_client_has_left() -> None:
         app.open.set()
 
 
+@pytest.mark.http1("a stream has no half-closed client that may still read")
 async def test_a_half_closed_client_is_answered() -> None:
     app = Gate()
     async with serving(app) as served:
@@ -875,6 +881,7 @@ async def test_quick_requests_are_not_touched_by_the_time_limit() -> None:
         assert served.delegate.pool.on_jobs is not None  # nothing is looked for
 
 
+@pytest.mark.http1("the package h2 takes nothing more after GOAWAY; see test_http2")
 async def test_close_waits_for_what_runs() -> None:
     app = Gate()
     async with serving(app) as served:
@@ -943,9 +950,6 @@ from bridge.core.connection.times import Times
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
-from tests.support.protocols import BOTH_PROTOCOLS
-
-pytestmark = BOTH_PROTOCOLS
 
 children = []
 

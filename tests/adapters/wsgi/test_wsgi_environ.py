@@ -208,6 +208,7 @@ HEADS = st.tuples(
 )
 
 
+@pytest.mark.http1("it compares with HTTP/1.1's environ")
 @given(st.lists(HEADS, min_size=2, max_size=5), st.booleans())
 def test_the_environ_is_the_same_whatever_came_before(heads: list[Any], mounted: bool) -> None:
     context = ConnectionContext(*TCP)

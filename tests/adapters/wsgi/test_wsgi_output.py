@@ -133,6 +133,7 @@ async def test_a_thread_that_waits_for_a_client_that_leaves_is_free_again() -> N
         assert closed.is_set()
 
 
+@pytest.mark.http1("the proxy reads; see test_http2 for windows that stay shut")
 async def test_a_client_that_never_reads_is_cut_off_and_leaves_nothing() -> None:
     before = open_files()
     async with serving(big, params=ConnectionParameters(write_timeout=0.3)) as served:
@@ -388,6 +389,7 @@ async def test_a_file_that_is_cut_while_it_is_sent(tmp_path, caplog) -> None:
     assert "cannot be sent: the file ends" in caplog.text
 
 
+@pytest.mark.http1("the proxy speaks no TLS")
 async def test_a_file_under_tls(path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -81,6 +81,7 @@ async def test_no_content(buffer) -> None:
         assert (await served.get("/", "Content-Length: 0", method="POST")).content == b"(b'', b'', [])"
 
 
+@pytest.mark.http1("HTTP/2 has no chunks")
 @pytest.mark.parametrize(
     ("buffer", "expected"),
     [(65536, b"('3', None, True)"), (1, b"('3', None, True)"), (None, b"(None, 'chunked', True)")],
