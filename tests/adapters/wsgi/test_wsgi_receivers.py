@@ -324,6 +324,7 @@ class DiskOfMoods:
         return file
 
 
+@pytest.mark.http1("windows make clients slow, so that responses use files, too")
 @both_loops
 async def test_uploads_of_all_kinds(monkeypatch, caplog) -> None:
     """Sizes, pieces, slow writes, full disks and clients that leave: who stays gets its own bytes back, or 500."""
