@@ -13,6 +13,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.clock import NEVER, Clock
+from bridge.core.connection.http2content import RequestContent
 from bridge.core.connection.http2ending import Ending
 from bridge.core.connection.http2exchange import HTTP2Exchange
 from bridge.core.connection.http2incoming import Incoming
@@ -87,6 +88,7 @@ class HTTP2Connection(asyncio.Protocol):
         "_most_streams",
         "_on_end",
         "_on_gone",
+        "_window_max",
         "clock",
         "closing",
         "context",
@@ -131,6 +133,7 @@ class HTTP2Connection(asyncio.Protocol):
         self.deadline = NEVER
         self._incoming = Incoming(self)
         self._most_streams = parameters.http2.max_concurrent_streams
+        self._window_max = parameters.http2.max_stream_window
         self._on_end = on_end
         self._on_gone: Callable[[], None] | None = None  # once the server does not wait for the connection any more
         self._lingering: set[weakref.ref[HTTP2Exchange]] = set()
@@ -296,8 +299,10 @@ class HTTP2Connection(asyncio.Protocol):
                 exchange.times = Times(monotonic_ns())
             parameters.observer.exchange_started(exchange)
         if not received:
-            exchange.expect_content()
-            length, limit = head.content_length, parameters.max_body_size
+            tunnel = bool(head.upgrade)
+            length = None if tunnel else head.content_length
+            exchange.content = RequestContent(exchange, length, self._window_max, tunnel)
+            limit = parameters.max_body_size
             if length is not None and limit is not None and length > limit and not parameters.limit_after_start:
                 raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
         delegate = self.delegate.start_exchange(exchange)

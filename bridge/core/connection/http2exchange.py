@@ -238,15 +238,6 @@ class HTTP2Exchange:
 
     # ------------------------------------------------------------------ the request's content
 
-    def expect_content(self) -> None:
-        """Prepare for content."""
-        http2 = self.connection.parameters.http2
-        assert http2 is not None
-        tunnel = bool(self.head.upgrade)
-        self.content = RequestContent(
-            self, None if tunnel else self.head.content_length, http2.max_stream_window, tunnel
-        )
-
     def pause_reading(self) -> None:
         """Hand no content to the delegate until :meth:`resume_reading`; the stream's window is not renewed."""
         if self.content is None:
@@ -263,14 +254,13 @@ class HTTP2Exchange:
 
     def pause_until(self, waiting: Awaitable[None]) -> None:
         """Hand no content to the delegate until *waiting* is done."""
-        if self.content is None:
+        empty = self.content is None
+        if empty:
             self.pause_reading()
-            if self.content is None:
-                return
+        if self.content is not None:
             self.content.pause_until(waiting)
-            self.content.resume()
-        else:
-            self.content.pause_until(waiting)
+            if empty:
+                self.content.resume()
 
     def set_body_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""

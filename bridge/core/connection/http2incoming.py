@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bridge.core.connection.clock import NEVER
 from bridge.core.connection.http2ending import DRAIN_PING
 from bridge.core.connection.http2streams import EndedStreams, FieldBlock
+from bridge.core.connection.preface import PREFACE_HEAD
 from bridge.core.http1.encoder import encode_refusal
 from bridge.core.http2 import codes, frames
 from bridge.core.http2.budget import Budget
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         def abandon(self, exchange: HTTP2Exchange, code: int, by_peer: bool = False) -> None: ...
         def close_stream(self, exchange: HTTP2Exchange) -> None: ...
         def fault(self, error: ConnectionFault) -> None: ...
+        def refused(self, reason: str) -> None: ...
         def start_stream(self, stream: int, head: StreamHead, received: bool) -> None: ...
         def take_fault(self, stream: int, error: Exception) -> None: ...
 
@@ -69,6 +71,8 @@ _AHEAD_MAX = 262144
 # Bytes that wait in the transport of a peer that does not read, before its frames are not read any more: their answers
 # would add to them.
 _ANSWERS_MAX = 131072
+# Bytes that a peer may send without a line end before it is clear that it speaks neither HTTP/2 nor HTTP/1.
+_LINE_MAX = 8190
 # Bytes of field blocks that are one glitch: what it costs to decode them.
 _BLOCK_GLITCH = 8192
 # DATA frames of fewer bytes that do not end the content, and window updates of fewer, are noise.
@@ -167,9 +171,9 @@ class Incoming:
         self._turn_awaited = False
         self._turns.left -= _TURN_UNITS
         if not self._owner.ending.closed:
+            self._read(self._buffer)
             if not self._owner.writer.paused:
                 self.resume_reading()
-            self._read(self._buffer)
 
     def _read(self, data: bytes | bytearray) -> None:
         """Read frames, until one is incomplete or this turn's share is used up.
@@ -225,7 +229,12 @@ class Incoming:
         if self._owner.ending.closed:
             self._buffer = b""
             return
-        self._buffer = data if not at else data[at:] if at < len(data) else b""
+        if at == len(data):
+            self._buffer = b""
+        elif at and data.__class__ is bytearray:
+            del data[:at]  # moves nothing
+        elif at:
+            self._buffer = data[at:] if len(data) - at < FRAME_SIZE else bytearray(memoryview(data)[at:])
         writer = self._owner.writer
         if writer.paused and writer.transport is not None:
             self._owner.output.flush()
@@ -239,9 +248,9 @@ class Incoming:
             transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Let the transport read again."""
+        """Let the transport read again, unless much waits to be read here."""
         transport = self._owner.writer.transport
-        if self._reading_paused and transport is not None:
+        if self._reading_paused and transport is not None and len(self._buffer) <= _AHEAD_MAX:
             self._reading_paused = False
             if not transport.is_closing():
                 transport.resume_reading()
@@ -251,13 +260,7 @@ class Incoming:
         preface = frames.PREFACE
         size = min(len(data), len(preface))
         if data[:size] != preface[:size]:
-            if self._begun:
-                self._owner.fault(ConnectionFault(codes.PROTOCOL_ERROR, "no preface (RFC 9113 section 3.4)"))
-                return 0
-            owner = self._owner
-            gen_log.info("Malformed HTTP message from %s: no preface of HTTP/2: %r", owner.context, bytes(data[:40]))
-            owner.writer.write(encode_refusal(400, owner.clock.default_fields))
-            owner.ending.close()
+            self._refuse_preface(data)
             return 0
         if size < len(preface):
             return 0
@@ -265,6 +268,17 @@ class Incoming:
         if not self._begun:
             self.begin()
         return size
+
+    def _refuse_preface(self, data: bytes | bytearray) -> None:
+        """Answer a peer that does not speak HTTP/2: in text if it speaks HTTP/1, otherwise with GOAWAY."""
+        owner = self._owner
+        if not self._begun and (b" HTTP/1" in data or data.startswith(PREFACE_HEAD)):
+            gen_log.info("Malformed HTTP message from %s: no preface of HTTP/2: %r", owner.context, bytes(data[:40]))
+            owner.refused("malformed")
+            owner.writer.write(encode_refusal(400, owner.clock.default_fields))
+            owner.ending.close()
+        elif self._begun or b"\n" in data or len(data) > _LINE_MAX:
+            owner.fault(ConnectionFault(codes.PROTOCOL_ERROR, "no preface (RFC 9113 section 3.4)"))
 
     def begin(self) -> None:
         """Send the settings, and open the window of the connection."""
@@ -387,12 +401,13 @@ class Incoming:
             self.budget.spend_glitch(self._owner.clock.now, len(octets) // _BLOCK_GLITCH)
         exchange = self._owner.streams.get(stream)
         if exchange is not None:
-            trailers = self.reader.trailers(octets)
             if exchange.received:
+                self._skip(octets)
                 raise StreamFault(codes.STREAM_CLOSED, "HEADERS behind the end of the stream (RFC 9113 section 5.1)")
             if not block.ended:
+                self._skip(octets)
                 raise StreamFault(codes.PROTOCOL_ERROR, "trailers that do not end the stream (RFC 9113 section 8.1)")
-            exchange.trailers = trailers
+            exchange.trailers = self.reader.trailers(octets)
             exchange.received = True
             if exchange.content is not None:
                 exchange.content.end()
@@ -410,13 +425,17 @@ class Incoming:
             return
         if not stream & 1 or self.ended.was_skipped(stream):
             raise ConnectionFault(codes.PROTOCOL_ERROR, f"HEADERS open stream {stream} (RFC 9113 section 5.1.1)")
+        self._skip(octets)
+        self._take_ended(stream)
+
+    def _skip(self, octets: bytes) -> None:
+        """Read a field block that says nothing any more: the table of fields has to follow."""
         try:
             self.reader.trailers(octets)
         except ConnectionFault:
             raise
         except RemoteProtocolError:
-            pass  # only the table matters
-        self._take_ended(stream)
+            pass
 
     def _take_priority(self, stream: int, flags: int, payload: bytes) -> None:
         self.budget.spend_glitch(self._owner.clock.now)
@@ -495,6 +514,8 @@ class Incoming:
             exchange.window_opened()
         elif stream > self._owner.last_stream or not stream & 1:
             raise ConnectionFault(codes.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream (RFC 9113 section 6.9)")
+        else:
+            self.budget.spend_glitch(self._owner.clock.now)
 
     def _take_unknown(self, stream: int, flags: int, payload: bytes) -> None:
         self.budget.spend_glitch(self._owner.clock.now)
