@@ -29,11 +29,6 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 #: The commands of other servers: a copy of `bridge.dialects.NAMES`, which a start need not import.
 _DIALECTS = ("gunicorn", "uvicorn", "hypercorn", "granian", "daphne", "waitress-serve", "uwsgi")
 
-# The commands of bridge.operations.console, by name alone: --version must not import it.
-_STEERING = frozenset(
-    {"status", "top", "reload", "scale", "recycle", "drain", "undrain", "stop", "dump", "log-level", "reopen"}
-)
-
 _HELP = """\
 usage: bridge run TARGET [options]
 
@@ -51,7 +46,6 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
   bridge explain gunicorn -w 4 app:app    what becomes of each of its options
 
   bridge run --help                       every option
-  bridge status --help                    the commands that steer a running server: top, reload, scale, drain, stop
   bridge --version
 """
 
@@ -79,10 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     if command == "exec":
         return _guarded(lambda: _execute(words[1:], own_process=argv is None))
-    if command in _STEERING:
-        from bridge.operations.console import run
-
-        return run(command, words[1:], os.environ)
     if command in _DIALECTS or command == "explain":
         return _guarded(lambda: _other(command, words[1:], own_process=argv is None))
     if command != "run":

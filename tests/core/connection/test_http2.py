@@ -249,6 +249,11 @@ CONNECTION_FAULTS = [
         frame(HEADERS, 1, 1, head()) + frame(CONTINUATION, 0, 1, b"\x88") * 9, CALM, id="nine CONTINUATION frames"
     ),
     pytest.param(frame(HEADERS, 1, 1, head()) + frame(CONTINUATION, 0, 1), CALM, id="an empty CONTINUATION frame"),
+    pytest.param(
+        frame(HEADERS, 5, 1, head()) + frame(WINDOW_UPDATE, 0, 1, b"\0\0\x10\0") * 1100,
+        CALM,
+        id="many WINDOW_UPDATE frames of a stream that has ended",
+    ),
 ]
 
 
@@ -287,6 +292,7 @@ STREAM_FAULTS = [
     ),
     pytest.param(frame(HEADERS, 5, 1, head()) + frame(DATA, 0, 1, b"x"), CLOSED, id="DATA behind the end"),
     pytest.param(frame(HEADERS, 5, 1, head()) + frame(HEADERS, 5, 1, b"\0\1a\1b"), CLOSED, id="HEADERS behind the end"),
+    pytest.param(frame(HEADERS, 5, 1, head()) + frame(HEADERS, 5, 1, head()), CLOSED, id="a head behind the end"),
 ]
 
 

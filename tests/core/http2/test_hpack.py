@@ -14,6 +14,8 @@ from bridge.core.http2.codes import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Compre
 from bridge.core.http2.hpack import STATIC_TABLE, TABLE_SIZE, FieldDecoder, FieldEncoder
 from bridge.errors import LimitExceeded
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 # --- the examples of RFC 7541 appendix C ------------------------------------------------------------------------------
 
 Story = list[tuple[str, list[Field]]]

@@ -9,6 +9,8 @@ from bridge.core.http2.codes import PROTOCOL_ERROR, CompressionError, MalformedR
 from bridge.core.http2.request import HeadReader, StreamHead
 from bridge.errors import FramingError, LimitExceeded, RemoteProtocolError, RequestSyntaxError, UnsupportedFeature
 
+pytestmark = pytest.mark.usefixtures("either_decoder")
+
 PSEUDO: list[Field] = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/a?b=c"), (b":authority", b"a.test")]
 
 

@@ -18,13 +18,7 @@ from bridge.core.http2.codes import ConnectionFault
 from bridge.core.http2.request import HeadReader, StreamHead
 from bridge.errors import RemoteProtocolError
 
-
-@pytest.fixture(autouse=True, params=["python", "compiled"])
-def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "python":
-        monkeypatch.setattr(own_hpack, "_decode_fields", None)
-    elif own_hpack._decode_fields is None:
-        pytest.skip("there is no compiled decoder")
+pytestmark = pytest.mark.usefixtures("either_decoder")
 
 
 class Forgetful(HeadReader):
@@ -89,7 +83,7 @@ BLOCKS = st.tuples(UPDATES, START, st.lists(PARTS, max_size=4)).map(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(BLOCKS, min_size=1, max_size=4), st.data())
 def test_every_stream_of_blocks_gives_the_same_with_and_without_memos(blocks: list[bytes], data: st.DataObject) -> None:
     limits = Limits(field_line=1200)
@@ -115,7 +109,7 @@ FIELDS_OF = {
 }
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     st.lists(
         st.tuples(
