@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bridge._version import __version__
 from bridge.errors import ConfigError
@@ -45,8 +45,18 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
   bridge exec fastapi run                 a program that starts uvicorn, hypercorn, waitress or gunicorn itself
   bridge explain gunicorn -w 4 app:app    what becomes of each of its options
 
+  bridge dev                              find the application here, reload it, and show exceptions
+
   bridge run --help                       every option
   bridge --version
+"""
+
+
+_DEV_HELP = """\
+usage: bridge dev [TARGET] [options]
+
+Finds the application in this directory, says where, and serves it while it is written: with --reload, --debug, and the
+variables of .env if the package python-dotenv is there. Takes the options of `bridge run`; --no-debug, for one, wins.
 """
 
 
@@ -71,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stderr is not None:
             print(_HELP, end="", file=sys.stderr)
         return USAGE_ERROR
+    if command == "dev":
+        return _guarded(lambda: _develop(words[1:], own_process=argv is None))
     if command == "exec":
         return _guarded(lambda: _execute(words[1:], own_process=argv is None))
     if command in _DIALECTS or command == "explain":
@@ -87,6 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             words.remove(option)
             return _guarded(lambda: action(words))  # noqa: B023 - called at once
     return _guarded(lambda: _run(words, own_process=argv is None))
+
+
+def _develop(words: Sequence[str], *, own_process: bool) -> int:
+    if "--help" in words or "-h" in words:
+        print(_DEV_HELP, end="")
+        return 0
+    from bridge.dev import development_words
+
+    words, found = development_words(words, os.environ)
+    if found is not None and sys.stderr is not None:
+        sys.stderr.write(f"bridge: {found.target}, found in {found.how}\n")
+    return _run(words, own_process=own_process)
 
 
 def _execute(words: Sequence[str], *, own_process: bool) -> int:
@@ -121,7 +145,11 @@ def _run(words: Sequence[str], *, own_process: bool) -> int:
         from bridge.config.sources import load
 
         environ = dict(os.environ)  # --env-file is for the application: a reload reads what the start has read
-        config = load(words, environ)
+        try:
+            config = load(words, environ)
+        except ConfigError as exc:
+            raise ConfigError(f"{exc}{_spoken_elsewhere(words)}") from None
+        _name_misspelt(environ)
         _require_target(config)
 
         from bridge.supervisor.run import run
@@ -130,6 +158,32 @@ def _run(words: Sequence[str], *, own_process: bool) -> int:
             gc.freeze()
             gc.enable()
     return run(config, read_config=lambda: load(words, environ), own_process=own_process)
+
+
+def _spoken_elsewhere(words: Sequence[str]) -> str:
+    """Return a hint if *words* are a command line of another server's."""
+    from bridge.dialects.guess import guess
+
+    names = guess(words)
+    if not names:
+        return ""
+    return f"; this looks like a command line of {' or '.join(names)}: `bridge {names[0]} ...` takes it"
+
+
+def _name_misspelt(environ: Mapping[str, str]) -> None:
+    """Warn of a variable that is nearly one of bridge's. Others are ignored: Kubernetes sets some by itself."""
+    from bridge.config.settings import SETTINGS
+
+    known = {name for row in SETTINGS for name in row.environment} | {"BRIDGE_CONFIG", "BRIDGE_HANDOVER"}
+    strange = [name for name in environ if name.startswith("BRIDGE_") and name not in known and environ[name]]
+    if not strange or sys.stderr is None:
+        return
+    from difflib import get_close_matches
+
+    for name in strange:
+        near = get_close_matches(name, known, n=1, cutoff=0.85)
+        if near and not name.startswith(("BRIDGE_PORT_", "BRIDGE_SERVICE_")):
+            sys.stderr.write(f"bridge: {name}: there is no such variable; did you mean {near[0]}?\n")
 
 
 def _require_target(config: Config) -> None:

@@ -1,6 +1,6 @@
 """A fixture for pytest: servers on free ports that stop when the test ends.
 
-Switch it on with ``pytest_plugins = ["bridge.pytest_plugin"]`` in ``conftest.py``. The servers run on threads, so it
+pytest finds it by itself where bridge is installed. The servers run on threads, so it
 needs no pytest plugin for asyncio.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bridge.serving.embedding import Server
+if TYPE_CHECKING:
+    from bridge.serving.embedding import Server
 
 __all__ = ["bridge_server"]
 
@@ -24,6 +25,8 @@ def bridge_server() -> Iterator[Callable[..., Server]]:
     The arguments are those of :class:`bridge.Server`. By default the port is a free one and there is no access log. If
     the server cannot start, the call raises the reason.
     """
+    from bridge.serving.embedding import Server  # every run of pytest imports this module
+
     started: list[tuple[Server, threading.Thread]] = []
 
     def serve(app: Any, **options: Any) -> Server:

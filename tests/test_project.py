@@ -108,7 +108,10 @@ LAYERS = {
     "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving", "bridge.operations", "bridge.hooks"),
     "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor"),
     "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.dialects", "bridge.hooks", "bridge.cli"),
+    "bridge.dev": (*SERVING,),
+    "bridge.contrib": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.cli"),
     "bridge.cli": (
+        "bridge.dev",
         *SERVING,
         "bridge.operations",
         "bridge.serving",
@@ -758,7 +761,7 @@ def test_the_page_of_dialects_is_current() -> None:
 
 
 #: The options of `bridge explain`, and those of other servers, which `bridge gunicorn` and its like take.
-OTHERS = {"--json", "--toml"} | {
+OTHERS = {"--json", "--toml", "--noasgi", "--app"} | {
     spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)
 }
 

@@ -73,7 +73,10 @@ def detect(app: object) -> Interface:
                 raise TargetError(f"{_described(app)} is a class of delegates; TARGET must name an instance")
             return interface
     if not callable(app):
-        raise TargetError(f"{_described(app)} is not an application: it is neither callable nor a delegate")
+        raise TargetError(
+            f"{_described(app)} is not an application: it is neither callable nor a delegate; TARGET names the object"
+            " that the framework has made, as in app = Flask(__name__), or app = FastAPI()"
+        )
     if _has(app, "_asgi_single_callable"):
         return Interface.ASGI3
     if _has(app, "_asgi_double_callable"):

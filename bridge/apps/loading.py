@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from types import ModuleType
 
+from bridge.apps.mistakes import cure_for, server_started_by, taken_name
 from bridge.config.settings import option
 from bridge.errors import ConfigError
 
@@ -97,6 +98,7 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
         if _DOTTED.fullmatch(path) is None:
             raise TargetError(f"{target}: {path!r} is not attribute, attribute.attribute or factory()")
 
+    _check_mistakes(target, name, directory)
     module = _import(target, name, directory)
     if file is not None:
         _check_origin(target, module, file["file"])
@@ -114,6 +116,21 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
 def _put_first_on_path(directory: str) -> None:
     if sys.path[:1] != [directory]:
         sys.path.insert(0, directory)
+
+
+def _check_mistakes(target: str, name: str, directory: str) -> None:
+    """Refuse a module that cannot be imported as it is, where the import would not say so."""
+    if taken_name(name, directory):
+        raise TargetError(f"{target}: the name 'bridge' is taken by the server; rename the module in {directory}")
+    if name in sys.modules:
+        return
+    path = os.path.join(directory, *name.split(".")) + ".py"
+    started = server_started_by(path)
+    if started:
+        raise TargetError(
+            f"{target}: {path}, {started} starts another server when the module is imported;"
+            " put it under: if __name__ == '__main__':"
+        )
 
 
 def _check_module_name(target: str, name: str) -> None:
@@ -282,8 +299,9 @@ def _one_line(exc: BaseException) -> str:
 def _raised(target: str, doing: str, exc: BaseException) -> TargetError:
     text = _one_line(exc)
     what = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-    if isinstance(exc, RuntimeError) and text == "no running event loop":
-        what += "; applications are imported before the loop runs: move what needs it to the lifespan's startup"
+    cure = cure_for(exc, text, sys.path[0])
+    if cure:
+        what += f"; {cure}"
     return TargetError(f"{target}: {doing} raised {what}", _app_traceback(exc))
 
 

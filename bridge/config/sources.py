@@ -16,7 +16,7 @@ from bridge.config.settings import SETTINGS, Config
 from bridge.config.table import Setting
 from bridge.errors import ConfigError
 
-__all__ = ["from_command_line", "from_environment", "load", "load_layer", "resolve"]
+__all__ = ["from_command_line", "from_environment", "load", "load_layer", "resolve", "split_config"]
 
 
 _BY_NAME = {row.name: row for row in SETTINGS}
@@ -49,7 +49,7 @@ def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
     Raises:
         ConfigError: As for :func:`load`.
     """
-    words, path = _split_config(argv)
+    words, path = split_config(argv)
     path = path or environ.get("BRIDGE_CONFIG") or None
     layers = [*from_environment(environ), from_command_line(words)]
     if path is not None or any(os.path.isfile(name) for name in ("bridge.toml", "pyproject.toml")):
@@ -59,7 +59,7 @@ def load_layer(argv: Sequence[str], environ: Mapping[str, str]) -> Layer:
     return merge(layers)
 
 
-def _split_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+def split_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Split ``--config FILE`` (or ``-c``) off. Return the other arguments and FILE.
 
     Raises:

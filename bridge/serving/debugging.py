@@ -43,9 +43,20 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}h1{{font-size:1.3em}}</style>
 
 def debugged(mounted: MountPoint) -> MountPoint:
     """Return *mounted* with an application that shows its exceptions. Only ASGI 3 and WSGI are supported."""
+    _let_exceptions_pass(mounted.app)
     if mounted.interface is Interface.WSGI:
         return mounted._replace(app=_WSGIDebugger(mounted.app))
     return mounted._replace(app=_ASGIPage(mounted.app)) if mounted.interface is Interface.ASGI3 else mounted
+
+
+def _let_exceptions_pass(app: Any) -> None:
+    """Let a framework that answers exceptions itself raise them: Flask, Quart, Django."""
+    config = getattr(app, "config", None)
+    if isinstance(config, dict) and "PROPAGATE_EXCEPTIONS" in config:
+        config["PROPAGATE_EXCEPTIONS"] = True
+    django = sys.modules.get("django.conf")
+    if django is not None and django.settings.configured and not django.settings.DEBUG:  # else it has a page itself
+        django.settings.DEBUG_PROPAGATE_EXCEPTIONS = True
 
 
 class Marking:
@@ -109,7 +120,11 @@ class _WSGIDebugger:
 
 
 class _ASGIPage:
-    """Answers with the traceback if the application fails before its response has started."""
+    """Answers with the traceback if the application fails before its response has started.
+
+    Starlette, and FastAPI with it, answers 500 and then raises the exception. So a complete response with that status
+    is held back until the application has returned.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -129,13 +144,29 @@ class _ASGIPage:
             return
         started = False
 
+        held: list[Message] = []
+
         async def noting_send(message: Message) -> None:
             nonlocal started
+            if not started and message["type"] == "http.response.start" and message["status"] == 500:
+                held.append(message)
+                return
+            if len(held) == 1 and not message.get("more_body", False):
+                held.append(message)
+                return
             started = True
+            await released()
             await send(message)
+
+        async def released() -> None:
+            messages = held[:]
+            held.clear()
+            for message in messages:
+                await send(message)
 
         try:
             await self._app(scope, receive, noting_send)
+            await released()
         except Exception as exc:
             if not started and not isinstance(exc, OSError):
                 page = _page(exc, f"{scope['method']} {scope['path']}")

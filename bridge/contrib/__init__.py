@@ -1,0 +1,1 @@
+"""Parts for frameworks and tools of other people, which are imported only where these are used."""

@@ -1,0 +1,204 @@
+"""``bridge dev``: finds the application in the current directory, and serves it while it is written."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bridge.apps.loading import TargetError
+
+__all__ = ["Found", "development_words", "find"]
+
+_MODULES = ("main", "app", "api", "wsgi", "asgi", "application", "server")
+_CLASSES = frozenset(
+    {"Flask", "FastAPI", "Starlette", "Quart", "Litestar", "Sanic", "Bottle", "Falcon", "Application",
+     "ProtocolTypeRouter",      "Dash", "APIFlask"}
+)  # fmt: skip
+_MAKERS = frozenset({"get_wsgi_application", "get_asgi_application", "create_app", "make_app", "make_wsgi_app"})
+_NAMES = ("application", "app", "api", "asgi", "wsgi")
+_FACTORIES = ("create_app", "make_app")
+
+
+class Found(NamedTuple):
+    """An application, and where it was found.
+
+    Attributes:
+        target: As for ``bridge run``.
+        how: Where it was found, in words.
+    """
+
+    target: str
+    how: str
+
+
+def find(environ: Mapping[str, str]) -> Found:
+    """Return the application of the project in the current directory. Nothing is imported.
+
+    Raises:
+        TargetError: There is none, or there are several.
+    """
+    for look in (_configured, _of_fastapi, _of_flask, _of_django):
+        found = look(environ)
+        if found is not None:
+            return found
+    candidates = _in_modules()
+    if not candidates:
+        raise TargetError(
+            "TARGET: no application was found in this directory: not in pyproject.toml, FLASK_APP, manage.py, nor in"
+            f" {', '.join(name + '.py' for name in _MODULES)}; name it, as in `bridge dev module:app`"
+        )
+    best = candidates[0]
+    others = [found for found in candidates[1:] if found.how.partition(":")[0] == best.how.partition(":")[0]]
+    if others:
+        names = " and ".join(found.target for found in [best, *others])
+        raise TargetError(
+            f"TARGET: there is more than one application: {names}; name one, as in `bridge dev {best.target}`"
+        )
+    return best
+
+
+def _configured(environ: Mapping[str, str]) -> Found | None:
+    if environ.get("BRIDGE_TARGET"):
+        return Found(environ["BRIDGE_TARGET"], "BRIDGE_TARGET")
+    for path, keys in (("bridge.toml", ()), ("pyproject.toml", ("tool", "bridge"))):
+        table = _table(path, *keys)
+        if isinstance(table.get("target"), str):
+            return Found(table["target"], path)
+    return None
+
+
+def _of_fastapi(environ: Mapping[str, str]) -> Found | None:
+    entry = _table("pyproject.toml", "tool", "fastapi").get("entrypoint")
+    return Found(entry, "[tool.fastapi] entrypoint") if isinstance(entry, str) else None
+
+
+def _table(path: str, *keys: str) -> dict[str, str]:
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError):
+        return {}
+    for key in keys:
+        table = table.get(key, {})
+    return table if isinstance(table, dict) else {}
+
+
+def _of_flask(environ: Mapping[str, str]) -> Found | None:
+    text = environ.get("FLASK_APP", "")
+    if not text:
+        return None
+    module, colon, name = text.partition(":")
+    if not colon:
+        path = module if module.endswith(".py") else module.replace(".", os.sep) + ".py"
+        if not os.path.isfile(path):
+            path = os.path.join(module.replace(".", os.sep), "__init__.py")
+        names = _applications(path)
+        name = names[0] if names else "app"
+    return Found(f"{module}:{name}", "FLASK_APP")
+
+
+def _of_django(environ: Mapping[str, str]) -> Found | None:
+    try:
+        with open("manage.py", encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.search(r"DJANGO_SETTINGS_MODULE['\"]\s*,\s*['\"]([\w.]+)['\"]", text)
+    if match is None:
+        return None
+    package = match[1].rpartition(".")[0]
+    while package:
+        folder = package.replace(".", os.sep)
+        has_asgi = os.path.isfile(os.path.join(folder, "asgi.py"))
+        has_wsgi = os.path.isfile(os.path.join(folder, "wsgi.py"))
+        if has_asgi and (_uses_asgi(folder) or not has_wsgi):
+            return Found(f"{package}.asgi:application", "manage.py")
+        if has_wsgi:
+            return Found(f"{package}.wsgi:application", "manage.py")
+        package = package.rpartition(".")[0]
+    return None
+
+
+def _uses_asgi(folder: str) -> bool:
+    """Tell whether a project's asgi.py does more than Django's own: Channels' router, for one."""
+    try:
+        with open(os.path.join(folder, "asgi.py"), encoding="utf-8") as file:
+            return "ProtocolTypeRouter" in file.read()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _in_modules() -> list[Found]:
+    """Return the applications in the usual modules, those of the most usual module first."""
+    found = []
+    for folder in ("", "app", "src", "backend", "api"):
+        for module in _MODULES:
+            for path in (os.path.join(folder, module + ".py"), os.path.join(folder, module, "__init__.py")):
+                if not os.path.isfile(path):
+                    continue
+                target = path
+                if os.path.isfile(os.path.join(folder, "__init__.py")) or not folder:
+                    target = path.removesuffix(".py").removesuffix(os.sep + "__init__").replace(os.sep, ".")
+                found += [Found(f"{target}:{name}", f"{path}: {name}") for name in _applications(path)]
+    return found
+
+
+def _applications(path: str) -> list[str]:
+    """Return the names of the applications that a file makes at its top level, or of its factory."""
+    try:
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    names: list[str] = []
+    functions: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+            made = ast.unparse(node.value.func).rpartition(".")[2]
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if made in _CLASSES | _MAKERS:
+                names += [target.id for target in targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions.append(node.name)
+    usual = [name for name in _NAMES if name in names]
+    if usual:
+        return (
+            usual[:1]
+            if len(names) == 1 or usual[0] == "application"
+            else [*usual[:1], *sorted(set(names) - set(usual))]
+        )
+    if names:
+        return names
+    called = [name for name in _NAMES if name in functions]
+    return called[:1] or [f"{name}()" for name in _FACTORIES if name in functions][:1]
+
+
+def development_words(words: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], Found | None]:
+    """Return the arguments of ``bridge run`` for those of ``bridge dev``, and what was found, None if it is named.
+
+    Raises:
+        TargetError: No application is named, and none was found.
+        ConfigError: An option is unknown.
+    """
+    from bridge.config.sources import from_command_line, split_config
+
+    options, _ = split_config(words)
+    layer = from_command_line(options)
+    found = None if "target" in layer or "mount" in layer else find(environ)
+    more = [] if found is None else [found.target]
+    for name, option in (("reload", "--reload"), ("debug", "--debug")):
+        if name not in layer:
+            more.append(option)
+    if "reload_include" not in layer:
+        more += ["--reload-include", "*.html,*.jinja,*.jinja2,*.css,*.js,.env"]
+    if "env_file" not in layer and os.path.isfile(".env"):
+        from importlib.util import find_spec
+
+        if find_spec("dotenv") is not None:
+            more += ["--env-file", ".env"]
+    at = words.index("--") if "--" in words else len(words)
+    return [*words[:at], *more, *words[at:]], found
