@@ -145,7 +145,6 @@ FLOODS: dict[str, Callable[[], Frames]] = {
     ),
     "empty DATA": again(frame(DATA, 0, 1), OPEN),
     "DATA of padding": again(frame(DATA, 8, 1, b"\xff" + bytes(255)), OPEN),
-    "DATA of one octet": again(frame(DATA, 0, 1, b"x"), OPEN),
     "window updates of one octet": again(frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\x01"), OPEN),
     "window updates of the connection": again(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01")),
     "window updates of a stream that has ended": again(frame(WINDOW_UPDATE, 0, 1, b"\0\0\x10\0"), DONE),
@@ -170,6 +169,7 @@ DEAR: dict[str, Callable[[], Frames]] = {
             HEADERS, 5, stream, GET + b"".join(literal(b"a%d" % at, b"v%d" % stream, 0x40) for at in range(90))
         )
     ),
+    "content in frames of one octet": again(frame(DATA, 0, 1, b"x"), OPEN),
     "nothing read": lambda: iter(
         [frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)), *(get(path(b"/large"))(2 * at + 1) for at in range(120))]
     ),

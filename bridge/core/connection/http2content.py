@@ -48,6 +48,8 @@ __all__ = ["RequestContent"]
 
 # The reasons for which content is paused, as bits; as for HTTP/1.
 _BY_DELEGATE, _BY_AWAITABLE = 1, 2
+# Bytes up to which pieces that wait are joined.
+_JOINED_MAX = 4096
 
 
 class RequestContent:
@@ -137,15 +139,24 @@ class RequestContent:
         if not length:
             self._credit(padding)
         elif self._paused or self._chunks:
-            if self._chunks is None:
-                self._chunks = deque()
-            self._chunks.append((data, size))
+            self._keep(data, size)
             self._hold(size)
             return
         else:
             self._hand_over(data, size)
         if ended:
             self.finish()
+
+    def _keep(self, data: bytes, size: int) -> None:
+        """Let content wait. Small pieces are joined: each would take memory besides its bytes."""
+        chunks = self._chunks
+        if chunks is None:
+            chunks = self._chunks = deque()
+        if chunks and len(chunks[-1][0]) + len(data) <= _JOINED_MAX:
+            before, before_size = chunks[-1]
+            chunks[-1] = before + data, before_size + size
+        else:
+            chunks.append((data, size))
 
     def end(self) -> None:
         """Take note that trailers have ended the content.

@@ -75,8 +75,8 @@ _ANSWERS_MAX = 131072
 _LINE_MAX = 8190
 # Bytes of field blocks that are one glitch: what it costs to decode them.
 _BLOCK_GLITCH = 8192
-# DATA frames of fewer bytes that do not end the content, and window updates of fewer, are noise.
-_TINY_DATA = 256
+# Window updates of fewer bytes are noise. DATA frames are not, however small they are: messages of gRPC and of
+# WebSockets come in such frames. Only those without content are.
 _TINY_UPDATE = 1024
 
 _WHOLE = END_HEADERS | END_STREAM
@@ -94,6 +94,7 @@ class Incoming:
         "_block",
         "_buffer",
         "_debt",
+        "_granted",
         "_held",
         "_http2",
         "_owner",
@@ -118,6 +119,7 @@ class Incoming:
         self.budget = Budget(owner.clock.now)
         self.ended = EndedStreams()
         self._window = ReceiveWindow(INITIAL_WINDOW)
+        self._granted = INITIAL_WINDOW  # what the peer has ever let the connection send
         self._buffer: bytes | bytearray = b""  # received and not read
         self._preface_due = True
         self._begun = False  # the settings were sent
@@ -329,8 +331,8 @@ class Incoming:
             raise StreamFault(codes.STREAM_CLOSED, "DATA behind the end of the stream (RFC 9113 section 5.1)")
         data = frames.data_content(payload, flags)
         ended = bool(flags & END_STREAM)
-        if len(data) < _TINY_DATA and not ended:
-            self.budget.spend_glitch(self._owner.clock.now)
+        if not data and not ended:
+            self._spend_glitch()
         exchange.received = ended
         exchange.continue_pending = False  # the client did not wait for it
         content = exchange.content
@@ -363,7 +365,7 @@ class Incoming:
             raise ConnectionFault(codes.PROTOCOL_ERROR, f"a frame of the idle stream {stream} (RFC 9113 section 5.1)")
         if not self.ended.was_reset(stream):
             raise ConnectionFault(codes.STREAM_CLOSED, f"a frame of the closed stream {stream} (RFC 9113 section 5.1)")
-        self.budget.spend_glitch(self._owner.clock.now)
+        self._spend_glitch()
 
     def _start(self, stream: int, block: bytes, received: bool) -> None:
         """Start a stream. The head is read even if it is refused then: the table of fields has to follow."""
@@ -398,7 +400,7 @@ class Incoming:
         stream = block.stream
         self._turns.left -= len(octets) >> 3
         if len(octets) > _BLOCK_GLITCH:
-            self.budget.spend_glitch(self._owner.clock.now, len(octets) // _BLOCK_GLITCH)
+            self._spend_glitch(len(octets) // _BLOCK_GLITCH)
         exchange = self._owner.streams.get(stream)
         if exchange is not None:
             if exchange.received:
@@ -438,13 +440,13 @@ class Incoming:
             pass
 
     def _take_priority(self, stream: int, flags: int, payload: bytes) -> None:
-        self.budget.spend_glitch(self._owner.clock.now)
+        self._spend_glitch()
         frames.check_header(len(payload), frames.PRIORITY, flags, stream)
         if frames.parse_priority(payload) == stream:
             raise StreamFault(codes.PROTOCOL_ERROR, "a stream depends on itself (RFC 7540 section 5.3.1)")
 
     def _take_priority_update(self, stream: int, flags: int, payload: bytes) -> None:
-        self.budget.spend_glitch(self._owner.clock.now)
+        self._spend_glitch()
         about, value = frames.parse_priority_update(payload)
         exchange = self._owner.streams.get(about)
         if exchange is not None:
@@ -455,13 +457,13 @@ class Incoming:
         if exchange is None:
             if stream > self._owner.last_stream or not stream & 1:
                 raise ConnectionFault(codes.PROTOCOL_ERROR, "RST_STREAM of an idle stream (RFC 9113 section 6.4)")
-            self.budget.spend_glitch(self._owner.clock.now)
+            self._spend_glitch()
             return
         self.budget.spend_reset()
         self._owner.abandon(exchange, frames.parse_number(payload), by_peer=True)
 
     def _take_settings(self, stream: int, flags: int, payload: bytes) -> None:
-        self.budget.spend_frame(frames.SETTINGS, self._owner.clock.now)
+        self._spend_frame(frames.SETTINGS)
         if flags & frames.ACK:
             return
         settings = dict(frames.parse_settings(payload))  # of one that comes twice the last value counts
@@ -483,7 +485,7 @@ class Incoming:
                 self._owner.ending.announce()
 
     def _take_ping(self, stream: int, flags: int, payload: bytes) -> None:
-        self.budget.spend_frame(frames.PING, self._owner.clock.now)
+        self._spend_frame(frames.PING)
         if not flags & frames.ACK:
             self._owner.output.send(frames.ping_frame(payload, True))
         elif payload == DRAIN_PING:
@@ -502,9 +504,10 @@ class Incoming:
     def _take_window_update(self, stream: int, flags: int, payload: bytes) -> None:
         increment = frames.parse_number(payload)
         if increment < _TINY_UPDATE:
-            self.budget.spend_glitch(self._owner.clock.now)
+            self._spend_glitch()
         if not stream:
             self._owner.output.window = add_credit(self._owner.output.window, increment, 0)
+            self._granted += increment
             if self._owner.output.queued:
                 self._owner.output.schedule()
             return
@@ -515,10 +518,21 @@ class Incoming:
         elif stream > self._owner.last_stream or not stream & 1:
             raise ConnectionFault(codes.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream (RFC 9113 section 6.9)")
         else:
-            self.budget.spend_glitch(self._owner.clock.now)
+            self._spend_glitch()
+
+    def _spend_glitch(self, count: int = 1) -> None:
+        """Count what a client has seldom a reason for; see ``Budget``."""
+        budget = self.budget
+        budget.sent = self._granted - self._owner.output.window
+        budget.spend_glitch(self._owner.clock.now, count)
+
+    def _spend_frame(self, kind: int) -> None:
+        """Count a frame of a kind of which the first ones are free."""
+        self.budget.sent = self._granted - self._owner.output.window
+        self.budget.spend_frame(kind, self._owner.clock.now)
 
     def _take_unknown(self, stream: int, flags: int, payload: bytes) -> None:
-        self.budget.spend_glitch(self._owner.clock.now)
+        self._spend_glitch()
 
 
 _HANDLERS: dict[int, Callable[[Incoming, int, int, bytes], None]] = {

@@ -1,8 +1,8 @@
 """What one connection may ask for without getting an answer (RFC 9113 section 10.5).
 
 Frames that cost the server work and the peer nothing are legal. A client sends few of them between the responses that
-it waits for; an attacker sends nothing else. So each one spends a little, and each complete response gives a little
-back.
+it waits for; an attacker sends nothing else. So each one spends a little. Each complete response gives a little
+back, and so does content that is sent: a client acknowledges that with window updates, and some measure it with PING.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ RESETS_MAX = 200
 GLITCHES_MAX = 1000
 # Glitches that are forgiven in a second: a client that sends PINGs all day long is a client.
 GLITCHES_PER_SECOND = 20.0
+# Bytes of content that pay for a glitch. HAProxy 2.6 sends two window updates of 64 bytes for each 16 KiB, gRPC a PING.
+BYTES_PER_GLITCH = 2048
 # PING and SETTINGS frames that are free.
 FREE_CONTROL_FRAMES = 10
 
@@ -25,25 +27,31 @@ class Budget:
 
     Attributes:
         answered: Complete responses of the connection. The connection counts them here.
+        sent: Bytes of content that were ever sent. The connection sets it before it spends a glitch.
     """
 
     __slots__ = (
-        "_control_frames",
-        "_glitches",
-        "_glitches_answered",
-        "_resets",
-        "_resets_answered",
-        "_since",
-        "answered",
+        *(
+            "_control_frames",
+            "_glitches",
+            "_glitches_answered",
+            "_glitches_sent",
+            "_resets",
+            "_resets_answered",
+            "_since",
+        ),
+        *("answered", "sent"),
     )
 
     def __init__(self, now: float = 0.0) -> None:
         self.answered = 0
+        self.sent = 0
         self._control_frames = FREE_CONTROL_FRAMES
         self._resets = RESETS_MAX
         self._resets_answered = 0  # when resets were last spent
         self._glitches = float(GLITCHES_MAX)
         self._glitches_answered = 0
+        self._glitches_sent = 0
         self._since = now
 
     def spend_reset(self) -> None:
@@ -73,9 +81,15 @@ class Budget:
             ConnectionFault: ENHANCE_YOUR_CALM.
         """
         answered = self.answered
-        refill = answered - self._glitches_answered + (now - self._since) * GLITCHES_PER_SECOND
+        refill = (
+            answered
+            - self._glitches_answered
+            + (self.sent - self._glitches_sent) / BYTES_PER_GLITCH
+            + (now - self._since) * GLITCHES_PER_SECOND
+        )
         self._glitches = min(GLITCHES_MAX, self._glitches + refill) - count
         self._glitches_answered = answered
+        self._glitches_sent = self.sent
         self._since = now
         if self._glitches < 0:
             raise ConnectionFault(

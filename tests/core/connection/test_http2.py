@@ -379,3 +379,16 @@ def test_content_that_does_not_come_is_answered_408() -> None:
         assert link.stream(number).status == 408
         assert link.stream(number).reset == 0
         assert not link.stream(other).ended
+
+
+def test_small_pieces_of_content_are_joined_while_they_wait() -> None:
+    with linked2(Recorder(on_start=lambda told: told.exchange.pause_reading())) as link:
+        stream = link.request(method="POST", ended=False)
+        for _ in range(5000):
+            link.data(stream, b"x")
+        (told,) = link.told
+        assert len(told.exchange.content._chunks) == 2
+        link.loop.call(told.exchange.resume_reading)
+        assert [len(chunk) for chunk in told.chunks] == [4096, 904]
+        link.cancel(stream)
+        assert link.goaway is None

@@ -72,3 +72,18 @@ def test_a_client_that_pings_for_ever_is_a_client() -> None:
 def test_the_first_control_frames_are_free(kind: int, free: int) -> None:
     budget = Budget()
     assert spend_all(lambda: budget.spend_frame(kind, 0.0)) == GLITCHES_MAX + free
+
+
+def test_content_pays_for_glitches() -> None:
+    budget = Budget()
+    for _ in range(10_000):  # as HAProxy: two small window updates for each frame that it gets
+        budget.sent += 16384
+        budget.spend_glitch(0.0)
+        budget.spend_glitch(0.0)
+    budget = Budget()
+
+    def one_octet() -> None:
+        budget.sent += 1
+        budget.spend_glitch(0.0)
+
+    assert spend_all(one_octet) == GLITCHES_MAX
