@@ -29,6 +29,11 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 #: The commands of other servers: a copy of `bridge.dialects.NAMES`, which a start need not import.
 _DIALECTS = ("gunicorn", "uvicorn", "hypercorn", "granian", "daphne", "waitress-serve", "uwsgi")
 
+# The commands of bridge.operations.console, by name alone: --version must not import it.
+_STEERING = frozenset(
+    {"status", "top", "reload", "scale", "recycle", "drain", "undrain", "stop", "dump", "log-level", "reopen"}
+)
+
 _HELP = """\
 usage: bridge run TARGET [options]
 
@@ -48,6 +53,7 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
   bridge dev                              find the application here, reload it, and show exceptions
 
   bridge run --help                       every option
+  bridge status --help                    the commands that steer a running server: top, reload, scale, drain, stop
   bridge --version
 """
 
@@ -85,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _guarded(lambda: _develop(words[1:], own_process=argv is None))
     if command == "exec":
         return _guarded(lambda: _execute(words[1:], own_process=argv is None))
+    if command in _STEERING:
+        from bridge.operations.console import run
+
+        return run(command, words[1:], os.environ)
     if command in _DIALECTS or command == "explain":
         return _guarded(lambda: _other(command, words[1:], own_process=argv is None))
     if command != "run":

@@ -14,6 +14,7 @@ from tests.support import ROOT
 
 #: Dotted words that are no import paths: files, a logger, keys of environs and scopes, a module that may be absent.
 OTHER = {
+    "bridge.ctl",
     "bridge.route",
     "bridge.worker",
     *("bridge.toml", "bridge.sock", "bridge.access", "bridge.client_disconnected", "bridge.deadline"),

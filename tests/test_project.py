@@ -761,9 +761,11 @@ def test_the_page_of_dialects_is_current() -> None:
 
 
 #: The options of `bridge explain`, and those of other servers, which `bridge gunicorn` and its like take.
-OTHERS = {"--json", "--toml", "--noasgi", "--app"} | {
-    spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)
-}
+OTHERS = {
+    *("--json", "--toml", "--noasgi", "--app"),
+    # of the commands that steer a running server
+    *("--socket", "--pid", "--interval", "--count", "--wait", "--timeout", "--worker", "--for"),
+} | {spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)}
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)

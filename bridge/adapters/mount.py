@@ -118,6 +118,13 @@ class Mount:
         """One of the applications is served WebSockets."""
         return any(getattr(point.delegate, "takes_websockets", False) for point in self._points)
 
+    def exchanges(self) -> dict[Any, Exchange]:
+        """Return the running tasks of all applications, each with the exchange that it serves."""
+        found: dict[Any, Exchange] = {}
+        for point in self._points:
+            found |= getattr(point.delegate, "exchanges", dict)()
+        return found
+
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Let the delegate that is mounted there start the exchange.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from bridge.config.kinds import (
     ADDRESSES,
+    FILE,
     FUNCTION,
     NETWORKS,
     PAGE_PATH,
@@ -85,6 +88,26 @@ class OperationConfig(ProcessConfig):
         "a function module:name that each worker calls every 5 s; one for which it fails is not ready",
     )
 
+    control_socket: str | None = setting(
+        OPERATION,
+        off_or(FILE),
+        "auto",
+        "take the commands bridge status, top, reload, scale, drain, stop and dump on this Unix socket, from the user"
+        " of the server and root; auto is bridge.ctl in RUNTIME_DIRECTORY, or bridge-PID.ctl in XDG_RUNTIME_DIR, for a"
+        " server with workers",
+    )
+
+    @property
+    def control_path(self) -> str | None:
+        """The path of the control socket of a server with workers that is this process; None for none."""
+        if self.control_socket != "auto":
+            return self.control_socket
+        directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        if directory:
+            return os.path.join(directory, "bridge.ctl")
+        directory = os.environ.get("XDG_RUNTIME_DIR", "")
+        return os.path.join(directory, f"bridge-{os.getpid()}.ctl") if os.path.isdir(directory) else None
+
     @property
     def own_paths(self) -> tuple[str, ...]:
         """The paths of the application's port that the server answers itself."""
@@ -111,4 +134,4 @@ class OperationConfig(ProcessConfig):
     @property
     def measures(self) -> bool:
         """Something asks for metrics, so they are counted."""
-        return bool(self.admin_bind) or self.metrics_path is not None
+        return bool(self.admin_bind) or self.metrics_path is not None or self.control_socket not in {None, "auto"}

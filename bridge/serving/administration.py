@@ -13,13 +13,13 @@ from bridge.operations.health import Condition
 from bridge.operations.listener import Listener as AdminListener
 from bridge.operations.listener import LoopWatch
 from bridge.operations.routes import Command, Routes
+from bridge.serving.commands import Commands, Steered
 from bridge.serving.sockets import Listener, accept_queues, url
 from bridge.telemetry.metrics.collect import Family, collect, workers_of
 
 if TYPE_CHECKING:
     import socket
 
-    from bridge.config import Config
     from bridge.telemetry.metrics.process import ProcessMetrics
 
 __all__ = ["Administration", "State"]
@@ -28,17 +28,15 @@ __all__ = ["Administration", "State"]
 _INTERVAL = 1.0
 
 
-class State(Protocol):
+class State(Steered, Protocol):
     """What is shown of a server.
 
     Attributes:
-        config: The settings.
         has_started: It has accepted connections.
         kind: The application's interface in words.
         sockets: The listening sockets.
     """
 
-    config: Config
     has_started: bool
     kind: str
     sockets: list[socket.socket]
@@ -46,11 +44,6 @@ class State(Protocol):
     @property
     def scheme(self) -> str:
         """``https`` or ``http``."""
-        ...
-
-    @property
-    def state(self) -> str:
-        """``starting``, ``serving``, ``draining`` or ``stopping``."""
         ...
 
     def conditions(self) -> Sequence[Condition]:
@@ -66,21 +59,30 @@ class Administration:
         metrics: What it counts.
         loop: The loop.
         listeners: The addresses for probes and metrics.
+        control: The control socket; None for none.
     """
 
     def __init__(
-        self, server: State, metrics: ProcessMetrics, loop: asyncio.AbstractEventLoop, listeners: Sequence[Listener]
+        self,
+        server: State,
+        metrics: ProcessMetrics,
+        loop: asyncio.AbstractEventLoop,
+        listeners: Sequence[Listener],
+        control: Listener | None,
     ) -> None:
         self._server = server
         self._metrics = metrics
-        self._listeners = listeners
+        self._listeners = [*listeners, *([] if control is None else [control])]
         self._loop = loop
         self._began = time.monotonic()
-        self.reports: Mapping[str, Command] = {}
-        self.commands: Mapping[str, Command] = {}
+        self._commands = Commands(server, loop)
+        self.reports: Mapping[str, Command] = self._commands.reports
+        self.commands: Mapping[str, Command] = self._commands.commands
         self._http = AdminListener(LoopWatch(loop), Routes(self).answer)
         for listener in listeners:
             self._http.add(listener.sockets)
+        if control is not None:
+            self._http.add(control.sockets, control=True)
         self._timer = loop.call_later(_INTERVAL, self._check)
 
     def _check(self) -> None:
@@ -90,6 +92,7 @@ class Administration:
     def close(self) -> None:
         """Answer nothing any more."""
         self._timer.cancel()
+        self._commands.close()
         self._http.close()
         for listener in self._listeners:
             listener.close()

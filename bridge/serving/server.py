@@ -23,7 +23,7 @@ from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates, tls_context
 from bridge.serving.loops import run_on
 from bridge.serving.middleware import known_proxies, trusted_peers, wrap
-from bridge.serving.sockets import Listener, bind_admin, bind_all, url
+from bridge.serving.sockets import Listener, bind_admin, bind_all, bind_control, url
 from bridge.telemetry.observers import Observers
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Server:
             the server.
         limit: The limit that was reached: ``requests`` or ``lifetime``; empty before.
         on_started: Called when the server has begun to accept connections.
+        ask_stop: Called when somebody asks for a stop over the control socket.
         on_readiness: Called with the result of ``--readiness-check``, and a few words, when they change.
         on_draining: Called when a stop has begun and the server accepts no more connections.
         around: Returns the loaded applications with others around them; None for no others.
@@ -104,6 +105,8 @@ class Server:
         self._alone = listeners is None
         self._metrics = metrics
         self._admin_listeners: list[Listener] = []
+        self._control: Listener | None = None
+        self.ask_stop: Callable[[], None] = self.stop
         self._administration: Administration | None = None
         self._names: list[Any] = []
         self._application: Application | None = None
@@ -206,6 +209,8 @@ class Server:
         try:
             if self._alone:
                 self._admin_listeners = bind_admin(config)
+                if config.control_socket not in {None, "auto"}:
+                    self._control = bind_control(str(config.control_socket), config)
                 from bridge.serving.privileges import drop_privileges
 
                 drop_privileges(config)
@@ -271,11 +276,11 @@ class Server:
             from bridge.telemetry.metrics.process import ProcessMetrics
 
             self._metrics = ProcessMetrics.alone(config, trusted_peers(config))
-        if self._admin_listeners:
+        if self._admin_listeners or self._control is not None:
             from bridge.serving.administration import Administration
 
             assert self._metrics is not None
-            self._administration = Administration(self, self._metrics, loop, self._admin_listeners)
+            self._administration = Administration(self, self._metrics, loop, self._admin_listeners, self._control)
 
     def _start_metrics(self, loop: asyncio.AbstractEventLoop, application: Application) -> None:
         if self._metrics is None:
@@ -526,7 +531,7 @@ class Server:
             listener.close(remove=self._alone)
 
     def _close_admin_listeners(self) -> None:
-        for listener in self._admin_listeners:
+        for listener in (*self._admin_listeners, *([] if self._control is None else [self._control])):
             listener.close()
 
     def remove_files(self) -> None:
@@ -535,6 +540,13 @@ class Server:
         self._close_admin_listeners()
 
     # ------------------------------------------------------------------ while it runs
+
+    def dump(self) -> dict[str, Any]:
+        """Return what this process does right now, as json can write it; call it on the loop."""
+        from bridge.serving.dump import dump
+
+        delegate = None if self._application is None else self._application.delegate
+        return dump(delegate, () if self._metrics is None else tuple(self._metrics.observer.active))
 
     def reload_certificates(self) -> None:
         """Read the TLS files again. If they cannot be used, log that and keep the old ones."""

@@ -17,7 +17,7 @@ from bridge.core.net.bind import bind_sockets, bind_unix
 from bridge.errors import BindError
 from bridge.files import Place
 
-__all__ = ["Listener", "accept_queues", "bind", "bind_admin", "bind_all", "url"]
+__all__ = ["Listener", "accept_queues", "bind", "bind_admin", "bind_all", "bind_control", "url"]
 
 # The results of connecting to a unix socket on which a process listens: accepted, the queue is full, or the socket is
 # not a stream socket.
@@ -124,6 +124,33 @@ def bind_all(
     return found
 
 
+def bind_control(path: str, config: Config, inherited: Mapping[str, Sequence[int]] | None = None) -> Listener:
+    """Return the listener for the control socket, which only its owner can reach.
+
+    Args:
+        path: The socket.
+        config: Names the user whom this process becomes, who owns the file.
+        inherited: As for :func:`bind_all`.
+
+    Raises:
+        BindError: As for :func:`bind`.
+    """
+    address = UnixAddress(os.path.abspath(path))
+    name = str(address)
+    try:
+        if inherited is not None and name in inherited:
+            return Listener(address, [_inherited(number, name) for number in inherited[name]], _file(address.path))
+        owner = None
+        if config.user is not None and (config.preload or config.log_config is not None or config.workers is None):
+            from bridge.serving.privileges import owner_ids
+
+            owner = owner_ids("--user", config.user)
+        sock, inode = _bind_unix_as(address.path, 0o600, 128, owner)
+        return Listener(address, [sock], inode)
+    except (OSError, ValueError) as exc:
+        raise BindError(f"--control-socket: cannot listen on {name}: {_reason(exc)}") from exc
+
+
 def bind(address: Address, config: Config) -> Listener:
     """Return the listener for *address*.
 
@@ -169,13 +196,20 @@ def _reason(exc: OSError | ValueError) -> str:
 
 
 def _bind_unix(path: str, config: Config) -> tuple[socket.socket, tuple[int, int] | None]:
-    """Bind a unix socket. A file on which a process still listens is not replaced."""
+    """Bind a unix socket as the settings say."""
     owner = None
-    if not path.startswith("\0"):
-        if config.uds_owner is not None:
-            from bridge.serving.privileges import owner_ids
+    if not path.startswith("\0") and config.uds_owner is not None:
+        from bridge.serving.privileges import owner_ids
 
-            owner = owner_ids("--uds-owner", config.uds_owner)
+        owner = owner_ids("--uds-owner", config.uds_owner)
+    return _bind_unix_as(path, config.uds_permissions, config.backlog, owner)
+
+
+def _bind_unix_as(
+    path: str, mode: int, backlog: int, owner: tuple[int, int] | None
+) -> tuple[socket.socket, tuple[int, int] | None]:
+    """Bind a unix socket. A file on which a process still listens is not replaced."""
+    if not path.startswith("\0"):
         with contextlib.suppress(FileNotFoundError), Place.of(path) as place:
             status = place.status()
             if status is not None and stat.S_ISSOCK(status.st_mode):
@@ -186,7 +220,7 @@ def _bind_unix(path: str, config: Config) -> tuple[socket.socket, tuple[int, int
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 if code not in {errno.ECONNREFUSED, errno.ENOENT}:
                     raise OSError(code, os.strerror(code))  # it is unknown whether a process listens: do not replace it
-    return bind_unix(path, config.uds_permissions, config.backlog, owner)
+    return bind_unix(path, mode, backlog, owner)
 
 
 def _inherited(number: int, name: str) -> socket.socket:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bridge._version import __version__
 from bridge.config import Config
 from bridge.core.log import gen_log
+from bridge.errors import BindError
 from bridge.operations.health import Condition
 from bridge.operations.listener import Listener as AdminListener
 from bridge.operations.listener import SelectorWatch
 from bridge.operations.routes import Command, Routes
-from bridge.serving.sockets import Listener, accept_queues, bind_admin, url
+from bridge.serving.sockets import Listener, accept_queues, bind_admin, bind_control, url
+from bridge.supervisor.commands import Commands, Steered
 from bridge.telemetry.metrics.arena import Arena, Block
 from bridge.telemetry.metrics.catalog import COUNTED
-from bridge.telemetry.metrics.collect import Family, collect, workers_of
+from bridge.telemetry.metrics.collect import Family, collect, resident, workers_of
 
 if TYPE_CHECKING:
-    from bridge.supervisor.plan import Plan
-    from bridge.supervisor.workers import Worker, Workers
+    from bridge.supervisor.workers import Worker
 
 __all__ = ["Administration", "State"]
 
@@ -31,27 +32,12 @@ __all__ = ["Administration", "State"]
 _SPARE = 64
 
 
-class State(Protocol):
+class State(Steered, Protocol):
     """What is shown of a master."""
-
-    @property
-    def plan(self) -> Plan:
-        """The workers as they should be."""
-        ...
-
-    @property
-    def workers(self) -> Workers:
-        """The worker processes."""
-        ...
 
     @property
     def was_ready(self) -> bool:
         """All workers have served at the same time."""
-        ...
-
-    @property
-    def phase(self) -> str:
-        """``starting``, ``serving``, ``reloading``, ``draining`` or ``stopping``."""
         ...
 
 
@@ -82,11 +68,14 @@ class Administration:
     ) -> None:
         self._state = state
         self._began = time.monotonic()
-        self.reports: Mapping[str, Command] = {}
-        self.commands: Mapping[str, Command] = {}
+        self._commands = Commands(state)
+        self.reports: Mapping[str, Command] = self._commands.reports
+        self.commands: Mapping[str, Command] = self._commands.commands
+        state.workers.on_dump = self._commands.dumped
         self._http = AdminListener(SelectorWatch(selector), Routes(self).answer)
         self.listeners = bind_admin(config, sockets)
         self._serve(self.listeners)
+        self._control = self._open_control(config, sockets)
         self._inherited: list[Arena] = []
         for descriptor in inherited:
             with contextlib.suppress(OSError, ValueError):
@@ -100,6 +89,22 @@ class Administration:
         if self._arena is None:
             self._arena = Arena(1 + _SPARE + 2 * max(config.workers or 1, 8))
 
+    def _open_control(self, config: Config, sockets: Mapping[str, Sequence[int]] | None) -> Listener | None:
+        path = config.control_path
+        if path is None:
+            return None
+        try:
+            listener = bind_control(path, config, sockets)
+        except BindError as exc:
+            if config.control_socket != "auto":
+                for other in self.listeners:
+                    other.close()
+                raise
+            gen_log.warning("%s; there is no control socket", exc)  # nobody has asked for it
+            return None
+        self._http.add(listener.sockets, control=True)
+        return listener
+
     def _serve(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
             self._http.add(listener.sockets)
@@ -109,6 +114,11 @@ class Administration:
         """The memory to sum; the first is this master's own."""
         own = () if self._arena is None else (self._arena,)
         return (*own, *self._inherited)
+
+    @property
+    def sockets(self) -> list[Listener]:
+        """What a successor listens on, too."""
+        return [*self.listeners, *([] if self._control is None else [self._control])]
 
     @property
     def memory(self) -> list[int]:
@@ -163,9 +173,14 @@ class Administration:
             self._arena.retire(block, COUNTED)
         self._add("bridge_worker_exits", (("reason", reason),))
 
-    def reloaded(self, result: str) -> None:
-        """Count a reload: ``success`` or ``failure``."""
-        self._add("bridge_reloads", (("result", result),))
+    def reload_begins(self) -> None:
+        """Take note that a reload begins."""
+        self._commands.reload_begins()
+
+    def reload_ended(self, error: str, traceback: str) -> None:
+        """Count a reload, and tell who waits for it; the arguments are those of :meth:`Commands.reload_ended`."""
+        self._add("bridge_reloads", (("result", "failure" if error else "success"),))
+        self._commands.reload_ended(error, traceback)
 
     def _add(self, name: str, labels: tuple[tuple[str, str], ...] = ()) -> None:
         if self._arena is not None:
@@ -174,11 +189,12 @@ class Administration:
     def next_event(self) -> list[float]:
         """Return the times at which :meth:`check` has something to do."""
         due = self._http.next_event()
-        return [] if due is None else [due]
+        return self._commands.next_event() + ([] if due is None else [due])
 
     def check(self, now: float) -> None:
-        """End the connections of clients that are too slow."""
+        """End the connections of clients that are too slow; answer commands whose time is up."""
         self._http.check_deadlines(now)
+        self._commands.check(now)
 
     def hand_over(self) -> None:
         """Answer nothing any more: another master does, on the same sockets."""
@@ -195,8 +211,9 @@ class Administration:
             keep: The addresses whose files stay, since another master uses them.
             remove: Delete the files of unix sockets.
         """
+        self._commands.close()
         self._http.close()
-        for listener in self.listeners:
+        for listener in self.sockets:
             listener.close(remove=remove and str(listener.address) not in keep)
 
     # ------------------------------------------------------------------ what is answered
@@ -236,8 +253,23 @@ class Administration:
                 url(sock, scheme) for listener in plan.listeners for sock in listener.sockets if sock.fileno() >= 0
             ],
             "wanted": plan.count,
-            "workers": workers_of(self.arenas),
+            "workers": workers_of(self.arenas) or self._known_workers(),
+            "counts": self._arena is not None,
         }
+
+    def _known_workers(self) -> list[dict[str, Any]]:
+        """Return what is known of the workers without counts."""
+        now = time.monotonic()
+        return [
+            {
+                "worker": worker.slot,
+                "pid": worker.pid,
+                "state": worker.state,
+                "age": round(now - worker.started, 3),
+                "rss": resident(worker.pid),
+            }
+            for worker in sorted(self._state.workers, key=lambda worker: (worker.slot, worker.started))
+        ]
 
     def live(self) -> Sequence[Condition]:
         """The master runs, and a worker's loop does; or it is the first start."""

@@ -32,6 +32,7 @@ from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.messages import ToWorker
+from bridge.supervisor.operated import Operated
 from bridge.supervisor.plan import Plan
 from bridge.supervisor.signals import SignalPipe
 from bridge.supervisor.slots import Slots
@@ -42,8 +43,6 @@ from bridge.telemetry import messages
 
 if TYPE_CHECKING:
     from bridge.apps.lifecycle import MountPoint
-    from bridge.serving.sockets import Listener
-    from bridge.supervisor.administration import Administration
     from bridge.telemetry.metrics.arena import Block
 
 __all__ = ["Master"]
@@ -125,7 +124,7 @@ class Master:
         self._next_alive = 0.0
         self._handover = Handover.received()
         self._successor: Successor | None = None
-        self._administration: Administration | None = None
+        self._operated = Operated(self, self._selector, self._handover)
         self._waits_for_fix = config.reload  # a start that fails is tried again when a file changes
         self._on_signal: dict[str, Callable[[], None]] = {
             "SIGHUP": self._on_sighup,
@@ -158,9 +157,9 @@ class Master:
         self._plan.listeners = bind_all(config, handover.descriptors if handover else None)
         in_child = forks.add(self._in_child)
         try:
-            self._start_administration(config)
+            self._operated.start(config)
             if handover is not None:
-                handover.close_unused([*self._plan.listeners, *self._admin_listeners])
+                handover.close_unused([*self._plan.listeners, *self._operated.sockets])
             if config.preload or config.log_config is not None or config.hooks:
                 drop_privileges(config)  # code that is not the server's will run in this process
             self._hooks = hooks_of(config)
@@ -182,29 +181,11 @@ class Master:
 
     def _in_child(self) -> None:
         """Leave a child of the application's, which ``--preload`` has imported, nothing of the master's."""
-        listeners = [*self._plan.listeners, *self._admin_listeners]
+        listeners = [*self._plan.listeners, *self._operated.sockets]
         forks.drop_connections([sock.getsockname() for listener in listeners for sock in listener.sockets])
         parts = [self._selector, self._handover, self._successor, self.watch]
         parts += [worker.channel for worker in self._workers]
         forks.drop(part.fileno() for part in parts if part is not None)
-
-    def _start_administration(self, config: Config) -> None:
-        if not config.measures and not (self._handover is not None and self._handover.memory):
-            return
-        from bridge.supervisor.administration import Administration
-
-        handover = self._handover
-        self._administration = Administration(
-            self,
-            self._selector,
-            config,
-            handover.memory if handover is not None else (),
-            handover.descriptors if handover is not None else None,
-        )
-
-    @property
-    def _admin_listeners(self) -> list[Listener]:
-        return [] if self._administration is None else self._administration.listeners
 
     @property
     def plan(self) -> Plan:
@@ -250,8 +231,7 @@ class Master:
                 if patience is not None and time.monotonic() - before > patience + 1.0:
                     self._workers.reset_heartbeats()  # this process stood still too, as on a suspended machine
                 self._workers.check_heartbeats()
-                if self._administration is not None:
-                    self._administration.check(time.monotonic())
+                self._operated.check(time.monotonic())
                 self._feed_watchdog()
         except _Ended as end:
             return end.code
@@ -275,8 +255,7 @@ class Master:
         others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
         for listener in self._plan.listeners:
             listener.close(remove=self._successor is None and str(listener.address) not in others)
-        if self._administration is not None:
-            self._administration.close(keep=frozenset(others), remove=self._successor is None)
+        self._operated.close(keep=frozenset(others), remove=self._successor is None)
 
     # ------------------------------------------------------------------ what has to be done
 
@@ -316,27 +295,19 @@ class Master:
             return  # a reload replaces one worker after the other
         if self._slots.next_start(number) > now:
             return
-        administration = self._administration
-        block = None if administration is None else administration.allocate(number)
-        view = self._hooks.new_worker(number)
+        block = self._operated.allocate(number)
         try:
-            pid = self._workers.start(number, self._plan.generation, lambda channel: self._serve(channel, block, view))
-            self._hooks.forked(view, pid)
-            if administration is not None:
-                administration.worker_started(pid, block)
+            pid = self._workers.start(number, self._plan.generation, lambda channel: self._serve(channel, block))
+            self._operated.worker_started(pid, block)
         except NoProcess as exc:
-            if administration is not None:
-                administration.not_started(block)
+            self._operated.not_started(block)
             gen_log.error(
                 "Worker %d cannot be started: %s; next try in %g s", number, exc, self._slots.postpone(number)
             )
 
     def _serve(self, channel: Channel, block: Block | None, view: Any = None) -> int:
         """Live as a worker, for which the hooks have the object *view*. This runs in the child."""
-        counts = None
-        if self._administration is not None:
-            self._administration.abandon()
-            counts = None if block is None else (self._administration.arenas, block)
+        counts = self._operated.counts_in_child(block)
         self._selector.close()
         if self.watch is not None:
             self.watch.abandon()
@@ -366,7 +337,7 @@ class Master:
             self._previous = None
             previous.close_unshared(plan)
             gen_log.info("Reloaded: %s", self._number)
-            self._reload_ended("success")
+            self._operated.reload_ended()
             self._notifier.ready(self._number)
 
     def _ready(self, kind: str) -> None:
@@ -392,8 +363,7 @@ class Master:
         """Return for how many seconds there is nothing to do unless an event comes; None for any time."""
         now = time.monotonic()
         times = self._workers.next_events()
-        if self._administration is not None:
-            times += self._administration.next_event()
+        times += self._operated.next_event()
         if self._stop is None:
             times += self._slots.next_starts(now)
         if self._drain is not None and self._drain.until != _NEVER and self._stop is None:
@@ -412,14 +382,9 @@ class Master:
 
     # ------------------------------------------------------------------ the end of workers
 
-    def _reload_ended(self, result: str) -> None:
-        if self._administration is not None:
-            self._administration.reloaded(result)
-
     def _ended(self, worker: Worker, code: int) -> None:
-        if self._administration is not None:
-            reason = "stop" if self._stop is not None else self._plan.reason_for_end(worker)
-            self._administration.worker_ended(worker, reason)
+        reason = "stop" if self._stop is not None else self._plan.reason_for_end(worker)
+        self._operated.worker_ended(worker, reason)
         self._hooks.ended(worker.pid)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         if worker.state == LEAVING or self._stop is not None or worker.dismissed:
@@ -427,7 +392,7 @@ class Master:
             level = logging.INFO if expected else logging.WARNING
             gen_log.log(level, "Worker %d (pid %d) %s", worker.slot, worker.pid, how)
             if worker.state == STARTING and self._previous is not None and self._stop is None:
-                self._fall_back()  # the files have changed again since the reload began
+                self._fall_back("the files have changed again")  # the files have changed again since the reload began
             return
         reason = worker.reason or how
         if worker.state == STARTING and not self._was_ready and not self._waits_for_fix:
@@ -437,7 +402,7 @@ class Master:
             return
         if worker.state == STARTING and self._previous is not None:
             gen_log.error("Reload failed, the old workers go on: %s", reason)
-            self._fall_back()
+            self._fall_back(reason, worker.traceback)
             return
         gen_log.error("Worker %d (pid %d): %s", worker.slot, worker.pid, reason)
         self._slots.failed(worker, waits_for_fix=self._waits_for_fix)
@@ -497,8 +462,26 @@ class Master:
             notify: Give applications notice that the server is about to stop.
         """
         self._drain = _Drain(time.monotonic())
-        self._workers.standing = [(ToWorker.DRAIN, (grace, notify))]
+        self._workers.standing = [*self._workers.standing, (ToWorker.DRAIN, (grace, notify))]
         self._workers.broadcast(ToWorker.DRAIN, grace, notify)
+
+    def undrain(self) -> None:
+        """Serve as before :meth:`drain`."""
+        self._drain = None
+        self._workers.standing = [order for order in self._workers.standing if order[0] != ToWorker.DRAIN]
+        self._workers.broadcast(ToWorker.UNDRAIN)
+        gen_log.info("Not draining any more")
+        self._notifier.ready(self._number)
+
+    def scale(self, number: int) -> None:
+        """Run *number* workers from now on."""
+        self._plan.count = number
+        gen_log.info("%s from now on", self._number)
+
+    def ask_stop(self) -> None:
+        """Stop as on SIGTERM. Asking again while the server drains ends that."""
+        if self._stop is None:
+            self._stop_on("SIGTERM")
 
     def _end_all(self, code: int, timeout: float | None = 0.0, *, retiring: bool = False) -> None:
         """Stop all workers, and then this process with status *code*. Requests in progress have *timeout* seconds."""
@@ -524,14 +507,22 @@ class Master:
             gen_log.warning("SIGHUP: not while the server drains")
             return
         gen_log.info("Reloading on SIGHUP")
+        self.ask_reload()
+
+    def ask_reload(self) -> None:
+        """Reload when no reload is in progress any more."""
         self._reload_asked = True
 
     def _on_sigusr1(self) -> None:
+        self.reopen()
+        gen_log.info("Log files reopened on SIGUSR1")
+
+    def reopen(self) -> None:
+        """Open the log files again, in all processes."""
         from bridge.telemetry.logs import reopen
 
         reopen()
         self._workers.broadcast(ToWorker.REOPEN)
-        gen_log.info("Log files reopened on SIGUSR1")
 
     def _on_sigttin(self) -> None:
         self._plan.count += 1
@@ -553,8 +544,8 @@ class Master:
             return
         self._hooks.executing()
         try:
-            memory = () if self._administration is None else self._administration.memory
-            self._successor = Successor([*self._plan.listeners, *self._admin_listeners], self._notifier.path, memory)
+            memory = self._operated.memory
+            self._successor = Successor([*self._plan.listeners, *self._operated.sockets], self._notifier.path, memory)
         except OSError as exc:
             gen_log.error("SIGUSR2: no new master could be started: %s", exc)
             return
@@ -568,8 +559,7 @@ class Master:
         if successor.read_outcome():
             if self._stop is None:
                 gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
-                if self._administration is not None:
-                    self._administration.hand_over()
+                self._operated.hand_over()
                 self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
         else:
             gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)
@@ -593,13 +583,14 @@ class Master:
 
     def _begin_reload(self) -> None:
         """Replace the workers, one after the other, by workers with new code and new settings."""
+        self._operated.reload_begins()
         try:
             plan = self._plan.reloaded(self._read_config, self._generations + 1)
             self._hooks = reloaded(self._hooks, plan.config, plan.count)
             self._reload_administration(plan)
         except BridgeError as exc:
             gen_log.error("Reload failed, the old workers go on: %s", failure(self._plan.config, exc)[1])
-            self._reload_ended("failure")
+            self._operated.reload_ended(failure(self._plan.config, exc)[1])
             return
         if self._mount_points is not None:
             gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
@@ -609,20 +600,22 @@ class Master:
 
     def _reload_administration(self, plan: Plan) -> None:
         try:
-            if self._administration is None:
-                self._start_administration(plan.config)
-            else:
-                self._administration.reload(plan.config)
+            self._operated.reload(plan.config)
         except BridgeError:
             plan.close_unshared(self._plan)
             raise
 
-    def _fall_back(self) -> None:
-        """Return to the plan before the reload, and replace the workers that the reload has started."""
+    def _fall_back(self, error: str, traceback: str = "") -> None:
+        """Return to the plan before the reload, and replace the workers that the reload has started.
+
+        Args:
+            error: Why.
+            traceback: What the application has raised, if that is why.
+        """
         failed, previous = self._plan, self._previous
         assert previous is not None
         failed.close_unshared(previous)
-        self._reload_ended("failure")
+        self._operated.reload_ended(error, traceback)
         self._plan, self._previous = previous, None
         for worker in self._workers:
             if worker.generation == failed.generation and worker.state == READY:

@@ -23,6 +23,12 @@ class ToWorker(enum.StrEnum):
     UNDRAIN = "undrain"
     """Serve as before that. No values."""
 
+    DUMP = "dump"
+    """Write what the process does into the file whose descriptor comes with the message. No values."""
+
+    LOG_LEVEL = "log-level"
+    """Log messages from this level on. Value: the level."""
+
     STOP = "stop"
     """Finish the requests in progress and end. Value: their time in seconds, or None for as long as they take."""
 
@@ -51,6 +57,9 @@ class FromWorker(enum.StrEnum):
     STUCK = "stuck"
     """Every thread of a full pool is busy for too long; the worker asks for a successor. No values."""
 
+    DUMPED = "dumped"
+    """What DUMP has asked for is written. No values."""
+
     CHECKED = "checked"
     """The readiness check has another result. Values: whether the worker is ready, and a few words."""
 
@@ -58,7 +67,7 @@ class FromWorker(enum.StrEnum):
     """The worker accepts no more connections. No values."""
 
     FAILED = "failed"
-    """The worker cannot start. Values: its exit status, and the reason in one line."""
+    """The worker cannot start. Values: its exit status, the reason in one line, the traceback or an empty text."""
 
 
 class FromWatcher(enum.StrEnum):

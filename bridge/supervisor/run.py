@@ -143,6 +143,7 @@ class _SingleProcess:
 
         self._config = config
         self.server = Server(config, app)
+        self.server.ask_stop = lambda: self._on_signal(signal.SIGTERM)
         self._signals = signals
         self._app = app
         self._notifier = Notifier()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Sequence
@@ -38,6 +39,10 @@ __all__ = ["IDLE_GRACE", "run_worker"]
 
 #: Seconds for which a retiring worker keeps idle connections, so that their last response can announce the end.
 IDLE_GRACE = 5.0
+
+
+# Characters of a traceback for the master: the line has room for them at once.
+_LONGEST_TRACEBACK = 16384
 
 
 def run_worker(
@@ -79,7 +84,8 @@ def run_worker(
             messages.say("", logging.ERROR, exc.app_traceback)
         code, text = failure(config, exc)
         channel.end_nothing()
-        channel.send(FromWorker.FAILED, code, text)
+        traceback = exc.app_traceback[-_LONGEST_TRACEBACK:] if isinstance(exc, TargetError) else ""
+        channel.send(FromWorker.FAILED, code, text, traceback)
         return code
     finally:
         if hooks is not None:
@@ -150,6 +156,8 @@ class _Worker:
             ToWorker.RETIRE: lambda: self._stop(idle_grace=IDLE_GRACE),
             ToWorker.DRAIN: lambda grace, notify: server.drain(grace, notify=notify),
             ToWorker.UNDRAIN: server.undrain,
+            ToWorker.DUMP: self._dump,
+            ToWorker.LOG_LEVEL: lambda level: logging.getLogger("bridge").setLevel(level.upper()),
             ToWorker.STOP: self._stop,
             ToWorker.INTERRUPTED: self._interrupted,
             ToWorker.FORCE: self._force,
@@ -220,6 +228,12 @@ class _Worker:
         for path in paths[: len(descriptors)]:
             take(path, descriptors.pop(0))
         self.server.reopen_logs()
+
+    def _dump(self) -> None:
+        """Write what the process does into the file that the master has sent."""
+        with open(self._channel.descriptors.pop(0), "wb") as file:
+            file.write(json.dumps(self.server.dump()).encode())
+        self._channel.send(FromWorker.DUMPED)
 
     def _ask_for_successor(self, reason: str) -> None:
         """Report that this worker has served its time. It serves until the master retires it."""

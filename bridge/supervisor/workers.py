@@ -63,6 +63,7 @@ class Worker:
         check: Why the readiness check says that it is not ready; empty if it is, or without such a check.
         kill_at: When to kill it; None for not at all.
         reason: Why it failed.
+        traceback: What the application has raised, if that is why.
         cause: Why it is replaced, in a word for metrics; empty if it is not, or for another reason.
         code: The exit status that it has announced with the reason.
     """
@@ -83,6 +84,7 @@ class Worker:
     check: str = ""
     kill_at: float | None = None
     reason: str = ""
+    traceback: str = ""
     cause: str = ""
     code: int = 0
 
@@ -96,6 +98,7 @@ class Workers:
         ended: Called with each worker that was reaped, and its exit status in the form of waitstatus_to_exitcode.
 
     Attributes:
+        on_dump: Called with a worker that has written what it does.
         standing: Orders that every worker gets that starts from now on, with their values.
         stalled: Called with a worker that is replaced because it stands still, and whether it is killed at once.
     """
@@ -108,6 +111,7 @@ class Workers:
         self._on_end = ended
         self.stalled: Callable[[Worker, bool], None] = lambda worker, abort: None
         self._workers: dict[int, Worker] = {}
+        self.on_dump: Callable[[Worker], None] = _ignore
         self.standing: list[tuple[ToWorker, tuple[object, ...]]] = []
 
     def __iter__(self) -> Iterator[Worker]:
@@ -249,6 +253,9 @@ class Workers:
         elif word == FromWorker.FAILED:
             worker.code = int(str(values[0]))
             worker.reason = str(values[1])
+            worker.traceback = str(values[2]) if len(values) > 2 else ""
+        elif word == FromWorker.DUMPED:
+            self.on_dump(worker)
 
     def _became_ready(self, worker: Worker, kind: str) -> None:
         worker.state = READY
@@ -349,6 +356,10 @@ def _live(serve: Callable[[], int]) -> NoReturn:
     except BaseException:
         messages.say("A fault of the server's own in a worker", logging.CRITICAL, traceback.format_exc())
     forks.leave(ending.last(code))
+
+
+def _ignore(worker: Worker) -> None:
+    pass
 
 
 def kill(pid: int, number: int) -> None:

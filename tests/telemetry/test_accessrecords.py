@@ -32,7 +32,12 @@ class Kept(logging.Handler):
 def loggers() -> Iterator[None]:
     RECORDS.clear()
     WRITTEN.clear()
+    forget_loggers()  # of tests before
     yield
+    forget_loggers()
+
+
+def forget_loggers() -> None:
     for name in NAMES:
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -122,6 +122,10 @@ class ASGIDelegate:
         self._on_websocket = on_websocket
         self._open_http = (ShownHTTPExchange if self.timeout is None else ShownTimedHTTPExchange).open
 
+    def exchanges(self) -> dict[Task[None], Exchange]:
+        """Return the running tasks, each with the exchange that it serves."""
+        return {task: served.exchange for task, served in self.tasks.items()}
+
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Start the application's task for a request."""
         template: ScopeTemplate | None = exchange.templates.get(self)

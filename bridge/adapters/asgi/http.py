@@ -129,6 +129,11 @@ class HTTPExchange:
         self.task = None
         return self
 
+    @property
+    def exchange(self) -> Exchange:
+        """The exchange."""
+        return self._exchange
+
     # ------------------------------------------------------------------ the exchange's delegate
 
     def data_received(self, chunk: bytes) -> None:

@@ -115,6 +115,11 @@ class WebSocketExchange:
             if self.task is not None:
                 self.task.cancel()
 
+    @property
+    def exchange(self) -> Exchange:
+        """The exchange of the handshake."""
+        return self._exchange
+
     # ------------------------------------------------------------------ the exchange's delegate
 
     def data_received(self, chunk: bytes) -> None:

@@ -13,8 +13,11 @@ async def _find() -> str:
 
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # with --preload there is no loop yet, and one is made
-    LOOP = asyncio.get_event_loop()
+    warnings.simplefilter("ignore", DeprecationWarning)  # with --preload there is no loop yet, and one is made ...
+    try:
+        LOOP = asyncio.get_event_loop()
+    except RuntimeError:  # ... up to Python 3.13
+        LOOP = asyncio.new_event_loop()
     ON_THAT_LOOP = LOOP.run_until_complete(_find())
 FOUND = asyncio.run(_find())
 VARIABLE.set("set")

@@ -1,0 +1,177 @@
+"""Speaks to a server's control socket, and finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import http.client
+import json
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+__all__ = ["Client", "NotReached", "find"]
+
+
+class NotReached(Exception):
+    """No server can be asked.
+
+    Args:
+        text: Why, in one line.
+        running: There may be one.
+    """
+
+    def __init__(self, text: str, *, running: bool = True) -> None:
+        super().__init__(text)
+        self.running = running
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._limit = timeout
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self._limit)
+        try:
+            self.sock.connect(self._path)
+        except BaseException:
+            self.sock.close()
+            raise
+
+
+class Client:
+    """Asks one server.
+
+    Args:
+        path: Its control socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def ask(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, *, timeout: float | None = 30.0
+    ) -> tuple[int, Any]:
+        """Return the status, and the content as json.
+
+        Args:
+            method: GET or POST.
+            path: What is asked for.
+            query: The parameters.
+            timeout: Seconds until the answer must begin; None for as long as it takes.
+
+        Raises:
+            NotReached: Nobody answers.
+        """
+        connection = _Connection(self.path, timeout)
+        try:
+            connection.request(method, f"{path}?{urlencode(query)}" if query else path)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._reason(exc) from exc
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(content)
+        except ValueError:
+            raise NotReached(f"{self.path}: what answers is no bridge") from None
+
+    def _reason(self, exc: Exception) -> NotReached:
+        number = getattr(exc, "errno", None)
+        if number in {errno.ENOENT, errno.ECONNREFUSED}:
+            if number == errno.ECONNREFUSED:
+                with contextlib.suppress(OSError):  # a crashed server has left it
+                    os.unlink(self.path)
+            return NotReached(f"{self.path}: the server is not running", running=False)
+        if number in {errno.EACCES, errno.EPERM}:
+            owner = _owner(self.path)
+            return NotReached(f"{self.path}: owned by {owner}; ask as that user: sudo -u {owner} bridge ...")
+        if isinstance(exc, TimeoutError):
+            return NotReached(f"{self.path}: no answer in time")
+        return NotReached(f"{self.path}: {getattr(exc, 'strerror', None) or exc or type(exc).__name__}")
+
+
+def _owner(path: str) -> str:
+    import pwd
+
+    try:
+        user = os.stat(path).st_uid
+    except OSError:
+        try:
+            user = os.stat(os.path.dirname(path) or ".").st_uid
+        except OSError:
+            return "another user"
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"#{user}"
+
+
+def find(socket_path: str | None, pid_file: str | None, environ: Mapping[str, str]) -> str:
+    """Return the control socket of the server that is meant.
+
+    Args:
+        socket_path: It was named.
+        pid_file: The server's pid file was named.
+        environ: The environment: BRIDGE_CONTROL_SOCKET names a socket, too.
+
+    Raises:
+        NotReached: There is none, or there are several and none was named.
+    """
+    named = socket_path or environ.get("BRIDGE_CONTROL_SOCKET", "")
+    if named and named != "auto":
+        return named
+    found = _candidates(environ)
+    if pid_file is not None:
+        try:
+            with open(pid_file, encoding="ascii", errors="replace") as file:
+                number = file.read().strip()
+        except OSError as exc:
+            raise NotReached(f"--pid {pid_file}: {exc.strerror}", running=False) from exc
+        for path in found:
+            if path.endswith(f"bridge-{number}.ctl"):
+                return path
+        for path in found:
+            with contextlib.suppress(NotReached):
+                if str(Client(path).ask("GET", "/status", timeout=3.0)[1].get("pid")) == number:
+                    return path
+        raise NotReached(f"--pid {pid_file}: process {number} has no control socket that can be found; name --socket")
+    if not found:
+        raise NotReached("no server with a control socket was found; name it: --socket PATH", running=False)
+    if len(found) > 1:
+        raise NotReached(f"there are several servers, name one with --socket: {' '.join(found)}")
+    return found[0]
+
+
+def _candidates(environ: Mapping[str, str]) -> list[str]:
+    """Return the control sockets in the usual places, without those that nobody listens on any more."""
+    patterns = []
+    if environ.get("RUNTIME_DIRECTORY"):
+        patterns.append(os.path.join(environ["RUNTIME_DIRECTORY"].partition(":")[0], "bridge.ctl"))
+    if environ.get("XDG_RUNTIME_DIR"):
+        patterns.append(os.path.join(glob.escape(environ["XDG_RUNTIME_DIR"]), "bridge-*.ctl"))
+    patterns.append("/run/*/bridge.ctl")
+    found = []
+    for path in dict.fromkeys(path for pattern in patterns for path in sorted(glob.glob(pattern))):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(3.0)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                continue
+            except OSError:
+                pass  # another user's: it is named when it is asked
+        found.append(path)
+    return found

@@ -1,0 +1,334 @@
+"""What the control socket of a master lets its owner do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bridge.core.log import gen_log
+from bridge.operations.messages import Answer, Respond, as_json, refusal
+from bridge.operations.parameters import LEVELS, choice, duration, only, whole
+from bridge.operations.routes import Command, Refused
+from bridge.supervisor.messages import ToWorker
+
+if TYPE_CHECKING:
+    from bridge.supervisor.plan import Plan
+    from bridge.supervisor.workers import Worker, Workers
+
+__all__ = ["Commands", "Steered"]
+
+# Seconds that a reload may take for who waits for it, and that a worker may take for a dump.
+_RELOAD_TIME = 60.0
+_DUMP_TIME = 3.0
+# Seconds for which idle connections stay open when a drain without --drain-delay begins.
+_DRAIN_GRACE = 30.0
+_MOST_WORKERS = 1000
+_NEVER = float("inf")
+
+
+class Steered(Protocol):
+    """A master, as commands see it."""
+
+    @property
+    def plan(self) -> Plan:
+        """The workers as they should be."""
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """The worker processes."""
+        ...
+
+    @property
+    def phase(self) -> str:
+        """``starting``, ``serving``, ``reloading``, ``draining`` or ``stopping``."""
+        ...
+
+    def ask_reload(self) -> None:
+        """Reload as on SIGHUP."""
+
+    def ask_stop(self) -> None:
+        """Stop as on SIGTERM."""
+
+    def scale(self, number: int) -> None:
+        """Run another number of workers."""
+
+    def drain(self, grace: float, *, notify: bool = True) -> None:
+        """Announce the end, and serve on."""
+
+    def undrain(self) -> None:
+        """Serve as before that."""
+
+    def reopen(self) -> None:
+        """Open the log files again."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Somebody who waits for the end of a reload.
+
+    Attributes:
+        respond: Takes the answer.
+        until: When the wait ends without one (seconds of the monotonic clock).
+    """
+
+    respond: Respond
+    until: float
+
+
+@dataclass(slots=True)
+class _Dump:
+    """A dump that workers are asked for.
+
+    Attributes:
+        respond: Takes the answer.
+        until: How long they have.
+        files: Where each worker writes, by its process.
+        slots: The places of those workers.
+        done: Those that have written.
+    """
+
+    respond: Respond
+    until: float
+    files: dict[int, int]
+    slots: dict[int, int]
+    done: set[int] = field(default_factory=set)
+
+
+class Commands:
+    """Carries out the commands.
+
+    Args:
+        master: The master.
+    """
+
+    def __init__(self, master: Steered) -> None:
+        self._master = master
+        self._next: list[_Waiting] = []  # for the reload that begins next
+        self._current: list[_Waiting] = []
+        self._dumps: list[_Dump] = []
+        self._level_until = _NEVER
+        self.reports: dict[str, Command] = {"/config": self._config, "/workers": self._workers, "/dump": self._dump}
+        self.commands: dict[str, Command] = {
+            "/reload": self._reload,
+            "/scale": self._scale,
+            "/recycle": self._recycle,
+            "/drain": self._drain,
+            "/undrain": self._undrain,
+            "/stop": self._stop,
+            "/log-level": self._log_level,
+            "/reopen": self._reopen,
+        }
+
+    # ------------------------------------------------------------------ time
+
+    def next_event(self) -> list[float]:
+        """Return the times at which :meth:`check` has something to do."""
+        times = [waiting.until for waiting in (*self._next, *self._current)] + [dump.until for dump in self._dumps]
+        return [moment for moment in (*times, self._level_until) if moment != _NEVER]
+
+    def check(self, now: float) -> None:
+        """Answer those who have waited for long enough; end what was for a while."""
+        for waiters in (self._next, self._current):
+            for waiting in [each for each in waiters if each.until <= now]:
+                waiters.remove(waiting)
+                waiting.respond(refusal(504, "the reload has not ended so far, and goes on"))
+        for dump in self._dumps[:]:
+            if dump.until <= now or dump.done >= set(dump.files):
+                self._dumps.remove(dump)
+                self._end_dump(dump)
+        if self._level_until <= now:
+            self._level_until = _NEVER
+            self._set_level(self._master.plan.config.log_level)
+
+    def close(self) -> None:
+        """Answer all who still wait: the master ends."""
+        waiters, dumps = [*self._next, *self._current], self._dumps
+        self._next, self._current, self._dumps = [], [], []
+        for waiting in waiters:
+            waiting.respond(refusal(409, "the server stops"))
+        for dump in dumps:
+            self._end_dump(dump)
+
+    # ------------------------------------------------------------------ told by the master
+
+    def reload_begins(self) -> None:
+        """Take note that the next reload begins."""
+        self._current += self._next
+        self._next = []
+
+    def reload_ended(self, error: str, traceback: str) -> None:
+        """Answer those who wait for the reload.
+
+        Args:
+            error: Why the old workers go on; empty if the new ones serve.
+            traceback: What the application has raised, if that is why.
+        """
+        waiters, self._current = self._current, []
+        for waiting in waiters:
+            if error:
+                waiting.respond(refusal(500, error, traceback=traceback))
+            else:
+                waiting.respond(as_json({"reloaded": True, "workers": self._master.plan.count}))
+
+    def dumped(self, worker: Worker) -> None:
+        """Take note that a worker has written its dump."""
+        for dump in self._dumps:
+            dump.done.add(worker.pid)
+
+    # ------------------------------------------------------------------ reports
+
+    def _config(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query)
+        config = self._master.plan.config
+        shown = {name: getattr(config, name) for name, row in config.rows.items() if not row.secret}
+        respond(Answer(200, json.dumps(shown, indent=2, default=str).encode() + b"\n", "application/json"))
+
+    def _workers(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query)
+        now = time.monotonic()
+        respond(
+            as_json(
+                [
+                    {
+                        "worker": worker.slot,
+                        "pid": worker.pid,
+                        "state": worker.state,
+                        "generation": worker.generation,
+                        "age": round(now - worker.started, 3),
+                        "silent": round(now - (worker.beat or worker.started), 3),
+                    }
+                    for worker in self._master.workers
+                ]
+            )
+        )
+
+    def _dump(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query, "worker")
+        workers = [worker for worker in self._master.workers if worker.state != "starting"]
+        if "worker" in query:
+            workers = self._of_slot(query)
+        if not workers:
+            raise Refused(409, "no worker has started")
+        dump = _Dump(respond, time.monotonic() + _DUMP_TIME, {}, {})
+        for worker in workers:
+            descriptor = os.memfd_create("bridge-dump")
+            dump.files[worker.pid] = descriptor
+            dump.slots[worker.pid] = worker.slot
+            worker.channel.send(ToWorker.DUMP, descriptors=[descriptor])
+        self._dumps.append(dump)
+
+    def _end_dump(self, dump: _Dump) -> None:
+        found = []
+        for pid, descriptor in dump.files.items():
+            part: dict[str, Any] = {"worker": dump.slots[pid], "pid": pid}
+            if pid in dump.done:
+                with open(descriptor, "rb") as file:
+                    file.seek(0)
+                    part |= json.loads(file.read())
+            else:
+                os.close(descriptor)
+                part["error"] = f"no answer for {_DUMP_TIME:g} s: the loop is blocked; the log shows where it stands"
+                _write_stacks(self._master.workers, pid)
+            found.append(part)
+        dump.respond(as_json({"workers": found}))
+
+    # ------------------------------------------------------------------ commands
+
+    def _reload(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query, "wait")
+        self._not_while("draining", "stopping", "starting")
+        self._master.ask_reload()
+        if "wait" not in query:
+            respond(as_json({"reloading": True}, 202))
+            return
+        patience = duration(query, "wait") if query["wait"] else _RELOAD_TIME
+        self._next.append(_Waiting(respond, time.monotonic() + patience))
+
+    def _scale(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query, "workers")
+        self._not_while("draining", "stopping")
+        self._master.scale(whole(query, "workers", 1, _MOST_WORKERS))
+        respond(as_json({"workers": self._master.plan.count}))
+
+    def _recycle(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query, "worker")
+        self._not_while("draining", "stopping", "starting")
+        workers = [worker for worker in self._of_slot(query) if worker.state == "ready"]
+        if not workers:
+            raise Refused(409, "the worker is not ready")
+        for worker in workers:
+            worker.finished = True
+            worker.cause = worker.cause or "asked"
+            gen_log.info("Worker %d (pid %d) is replaced: somebody has asked for it", worker.slot, worker.pid)
+        respond(as_json({"recycled": [worker.pid for worker in workers]}))
+
+    def _drain(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query)
+        self._not_while("stopping", "starting")
+        delay = self._master.plan.config.drain_delay
+        if self._master.phase != "draining":
+            gen_log.info("Draining: serving on, and not ready, until a stop or `bridge undrain`")
+            self._master.drain(delay or _DRAIN_GRACE, notify=False)
+        respond(as_json({"draining": True, "delay": delay}))
+
+    def _undrain(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query)
+        if self._master.phase != "draining":
+            raise Refused(409, f"the server is {self._master.phase}, not draining")
+        self._master.undrain()
+        respond(as_json({"draining": False}))
+
+    def _stop(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query)
+        self._master.ask_stop()
+        respond(as_json({"stopping": True, "pid": os.getpid()}, 202))
+
+    def _log_level(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query, "level", "for")
+        level = choice(query, "level", LEVELS)
+        period = duration(query, "for") if query.get("for") else None
+        self._level_until = _NEVER if period is None else time.monotonic() + period
+        self._set_level(level)
+        respond(as_json({"level": level, "for": period}))
+
+    def _set_level(self, level: str) -> None:
+        logging.getLogger("bridge").setLevel(level.upper())
+        gen_log.info("The log has messages from %s on", level)
+        self._master.workers.standing = [
+            *(order for order in self._master.workers.standing if order[0] != ToWorker.LOG_LEVEL),
+            (ToWorker.LOG_LEVEL, (level,)),
+        ]
+        self._master.workers.broadcast(ToWorker.LOG_LEVEL, level)
+
+    def _reopen(self, query: Mapping[str, str], respond: Respond) -> None:
+        only(query)
+        self._master.reopen()
+        respond(as_json({"reopened": True}))
+
+    # ------------------------------------------------------------------ what several of them need
+
+    def _not_while(self, *phases: str) -> None:
+        if self._master.phase in phases:
+            raise Refused(409, f"not while the server is {self._master.phase}")
+
+    def _of_slot(self, query: Mapping[str, str]) -> list[Worker]:
+        slot = whole(query, "worker", 0, _MOST_WORKERS)
+        found = [worker for worker in self._master.workers if worker.slot == slot]
+        if not found:
+            slots = sorted({worker.slot for worker in self._master.workers})
+            raise Refused(400, f"there is no worker {slot}", allowed=slots)
+        return found
+
+
+def _write_stacks(workers: Workers, pid: int) -> None:
+    from bridge.supervisor.heartbeat import DUMP_SIGNAL
+    from bridge.supervisor.workers import kill
+
+    if any(worker.pid == pid for worker in workers):  # not one that has ended: its number may be another process's
+        kill(pid, DUMP_SIGNAL)
