@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -117,6 +118,7 @@ class ASGIApplication:
             grace=config.timeout_disconnect_grace,
             certificate=certificate,
             debug=config.log_level == "debug",
+            worker=_worker_number(),
             pathsend=config.asgi_pathsend,
         )
 
@@ -351,6 +353,12 @@ def adapt_application(
         return WSGIApplication(app, config, path)
     kinds = {Interface.TORNADO: "Tornado delegate", Interface.DELEGATE: "delegate", Interface.CALLABLE: "callable"}
     return DelegateApplication(app, kinds[interface])
+
+
+def _worker_number() -> int | None:
+    """Return the number that the server has given to this process; None if it is a part of a program."""
+    text = os.environ.get("BRIDGE_WORKER", "")
+    return int(text) if text.isdecimal() else None
 
 
 def _websocket_options(config: Config) -> WebSocketOptions | None:

@@ -113,6 +113,12 @@ class OperationConfig(ProcessConfig):
         """The paths of the application's port that the server answers itself."""
         return tuple(path for path in (self.metrics_path, self.health_path) if path is not None)
 
+    def _check_regulation(self) -> None:
+        if self.workers is None:
+            for name in ("workers_max_rss", "memory_target"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"--{name.replace('_', '-')}: needs --workers, which can be replaced")
+
     def _check_operation(self, addresses: tuple[Address, ...], mounts: tuple[str, ...]) -> None:
         """Raise ConfigError for settings that contradict each other.
 
@@ -120,6 +126,7 @@ class OperationConfig(ProcessConfig):
             addresses: Where the application is served.
             mounts: The paths at which applications are mounted.
         """
+        self._check_regulation()
         for name, path in (("--health-path", self.health_path), ("--metrics-path", self.metrics_path)):
             if path is not None and path.rstrip("/") in mounts:
                 raise ConfigError(f"{name}: an application is mounted at {path}; choose another path")
@@ -134,4 +141,12 @@ class OperationConfig(ProcessConfig):
     @property
     def measures(self) -> bool:
         """Something asks for metrics, so they are counted."""
-        return bool(self.admin_bind) or self.metrics_path is not None or self.control_socket not in {None, "auto"}
+        scales = getattr(self.workers, "most", self.workers) != self.workers
+        asked = bool(self.admin_bind) or self.metrics_path is not None or self.control_socket not in {None, "auto"}
+        return asked or scales
+
+    @property
+    def regulates(self) -> bool:
+        """The number of workers, or their memory, is regulated."""
+        scales = getattr(self.workers, "most", self.workers) != self.workers
+        return scales or self.workers_max_rss is not None or self.memory_target is not None

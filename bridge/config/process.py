@@ -10,6 +10,7 @@ from bridge.config.kinds import (
     DIRECTORY,
     FILE,
     MODE,
+    SIZE,
     SWITCH,
     TEXT,
     VARIABLES,
@@ -28,19 +29,25 @@ DEVELOPMENT = "Development"
 
 
 class WorkerCount(int):
-    """A number of worker processes.
+    """A number of worker processes: of those that there are at least.
 
     Attributes:
+        most: How many there are at most, when there is much to do.
         why: How the number was found, if nobody has given it.
     """
 
+    most: int
     why: str
 
-    def __new__(cls, number: int, why: str = "") -> WorkerCount:
-        """Return *number*."""
+    def __new__(cls, number: int, why: str = "", most: int = 0) -> WorkerCount:
+        """Return *number*; without *most*, there are always as many."""
         self = super().__new__(cls, number)
+        self.most = max(most, number)
         self.why = why
         return self
+
+    def __str__(self) -> str:
+        return f"{int(self)}..{self.most}" if self.most > self else str(int(self))
 
 
 def usable_cpus() -> WorkerCount:
@@ -72,10 +79,23 @@ def _workers(text: str) -> WorkerCount:
     word = text.strip().lower()
     if word in {"auto", "0"}:
         return usable_cpus()
-    return WorkerCount(whole(1, 1000).parse(word))
+    low, dots, high = word.partition("..")
+    least = whole(1, 1000).parse(low)
+    most = whole(1, 1000).parse(high) if dots else least
+    if most < least:
+        raise ValueError(text)
+    return WorkerCount(least, most=most)
 
 
-WORKER_COUNT = Kind(_workers, "a whole number from 1 to 1000, or auto", "N")
+WORKER_COUNT = Kind(_workers, "a whole number from 1 to 1000, a range such as 2..8, or auto", "N")
+
+
+def _percent(text: str) -> float:
+    value = float(whole(1, 100).parse(text.strip().removesuffix("%")))
+    return value
+
+
+PERCENT = Kind(_percent, "a whole number from 1 to 100, or with a % such as 85%", "PERCENT")
 
 
 class ProcessConfig(Settings):
@@ -85,10 +105,27 @@ class ProcessConfig(Settings):
         WORKERS,
         WORKER_COUNT,
         None,
-        "worker processes, under a master that replaces them; auto is one per CPU that the container may use",
+        "worker processes, under a master that replaces them; auto is one per CPU that the container may use, 2..8 as"
+        " many as the load needs",
         short="-w",
         foreign=("WEB_CONCURRENCY",),
         shown="none, one process",
+    )
+    workers_idle: float = setting(
+        WORKERS, seconds(), 60.0, "with a range of --workers, end one when fewer have been enough for this long"
+    )
+    workers_max_rss: int | None = setting(
+        WORKERS, off_or(SIZE), None, "replace a worker that uses more memory than this", aliases=("workers-max-memory",)
+    )
+    rss_interval: float = setting(WORKERS, seconds(), 10.0, "how often the memory of the workers is looked at")
+    rss_samples: int = setting(
+        WORKERS, whole(1, 1000), 2, "how often in a row a worker must be above --workers-max-rss"
+    )
+    memory_target: float | None = setting(
+        WORKERS,
+        off_or(PERCENT),
+        None,
+        "replace the largest worker when all processes use more than this part of what the container may use",
     )
     preload: bool = setting(
         WORKERS, SWITCH, False, "import the application once, before the workers are started", aliases=("preload-app",)

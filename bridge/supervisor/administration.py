@@ -30,6 +30,9 @@ __all__ = ["Administration", "State"]
 
 # Blocks beyond the workers': for those that are replaced, and for more workers than at first.
 _SPARE = 64
+# Seconds that the master before this one has to hand its sockets over.
+_TAKE_OVER = 0.3
+_NEVER = float("inf")
 
 
 class State(Steered, Protocol):
@@ -74,8 +77,10 @@ class Administration:
         state.workers.on_dump = self._commands.dumped
         self._http = AdminListener(SelectorWatch(selector), Routes(self).answer)
         self.listeners = bind_admin(config, sockets)
-        self._serve(self.listeners)
         self._control = self._open_control(config, sockets)
+        self._serve_at = _NEVER
+        if sockets is None:
+            self._serve(self.sockets)  # otherwise the master before this one still answers
         self._inherited: list[Arena] = []
         for descriptor in inherited:
             with contextlib.suppress(OSError, ValueError):
@@ -102,12 +107,11 @@ class Administration:
                 raise
             gen_log.warning("%s; there is no control socket", exc)  # nobody has asked for it
             return None
-        self._http.add(listener.sockets, control=True)
         return listener
 
     def _serve(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
-            self._http.add(listener.sockets)
+            self._http.add(listener.sockets, control=listener is self._control)
 
     @property
     def arenas(self) -> tuple[Arena, ...]:
@@ -189,12 +193,24 @@ class Administration:
     def next_event(self) -> list[float]:
         """Return the times at which :meth:`check` has something to do."""
         due = self._http.next_event()
-        return self._commands.next_event() + ([] if due is None else [due])
+        times = [moment for moment in (due, self._serve_at) if moment is not None and moment != _NEVER]
+        return self._commands.next_event() + times
 
     def check(self, now: float) -> None:
         """End the connections of clients that are too slow; answer commands whose time is up."""
+        if self._serve_at <= now:
+            self._serve_at = _NEVER
+            self._serve(self.sockets)
         self._http.check_deadlines(now)
         self._commands.check(now)
+
+    def take_over(self) -> None:
+        """Answer from soon on, on the sockets of the master before this one, which answers no more by then.
+
+        Its sums do not have what this one and its workers count, so for nobody the two may answer in turns.
+        """
+        if not self._http.sockets:
+            self._serve_at = time.monotonic() + _TAKE_OVER
 
     def hand_over(self) -> None:
         """Answer nothing any more: another master does, on the same sockets."""

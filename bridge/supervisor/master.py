@@ -9,6 +9,7 @@ Events only change the state. :meth:`Master._reconcile` then derives from the st
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import selectors
@@ -103,7 +104,7 @@ class Master:
         starting: Signals | None = None,
     ) -> None:
         self._starting = starting
-        self._plan = Plan(config, [], config.workers or 1)
+        self._plan = Plan(config, [], int(config.workers or 1))
         self._previous: Plan | None = None  # during a reload: the plan to return to if it fails
         self._generations = 0
         self._reload_asked = False
@@ -169,6 +170,8 @@ class Master:
                 from bridge.apps.lifecycle import load_mount_points
 
                 self._mount_points = load_mount_points(config, self._app)
+                gc.collect()
+                gc.freeze()  # the workers' garbage collections do not write to what they share with this process
             if self._starting is not None:
                 self._starting.check()
                 self._starting.stop_listening()
@@ -297,7 +300,9 @@ class Master:
             return
         block = self._operated.allocate(number)
         try:
-            pid = self._workers.start(number, self._plan.generation, lambda channel: self._serve(channel, block))
+            pid = self._workers.start(
+                number, self._plan.generation, lambda channel: self._serve(channel, number, block)
+            )
             self._operated.worker_started(pid, block)
         except NoProcess as exc:
             self._operated.not_started(block)
@@ -305,8 +310,9 @@ class Master:
                 "Worker %d cannot be started: %s; next try in %g s", number, exc, self._slots.postpone(number)
             )
 
-    def _serve(self, channel: Channel, block: Block | None, view: Any = None) -> int:
-        """Live as a worker, for which the hooks have the object *view*. This runs in the child."""
+    def _serve(self, channel: Channel, number: int, block: Block | None, view: Any = None) -> int:
+        """Live as worker *number*, for which the hooks have the object *view*. This runs in the child."""
+        os.environ["BRIDGE_WORKER"] = str(number)
         counts = self._operated.counts_in_child(block)
         self._selector.close()
         if self.watch is not None:
@@ -348,6 +354,7 @@ class Master:
             self.on_ready()
         if self._handover is not None:
             self._handover.ready()
+            self._operated.take_over()
         self._notifier.ready(self._number)
 
     @property
@@ -476,6 +483,7 @@ class Master:
     def scale(self, number: int) -> None:
         """Run *number* workers from now on."""
         self._plan.count = number
+        self._hooks.number_changed(number)
         gen_log.info("%s from now on", self._number)
 
     def ask_stop(self) -> None:
@@ -526,12 +534,14 @@ class Master:
 
     def _on_sigttin(self) -> None:
         self._plan.count += 1
+        self._operated.moved(1)
         self._hooks.number_changed(self._plan.count)
         gen_log.info("%s from now on (SIGTTIN)", self._number)
 
     def _on_sigttou(self) -> None:
         if self._plan.count > 1:
             self._plan.count -= 1
+            self._operated.moved(-1)
             self._hooks.number_changed(self._plan.count)
         gen_log.info("%s from now on (SIGTTOU)", self._number)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bridge.config import Config
     from bridge.serving.sockets import Listener
     from bridge.supervisor.administration import Administration, State
+    from bridge.supervisor.regulation import Regulation
     from bridge.supervisor.successor import Handover
     from bridge.supervisor.workers import Worker
     from bridge.telemetry.metrics.arena import Arena, Block
@@ -33,6 +34,7 @@ class Operated:
         self._selector = selector
         self._handover = handover
         self._administration: Administration | None = None
+        self._regulation: Regulation | None = None
 
     def start(self, config: Config) -> None:
         """Open the addresses that *config* names, and get ready to count.
@@ -42,6 +44,7 @@ class Operated:
         """
         handover = self._handover
         inherits = handover is not None and bool(handover.memory)
+        self._regulate(config)
         if not config.measures and not inherits and config.control_path is None:
             return
         from bridge.supervisor.administration import Administration
@@ -60,6 +63,23 @@ class Operated:
             self.start(config)
         else:
             self._administration.reload(config)
+            self._regulate(config)
+
+    def _regulate(self, config: Config) -> None:
+        self._regulation = None
+        if config.regulates:
+            from bridge.supervisor.regulation import Regulation
+
+            self._regulation = Regulation(self._master, config, lambda: self._arenas)
+
+    @property
+    def _arenas(self) -> tuple[Arena, ...]:
+        return () if self._administration is None else self._administration.arenas
+
+    def moved(self, step: int) -> None:
+        """Take note that somebody wants more workers, or fewer."""
+        if self._regulation is not None:
+            self._regulation.moved(step)
 
     @property
     def sockets(self) -> list[Listener]:
@@ -102,12 +122,20 @@ class Operated:
 
     def next_event(self) -> list[float]:
         """Return the times at which :meth:`check` has something to do."""
-        return [] if self._administration is None else self._administration.next_event()
+        times = [] if self._administration is None else self._administration.next_event()
+        return times if self._regulation is None else times + self._regulation.next_event()
 
     def check(self, now: float) -> None:
         """Do what is due."""
         if self._administration is not None:
             self._administration.check(now)
+        if self._regulation is not None:
+            self._regulation.check(now)
+
+    def take_over(self) -> None:
+        """Answer in the place of the master before this one."""
+        if self._administration is not None:
+            self._administration.take_over()
 
     def hand_over(self) -> None:
         """Answer nothing any more: another master does, on the same sockets."""

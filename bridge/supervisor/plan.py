@@ -47,7 +47,8 @@ class Plan:
         config = self.config if read_config is None else at_origin(read_config)
         prepare_process(config)
         check(config)
-        count = self.count if config.workers == self.config.workers else config.workers or 1
+        same = str(config.workers) == str(self.config.workers)  # the text of a range has both of its ends
+        count = self.count if same else int(config.workers or 1)
         plan = Plan(config, bind_all(config, keep=self.listeners), count, generation)
         try:
             configure(config, later=future_identity(config))  # the logs of this process; the new workers inherit them

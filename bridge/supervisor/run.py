@@ -115,6 +115,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
 
 
 def _run_single(config: Config, app: Any, signals: Signals) -> int:
+    os.environ["BRIDGE_WORKER"] = "0"
     pid_file = None
     if config.pid is not None:
         from bridge.supervisor.pidfile import PidFile

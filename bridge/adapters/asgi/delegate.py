@@ -58,6 +58,7 @@ class ASGIDelegate:
         grace: Seconds that an application may go on after its client has left, until it is cancelled; None for ever.
         certificate: Returns the server's own certificate (PEM) for the ``tls`` extension; None if it is not known.
         debug: Take ``http.response.debug`` messages and log them at DEBUG.
+        worker: The number of this process among its like, for the extension ``bridge.worker``; None for none.
         pathsend: Offer the extension ``http.response.pathsend``, with which frameworks send their files.
 
     Attributes:
@@ -81,6 +82,7 @@ class ASGIDelegate:
         grace: float | None = 3.0,
         certificate: Callable[[], str | None] | None = None,
         debug: bool = False,
+        worker: int | None = None,
         pathsend: bool = False,
     ) -> None:
         self.app = app
@@ -106,6 +108,8 @@ class ASGIDelegate:
             self._extensions["http.response.pathsend"] = {}
         if debug:
             self._extensions["http.response.debug"] = {}
+        if worker is not None:
+            self._extensions["bridge.worker"] = {"number": worker}
         self._extensions["bridge.shutdown.notice"] = {"event": self.stopping}
         self._shown = False
         self._on_websocket: Callable[[WebSocketConnection], None] | None = None

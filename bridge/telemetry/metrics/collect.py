@@ -74,6 +74,8 @@ def workers_of(arenas: Iterable[Arena]) -> list[dict[str, Any]]:
             if metric is not None:
                 width = len(metric.bounds) + 1 if metric.kind == HISTOGRAM else 1
                 values[row.name] = values.get(row.name, 0) + sum(row.cells[:width])
+                if metric.kind == HISTOGRAM:
+                    values[f"{row.name} sum"] = values.get(f"{row.name} sum", 0) + row.cells[width]
                 for _, value in row.labels:
                     values[f"{row.name} {value}"] = row.cells[0]
         found.append(
@@ -88,6 +90,8 @@ def workers_of(arenas: Iterable[Arena]) -> list[dict[str, Any]]:
                 "websockets": values.get("bridge_websockets", 0),
                 "busy": values.get("bridge_loop_utilization", 0) / 1e6,
                 "loop_lag": values.get("bridge_loop_lag_seconds", 0) / 1e9,
+                "waits": values.get("bridge_request_queue_duration_seconds", 0),
+                "waited": values.get("bridge_request_queue_duration_seconds sum", 0) / 1e9,
                 "threads": {name: values.get(f"bridge_threads {name}", 0) for name in ("busy", "idle", "lost")},
                 "cpu": round(values.get("process_cpu_time_seconds", 0) / 1e9, 3),
                 "rss": resident(pid),

@@ -1,0 +1,113 @@
+"""How many workers a master runs, and which of them has grown too large: decisions, made of what is measured.
+
+The number follows the load between two limits, slowly in both directions: it goes up when all workers have been busy
+for two seconds, and down by one when fewer would have been enough for a whole idle time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["Load", "Memory", "Size"]
+
+# A worker is busy when its loop, or its whole process, works for this part of the time.
+_BUSY = 0.8
+# Fewer workers are enough if each would work for less than this part of the time.
+_ENOUGH = 0.6
+# Seconds for which all have to be busy before there are more of them.
+_RISE = 2.0
+# Seconds that a request may wait for a thread, on average.
+_WAIT = 0.1
+_NEVER = float("inf")
+
+
+class Load(NamedTuple):
+    """What was measured of all workers that serve.
+
+    Attributes:
+        busy: For which part of the time each has worked.
+        waited: Seconds that requests have waited for a thread, on average.
+        queued: Connections that wait to be accepted.
+    """
+
+    busy: tuple[float, ...]
+    waited: float = 0.0
+    queued: int = 0
+
+
+class Size:
+    """Chooses the number of workers.
+
+    Args:
+        least: The lowest number; it may be changed.
+        most: The highest.
+        idle: Seconds for which fewer must have been enough.
+    """
+
+    def __init__(self, least: int, most: int, idle: float) -> None:
+        self.least = least
+        self.most = most
+        self._idle = idle
+        self._busy_since = _NEVER
+        self._idle_since = _NEVER
+
+    def choose(self, now: float, count: int, load: Load) -> int:
+        """Return how many workers there should be.
+
+        Args:
+            now: Seconds of a clock.
+            count: How many there are.
+            load: What was measured.
+        """
+        if count < self.least:
+            return self.least
+        rises = bool(load.busy) and (min(load.busy) > _BUSY or load.waited > _WAIT or load.queued > len(load.busy))
+        self._busy_since = min(self._busy_since, now) if rises else _NEVER
+        falls = not rises and count > self.least and sum(load.busy) < _ENOUGH * (count - 1)
+        self._idle_since = min(self._idle_since, now) if falls else _NEVER
+        if now - self._busy_since >= _RISE and count < self.most and len(load.busy) >= count:
+            self._busy_since = _NEVER
+            return min(count + max(count // 2, 1), self.most)
+        if now - self._idle_since >= self._idle:
+            self._idle_since = _NEVER
+            return max(count - 1, self.least)
+        return count
+
+    def hold(self) -> None:
+        """Begin anew to look: what was measured so far says nothing."""
+        self._busy_since = self._idle_since = _NEVER
+
+
+class Memory:
+    """Chooses the workers that have grown too large.
+
+    Args:
+        limit: Bytes that each may use.
+        samples: How often in a row one must have been larger.
+
+    Attributes:
+        ignored: The limit is too low for a worker that has done nothing, and is not applied.
+    """
+
+    def __init__(self, limit: int, samples: int) -> None:
+        self._limit = limit
+        self._samples = samples
+        self._above: dict[int, int] = {}
+        self._seen: set[int] = set()
+        self.ignored = False
+
+    def choose(self, sizes: Mapping[int, int]) -> list[int]:
+        """Return the processes that are to be replaced.
+
+        Args:
+            sizes: The bytes that each process uses.
+        """
+        fresh = set(sizes) - self._seen
+        self._seen = set(sizes)
+        if any(sizes[pid] > self._limit for pid in fresh):
+            self.ignored = True
+        if self.ignored:
+            return []
+        self._above = {pid: self._above.get(pid, 0) + 1 for pid, size in sizes.items() if size > self._limit}
+        return [pid for pid, number in self._above.items() if number >= self._samples]

@@ -1,0 +1,135 @@
+"""Workers that leak are replaced before it hurts, and their number follows the load."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.supervisor.test_administration import FORMS, until
+from tests.support.running import APPS, REPOSITORY, Running, get
+
+pytestmark = pytest.mark.slow
+
+LEAKING = """
+import json, os, time, gc
+kept = []
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if scope["path"] == "/leak":
+        kept.append(bytearray(b"x" * (2 << 20)))
+    content = json.dumps({
+        "pid": os.getpid(), "worker": os.environ.get("BRIDGE_WORKER"), "frozen": gc.get_freeze_count(),
+        "extension": scope["extensions"].get("bridge.worker"),
+    }).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]})
+    await send({"type": "http.response.body", "body": content})
+
+def wsgi(environ, start_response):
+    end = time.perf_counter() + 0.02
+    while time.perf_counter() < end:
+        pass
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "leaking.py").write_text(LEAKING)
+    return {"PYTHONPATH": f"{tmp_path}:{APPS}:{REPOSITORY}"}
+
+
+@pytest.mark.parametrize("form", ["workers", "preload"])
+def test_a_leak_is_bounded_and_no_request_fails(form: str, environ: dict[str, str]) -> None:
+    options = ["--workers-max-rss", "90M", "--rss-interval", "100ms", *FORMS[form]]
+    with Running("leaking:asgi", *options, environ=environ) as server:
+        address = server.address()
+        pids = set()
+        while len(pids) < 6:
+            status, _, content = get(address, "/leak")
+            assert status == 200
+            pids.add(json.loads(content)["pid"])
+        server.messages.wait(r"is replaced: it uses \d+ MiB, more than --workers-max-rss", 4)
+        assert server.end() == 0
+    assert "killed" not in server.messages.text
+
+
+def test_a_limit_that_every_worker_breaks_is_ignored(environ: dict[str, str]) -> None:
+    options = ["--workers-max-rss", "1M", "--rss-interval", "50ms", "--workers", "2"]
+    with Running("leaking:asgi", *options, environ=environ) as server:
+        address = server.address()
+        server.messages.wait("Every worker starts above --workers-max-rss, 1 MiB: the limit is ignored")
+        before = server.current()
+        assert get(address)[0] == 200
+        assert server.current() == before
+        assert server.end() == 0
+
+
+def test_the_number_follows_the_load(environ: dict[str, str]) -> None:
+    options = ["--workers", "1..3", "--workers-idle", "2s", "--threads", "4"]
+    with Running("leaking:wsgi", *options, environ=environ) as server:
+        address = server.address()
+        stop = threading.Event()
+        failed = []
+
+        def load() -> None:
+            while not stop.is_set():
+                try:
+                    if get(address)[0] != 200:
+                        failed.append("status")
+                except OSError as exc:
+                    failed.append(repr(exc))
+
+        threads = [threading.Thread(target=load) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        try:
+            server.messages.wait(r"2 workers in the place of 1: they are busy for \d+ % of the time")
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert failed == []
+        server.messages.wait(r"1 workers in the place of 2")
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_process_knows_its_number(form: str, environ: dict[str, str]) -> None:
+    with Running("leaking:asgi", *FORMS[form], environ=environ) as server:
+        address = server.address()
+        numbers = set()
+
+        def all_seen() -> bool:
+            said = json.loads(get(address)[2])
+            assert said["extension"] == {"number": int(said["worker"])}
+            assert (said["frozen"] > 1000) or form == "alone"
+            numbers.add(said["worker"])
+            return numbers == ({"0"} if form == "alone" else {"0", "1"})
+
+        until(all_seen)
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--workers", "8..2"], "a range such as 2..8"),
+        (["--workers", "0..2"], "a range such as 2..8"),
+        (["--workers", "2.."], "a range such as 2..8"),
+        (["--workers-max-rss", "100M"], "--workers-max-rss: needs --workers"),
+        (["--memory-target", "85%"], "--memory-target: needs --workers"),
+        (["--memory-target", "101%", "--workers", "2"], "--memory-target"),
+        (["--rss-samples", "0"], "--rss-samples"),
+    ],
+)
+def test_settings_that_cannot_be_used(options: list[str], text: str) -> None:
+    with Running("plain:asgi", *options) as server:
+        assert server.end("") == 2
+    assert re.search(re.escape(text), server.messages.lines[-1])
