@@ -21,7 +21,7 @@
 #include <string.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 2
+#define REVISION 3
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -166,9 +166,17 @@ static const uint8_t HUFFMAN_ORDER[256] = {
 static const char *const METHODS[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"};
 #define METHODS_COUNT ((int)(sizeof METHODS / sizeof METHODS[0]))
 
+/* The keys of an environ that come from the request line. */
+enum { REQUEST_METHOD, PATH_INFO, QUERY_STRING, REQUEST_URI, RAW_URI, SERVER_PROTOCOL, VARIABLES_COUNT };
+static const char *const VARIABLES[] = {
+    "REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "SERVER_PROTOCOL",
+};
+_Static_assert(sizeof VARIABLES / sizeof VARIABLES[0] == VARIABLES_COUNT, "each key has its text");
+
 typedef struct {
     PyObject *names[KNOWN_COUNT];         /* bytes */
     PyObject *keys[KNOWN_COUNT];          /* str; NULL if the application must not see the field */
+    PyObject *variables[VARIABLES_COUNT]; /* str */
     PyObject *methods[METHODS_COUNT];     /* bytes */
     PyObject *method_texts[METHODS_COUNT]; /* str */
     uint8_t lengths[KNOWN_COUNT];
@@ -584,15 +592,17 @@ steer(Head *head)
     return 1;
 }
 
-/* Return the path as text: percent-decoded once, and read as UTF-8 with U+FFFD for what is not. */
-static PyObject *
-path_text_of(Span path)
+/* Return whether *path* has a percent sign. */
+static int
+has_percent(Span path)
 {
-    size_t length = span_length(path);
-    if (memchr(path.start, '%', length) == NULL) {
-        return ascii_of(path);
-    }
-    unsigned char decoded[DECODED_MAX];
+    return memchr(path.start, '%', span_length(path)) != NULL;
+}
+
+/* Decode *path* once, at *decoded*, which has room for as many octets; return the size. */
+static Py_ssize_t
+percent_decode(Span path, unsigned char *decoded)
+{
     Py_ssize_t size = 0;
     int high, low;
     for (const unsigned char *at = path.start; at < path.end; size++) {
@@ -603,6 +613,18 @@ path_text_of(Span path)
             decoded[size] = *at++;
         }
     }
+    return size;
+}
+
+/* Return the path as text: percent-decoded once, and read as UTF-8 with U+FFFD for what is not. */
+static PyObject *
+path_text_of(Span path)
+{
+    if (!has_percent(path)) {
+        return ascii_of(path);
+    }
+    unsigned char decoded[DECODED_MAX];
+    Py_ssize_t size = percent_decode(path, decoded);
     return PyUnicode_DecodeUTF8((const char *)decoded, size, "replace");
 }
 
@@ -735,7 +757,7 @@ parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         const unsigned char *at = read_request_line(&head, start, end, sizes[1]);
         if (at != NULL && (at = read_fields(&head, state, at, end, sizes[2], sizes[3])) != NULL &&
             at - start <= sizes[4] && steer(&head) &&
-            (span_length(head.path) <= DECODED_MAX || memchr(head.path.start, '%', span_length(head.path)) == NULL)) {
+            (span_length(head.path) <= DECODED_MAX || !has_percent(head.path))) {
             head.size = at - start;
             values = head_values(&head, state);
             PyBuffer_Release(&buffer);
@@ -844,34 +866,89 @@ set_field(const State *state, PyObject *environ, PyObject *field)
     return done;
 }
 
-PyDoc_STRVAR(environ_with_fields_doc,
-             "environ_with_fields(template, fields, /)\n--\n\n"
-             "Return a copy of template with the fields of a header section; None for the Python function to decide.");
+/* The arguments of make_environ(). */
+enum { E_TEMPLATE, E_FIELDS, E_METHOD, E_PATH, E_QUERY, E_TARGET, E_PROTOCOL, E_COUNT };
 
 static PyObject *
-environ_with_fields(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+latin1_of(PyObject *octets)
+{
+    return PyUnicode_DecodeLatin1(PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets), NULL);
+}
+
+/* Set environ[key] to *text*, which is given away, and may be NULL. Return -1 with an exception if that fails. */
+static int
+set_text(PyObject *environ, PyObject *key, PyObject *text)
+{
+    int failed = text == NULL ? -1 : PyDict_SetItem(environ, key, text);
+    Py_XDECREF(text);
+    return failed;
+}
+
+/* Set what comes from the request line. The results are those of join_value(). */
+static int
+set_line(const State *state, PyObject *environ, PyObject *const *args)
+{
+    PyObject *octets = args[E_PATH];
+    Span path = {(const unsigned char *)PyBytes_AS_STRING(octets),
+                 (const unsigned char *)PyBytes_AS_STRING(octets) + PyBytes_GET_SIZE(octets)};
+    PyObject *info;
+    if (has_percent(path)) {
+        unsigned char decoded[DECODED_MAX];
+        if (span_length(path) > DECODED_MAX) {
+            return 0;
+        }
+        Py_ssize_t size = percent_decode(path, decoded);
+        info = PyUnicode_DecodeLatin1((const char *)decoded, size, NULL);
+    } else {
+        info = latin1_of(octets);
+    }
+    PyObject *target = latin1_of(args[E_TARGET]);
+    int failed = set_text(environ, state->variables[PATH_INFO], info) < 0 ||
+                 set_text(environ, state->variables[QUERY_STRING], latin1_of(args[E_QUERY])) < 0 || target == NULL ||
+                 PyDict_SetItem(environ, state->variables[REQUEST_URI], target) < 0 ||
+                 PyDict_SetItem(environ, state->variables[RAW_URI], target) < 0 ||
+                 PyDict_SetItem(environ, state->variables[REQUEST_METHOD], args[E_METHOD]) < 0 ||
+                 PyDict_SetItem(environ, state->variables[SERVER_PROTOCOL], args[E_PROTOCOL]) < 0;
+    Py_XDECREF(target);
+    return failed ? -1 : 1;
+}
+
+PyDoc_STRVAR(make_environ_doc,
+             "make_environ(template, fields, method, path, query, target, protocol, /)\n--\n\n"
+             "Return a copy of template with the fields of a header section, and what comes from a request line.\n\n"
+             "None for the Python function to decide.");
+
+static PyObject *
+make_environ(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     const State *state = state_of(module);
 
-    if (nargs != 2 || !PyDict_CheckExact(args[0]) || !PyTuple_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "environ_with_fields() takes a dictionary and a tuple of fields");
+    if (nargs != E_COUNT || !PyDict_CheckExact(args[E_TEMPLATE]) || !PyTuple_CheckExact(args[E_FIELDS]) ||
+        !PyUnicode_CheckExact(args[E_METHOD]) || !PyBytes_CheckExact(args[E_PATH]) ||
+        !PyBytes_CheckExact(args[E_QUERY]) || !PyBytes_CheckExact(args[E_TARGET]) ||
+        !PyUnicode_CheckExact(args[E_PROTOCOL])) {
+        PyErr_SetString(PyExc_TypeError, "make_environ() takes a dictionary, a tuple of fields, and a line's parts");
         return NULL;
     }
-    PyObject *environ = PyDict_Copy(args[0]);
+    PyObject *environ = PyDict_Copy(args[E_TEMPLATE]);
     if (environ == NULL) {
         return NULL;
     }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[1]); i++) {
-        int done = set_field(state, environ, PyTuple_GET_ITEM(args[1], i));
-        if (done <= 0) {
-            Py_DECREF(environ);
-            if (done < 0) {
-                return NULL;
-            }
-            Py_RETURN_NONE;
-        }
+    int done = 1;
+    for (Py_ssize_t i = 0; done > 0 && i < PyTuple_GET_SIZE(args[E_FIELDS]); i++) {
+        done = set_field(state, environ, PyTuple_GET_ITEM(args[E_FIELDS], i));
     }
-    return environ;
+    if (done > 0) {
+        done = set_line(state, environ, args);
+    }
+    if (done > 0) {
+        return environ;
+    }
+    Py_DECREF(environ);
+    if (done < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 /* ------------------------------------------------------------------------------------------------------- WebSocket */
@@ -1375,6 +1452,12 @@ module_exec(PyObject *module)
             return -1;
         }
     }
+    for (int i = 0; i < VARIABLES_COUNT; i++) {
+        state->variables[i] = PyUnicode_InternFromString(VARIABLES[i]);
+        if (state->variables[i] == NULL) {
+            return -1;
+        }
+    }
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 
@@ -1385,6 +1468,9 @@ module_clear(PyObject *module)
     for (int i = 0; i < KNOWN_COUNT; i++) {
         Py_CLEAR(state->names[i]);
         Py_CLEAR(state->keys[i]);
+    }
+    for (int i = 0; i < VARIABLES_COUNT; i++) {
+        Py_CLEAR(state->variables[i]);
     }
     for (int i = 0; i < METHODS_COUNT; i++) {
         Py_CLEAR(state->methods[i]);
@@ -1404,7 +1490,7 @@ module_free(void *module)
 
 static PyMethodDef module_functions[] = {
     FUNCTION(parse_head),
-    FUNCTION(environ_with_fields),
+    FUNCTION(make_environ),
     FUNCTION(apply_mask),
     FUNCTION(read_frame),
     FUNCTION(decode_fields),

@@ -26,8 +26,15 @@ HeadValues = tuple[
 def parse_head(
     buffer: bytes | bytearray, start: int, request_line: int, field_line: int, fields: int, head: int, /
 ) -> HeadValues | None: ...
-def environ_with_fields(
-    template: dict[str, Any], fields: tuple[tuple[bytes, bytes], ...], /
+def make_environ(
+    template: dict[str, Any],
+    fields: tuple[tuple[bytes, bytes], ...],
+    method: str,
+    path: bytes,
+    query: bytes,
+    target: bytes,
+    protocol: str,
+    /,
 ) -> dict[str, Any] | None: ...
 def apply_mask(data: bytes | bytearray | memoryview, key: bytes, /) -> bytes: ...
 def read_frame(data: bytes, position: int, room: int, /) -> tuple[int, str | bytes, int] | None: ...

@@ -24,15 +24,15 @@ __all__ = [
     "COMPILED",
     "apply_mask",
     "decode_fields",
-    "environ_with_fields",
     "find_apply_mask",
+    "make_environ",
     "parse_head",
     "read_frame",
 ]
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 2
+_REVISION = 3
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 
 # (buffer, start, and the limits of request line, field line, fields and head)
 parse_head: Callable[[bytes | bytearray, int, int, int, int, int], functions.HeadValues | None] | None
-# (template, fields): a copy of the template with the fields
-environ_with_fields: Callable[[dict[str, Any], tuple[Field, ...]], dict[str, Any] | None] | None
+# (template, fields, method, path, query, target, protocol): a copy of the template with fields and request line
+make_environ: Callable[[dict[str, Any], tuple[Field, ...], str, bytes, bytes, bytes, str], dict[str, Any] | None] | None
 # (block, table, bytes and most bytes of the dynamic table, most bytes of the list of fields): decodes a field block of
 # HTTP/2 (RFC 7541). The table has the static and dynamic entries in one list from index 1 on, and is changed. The
 # result: the fields, those of them that came as literals, how many entries were inserted, bytes of the dynamic table,
@@ -74,7 +74,7 @@ apply_mask: Callable[[Octets, bytes], bytes] | None
 read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | None
 
 parse_head = None if _module is None else _module.parse_head
-environ_with_fields = None if _module is None else _module.environ_with_fields
+make_environ = None if _module is None else _module.make_environ
 decode_fields = None if _module is None else _module.decode_fields
 apply_mask = None if _module is None else _module.apply_mask
 read_frame = None if _module is None else _module.read_frame

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from bridge import speedups
-from bridge.adapters.wsgi.environ import with_fields, with_fields_pure
+from bridge.adapters.wsgi.environ import make_environ, make_environ_pure
 from bridge.config.files import read_file
 from bridge.config.sources import resolve
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.http.limits import Limits
+from bridge.core.http.message import request_line
 from bridge.core.http1.request import parse_head, parse_head_pure
 from bridge.core.http2.codes import CompressionError, ConnectionFault
 from bridge.core.http2.hpack import FieldDecoder
@@ -129,6 +130,9 @@ FILE_WORDS = [b"=", b"[bridge]", b'"', b"true", b"port", b"bind", b"\n", b"[", b
 # ---------------------------------------------------------------------- environs, forms, reports
 
 
+LINE = request_line(b"GET", "GET", b"/", b"1.1", b"/", b"", b"")
+
+
 def environs(data: bytes) -> None:
     """The compiled and the Python function make the same environ."""
     fields = tuple(
@@ -137,7 +141,9 @@ def environs(data: bytes) -> None:
         for name, _, value in [line.partition(b":")]
     )
     template = {"HTTP_HOST": "t", "REMOTE_ADDR": "1", "CONTENT_TYPE": ""}
-    assert with_fields(template, fields) == with_fields_pure(template, fields)
+    path, _, query = data[:200].partition(b"?")
+    line = request_line(b"GET", "GET", b"/" + data[:200], b"1.1", b"/" + path, query, b"") if data.isascii() else LINE
+    assert make_environ(template, fields, line) == make_environ_pure(template, fields, line)
 
 
 def form(kind: str) -> Callable[[bytes], None]:

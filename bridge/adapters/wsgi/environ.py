@@ -16,7 +16,7 @@ from bridge.adapters.paths import is_below
 from bridge.core import log
 from bridge.core.http.cache import remember
 from bridge.core.http.uri import percent_decoded
-from bridge.speedups import environ_with_fields as _compiled
+from bridge.speedups import make_environ as _compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestLine
 
-__all__ = ["EnvironTemplate", "environ_key", "environ_template", "ssl_variables", "with_fields", "with_fields_pure"]
+__all__ = [
+    "EnvironTemplate",
+    "environ_key",
+    "environ_template",
+    "make_environ",
+    "make_environ_pure",
+    "ssl_variables",
+]
 
 Environ = dict[str, Any]
 Field = tuple[bytes, bytes]
@@ -118,28 +125,17 @@ class EnvironTemplate:
     def environ(self, exchange: Exchange) -> Environ:
         """Return a new environ, without what belongs to this request only."""
         head = exchange.head
-        environ = with_fields(self._template, head.fields)
-        self._set_line(environ, head.line)
+        environ = make_environ(self._template, head.fields, head.line)
+        if self._mount:
+            # A proxy in front has removed nothing, or the outer path.
+            info = environ["PATH_INFO"]
+            for root in (self._mount, self._inner_mount):
+                if is_below(info, root):
+                    environ["PATH_INFO"] = info[len(root) :]
+                    break
         if exchange.context is not self.context:
             _set_forwarded(environ, exchange.context)
         return environ
-
-    def _set_line(self, environ: Environ, line: RequestLine) -> None:
-        path = line.path
-        if b"%" in path:
-            path = percent_decoded(path)
-        info = path.decode("latin-1")
-        if self._mount:
-            # A proxy in front has removed nothing, or the outer path.
-            for root in (self._mount, self._inner_mount):
-                if is_below(info, root):
-                    info = info[len(root) :]
-                    break
-        environ["REQUEST_METHOD"] = line.method_text
-        environ["PATH_INFO"] = info
-        environ["QUERY_STRING"] = line.query.decode("latin-1")
-        environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
-        environ["SERVER_PROTOCOL"] = line.protocol_text
 
 
 def environ_template(
@@ -188,17 +184,20 @@ def environ_template(
     return environ
 
 
-def with_fields(template: Environ, fields: tuple[Field, ...]) -> Environ:
-    """Return a copy of *template* with the fields of a header section, by the compiled function if it is there."""
+def make_environ(template: Environ, fields: tuple[Field, ...], line: RequestLine) -> Environ:
+    """Return a copy of an environ with what comes from a request's head, by the compiled function if it is there.
+
+    What that does not take is :func:`make_environ_pure`'s, which has the same arguments and result.
+    """
     if _compiled is not None:
-        environ = _compiled(template, fields)
+        environ = _compiled(template, fields, line.method_text, line.path, line.query, line.target, line.protocol_text)
         if environ is not None:
             return environ
-    return with_fields_pure(template, fields)
+    return make_environ_pure(template, fields, line)
 
 
-def with_fields_pure(template: Environ, fields: tuple[Field, ...]) -> Environ:
-    """Return a copy of an environ with the part that comes from a header section.
+def make_environ_pure(template: Environ, fields: tuple[Field, ...], line: RequestLine) -> Environ:
+    """Return a copy of an environ with what comes from a request's head.
 
     Values of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons (RFC 9113
     section 8.2.3).
@@ -213,6 +212,14 @@ def with_fields_pure(template: Environ, fields: tuple[Field, ...]) -> Environ:
             if key in environ:
                 text = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
             environ[key] = text
+    path = line.path
+    if b"%" in path:
+        path = percent_decoded(path)
+    environ["REQUEST_METHOD"] = line.method_text
+    environ["PATH_INFO"] = path.decode("latin-1")
+    environ["QUERY_STRING"] = line.query.decode("latin-1")
+    environ["REQUEST_URI"] = environ["RAW_URI"] = line.target.decode("latin-1")
+    environ["SERVER_PROTOCOL"] = line.protocol_text
     return environ
 
 
