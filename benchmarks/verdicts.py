@@ -174,6 +174,10 @@ TARGETS = (
     Target("django-mixed", GRANIANS, 0.9, 1.0),
     Target("tls-mixed", ("granian",), 1.4),
     Target("tls-mixed", ("uvicorn",), 1.75),
+    Target("h2-mixed", ("granian",), 1.0, 1.25),
+    Target("h2-plaintext", ("granian",), 1.67),
+    Target("h2-paths", ("granian",), 1.25),
+    Target("h2-tls", ("granian",), 1.5),
     Target("websocket-64", ("uvicorn",), 1.6, 1.9),
     Target("websocket-16k", ("uvicorn",), 1.4, 1.6),
 )
