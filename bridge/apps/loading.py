@@ -25,6 +25,8 @@ BARE_MODULE_NAMES = ("application", "app", "asgi", "wsgi")
 FACTORY_NAMES = ("create_app", "make_app")
 
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<path>.*))?", re.DOTALL)
+_CALL = re.compile(r"(?P<path>[^()]+)\((?P<arguments>.*)\)", re.DOTALL)
+_Arguments = tuple[list[object], dict[str, object]]
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _BRIDGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -92,19 +94,20 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
         name, colon, path = target.partition(":")
         _check_module_name(target, name)
         path = path if colon else None
-    called = path is not None and path.endswith("()")
-    if path is not None:
-        path = path.removesuffix("()")
-        if _DOTTED.fullmatch(path) is None:
-            raise TargetError(f"{target}: {path!r} is not attribute, attribute.attribute or factory()")
+    call = _CALL.fullmatch(path) if path is not None else None
+    arguments: _Arguments = ([], {})
+    if call is not None:
+        path, arguments = call["path"], _literals(target, call["arguments"])
+    if path is not None and _DOTTED.fullmatch(path) is None:
+        raise TargetError(f"{target}: {path!r} is not attribute, attribute.attribute or factory()")
 
     _check_mistakes(target, name, directory)
     module = _import(target, name, directory)
     if file is not None:
         _check_origin(target, module, file["file"])
     found = _default_attribute(target, module, factory) if path is None else _attribute(target, module, path)
-    if factory or called:
-        found = _call(target, found)
+    if factory or call is not None:
+        found = _call(target, found, arguments)
     if found is None:
         raise TargetError(f"{target}: this is None, not an application")
     return found
@@ -256,18 +259,36 @@ def _public(owner: object) -> list[str]:
     return [name for name in dir(owner) if not name.startswith("_")]
 
 
-def _call(target: str, factory: object) -> object:
+def _literals(target: str, text: str) -> _Arguments:
+    """Return the arguments of ``factory("text", debug=True)``: literals only, for nothing is evaluated."""
+    import ast
+
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        values = [ast.literal_eval(node) for node in call.args]
+        named = {node.arg: ast.literal_eval(node.value) for node in call.keywords if node.arg is not None}
+        if len(named) < len(call.keywords):
+            raise ValueError(text)
+    except (SyntaxError, ValueError, AssertionError):
+        raise TargetError(f"{target}: the arguments of a factory are texts, numbers, True, False and None") from None
+    return values, named
+
+
+def _call(target: str, factory: object, arguments: _Arguments) -> object:
+    values, named = arguments
     name = getattr(factory, "__name__", None) or type(factory).__name__
     if not callable(factory):
         raise TargetError(f"{target}: this is no factory: its type is {name!r}, which cannot be called")
     try:
-        inspect.signature(factory).bind()
+        inspect.signature(factory).bind(*values, **named)
     except TypeError as exc:
-        raise TargetError(f"{target}: factory {name!r} cannot be called without arguments: {_one_line(exc)}") from None
+        how = "with these arguments" if values or named else "without arguments"
+        raise TargetError(f"{target}: factory {name!r} cannot be called {how}: {_one_line(exc)}") from None
     except ValueError:
         pass  # it has no signature that could be checked
     try:
-        made: object = factory()
+        made: object = factory(*values, **named)
     except (Exception, SystemExit) as exc:
         raise _raised(target, f"calling factory {name!r}", exc) from exc
     if inspect.iscoroutine(made):

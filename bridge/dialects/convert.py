@@ -17,6 +17,7 @@ __all__ = [
     "minimum",
     "only",
     "refuse_if",
+    "window",
     "with_attribute",
     "zero_is_off",
 ]
@@ -103,6 +104,11 @@ def cert_reqs(value: Any, t: Translation) -> tuple[Fate, str] | None:
         return Fate.REFUSED, "this is none of 0, 1 and 2"
     t.set("ssl_cert_reqs", text)
     return None
+
+
+def window(value: Any, t: Translation) -> None:
+    """Convert the size of a window of HTTP/2; it has a least size here."""
+    t.set("http2_max_stream_window", max(int(value), 65_535))
 
 
 def host_and_port(host: str, port: int | str) -> str:

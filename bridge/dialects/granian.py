@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import access_format, each, factor, with_attribute
+from bridge.dialects.convert import access_format, each, factor, window, with_attribute
 from bridge.dialects.parsing import from_variables, last_of_each, parse
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 from bridge.dialects.uvicorn import settle_address
@@ -15,7 +15,7 @@ __all__ = ["DIALECT"]
 SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFUSED
 
 _FORMAT = '[%(time)s] %(addr)s - "%(method)s %(path)s %(protocol)s" %(status)s %(dt_ms)s'
-_HTTP2 = "the options of HTTP/2 are bridge's own; see docs/options.md"
+_HTTP2 = "bridge sizes this itself"
 _RUST = "there are no Rust threads here"
 _RSS = "bridge does not watch the memory of workers; --limit-max-requests replaces them"
 _STATIC = "bridge serves no static files; let a proxy do it, or whitenoise"
@@ -55,8 +55,10 @@ def _seconds(text: str) -> str:
     return str(sum(int(number or 0) * size for number, size in zip(match.groups(), (86400, 3600, 60, 1), strict=True)))
 
 
-def _http(value: Any, t: Translation) -> tuple[Fate, str] | None:
-    return None if value == "2" else (SAME, "")
+def _http(value: Any, t: Translation) -> None:
+    t.set("http_protocols", {"1": "h1", "2": "h2"}.get(value, "h2,h1"))
+    if value == "2":
+        t.set("http2_cleartext", "on")
 
 
 def _log_level(value: Any, t: Translation) -> None:
@@ -99,7 +101,7 @@ ROWS: tuple[Row, ...] = (
     row("--uds", SAME, "uds", convert=_address("uds")),
     row("--uds-permissions", SAME, "uds_permissions"),
     row("--interface", SAME, "interface", choices="asgi asginl rsgi wsgi", convert=_interface),
-    row("--http", NO_EFFECT, "", _HTTP2, choices="auto 1 2", convert=_http),
+    row("--http", SAME, "http_protocols", choices="auto 1 2", convert=_http),
     row("--ws", SAME, "ws", name="websockets", takes=Takes.FLAG, negative="--no-ws"),
     row("--workers", SAME, "workers", takes=Takes.INT),
     row("--blocking-threads", SAME, "threads", takes=Takes.INT),
@@ -121,12 +123,14 @@ ROWS: tuple[Row, ...] = (
         negative="--no-http1-pipeline-flush"),
     row("--http2-adaptive-window", NO_EFFECT, "", _HTTP2, takes=Takes.FLAG, negative="--no-http2-adaptive-window"),
     row("--http2-initial-connection-window-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
-    row("--http2-initial-stream-window-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
-    row("--http2-keep-alive-interval", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http2-initial-stream-window-size", NEAR, "http2_max_stream_window",
+        "windows begin with 65535 bytes and grow", takes=Takes.INT, convert=window),
+    row("--http2-keep-alive-interval", SAME, "http2_ping_interval", takes=Takes.INT,
+        convert=factor("http2_ping_interval", 0.001)),
     row("--http2-keep-alive-timeout", NO_EFFECT, "", _HTTP2),
-    row("--http2-max-concurrent-streams", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http2-max-concurrent-streams", SAME, "http2_max_concurrent_streams", takes=Takes.INT),
     row("--http2-max-frame-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
-    row("--http2-max-headers-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http2-max-headers-size", SAME, "http2_max_header_list_size", takes=Takes.INT),
     row("--http2-max-send-buffer-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
     row("--log", SAME, "log_level", takes=Takes.FLAG, negative="--no-log", name="log_enabled", convert=_log),
     row("--log-level", SAME, "log_level", choices="critical error warning warn info debug notset", convert=_log_level),

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.config.hooks import POINTS, Hooks
-from bridge.dialects.convert import access_format, cert_reqs, each, host_and_port, only, with_attribute, zero_is_off
+from bridge.dialects.convert import (
+    access_format,
+    cert_reqs,
+    each,
+    host_and_port,
+    only,
+    window,
+    with_attribute,
+    zero_is_off,
+)
 from bridge.dialects.gunicornfile import options, require_target
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
 from bridge.dialects.workerclasses import worker_class
@@ -22,7 +31,6 @@ _DIRTY = "bridge has no dirty workers; run such work in a task queue"
 _STRICT = "bridge's parser refuses such requests always: they are used to smuggle others"
 _SYSLOG = "bridge does not speak to syslog; a --log-config with a SysLogHandler does"
 _STATSD = "bridge sends no statsd packets"
-_HTTP2 = "the options of HTTP/2 are bridge's own; see docs/options.md"
 _CONTROL = "gunicorn's control socket has its own protocol; see docs/signals.md for what signals do"
 
 
@@ -227,6 +235,20 @@ def _print_only(value: Any, t: Translation) -> None:
     t.print_only = bool(value)
 
 
+def _protocols(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    known = {"h1": "h1", "http/1.1": "h1", "http1": "h1", "h2": "h2", "http/2": "h2"}
+    words = [word.strip().lower() for word in (value if isinstance(value, str) else ",".join(value)).split(",")]
+    unknown = [word for word in words if word not in known]
+    t.set("http_protocols", ",".join(dict.fromkeys(known[word] for word in words if word in known)) or "h1")
+    return (NO_EFFECT, f"{', '.join(unknown)}: bridge does not speak it") if unknown else None
+
+
+def _cleartext(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    word = str(value).lower()
+    t.set("http2_cleartext", {"off": "off", "prior-knowledge": "on"}.get(word, "on"))
+    return None if word in {"off", "prior-knowledge"} else (NEAR, "HTTP/2 without TLS begins by prior knowledge only")
+
+
 def _root_path(value: Any, t: Translation) -> None:
     t.set("root_path", value or "")
 
@@ -353,12 +375,13 @@ ROWS: tuple[Row, ...] = (
     row("--suppress-ragged-eofs", NEAR, "", "such an end is never an error", takes=Takes.FLAG),
     row("--do-handshake-on-connect", NEAR, "", "handshakes do not hold up other connections", takes=Takes.FLAG),
     row("--ciphers", SAME, "ssl_ciphers", convert=_optional("ssl_ciphers")),
-    row("--http-protocols", NO_EFFECT, "", _HTTP2, convert=only("h1 http1 http/1.1", NO_EFFECT, _HTTP2)),
-    row("--http2-cleartext", NO_EFFECT, "", _HTTP2, convert=only("off", NO_EFFECT, _HTTP2)),
-    row("--http2-max-concurrent-streams", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
-    row("--http2-initial-window-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
-    row("--http2-max-frame-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
-    row("--http2-max-header-list-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
+    row("--http-protocols", SAME, "http_protocols", convert=_protocols),
+    row("--http2-cleartext", SAME, "http2_cleartext", convert=_cleartext),
+    row("--http2-max-concurrent-streams", SAME, "http2_max_concurrent_streams", takes=Takes.INT),
+    row("--http2-initial-window-size", NEAR, "http2_max_stream_window", "windows begin with 65535 bytes and grow",
+        takes=Takes.INT, convert=window),
+    row("--http2-max-frame-size", NEAR, "", "frames have up to 16 KiB", takes=Takes.INT),
+    row("--http2-max-header-list-size", SAME, "http2_max_header_list_size", takes=Takes.INT),
     row("--paste-global", NO_EFFECT, "", "there is no PasteDeploy file", name="raw_paste_global_conf", takes=Takes.LIST,
         convert=lambda value, t: None if value else (SAME, "")),
     row("--permit-obsolete-folding", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),

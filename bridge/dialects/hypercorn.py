@@ -19,7 +19,6 @@ SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFU
 
 _FORMAT = '%(h)s %(l)s %(l)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 _STATSD = "bridge sends no statsd packets"
-_HTTP2 = "the options of HTTP/2 are bridge's own; see docs/options.md"
 
 
 def address(text: str) -> str:
@@ -127,6 +126,11 @@ def _names(value: Any, t: Translation) -> tuple[Fate, str] | None:
     return None if value else (SAME, "")
 
 
+def _alpn(value: Any, t: Translation) -> None:
+    known = {"h2": "h2", "http/1.1": "h1"}
+    t.set("http_protocols", ",".join(known[word] for word in value if word in known) or "h1")
+
+
 def _alt_svc(value: Any, t: Translation) -> None:
     for item in value:
         t.add("header", f"alt-svc: {item}", "\n")
@@ -193,15 +197,15 @@ ROWS: tuple[Row, ...] = (
     row("-w --workers", SAME, "workers", takes=Takes.INT, convert=_workers),
     # names of configuration files only
     row("application_path", SAME, "target", takes=_FILE, convert=_target),
-    row("alpn_protocols", NO_EFFECT, "", _HTTP2, takes=_FILE),
+    row("alpn_protocols", SAME, "http_protocols", takes=_FILE, convert=_alpn),
     row("alt_svc_headers", SAME, "header", takes=_FILE,
         convert=_alt_svc),
     row("dogstatsd_tags", NO_EFFECT, "", _STATSD, takes=_FILE),
     row("h11_max_incomplete_size", SAME, "limit_request_head", takes=_FILE),
     row("h11_pass_raw_headers", NO_EFFECT, "", "names of fields are lower-case, as ASGI asks for", takes=_FILE),
-    row("h2_max_concurrent_streams", NO_EFFECT, "", _HTTP2, takes=_FILE),
-    row("h2_max_header_list_size", NO_EFFECT, "", _HTTP2, takes=_FILE),
-    row("h2_max_inbound_frame_size", NO_EFFECT, "", _HTTP2, takes=_FILE),
+    row("h2_max_concurrent_streams", SAME, "http2_max_concurrent_streams", takes=_FILE),
+    row("h2_max_header_list_size", SAME, "http2_max_header_list_size", takes=_FILE),
+    row("h2_max_inbound_frame_size", NEAR, "", "frames have up to 16 KiB", takes=_FILE),
     row("include_date_header", SAME, "date_header", takes=_FILE),
     row("include_server_header", SAME, "server_header", takes=_FILE),
     row("keep_alive_max_requests", SAME, "limit_keep_alive_requests", takes=_FILE,

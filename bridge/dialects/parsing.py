@@ -124,7 +124,8 @@ class _Parser:
             value = text.lower()
             fault = "" if value in row.choices else "no choice"
         if fault:
-            raise Usage(self._message(fault, spelling, row, text))
+            unset = "; no shell has replaced this variable: write the command as one string" if "$" in text else ""
+            raise Usage(self._message(fault, spelling, row, text) + unset)
         return Option(row, value, spelling)
 
     def _message(self, fault: str, spelling: str, row: Row | None = None, text: str = "") -> str:

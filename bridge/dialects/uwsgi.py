@@ -42,7 +42,7 @@ def _socket(value: Any, t: Translation) -> tuple[Fate, str] | None:
     if t.dialect.get("protocol") != "http":
         return REFUSED, _NGINX
     _http(value, t)
-    return None
+    return SAME, ""
 
 
 def _protocol(value: Any, t: Translation) -> tuple[Fate, str] | None:

@@ -184,7 +184,9 @@ def settle(t: Translation) -> None:
     t.default("threads", "4", "waitress")
     t.default("access_log", "off", "waitress")
     t.default("limit_connections", "100", "waitress")
-    t.default("forwarded_strip", "on" if facts.get("trusted") else "off", "waitress")
+    if not facts.get("trusted"):  # waitress removes the fields then, as it believes nobody
+        t.default("proxy_headers", "on", "waitress")
+        t.default("forwarded_allow_ips", "0.0.0.0/32", "waitress")
 
 
 DIALECT = Dialect(

@@ -178,7 +178,7 @@ NOT_THERE = [
     pytest.param("..shop:app", r"'..shop' is not a module", id="relative"),
     pytest.param("shop:", r"'' is not attribute, attribute.attribute or factory\(\)", id="no attribute"),
     pytest.param("shop:app:app", r"'app:app' is not attribute", id="two colons"),
-    pytest.param("shop:needs(1)", r"'needs\(1\)' is not attribute", id="arguments"),
+    pytest.param("shop:needs(x)", r"the arguments of a factory are texts, numbers", id="arguments"),
     pytest.param("shop:nothing", r"this is None, not an application", id="None"),
     pytest.param("shop:gives_none()", r"this is None, not an application", id="factory that returns None"),
     pytest.param(
@@ -254,3 +254,28 @@ def test_gives_the_applications_own_traceback(directory: Path, target: str, mess
 def test_keyboard_interrupt_passes(directory: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         load("stops:app")
+
+
+FACTORY = "def make(name='none', *, debug=False):\n    return lambda environ, start_response: [name, debug]\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "made"),
+    [
+        ("make()", ["none", False]),
+        ("make('a')", ["a", False]),
+        ('make("a", debug=True)', ["a", True]),
+        ("make( name = 3 )", [3, False]),
+    ],
+)
+def test_a_factory_gets_literals(tmp_path: Path, call: str, made: list[object]) -> None:
+    (tmp_path / "factory_of_literals.py").write_text(FACTORY)
+    app = load_target(f"factory_of_literals:{call}", factory=False, app_dir=str(tmp_path))
+    assert app(None, None) == made  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("call", ["make(x)", "make(1+f())", "make(*[1])", "make(**{})", "make(", "make('a', 'b')"])
+def test_a_factory_gets_nothing_else(tmp_path: Path, call: str) -> None:
+    (tmp_path / "factory_of_literals.py").write_text(FACTORY)
+    with pytest.raises(TargetError):
+        load_target(f"factory_of_literals:{call}", factory=False, app_dir=str(tmp_path))

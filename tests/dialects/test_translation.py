@@ -404,6 +404,22 @@ def test_uwsgi_with_an_option_that_nobody_knows(place: Path) -> None:
         translate("uwsgi u.ini")
 
 
+# --- start commands of public projects --------------------------------------------------------------------------------
+
+COMMANDS = [
+    line.split(" ", 1)
+    for line in (Path(__file__).parent / "start_commands.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize(("status", "line"), COMMANDS)
+def test_start_commands(place: Path, status: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "gunicorn_config.py").write_text("workers = 2\n")
+    (place / "configuration_of_gunicorn.py").write_text("workers = 2\n")
+    assert explain(shlex.split(line), {}) == int(status), capsys.readouterr().out
+
+
 # --- explain ---------------------------------------------------------------------------------------------------------
 
 
