@@ -513,6 +513,7 @@ class HTTP2Exchange:
             if size or last:
                 self.send_window -= size
                 output.window -= size
+                output.pieces += 1
                 output.send(pack_header(size >> 8, size & 0xFF, DATA, last, self.stream_id) + data)
             return
         if outbox is None:

@@ -522,13 +522,17 @@ class Incoming:
 
     def _spend_glitch(self, count: int = 1) -> None:
         """Count what a client has seldom a reason for; see ``Budget``."""
-        budget = self.budget
-        budget.sent = self._granted - self._owner.output.window
-        budget.spend_glitch(self._owner.clock.now, count)
+        self._count_sent()
+        self.budget.spend_glitch(self._owner.clock.now, count)
+
+    def _count_sent(self) -> None:
+        output = self._owner.output
+        self.budget.sent = self._granted - output.window
+        self.budget.pieces = output.pieces
 
     def _spend_frame(self, kind: int) -> None:
         """Count a frame of a kind of which the first ones are free."""
-        self.budget.sent = self._granted - self._owner.output.window
+        self._count_sent()
         self.budget.spend_frame(kind, self._owner.clock.now)
 
     def _take_unknown(self, stream: int, flags: int, payload: bytes) -> None:

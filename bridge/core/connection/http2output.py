@@ -82,6 +82,7 @@ class Output:
         loop: The argument.
         encoder: Encodes fields. What it returns has to be sent in the same order.
         high_water: When more bytes than this of one stream wait, its writers are paused.
+        pieces: Pieces of streamed content that were sent whole: how many times nothing of a stream was left waiting.
         queued: Bytes of content that wait in all streams.
         window: Bytes of content that the peer takes on the connection (RFC 9113 section 6.9).
         deadline: Clock time, without blocked time, until which the peer has to open the connection's window; NEVER
@@ -102,6 +103,7 @@ class Output:
         "encoder",
         "high_water",
         "loop",
+        "pieces",
         "queued",
         "window",
     )
@@ -128,6 +130,7 @@ class Output:
         self.high_water = parameters.high_water
         self.queued = 0
         self.window = 65535
+        self.pieces = 0
         self.deadline = NEVER
 
     @property
@@ -203,6 +206,8 @@ class Output:
             self.window -= size
             self.queued -= size
             self._progress += size
+            if not outbox.unsent:
+                self.pieces += 1
             outbox.wake()
         if self.window <= 0 and self.deadline == NEVER and scheduler:
             self._progress = 0

@@ -18,6 +18,9 @@ GLITCHES_MAX = 1000
 GLITCHES_PER_SECOND = 20.0
 # Bytes of content that pay for a glitch. HAProxy 2.6 sends two window updates of 64 bytes for each 16 KiB, gRPC a PING.
 BYTES_PER_GLITCH = 2048
+# Glitches that a piece of content pays for that was sent whole, however small: gRPC acknowledges each of its messages.
+# A piece that the peer's window has cut pays by its bytes only; otherwise windows of one byte would pay for themselves.
+GLITCHES_PER_PIECE = 2
 # PING and SETTINGS frames that are free.
 FREE_CONTROL_FRAMES = 10
 
@@ -27,31 +30,27 @@ class Budget:
 
     Attributes:
         answered: Complete responses of the connection. The connection counts them here.
-        sent: Bytes of content that were ever sent. The connection sets it before it spends a glitch.
+        pieces: Pieces of content that were ever sent and that no window has cut. The connection sets this and ``sent``
+            before it spends a glitch.
+        sent: Bytes of content that were ever sent.
     """
 
     __slots__ = (
-        *(
-            "_control_frames",
-            "_glitches",
-            "_glitches_answered",
-            "_glitches_sent",
-            "_resets",
-            "_resets_answered",
-            "_since",
-        ),
-        *("answered", "sent"),
+        *("_control_frames", "_glitches", "_glitches_answered", "_glitches_pieces", "_glitches_sent", "_resets"),
+        *("_resets_answered", "_since", "answered", "pieces", "sent"),
     )
 
     def __init__(self, now: float = 0.0) -> None:
         self.answered = 0
         self.sent = 0
+        self.pieces = 0
         self._control_frames = FREE_CONTROL_FRAMES
         self._resets = RESETS_MAX
         self._resets_answered = 0  # when resets were last spent
         self._glitches = float(GLITCHES_MAX)
         self._glitches_answered = 0
         self._glitches_sent = 0
+        self._glitches_pieces = 0
         self._since = now
 
     def spend_reset(self) -> None:
@@ -85,11 +84,13 @@ class Budget:
             answered
             - self._glitches_answered
             + (self.sent - self._glitches_sent) / BYTES_PER_GLITCH
+            + (self.pieces - self._glitches_pieces) * GLITCHES_PER_PIECE
             + (now - self._since) * GLITCHES_PER_SECOND
         )
         self._glitches = min(GLITCHES_MAX, self._glitches + refill) - count
         self._glitches_answered = answered
         self._glitches_sent = self.sent
+        self._glitches_pieces = self.pieces
         self._since = now
         if self._glitches < 0:
             raise ConnectionFault(
