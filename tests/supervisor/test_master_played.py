@@ -801,7 +801,7 @@ def test_a_change_is_a_reload_and_makes_up_for_failures(stage: Stage, config: Ca
             if stage.forks == 2:
                 ready(stage.players[-1])
                 yield
-        assert stage.news()[-1] == "WARNING Worker 0 starts again in 1 s"
+        assert stage.news()[-1] == "WARNING Worker 0 starts again in 0.5 s"
         files.send("changed", "a.py", "b.py", "c.py")
         files.send("changed", "d.py", "e.py", "f.py")
         yield
