@@ -208,7 +208,7 @@ def _check_config(words: Sequence[str]) -> int:
 
     config = load(words, os.environ)
     _require_target(config)
-    prepare_process(config)
+    config = prepare_process(config)
     check(config)
 
     from bridge.apps.lifecycle import application_for, load_mount_points

@@ -20,7 +20,18 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-__all__ = ["Identity", "Place", "acting_as", "is_root", "open_to_append", "replace", "set_socket"]
+__all__ = [
+    "Identity",
+    "Place",
+    "acting_as",
+    "home",
+    "is_root",
+    "logical_directory",
+    "open_to_append",
+    "replace",
+    "set_home",
+    "set_socket",
+]
 
 # O_PATH needs no permission to read, and opens no device. Where it is missing, root can read anyway.
 _PATH = getattr(os, "O_PATH", os.O_RDONLY)
@@ -31,6 +42,34 @@ _DIRECTORY = _PATH | getattr(os, "O_DIRECTORY", 0) | _CLOEXEC
 _MOST_LINKS = 40  # as Linux has it
 
 File = tuple[int, int]
+
+
+_home = ""
+
+
+def logical_directory() -> str:
+    """Return the current directory by the name that people know it by, which may lead through links (``$PWD``).
+
+    A deployment that switches the link ``current`` means the name, and not the directory behind it.
+    """
+    name = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(name) and os.path.samefile(name, os.curdir):
+            return name
+    except OSError:  # there is no such directory (any more), or this user may not enter it
+        pass
+    return os.getcwd()
+
+
+def home() -> str:
+    """Return the directory that relative names are relative to, wherever this process is by now."""
+    return _home or logical_directory()
+
+
+def set_home(directory: str) -> None:
+    """Set what :func:`home` returns, an absolute path; empty for the current directory."""
+    global _home
+    _home = directory
 
 
 class Identity(NamedTuple):

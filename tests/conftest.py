@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -98,3 +99,12 @@ def protocol(request: pytest.FixtureRequest) -> Iterator[str]:
     protocols.now = getattr(request, "param", "http1")
     yield protocols.now
     protocols.now = "http1"
+
+
+@pytest.fixture(autouse=True)
+def _no_home() -> Iterator[None]:
+    """Let no test take its directory for that of the tests that follow."""
+    yield
+    process = sys.modules.get("bridge.serving.process")
+    if process is not None:
+        process.forget_directory()

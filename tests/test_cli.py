@@ -282,7 +282,7 @@ def test_check_config(server: FakeServer, capsys: pytest.CaptureFixture[str], tm
         assert cli.main(argv) == 0
         assert capsys.readouterr().out == "bridge: the configuration is good, and the application can be imported\n"
         assert cli.main([*argv, "--ssl-certfile", "none.pem"]) == 2
-        assert capsys.readouterr().err == "bridge: --ssl-certfile none.pem: No such file or directory\n"
+        assert capsys.readouterr().err == f"bridge: --ssl-certfile {Path.cwd()}/none.pem: No such file or directory\n"
         assert cli.main([*argv[:2], "checked_app:none", *argv[3:]]) == 3
         assert "has no attribute 'none'" in capsys.readouterr().err
         assert cli.main(["run", "--check-config"]) == 2

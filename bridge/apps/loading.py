@@ -18,6 +18,7 @@ from types import ModuleType
 from bridge.apps.mistakes import cure_for, server_started_by, taken_name
 from bridge.config.settings import option
 from bridge.errors import ConfigError
+from bridge.files import home
 
 __all__ = ["Deferred", "TargetError", "load_target"]
 
@@ -82,7 +83,7 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
         TargetError: The target is malformed or does not exist, or its code raised.
         ConfigError: *app_dir* is not a directory.
     """
-    directory = os.path.abspath(app_dir or os.curdir)
+    directory = os.path.normpath(os.path.join(home(), app_dir or ""))
     if not os.path.isdir(directory):
         raise ConfigError(f"{option('app_dir')}: {app_dir!r} is not a directory")
     _put_first_on_path(directory)
@@ -149,7 +150,7 @@ def _module_of_file(target: str, file: str) -> str:
 
     A file inside packages gets its full dotted name, so that its relative imports work.
     """
-    path = os.path.abspath(file)
+    path = os.path.normpath(os.path.join(home(), file))
     directory, base = os.path.split(path)
     if not os.path.isfile(path):
         there = [name for name in _listdir(directory) if name.endswith(".py")]
@@ -169,7 +170,7 @@ def _module_of_file(target: str, file: str) -> str:
 def _check_origin(target: str, module: ModuleType, file: str) -> None:
     """Refuse a module that came from another file: the standard library, for one, may have the same name."""
     origin = getattr(module, "__file__", None)
-    if origin is None or not os.path.samefile(origin, file):
+    if origin is None or not os.path.samefile(origin, os.path.join(home(), file)):
         raise TargetError(
             f"{target}: the name of this file is taken by module {module.__name__!r}"
             f" from {origin or 'the interpreter'}; rename the file"

@@ -108,7 +108,7 @@ def _check(config: Config) -> int:
     from bridge.serving.checks import check
     from bridge.serving.process import prepare_process
 
-    prepare_process(config)
+    config = prepare_process(config)
     check(config)
     application_for(config, load_mount_points(config))
     print("bridge: the configuration is good, and the application can be imported")

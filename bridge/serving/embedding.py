@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.config import Config
+from bridge.config.paths import located
 from bridge.errors import ConfigError
+from bridge.files import home
 from bridge.serving import server
 from bridge.serving.loops import process_loop
 from bridge.serving.server import run_prepared
@@ -51,6 +53,7 @@ class Server(server.Server):
         from bridge.serving.privileges import future_identity
         from bridge.telemetry.logs import configure
 
+        self.config = located(self.config, home())  # the program may change its directory
         configure(self.config, embedded=True, later=future_identity(self.config))
         check(self.config)
         super().prepare()

@@ -7,6 +7,7 @@ import os
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.files import Identity
+from bridge.serving.process import leave_forbidden_directory
 from bridge.telemetry.logs import configure_rest
 
 __all__ = ["drop_privileges", "future_identity", "owner_ids"]
@@ -36,6 +37,7 @@ def drop_privileges(config: Config) -> None:
     except OSError as exc:
         who = f"--user {config.user}" if config.user is not None else f"--group {config.group}"
         raise ConfigError(f"{who}: {exc.strerror}; only root can change user and group") from exc
+    leave_forbidden_directory()
     configure_rest()
 
 

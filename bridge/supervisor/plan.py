@@ -45,7 +45,7 @@ class Plan:
         from bridge.telemetry.logs import configure
 
         config = self.config if read_config is None else at_origin(read_config)
-        prepare_process(config)
+        config = prepare_process(config)
         check(config)
         same = str(config.workers) == str(self.config.workers)  # the text of a range has both of its ends
         count = self.count if same else int(config.workers or 1)

@@ -15,7 +15,7 @@ from bridge.serving.checks import check, check_system
 from bridge.serving.ending import ending
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Signals, process_loop
-from bridge.serving.process import prepare_process, set_title
+from bridge.serving.process import forget_directory, prepare_process, set_title
 from bridge.serving.server import Server, fast_stop_timeout, note_times, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
 from bridge.telemetry import messages, streams
@@ -51,7 +51,7 @@ def run(
 
     streams.complete()
     check_system(config)
-    prepare_process(config)
+    config = prepare_process(config)
     configure(config, later=future_identity(config))
     ending.begin()
     try:
@@ -60,6 +60,7 @@ def run(
     finally:
         if not own_process:
             ending.give_back()
+            forget_directory()
 
 
 def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:

@@ -14,6 +14,8 @@ __all__ = ["bind_sockets", "bind_unix", "bind_unix_socket"]
 
 # How often the system may choose a port that turns out to be taken on another address.
 _PORT_TRIES = 10
+# Bytes of a unix socket's path, without the NUL at its end.
+_LONGEST_PATH = 107
 
 
 def bind_sockets(
@@ -145,10 +147,18 @@ def bind_unix(
                     if not stat.S_ISSOCK(status.st_mode):
                         raise ValueError(f"{name!r} exists and is not a socket")
                     place.unlink()
-                sock.bind(name)
+                sock.bind(_short(name))
                 inode = set_socket(place, mode, owner)  # before listen: until then nobody can connect
         sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
     return sock, inode
+
+
+def _short(name: str | bytes) -> str | bytes:
+    """Return a path of a socket in a form that the system takes, which is 107 bytes: a relative path may be short."""
+    if len(os.fsencode(name)) <= _LONGEST_PATH:
+        return name
+    relative = os.path.relpath(os.fsdecode(name))
+    return relative if len(os.fsencode(relative)) <= _LONGEST_PATH else name

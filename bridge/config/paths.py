@@ -1,0 +1,59 @@
+"""Makes the paths among the settings absolute: the process, or the application, may change its directory later."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bridge.config.kinds import UnixAddress
+from bridge.config.settings import Config
+
+__all__ = ["located"]
+
+
+def located(config: Config, directory: str) -> Config:
+    """Return the settings with absolute paths.
+
+    Args:
+        config: The settings.
+        directory: What relative paths are relative to; itself absolute.
+    """
+    changed = {}
+    for name, row in config.rows.items():
+        locate = _LOCATE.get(row.kind.metavar)
+        value = getattr(config, name)
+        if locate is not None and value and (found := locate(value, directory)) != value:
+            changed[name] = found
+    return type(config)(**{**vars(config), **changed}) if changed else config
+
+
+def _path(path: Any, directory: str) -> Any:
+    """Return one path. A stream (``-``), and what is no text, is none."""
+    if not isinstance(path, str) or path == "-" or path.startswith("\0"):
+        return path
+    return os.path.join(directory, path.removeprefix("./"))
+
+
+def _paths(paths: tuple[str, ...], directory: str) -> tuple[str, ...]:
+    return tuple(_path(path, directory) for path in paths)
+
+
+def _addresses(addresses: tuple[Any, ...], directory: str) -> tuple[Any, ...]:
+    return tuple(
+        UnixAddress(_path(address.path, directory)) if isinstance(address, UnixAddress) else address
+        for address in addresses
+    )
+
+
+def _certificates(found: tuple[tuple[str, str, str], ...], directory: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((host, _path(cert, directory), key and _path(key, directory)) for host, cert, key in found)
+
+
+#: By the placeholder of a setting's value: it says in the help, too, that this is a path.
+_LOCATE: dict[str, Any] = {
+    "FILE": _path,
+    "DIR": _path,
+    "DIRS": _paths,
+    "ADDRESS": _addresses,
+    "CERTS": _certificates,
+}
