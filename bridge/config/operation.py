@@ -11,12 +11,14 @@ from bridge.config.kinds import (
     NETWORKS,
     PAGE_PATH,
     SWITCH,
+    TEXT,
     Address,
     Kind,
     TCPAddress,
     off_or,
     seconds,
     whole,
+    words,
 )
 from bridge.config.process import ProcessConfig
 from bridge.config.table import setting
@@ -33,6 +35,19 @@ def _ready_workers(text: str) -> int | None:
 
 
 READY_WORKERS = Kind(_ready_workers, "any, all, or a whole number from 1 to 1000", "N")
+
+
+def _statsd(text: str) -> str:
+    if text.startswith("unix:") and len(text) > 5:
+        return text
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not text.isprintable():
+        raise ValueError(text)
+    whole(1, 65535).parse(port)
+    return text
+
+
+STATSD = Kind(_statsd, "HOST:PORT or unix:PATH", "SERVER")
 
 
 class OperationConfig(ProcessConfig):
@@ -97,6 +112,30 @@ class OperationConfig(ProcessConfig):
         " server with workers",
     )
 
+    statsd: str | None = setting(
+        OPERATION,
+        off_or(STATSD),
+        None,
+        "send counts, durations and the number of workers to this statsd server every second, by gunicorn's names",
+        aliases=("statsd-host",),
+    )
+    statsd_prefix: str = setting(OPERATION, TEXT, "gunicorn", "what the names for statsd begin with")
+    dogstatsd_tags: tuple[str, ...] = setting(
+        OPERATION, words("TAGS", "a list of NAME:VALUE"), (), "tags for DogStatsD, such as env:prod"
+    )
+    otlp: bool = setting(
+        OPERATION,
+        SWITCH,
+        False,
+        "send metrics over OTLP/HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; OTEL_METRIC_EXPORT_INTERVAL, OTEL_SERVICE_NAME and"
+        " others say how",
+    )
+
+    @property
+    def pushes(self) -> bool:
+        """Metrics are sent somewhere."""
+        return self.statsd is not None or self.otlp
+
     @property
     def control_path(self) -> str | None:
         """The path of the control socket of a server with workers that is this process; None for none."""
@@ -143,7 +182,7 @@ class OperationConfig(ProcessConfig):
         """Something asks for metrics, so they are counted."""
         scales = getattr(self.workers, "most", self.workers) != self.workers
         asked = bool(self.admin_bind) or self.metrics_path is not None or self.control_socket not in {None, "auto"}
-        return asked or scales
+        return asked or scales or self.pushes
 
     @property
     def regulates(self) -> bool:

@@ -41,10 +41,10 @@ class OutputConfig(OperationConfig):
     )
     request_id: str = setting(
         OUTPUT,
-        choice("SOURCE", "off", "new", "proxy", "any", synonyms={"on": "proxy"}),
+        choice("SOURCE", "off", "new", "proxy", "any", "traceparent", synonyms={"on": "proxy"}),
         "off",
         "give each request an id, for the application, the response and the log: CHOICES; proxy accepts ids from"
-        " --forwarded-allow-ips, any accepts all",
+        " --forwarded-allow-ips, any accepts all, traceparent takes the trace id of that field",
     )
     request_id_header: str = setting(OUTPUT, FIELD_NAME, "x-request-id", "the field that has the id")
     log_format: str = setting(

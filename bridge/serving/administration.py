@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,8 @@ __all__ = ["Administration", "State"]
 
 # Seconds between two looks at clients that are too slow.
 _INTERVAL = 1.0
+# Seconds that the last metrics may take at the end.
+_LAST = 2.0
 
 
 class State(Steered, Protocol):
@@ -83,6 +86,16 @@ class Administration:
             self._http.add(listener.sockets)
         if control is not None:
             self._http.add(control.sockets, control=True)
+        self._pushing: threading.Thread | None = None
+        self._ended = threading.Event()
+        if server.config.pushes:
+            from bridge.telemetry.metrics.push import Pusher
+
+            pusher = Pusher(server.config, lambda: collect(metrics.arenas))
+            self._pushing = threading.Thread(
+                target=pusher.run, args=(self._ended.wait,), name="bridge-metrics", daemon=True
+            )
+            self._pushing.start()
         self._timer = loop.call_later(_INTERVAL, self._check)
 
     def _check(self) -> None:
@@ -92,6 +105,9 @@ class Administration:
     def close(self) -> None:
         """Answer nothing any more."""
         self._timer.cancel()
+        self._ended.set()
+        if self._pushing is not None:
+            self._pushing.join(_LAST)
         self._commands.close()
         self._http.close()
         for listener in self._listeners:

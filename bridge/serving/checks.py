@@ -58,3 +58,7 @@ def check(config: Config) -> None:
         directory = os.path.dirname(os.path.abspath(config.pid))
         if not os.access(directory, os.W_OK):
             raise ConfigError(f"--pid {config.pid}: {directory} is not a directory that can be written to")
+    if config.pushes:
+        from bridge.telemetry.metrics.push import check as check_push
+
+        check_push(config)

@@ -65,7 +65,7 @@ def _request_ids(config: Config) -> RequestIds:
     if config.request_id == "proxy":
         return RequestIds(name, ProxyPolicy(config.forwarded_allow_ips).trusts)
     accepts = config.request_id == "any"
-    return RequestIds(name, lambda _: accepts)
+    return RequestIds(name, lambda _: accepts, traced=config.request_id == "traceparent")
 
 
 def trusted_peers(config: Config) -> Callable[[ConnectionContext], bool] | None:

@@ -276,7 +276,7 @@ class Server:
             from bridge.telemetry.metrics.process import ProcessMetrics
 
             self._metrics = ProcessMetrics.alone(config, trusted_peers(config))
-        if self._admin_listeners or self._control is not None:
+        if self._admin_listeners or self._control is not None or (self._alone and config.pushes):
             from bridge.serving.administration import Administration
 
             assert self._metrics is not None

@@ -24,6 +24,7 @@ from bridge.telemetry.metrics.catalog import COUNTED
 from bridge.telemetry.metrics.collect import Family, collect, resident, workers_of
 
 if TYPE_CHECKING:
+    from bridge.supervisor.exporter import Exporter
     from bridge.supervisor.workers import Worker
 
 __all__ = ["Administration", "State"]
@@ -87,12 +88,29 @@ class Administration:
                 self._inherited.append(Arena(descriptor=descriptor))
         self._arena: Arena | None = None
         self._blocks: dict[int, Block] = {}
+        self._exporter: Exporter | None = None
         if config.measures:
             self._measure(config)
+        if config.pushes:
+            self._export(config)
 
     def _measure(self, config: Config) -> None:
         if self._arena is None:
             self._arena = Arena(1 + _SPARE + 2 * max(config.workers or 1, 8))
+
+    def _export(self, config: Config) -> None:
+        from bridge.supervisor.exporter import Exporter
+
+        self._exporter = Exporter(config, lambda: collect(self.arenas), self._leave_exporter)
+
+    def _leave_exporter(self) -> None:
+        """Close what only a master may have: a listening socket would take connections that nobody accepts."""
+        self.abandon()
+        for listener in self._state.plan.listeners:
+            for sock in listener.sockets:
+                sock.close()
+        for worker in self._state.workers:
+            worker.channel.close()
 
     def _open_control(self, config: Config, sockets: Mapping[str, Sequence[int]] | None) -> Listener | None:
         path = config.control_path
@@ -147,6 +165,11 @@ class Administration:
                 listener.close()
         if config.measures:
             self._measure(config)
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
+        if config.pushes:
+            self._export(config)
         return fresh
 
     def allocate(self, slot: int) -> Block | None:
@@ -219,6 +242,8 @@ class Administration:
     def abandon(self) -> None:
         """Close what a worker must not have. This runs in the child."""
         self._http.abandon()
+        if self._exporter is not None:
+            self._exporter.abandon()
 
     def close(self, *, keep: frozenset[str] = frozenset(), remove: bool = True) -> None:
         """Close everything.
@@ -228,6 +253,9 @@ class Administration:
             remove: Delete the files of unix sockets.
         """
         self._commands.close()
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
         self._http.close()
         for listener in self.sockets:
             listener.close(remove=remove and str(listener.address) not in keep)

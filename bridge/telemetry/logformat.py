@@ -41,6 +41,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.core.http.status import PHRASES
+from bridge.core.http.trace import parse_traceparent
 from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -331,6 +332,8 @@ def _atoms() -> dict[str, Piece]:
         "p": Piece(Source.CONSTANT, f"<{os.getpid()}>"),
         # bridge's own, for which gunicorn has no letter
         "request_id": Piece(Source.EXCHANGE, expression="exchange.context.request_id or '-'"),
+        "trace_id": Piece(Source.EXCHANGE, lambda exchange: _trace(exchange)[0]),
+        "span_id": Piece(Source.EXCHANGE, lambda exchange: _trace(exchange)[1]),
         "queue": Piece(Source.NUMBER, _decimal, "queue", frozenset({Duration.QUEUE})),
         "app": Piece(Source.NUMBER, _decimal, "total - queue - write", frozenset(Duration)),
         "write": Piece(Source.NUMBER, _decimal, "write", frozenset({Duration.WRITE})),
@@ -351,6 +354,11 @@ def _atoms() -> dict[str, Piece]:
         "protocol": protocol,
         "scheme": Piece(Source.EXCHANGE, expression="exchange.context.protocol"),
     }
+
+
+def _trace(exchange: Exchange) -> tuple[str, str]:
+    """Return the trace id and the parent id that the client has sent; dashes if it has sent none."""
+    return parse_traceparent(exchange.head.fields) or ("-", "-")
 
 
 def compile_format(form: str) -> Format:
@@ -413,6 +421,9 @@ def json_format(identified: bool) -> Format:
 
     def fields(head: RequestHead) -> str:
         found = {names[name]: text(value) for name, value in head.fields if name in names}
+        trace = parse_traceparent(head.fields)
+        if trace is not None:
+            found["trace_id"] = f'"{trace[0]}"'
         return "".join(f',"{key}":{value}' for key, value in found.items())
 
     def constant(text: str) -> Piece:

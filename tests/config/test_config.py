@@ -71,7 +71,7 @@ def test_every_row_has_a_group_and_a_sentence() -> None:
 
 
 SAMPLES = {
-    "PERCENT": "85%",
+    "PERCENT": "85%", "TAGS": "env:prod", "SERVER": "localhost:8125",
     "TEXT": "words", "FILE": "a/file", "DIR": "a/dir", "HOST": "example.org", "PORT": "80", "ADDRESS": "a:1,unix:/x",
     "OCTAL": "600", "N": "7", "SIZE": "1k", "TIME": "2s", "PATH": "/p", "LIST": "10.0.0.1", "": "on",
     "FUNCTION": "m:f", "CERTS": "a=b,c", "MOUNT": "/a=m:app", "NAMES": "forwarded", "PATHS": "/a",
@@ -242,7 +242,7 @@ NOT_TAKEN = [
         ("--forwarded-allow-ips", text, "a list of IP addresses, networks such as 10.0.0.0/8, unix, or *")
         for text in ("localhost", "10.0.0.0/33", "", "10.0.0.1 10.0.0.2")
     ],
-    ("--request-id", "yes", "one of off, new, proxy, any"),
+    ("--request-id", "yes", "one of off, new, proxy, any, traceparent"),
     ("--request-id-header", "x request", "the name of a field such as X-Request-Id"),
     ("--request-id-header", "x_request_id", "the name of a field such as X-Request-Id"),
     ("--request-id-header", "Content-Length", "the name of a field such as X-Request-Id"),

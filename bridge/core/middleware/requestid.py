@@ -6,6 +6,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from bridge.core.http.trace import parse_traceparent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -25,16 +27,18 @@ class RequestIds:
     Args:
         name: The field that carries it, in lower case.
         trusts: Tells of the two ends of a connection whether an id that comes from there is taken.
+        traced: Take the trace id of a traceparent field (W3C Trace Context), from everybody, in place of an id.
 
     Attributes:
         name: See above.
     """
 
-    __slots__ = ("_trusts", "name")
+    __slots__ = ("_traced", "_trusts", "name")
 
-    def __init__(self, name: bytes, trusts: Callable[[ConnectionContext], bool]) -> None:
+    def __init__(self, name: bytes, trusts: Callable[[ConnectionContext], bool], *, traced: bool = False) -> None:
         self.name = name
         self._trusts = trusts
+        self._traced = traced
 
     def identity(self, fields: Iterable[tuple[bytes, bytes]], context: ConnectionContext) -> str:
         """Return the id that a request has brought, if it is one and its peer is believed; else a new one.
@@ -45,7 +49,11 @@ class RequestIds:
             fields: The request's.
             context: The two ends of its connection.
         """
-        if self._trusts(context):
+        if self._traced:
+            trace = parse_traceparent(fields)
+            if trace is not None:
+                return trace[0]
+        elif self._trusts(context):
             found = [value for name, value in fields if name == self.name]
             if len(found) == 1 and _SAFE.fullmatch(found[0]) is not None:  # two: nobody knows which one is meant
                 return found[0].decode("ascii")
