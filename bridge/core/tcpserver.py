@@ -80,6 +80,9 @@ class TCPServer:
         tls_handshake_timeout: See above.
         max_connections: See above.
         accepts_per_turn: See above.
+        on_refused: Called with a word when a connection ends before its protocol has begun: ``preface`` if what had to
+            come first is missing or wrong, ``tls`` if the handshake has failed, ``gone`` if the peer has left or was
+            too slow. None to tell nobody.
 
     Raises:
         KeyError: ssl_options without certfile.
@@ -109,6 +112,7 @@ class TCPServer:
         self.tls_handshake_timeout = tls_handshake_timeout
         self.max_connections = max_connections
         self.accepts_per_turn = accepts_per_turn
+        self.on_refused: Callable[[str], None] | None = None
         self._tls = tls
         self._preface = preface
         self._alpn: tuple[str, ...] = ("http/1.1",)  # the protocols offered in TLS, the preferred one first
@@ -254,6 +258,7 @@ class TCPServer:
             if self._preface is not None:
                 preface = await self._preface.read(loop, sock, address)
                 if preface is None:
+                    self._tell_refused("preface")
                     self._not_started(None, sock, None)
                     return
             context = self._tls_context()
@@ -283,11 +288,16 @@ class TCPServer:
             if protocol is not None:
                 self._met -= 1
         if error is not None:
+            self._tell_refused("tls" if isinstance(error, ssl.SSLError) else "gone")
             # The traceback is a reference cycle: its frames know the error, and the transport with a buffer of 256 KiB.
             # Clients that send garbage instead of a handshake would fill the memory faster than the garbage collector
             # empties it.
             error.__traceback__ = None
         self._not_started(protocol, sock, error)
+
+    def _tell_refused(self, reason: str) -> None:
+        if self.on_refused is not None:
+            self.on_refused(reason)
 
     def _not_started(self, protocol: asyncio.Protocol | None, sock: socket.socket, error: Exception | None) -> None:
         """Give up a connection that got no transport."""

@@ -349,7 +349,7 @@ class Server:
 
             preface = HeaderReader(config.proxy_protocol, config.proxy_allow_from, config.timeout_request_head)
         certificates = self._certificates
-        return HTTPServer(
+        http = HTTPServer(
             delegate,
             params=_parameters(config, application, observers, timed=timed),
             server_name=b"bridge" if config.server_header and not _names(config, b"server") else b"",
@@ -363,6 +363,9 @@ class Server:
             # Workers take one at a time: otherwise the worker that wakes first takes a whole burst.
             accepts_per_turn=ACCEPTS_PER_TURN if self._alone else 1,
         )
+        if metrics is not None:
+            http.on_refused = metrics.observer.connection_refused
+        return http
 
     def _with_own_pages(self, delegate: Any) -> Any:
         """Return *delegate* inside what answers ``--metrics-path`` and ``--health-path``."""

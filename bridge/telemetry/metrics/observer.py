@@ -92,6 +92,10 @@ class RequestMetrics(Observer):
         """Count the connection no longer."""
         self.open -= 1
 
+    def connection_refused(self, reason: str) -> None:
+        """Count a connection that has ended before it spoke HTTP."""
+        self._block.add("bridge_connections_refused", (("reason", reason),))
+
     def request_refused(self, connection: Connection, reason: str) -> None:
         """Count a request that the connection has refused."""
         self._block.add("bridge_requests_refused", (("reason", reason),))

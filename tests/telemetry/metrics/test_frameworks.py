@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from typing import Any
 
@@ -108,3 +109,36 @@ async def test_routes(make: Any, path: str, route: str | None, options: dict[str
     assert len(found) == 1, text
     match = re.search(r'http_route="([^"]*)"', found[0])
     assert (match[1] if match else None) == route
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "reason"), [({"proxy_protocol": "auto"}, b"GET / HTTP/1.1\r\n\r\n", "preface")]
+)
+async def test_connections_that_speak_no_http(options: dict[str, Any], sent: bytes, reason: str, tmp_path: Any) -> None:
+    async with bridge.Server(
+        plain_app(), port=0, access_log=False, admin_bind=f"unix:{tmp_path / 'a'}", **options
+    ) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        text = (await asyncio.to_thread(get, str(tmp_path / "a"), "/metrics"))[2].decode()
+    assert f'bridge_connections_refused_total{{reason="{reason}"}} 1' in text
+
+
+async def test_a_handshake_that_fails(tmp_path: Any) -> None:
+    import trustme
+
+    path = tmp_path / "cert.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+    async with bridge.Server(
+        plain_app(), port=0, access_log=False, admin_bind=f"unix:{tmp_path / 'a'}", ssl_certfile=str(path)
+    ) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
+        text = (await asyncio.to_thread(get, str(tmp_path / "a"), "/metrics"))[2].decode()
+    assert 'bridge_connections_refused_total{reason="tls"} 1' in text
+    assert re.search(r'bridge_tls_certificate_expiry_seconds\{host="\*"\} [0-9]{10}', text)
