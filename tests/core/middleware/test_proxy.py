@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http.limits import Limits
 from bridge.core.http.message import RequestHead
 from bridge.core.http1.request import parse_head
+from bridge.core.middleware import proxy
 from bridge.core.middleware.proxy import ALL_FIELDS, ProxyDelegate, ProxyPolicy
 
 PROXY = ("10.0.0.1", 4000)
@@ -241,3 +245,45 @@ def test_the_end_of_a_connection_is_passed_on() -> None:
 def test_what_is_no_network() -> None:
     with pytest.raises(ValueError, match="does not appear"):
         ProxyPolicy(("10.0.0.0/99",))
+
+
+# ---------------------------------------------------------------------- addresses
+
+NUMBERS = st.sampled_from(
+    ["0", "1", "9", "10", "99", "100", "192", "199", "200", "249", "250", "255", "256", "01", "00", ""]
+)
+SEPARATORS = st.sampled_from([".", ".", ".", ".", "..", ",", "\n", " "])
+TEXTS = st.lists(st.tuples(NUMBERS, SEPARATORS), min_size=1, max_size=5).map(
+    lambda pairs: "".join(number + separator for number, separator in pairs)
+)
+NETWORKS = ["10.0.0.0/8", "192.0.2.0/24", "199.249.0.0/17", "1.1.1.1", "::1", "2001:db8::/32", "0.0.0.0/32"]
+
+
+def by_ipaddress(text: str) -> tuple[str, bool]:
+    """Return an address in its usual spelling, and whether it is in one of the networks."""
+    try:
+        ip = ip_address(text)
+    except ValueError:
+        return "", False
+    return str(ip), any(ip in ip_network(network) for network in NETWORKS)
+
+
+@given(
+    TEXTS.flatmap(lambda text: st.sampled_from([text, text[:-1]])) | st.ip_addresses().map(str) | st.text(max_size=9)
+)
+@example("192.0.2.255")
+@example("10.0.0.1\n")
+@example("\uff11.1.1.1")
+@example("1.1.1.\u0661")
+@example("0.0.0.0")
+@example("255.255.255.255")
+@example("199.249.127.255")
+@example("199.249.128.0")
+def test_addresses_are_read_as_by_ipaddress(text: str) -> None:
+    assert (proxy._address(text), ProxyPolicy(NETWORKS).trusts_address(text)) == by_ipaddress(text)
+
+
+@pytest.mark.parametrize("networks", [["0.0.0.0/0"], ["::/0"], ["::ffff:0:0/96"], ["*"]])
+def test_the_widest_networks(networks: list[str]) -> None:
+    policy = ProxyPolicy(networks)
+    assert policy.trusts_address("192.0.2.1") is (networks[0] == "0.0.0.0/0")
