@@ -142,20 +142,17 @@ def test_what_was_made_before_is_not_taken_for_something_else() -> None:
     assert line_of(form, *exchanges) == first + second + first
 
 
-def test_what_clients_choose_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logformat, "_KEPT_MAX", 3)
-    form = compile_format("%(U)s %(a)s")
+def test_what_clients_choose_is_not_kept() -> None:
+    form = compile_format("%(U)s %(a)s %(s)s")
     exchanges = [
         FakeExchange(b"GET /%d HTTP/1.1\r\nHost: a\r\nUser-Agent: %d\r\n\r\n" % (number, number)) for number in range(8)
     ]
-    assert line_of(form, *exchanges) == "".join(f"/{number} {number}\n" for number in range(8))
+    assert line_of(form, *exchanges) == "".join(f"/{number} {number} 200\n" for number in range(8))
     observer = form.observer(Lines(form), frozenset(), ())
     for exchange in exchanges:
         observer(exchange)  # type: ignore[arg-type]
-    kept = [value for name, value in observer.__globals__.items() if name.startswith("kept_")]
-    # Of the request line, and nothing of the fields.
-    assert len(kept) == 1
-    assert 0 < len(kept[0]) <= 3
+    (kept,) = [value for name, value in observer.__globals__.items() if name.startswith("kept_")]
+    assert [text for text in kept if text] == [kept[200]]
 
 
 def test_an_exchange_that_was_not_queued_or_has_no_response_of_its_own() -> None:
