@@ -2,7 +2,8 @@
 
 For each exchange, that function only adds the texts of the pieces of its line to a list, which is joined for many lines
 at once. The texts of small numbers are kept, together with the constant text around them; those of what clients choose
-are not. The function is compiled from source, because a loop over pieces would cost more than the pieces. The format ``%(h)s "%(r)s" %(s)s %(L)s`` gives::
+are not. The function is compiled from source, because a loop over pieces would cost more than the pieces. The format
+``%(h)s "%(r)s" %(s)s %(L)s`` gives::
 
     def ended(exchange):
         head = exchange.head
