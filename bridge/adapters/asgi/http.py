@@ -351,7 +351,7 @@ class HTTPExchange:
             if exchange.writing is HEAD:
                 exchange.inform(103, [(b"link", link) for link in message["links"]])
         elif kind == "http.response.pathsend":
-            if exchange.response_started:
+            if exchange.content_sent:
                 raise LocalProtocolError("http.response.pathsend after other content")
             with opened_path(message) as found:
                 await self._send_file(kind, found, last=True)

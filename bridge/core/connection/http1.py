@@ -304,6 +304,11 @@ class ServerConnection(asyncio.Protocol):
         """Reset the connection: the peer reads nothing."""
         self.cut(reset=True)
 
+    def turn_ended(self) -> None:
+        """Send the head of a response whose content has not come in the same turn of the loop."""
+        if self.exchange is not None:
+            self.exchange.send_head()
+
     # ------------------------------------------------------------------ reading
 
     def data_received(self, data: bytes) -> None:  # noqa: C901 -- a call for each part would cost every request

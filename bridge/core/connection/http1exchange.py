@@ -233,6 +233,7 @@ class HTTP1Exchange:
         if self.continue_pending and self.writing is HEAD:
             self.continue_pending = False
             self.writer.write(CONTINUE)
+            self.send_head()
 
     # ------------------------------------------------------------------ the response
 
@@ -283,7 +284,7 @@ class HTTP1Exchange:
             self.writer.write(wire)
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
-        """Check and keep the head of the final response, which is sent with the first content."""
+        """Check and keep the head of the final response. It is sent with the first content, or at the turn's end."""
         key = (status, reason, *fields)
         try:
             head = _known_head(key)
@@ -297,6 +298,20 @@ class HTTP1Exchange:
             self._check_head(head)
         self.response = head
         self.status = head.status
+        writer = self.writer
+        if not writer.registered:
+            writer.flush_at_turn_end()
+        elif writer.pending:  # the end of the response before: the writer does not ask for this head
+            self.connection.loop.call_soon(self.send_head)
+
+    def send_head(self) -> None:
+        """Send the head if no content has come in this turn of the loop.
+
+        A client that waits for 100 (Continue) gets that first: it would take the head for a refusal of its content.
+        """
+        response = self.response
+        if self.writing is HEAD and response is not None and response.status != 101 and not self.continue_pending:
+            self.send()
 
     def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`."""

@@ -305,9 +305,10 @@ class Exchange(Protocol):
         """
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
-        """Check and keep the head of the final response, which is sent with the first content.
+        """Check and keep the head of the final response.
 
-        May be called again until something is sent. The exchange frames the response: it leaves out hop-by-hop fields,
+        It is sent with the first content, or at the end of this turn of the loop if none has come. Until then, this may
+        be called again. The exchange frames the response: it leaves out hop-by-hop fields,
         obeys ``Connection: close``, and adds ``Date`` if it is missing.
 
         Args:

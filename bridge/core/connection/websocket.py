@@ -586,6 +586,9 @@ class WebSocketConnection(asyncio.Protocol):
         if self.writer.transport is not None:
             self.writer.transport.abort()
 
+    def turn_ended(self) -> None:
+        """Do nothing: frames are written at once."""
+
     def _ping(self) -> None:
         options = self._options
         if self.writer.paused:  # the peer does not read now, and the write timeout watches it

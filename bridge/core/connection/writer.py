@@ -47,6 +47,9 @@ class WriterOwner(Protocol):
     def write_stalled(self) -> None:
         """End the connection: the peer has read nothing for the whole write timeout."""
 
+    def turn_ended(self) -> None:
+        """Send what was kept for content that has not come in this turn of the loop."""
+
 
 class Writer:
     """Writes to a transport and watches whether the peer reads.
@@ -63,6 +66,7 @@ class Writer:
         file_left: Bytes still to come from a file that is sent past the transport; see ``sendfile``.
         loop: The event loop.
         paused: More bytes wait to be sent than the high-water mark allows.
+        registered: Something is sent at the end of this turn of the loop.
         transport: The transport; None before and after the connection.
     """
 
@@ -72,13 +76,14 @@ class Writer:
         "_high_water",
         "_limits",
         "_owner",
-        "_pending",
         "_unsent",
         "_waiters",
         "deadline",
         "file_left",
         "loop",
         "paused",
+        "pending",
+        "registered",
         "transport",
     )
 
@@ -97,10 +102,11 @@ class Writer:
         self.loop = loop
         self.transport: asyncio.Transport | None = None
         self.paused = False
+        self.registered = False
         self.deadline = NEVER
         self.file_left = 0
         self._high_water = limits.high_water
-        self._pending = b""  # kept for the end of this turn of the loop
+        self.pending = b""  # kept for the end of this turn of the loop
         self._unsent = 0  # bytes that the peer has to take fewer than, when the deadline passes
         self._waiters: list[asyncio.Future[None]] | None = None  # made for the first one
 
@@ -112,7 +118,7 @@ class Writer:
     def close(self) -> None:
         """End writing: the transport is gone, or another protocol has it. Waiting coroutines get a ConnectionGone."""
         self.unwatch()
-        self._pending = b""
+        self.pending = b""
         self.wake(ConnectionGone("the peer closed the connection"))
         self.paused = False
         self.transport = None
@@ -126,22 +132,32 @@ class Writer:
         So responses to pipelined requests become one write, and all responses of a turn are written in a row, see
         ``Clock.flush_unsent``.
         """
-        if self._pending:
-            self._pending += data
-            if len(self._pending) > _PENDING_MAX:
+        if self.pending:
+            self.pending += data
+            if len(self.pending) > _PENDING_MAX:
                 self.flush()
         else:
-            self._pending = data
-            clock = self._clock
-            if not clock.unsent:
-                self.loop.call_soon(clock.flush_unsent)
-            clock.unsent.append(self)
+            self.pending = data
+            if not self.registered:
+                self.flush_at_turn_end()
+
+    def flush_at_turn_end(self) -> None:
+        """Flush at the end of this turn of the loop."""
+        self.registered = True
+        clock = self._clock
+        if not clock.unsent:
+            self.loop.call_soon(clock.flush_unsent)
+        clock.unsent.append(self)
 
     def flush(self) -> None:
-        """Hand the bytes that :meth:`write_at_turn_end` has kept to the transport."""
-        data = self._pending
+        """Hand the bytes that :meth:`write_at_turn_end` has kept to the transport.
+
+        If there are none although the end of the turn was waited for, the owner may have a head to send.
+        """
+        data = self.pending
         if data:
-            self._pending = b""
+            self.pending = b""
+            self.registered = False
             transport = self.transport
             # A transport that fails in this turn calls connection_lost() in the next one. Until then uvloop's raises.
             if transport is not None and not transport.is_closing():
@@ -149,13 +165,17 @@ class Writer:
                 if self.paused:
                     self._unsent += len(data)
                 transport.write(data)
+        elif self.registered:
+            self.registered = False
+            if self._owner is not None:
+                self._owner.turn_ended()
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, behind those that :meth:`write_at_turn_end` has kept."""
-        if self._pending:
+        if self.pending:
             if len(data) < _PENDING_MAX:
-                data = self._pending + data
-                self._pending = b""
+                data = self.pending + data
+                self.pending = b""
             else:
                 self.flush()
         if self.transport is not None:
@@ -165,7 +185,7 @@ class Writer:
 
     def write_parts(self, parts: list[bytes]) -> None:
         """Hand bytes to the transport, without a copy where its ``writelines`` can be used."""
-        if self._pending:
+        if self.pending:
             self.flush()
         transport = self.transport
         if self.paused:

@@ -108,7 +108,7 @@ def test_a_connection_that_is_lost_has_nothing_left_to_send() -> None:
     with linked(Recorder(on_finish=number)) as link:
         at_once(link, lambda: link.connection.data_received(GET), lambda: link.connection.connection_lost(None))
         assert link.received == b""
-        assert link.connection.writer._pending == b""
+        assert link.connection.writer.pending == b""
         link.transport.lost = True
 
 
