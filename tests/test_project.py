@@ -81,6 +81,7 @@ LAYERS = {
     "bridge.core.connection.times": (),
     "bridge.core.connection.clock": ("bridge.core.log", "bridge.core.http", "bridge.core.connection.turns"),
     "bridge.core.connection.turns": ("bridge.core.log",),
+    "bridge.core.connection.streams": ("bridge.core.log", *CONTRACTS),
     "bridge.core.connection.parameters": ("bridge.core.http", *CONTRACTS),
     WAITER: (),
     WEBSOCKET: (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, "bridge.core.connection"),
@@ -92,7 +93,7 @@ LAYERS = {
     "bridge.config": ("bridge.errors",),
     "bridge.adapters.tornado": (*CORE, *CONTRACTS),
     "bridge.adapters.mount": (*CORE, *CONTRACTS, "bridge.adapters"),  # it takes delegates of every kind
-    "bridge.adapters": (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, WEBSOCKET),
+    "bridge.adapters": (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, WEBSOCKET, "bridge.core.connection.streams"),
     "bridge.telemetry": (*CORE, *CONTRACTS, "bridge.config"),
     "bridge.apps": (
         *CORE,

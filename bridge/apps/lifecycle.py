@@ -137,11 +137,8 @@ class ASGIApplication:
             self._lifespan.notify()
 
     def stop(self, *, restart: bool) -> None:
-        """Notify the lifespan and the requests, and limit the time of WebSockets and endless responses."""
-        config = self._config
-        self.delegate.stop(
-            config.timeout_drain_websockets, config.timeout_drain_streams, code=1012 if restart else 1001
-        )
+        """Notify the lifespan and the requests, and limit the time of WebSockets."""
+        self.delegate.stop(self._config.timeout_drain_websockets, code=1012 if restart else 1001)
         if self._lifespan is not None:
             self._lifespan.notify()
 
@@ -186,6 +183,7 @@ class WSGIApplication:
             # One worker is not alone either: a replaced worker serves beside its successor, and SIGTTIN adds more.
             multiprocess=config.workers is not None,
         )
+        self._websockets = config.timeout_drain_websockets
 
     async def startup(self) -> None:
         """Do nothing: the first requests start the threads."""
@@ -194,8 +192,8 @@ class WSGIApplication:
         """Do nothing: requests in progress finish."""
 
     def stop(self, *, restart: bool) -> None:
-        """Let requests in progress finish, except those whose client has left."""
-        self.delegate.stop()
+        """Let requests in progress finish, except those whose client has left, and limit the time of WebSockets."""
+        self.delegate.stop(self._websockets)
 
     async def shutdown(self, timeout: float | None) -> None:
         """Let requests in progress finish, then end the threads."""

@@ -404,11 +404,12 @@ class Config(HTTP2Config):
     timeout_drain_websockets: float | None = setting(
         TIMEOUTS, off_or(seconds(zero=True)), 5.0, "how long WebSockets stay open after a stop was asked for"
     )
-    timeout_drain_streams: float | None = setting(
+    timeout_drain_streams: float | Literal["auto"] | None = setting(
         TIMEOUTS,
         off_or(seconds(zero=True)),
-        5.0,
-        "how long endless responses, such as server-sent events, go on after a stop was asked for",
+        "auto",
+        "how long event streams (text/event-stream, multipart/x-mixed-replace) go on after a stop was asked for",
+        shown="until they send nothing for 5 s",
     )
     timeout_graceful_shutdown: float | None = setting(
         TIMEOUTS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from bridge.core.connection.clock import Clock
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.http1 import ServerConnection, noop
 from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.streams import StreamEnd, log_cut
 from bridge.core.middleware.xheaders import ForwardedDelegate
 from bridge.core.net.tls import SSLOptions
 from bridge.core.tcpserver import ACCEPTS_PER_TURN, HANDSHAKE_TIMEOUT, Preface, PrefaceReader, TCPServer, is_loop
@@ -174,6 +176,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self._successor = self._http2
         self._local: Any = None  # the local address of the last connection; most connections share one object
         self._taken = 0  # how many connections belong to another protocol now
+        self._none_taken: asyncio.Event | None = None
         self._all_closed: asyncio.Event | None = None
         self._draining = False
 
@@ -299,6 +302,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     def _taken_ended(self) -> None:
         """A connection that belongs to another protocol has lost its transport."""
         self._taken -= 1
+        if self._none_taken is not None and not self._taken:
+            self._none_taken.set()
         if self._full:
             self._connection_ended()
 
@@ -327,6 +332,27 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     def withdraw_end(self) -> None:
         """Let connections that are accepted from now on persist again."""
         self._draining = False
+
+    def end_streams(self, seconds: float, *, quiet: bool) -> StreamEnd:
+        """End the event streams of a server that stops; cancel what this returns when the stop is over.
+
+        Args:
+            seconds: The time after which they are ended.
+            quiet: End only those that have sent nothing for that time.
+        """
+        return StreamEnd(lambda: self._connections, asyncio.get_running_loop(), seconds, quiet=quiet)
+
+    async def taken_ended(self, timeout: float | None) -> None:
+        """Wait until the connections that belong to another protocol, such as WebSockets, have ended.
+
+        Args:
+            timeout: Seconds to wait at most; None for no limit.
+        """
+        if self._taken:
+            self._none_taken = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._none_taken.wait()
 
     async def drain(
         self, timeout: float | None, waiting: Callable[[int], None] | None = None, *, idle_grace: float = 0.0
@@ -372,6 +398,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
                 # Connections that were just closed end first: an abort could destroy their last responses.
                 await asyncio.sleep(0)
             aborted = len(self._connections)
+            log_cut(exchange for connection in self._connections for exchange in connection.exchanges)
             for connection in tuple(self._connections):
                 connection.abort()
             if self._connections:

@@ -231,26 +231,16 @@ class ASGIDelegate:
 
     # ------------------------------------------------------------------ the end
 
-    def stop(self, websockets: float | None, streams: float | None, code: int = 1001) -> None:
-        """Give notice that the server is about to stop; plain requests go on.
+    def stop(self, websockets: float | None, code: int = 1001) -> None:
+        """Give notice that the server is about to stop; requests go on.
 
         Args:
             websockets: Seconds until WebSockets are closed; None to leave them.
-            streams: Seconds until the applications of endless responses, such as server-sent events, are told that
-                their client has left; None to leave them.
             code: The close code for WebSockets: 1001 (going away) or 1012 (service restart).
         """
-        loop = asyncio.get_running_loop()
         self.stopping.set()
-        if streams is not None:
-            loop.call_later(streams, self._stop_streams)
         if websockets is not None:
-            loop.call_later(websockets, self._close_websockets, code)
-
-    def _stop_streams(self) -> None:
-        for served in tuple(self.tasks.values()):
-            if isinstance(served, HTTPExchange):
-                served.stop()
+            asyncio.get_running_loop().call_later(websockets, self._close_websockets, code)
 
     def _close_websockets(self, code: int) -> None:
         self.closing_code = code

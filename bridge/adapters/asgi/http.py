@@ -11,6 +11,7 @@ from bridge.adapters.asgi.files import FileRange, opened_path, range_of
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.adapters.asgi.types import SENDS_IN_A_ROW
 from bridge.core.connection.states import CLOSED, DONE, HEAD
+from bridge.core.connection.streams import may_be_endless
 from bridge.core.connection.waiter import Waiters
 from bridge.core.http.fields import list_members
 from bridge.core.log import app_log
@@ -33,9 +34,6 @@ __all__ = [
 # Bytes of request content that wait for the application; beyond them the client is slowed down.
 _WINDOW = 65536
 
-# Responses of these types end only when the client leaves. So the server's stop has to end them.
-_ENDLESS = (b"text/event-stream", b"multipart/x-mixed-replace")
-
 
 class _Phase(Enum):
     """What the application may send next. The members are bound to module names, which cost less to look up."""
@@ -51,7 +49,7 @@ class _Phase(Enum):
     FILE = "file"
     """Nothing until the file is sent."""
     STOPPED = "stopped"
-    """The last content of an endless response: the server is stopping."""
+    """The last content: the server is stopping."""
 
 
 _START_DUE = _Phase.START_DUE
@@ -80,7 +78,6 @@ class HTTPExchange:
         "_complete",
         "_disconnected",
         "_exchange",
-        "_fields",
         "_finished",
         "_owner",
         "_phase",
@@ -100,7 +97,6 @@ class HTTPExchange:
     _disconnected: bool
     _phase: _Phase
     _sends: int  # body messages until the loop gets a turn
-    _fields: Iterable[tuple[bytes, bytes]]  # of http.response.start
     _trailers: list[tuple[bytes, bytes]] | None  # once they are promised
     _waiters: Waiters | None  # receive() calls; most requests have none that waits
     task: asyncio.Task[None] | None
@@ -123,7 +119,6 @@ class HTTPExchange:
         self._disconnected = False
         self._phase = _START_DUE
         self._sends = SENDS_IN_A_ROW
-        self._fields = ()
         self._trailers = None
         self._waiters = None
         self.task = None
@@ -170,13 +165,18 @@ class HTTPExchange:
         if self.task is not None:
             self._owner.cancel_if_idle(self.task, self._exchange)
 
-    def stop(self) -> None:
-        """End an endless response, as the server is stopping: tell the application that its client has left."""
-        if self._phase is not _START_DUE and _is_endless(self._fields) and not self._exchange.finished:
+    def end_stream(self) -> None:
+        """End a response that has begun, as the server is stopping: tell the application that its client has left.
+
+        The application may still send the end of the response. Without it, the client sees that the response was cut.
+        """
+        if self._phase is not _START_DUE and not self._exchange.finished:
             self._disconnected = True
             if self._phase is _CONTENT_DUE:
                 self._phase = _STOPPED  # an application that does not call receive() is told by its next send()
             self._wake()
+            if self.task is not None:
+                self._owner.cancel_after_grace(self.task)
 
     def _wake(self) -> None:
         if self._waiters is not None:
@@ -192,7 +192,7 @@ class HTTPExchange:
         except (asyncio.CancelledError, GeneratorExit) as exc:
             if not exchange.finished and cancelled_itself(exc):
                 app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
-            exchange.fail()
+            self._cut()
             raise
         except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
             end_if_forked(exc)
@@ -201,7 +201,7 @@ class HTTPExchange:
                 return
             if self._ends_by_stop():
                 app_log.debug("Exception at the end of a stream, %s", describe(exchange), exc_info=exc)
-                exchange.send(b"", True)
+                self._cut()
                 return
             if not (client_left(exchange) and caused_by_disconnect(exc)):
                 app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
@@ -213,7 +213,8 @@ class HTTPExchange:
     def _ends_by_stop(self) -> bool:
         """Tell whether this is an endless response whose application has taken notice that the server stops.
 
-        In whatever way the application ends it, that is no error: libraries for server-sent events just leave.
+        In whatever way the application ends it, that is no error: libraries for server-sent events just leave. But the
+        end that the application has not sent is not sent for it: the client would take the response for complete.
         """
         exchange = self._exchange
         return (
@@ -222,23 +223,27 @@ class HTTPExchange:
             and exchange.writing is not DONE
             and exchange.writing is not CLOSED
             and self._phase is not _START_DUE
-            and _is_endless(self._fields)
+            and may_be_endless(exchange)
         )
 
     def _end_incomplete(self) -> None:
         """End the exchange of an application that has returned before the end of its response."""
         exchange = self._exchange
         if self._disconnected:  # the application was told that its client has left, and may stop
-            if exchange.response_started and self._phase is not _START_DUE and _is_endless(self._fields):
-                exchange.send(b"", True)
-            else:
-                exchange.fail()
+            self._cut()
             return
         if self._ends_by_stop():
-            exchange.send(b"", True)
+            self._cut()
             return
         rule = "without a complete response" if exchange.response_started else "without a response"
         app_log.error("ASGI application returned %s, %s", rule, describe(exchange))
+        exchange.fail()
+
+    def _cut(self) -> None:
+        """End the exchange without the end of its response; log that if the server has asked for it."""
+        exchange = self._exchange
+        if self._phase is _STOPPED and not exchange.finished:
+            app_log.warning("Stopping: the response to %s is cut off", describe(exchange))
         exchange.fail()
 
     async def receive(self) -> Message:
@@ -299,7 +304,6 @@ class HTTPExchange:
                     raise LocalProtocolError("http.response.start a second time")
                 fields = message.get("headers", ())
                 exchange.respond(message["status"], fields)
-                self._fields = fields
                 self._phase = _CONTENT_DUE
                 if (len(message) > 3 or not fields) and message.get("trailers", False):
                     self._phase = _PROMISED
@@ -474,10 +478,3 @@ def caused_by_disconnect(exc: BaseException | None) -> bool:
 def _wants_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether the client accepts trailer fields (RFC 9110 section 10.1.4)."""
     return b"trailers" in list_members([value for name, value in fields if name == b"te"])
-
-
-def _is_endless(fields: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Tell whether a response with these fields ends only when the client leaves."""
-    return any(
-        bytes(name).lower() == b"content-type" and bytes(value).lower().startswith(_ENDLESS) for name, value in fields
-    )

@@ -33,6 +33,8 @@ _HIGH_WATER = 16384
 # Seconds that a stop waits for threads whose clients have all left, and how often it looks.
 _GONE_TIME = 3.0
 _LOOK = 0.5
+# Seconds in which an application whose connection is ended may still send a farewell.
+_FAREWELL = 2.0
 
 
 class WSGIDelegate:
@@ -161,14 +163,22 @@ class WSGIDelegate:
         else:
             asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
-    def stop(self) -> None:
-        """Take notice that the server is about to stop: requests whose client has left are not waited for for long.
+    def stop(self, websockets: float | None = None) -> None:
+        """Take notice that the server is about to stop; requests go on.
 
-        A client that sends nothing more has left, or still reads. Only sending to it shows which, as for ASGI.
+        Requests whose client has left are not waited for for long. A client that sends nothing more has left, or still
+        reads. Only sending to it shows which, as for ASGI.
+
+        Args:
+            websockets: Seconds until the connections that the application has taken (``werkzeug.socket``) are ended:
+                first what the application receives, and after two seconds the rest. None to leave them.
         """
         loop = asyncio.get_running_loop()
         self._stopping = loop.time()
         self._end_for_nobody(loop, {})
+        if websockets is not None:
+            loop.call_later(websockets, self._end_detached, socket.SHUT_RD)
+            loop.call_later(websockets + _FAREWELL, self._end_detached, socket.SHUT_RDWR)
 
     def _end_for_nobody(self, loop: asyncio.AbstractEventLoop, before: dict[WSGIExchange, int]) -> None:
         jobs = [worker.job for worker in self.pool.workers()]
@@ -179,6 +189,11 @@ class WSGIDelegate:
         if jobs:
             sent = {job: job.exchange.content_sent for job in left}
             loop.call_later(_GONE_TIME, self._end_for_nobody, loop, sent)
+
+    def _end_detached(self, how: int) -> None:
+        for sock in () if self._application is None else tuple(self._application.detached):
+            with suppress(OSError):  # it was closed
+                sock.shutdown(how)  # the application sees an end, and can still send a farewell after SHUT_RD
 
     async def close(self, timeout: float | None = None) -> int:
         """End the threads, after they have answered the requests that there are.
@@ -192,9 +207,7 @@ class WSGIDelegate:
         Returns:
             How many threads are still busy. They do not keep the interpreter from exiting.
         """
-        for sock in () if self._application is None else self._application.detached:
-            with suppress(OSError):  # it was closed
-                sock.shutdown(socket.SHUT_RD)  # the application sees an end, and can still send a farewell
+        self._end_detached(socket.SHUT_RD)
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 

@@ -263,6 +263,9 @@ class HTTP2Connection(asyncio.Protocol):
             self.output.encoder.rest()
             self.templates = _NO_TEMPLATES
 
+    def turn_ended(self) -> None:
+        """Do nothing: the output sends what waits for the end of a turn."""
+
     def write_stalled(self) -> None:
         """Reset the connection: the peer reads nothing."""
         transport = self.writer.transport

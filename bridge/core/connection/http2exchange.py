@@ -357,7 +357,7 @@ class HTTP2Exchange:
         output.send(headers_frame(self.stream_id, output.encoder.fields(encode_fields(fields), status), False))
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
-        """Check and keep the head of the final response, which is sent with the first content.
+        """Check and keep the head of the final response. It is sent with the first content, or at the turn's end.
 
         The reason phrase is not sent: HTTP/2 has none (RFC 9113 section 8.3.2).
         """
@@ -374,6 +374,14 @@ class HTTP2Exchange:
             self._check_head(head)
         self.response = head
         self.status = head.status
+        output = self.connection.output
+        output.heads.append(self)
+        output.schedule()
+
+    def send_head(self) -> None:
+        """Send the head if no content has come in this turn of the loop; after 100 (Continue) if that is waited for."""
+        if self.writing is HEAD and self.response is not None and not self.continue_pending:
+            self.send()
 
     def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`."""

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from bridge.core.connection.writer import Writer
     from bridge.core.http.fields import Fields
 
+    class LateHead(Protocol):
+        """An exchange whose response has a head."""
+
+        def send_head(self) -> None:
+            """Send it, unless that was done."""
+
     class Stream(Protocol):
         """What an outbox needs of its exchange."""
 
@@ -81,6 +87,8 @@ class Output:
     Attributes:
         loop: The argument.
         encoder: Encodes fields. What it returns has to be sent in the same order.
+        heads: Exchanges that have got a head in this turn of the loop. It is sent at the end of the turn, if no content
+            has come with it.
         high_water: When more bytes than this of one stream wait, its writers are paused.
         pieces: Pieces of streamed content that were sent whole: how many times nothing of a stream was left waiting.
         queued: Bytes of content that wait in all streams.
@@ -101,6 +109,7 @@ class Output:
         "_writer",
         "deadline",
         "encoder",
+        "heads",
         "high_water",
         "loop",
         "pieces",
@@ -127,6 +136,7 @@ class Output:
         self._scheduler: Scheduler[Outbox] = Scheduler()
         self._progress = 0  # bytes of content that were sent since the deadline was set
         self.encoder = FieldEncoder()
+        self.heads: list[LateHead] = []
         self.high_water = parameters.high_water
         self.queued = 0
         self.window = 65535
@@ -179,6 +189,10 @@ class Output:
 
     def flush(self) -> None:
         """Hand everything to the transport that it takes now."""
+        if self.heads:
+            heads, self.heads = self.heads, []
+            for exchange in heads:
+                exchange.send_head()
         self._scheduled = False
         writer = self._writer
         transport = writer.transport

@@ -585,7 +585,6 @@ async def test_timeout_before_the_response(caplog: pytest.LogCaptureFixture) -> 
     cancelled = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send(START)
         try:
             await asyncio.sleep(60)
         finally:
@@ -735,7 +734,7 @@ async def test_debug(caplog: pytest.LogCaptureFixture) -> None:
 # ------------------------------------------------------------------ the server stops
 
 
-async def test_notice_and_the_end_of_endless_responses() -> None:
+async def test_notice_and_the_end_of_endless_responses(caplog: pytest.LogCaptureFixture) -> None:
     noticed = asyncio.Event()
     running = asyncio.Semaphore(0)
 
@@ -760,10 +759,14 @@ async def test_notice_and_the_end_of_endless_responses() -> None:
         stream.get("/events")
         await running.acquire()
         await running.acquire()
-        server.delegate.stop(None, 0.05)
+        server.delegate.stop(None)
+        end = server.http.end_streams(0.05, quiet=False)
         await stream.head()
-        assert await stream.reader.readuntil(b"0\r\n\r\n") == b"9\r\ndata: x\n\n\r\n0\r\n\r\n"
+        # The application has not sent the end, so the client sees none.
+        assert await stream.reader.read() == b"9\r\ndata: x\n\n\r\n"
         assert (await plain.response())[2] == b"ok"
+        end.cancel()
+    assert "Stopping: the response to GET b'/events' is cut off" in caplog.text
 
 
 @pytest.mark.parametrize("last_words", [b"", b"bye"])
@@ -790,10 +793,11 @@ async def test_an_endless_response_that_listens_to_nobody_ends_with_its_next_pie
     async with served(app) as server, connect(server.port) as stream:
         stream.get("/events")
         await running.wait()
-        server.delegate.stop(None, 0.05)
+        end = server.http.end_streams(0.05, quiet=False)
         await stream.head()
-        content = await stream.reader.readuntil(b"0\r\n\r\n")
-        assert content.endswith(b"3\r\nbye\r\n0\r\n\r\n" if last_words else b"1\r\nx\r\n0\r\n\r\n")
+        content = await (stream.reader.readuntil(b"0\r\n\r\n") if last_words else stream.reader.read())
+        assert content.endswith(b"3\r\nbye\r\n0\r\n\r\n" if last_words else b"1\r\nx\r\n")
+        end.cancel()
         assert len(told) == 1
     assert "Exception" not in caplog.text
 

@@ -806,7 +806,7 @@ async def test_the_server_stops() -> None:
 
     async with served(app) as server:
         async with dialled(server.port) as client:
-            server.delegate.stop(0.1, None, code=1012)
+            server.delegate.stop(0.1, code=1012)
             await server.http.drain(0)
             assert await client.recv() == "soon"
             with pytest.raises(ConnectionClosed):
@@ -820,7 +820,7 @@ async def test_the_end_is_waited_for_no_longer_than_it_takes() -> None:
     async with served(echo) as server, connect(server.port) as first, connect(server.port) as second:
         for client in (first, second):
             await shake(client)
-        server.delegate.stop(0.0, None)
+        server.delegate.stop(0.0)
         for client in (first, second):
             assert (await read_frame(client))[0] == 0x88
         start = time.monotonic()
@@ -837,7 +837,7 @@ async def test_the_end_is_waited_for_no_longer_than_it_takes() -> None:
 
 async def test_a_websocket_opened_while_the_server_stops() -> None:
     async with served(echo) as server:
-        server.delegate.stop(0.0, None)
+        server.delegate.stop(0.0)
         await asyncio.sleep(0.01)
         async with dialled(server.port) as client:
             with pytest.raises(ConnectionClosed):

@@ -29,11 +29,12 @@ class Delegate:
         self.arrived = asyncio.Event()
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
-        exchange.respond(200, [(b"content-length", b"2")])
         if not self.hold:
+            exchange.respond(200, [(b"content-length", b"2")])
             exchange.send(b"ok", True)
             return NULL_DELEGATE
         if self.head_first:
+            exchange.respond(200, [(b"content-length", b"2")])
             exchange.send(b"o")
         self.held.append(exchange)
         self.arrived.set()
@@ -41,7 +42,11 @@ class Delegate:
 
     def release(self) -> None:
         for exchange in self.held:
-            exchange.send(b"k" if exchange.response_started else b"ok", True)
+            if exchange.response_started:
+                exchange.send(b"k", True)
+            else:
+                exchange.respond(200, [(b"content-length", b"2")])
+                exchange.send(b"ok", True)
 
     def on_close(self, connection: ServerConnection) -> None:
         pass

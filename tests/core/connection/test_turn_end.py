@@ -155,5 +155,5 @@ def test_whoever_ends_many_exchanges_has_their_responses_sent_at_once() -> None:
         link.clock.write_through = True
         link.connection.data_received(GET)
         assert contents(link) == [b"1"]
-        assert link.clock.unsent == []
+        assert link.connection.writer.pending == b""
         link.clock.write_through = False
