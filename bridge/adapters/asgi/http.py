@@ -243,7 +243,7 @@ class HTTPExchange:
         """End the exchange without the end of its response; log that if the server has asked for it."""
         exchange = self._exchange
         if self._phase is _STOPPED and not exchange.finished:
-            app_log.warning("Stopping: the response to %s is cut off", describe(exchange))
+            app_log.info("Stopping: the response to %s is cut off", describe(exchange))
         exchange.fail()
 
     async def receive(self) -> Message:

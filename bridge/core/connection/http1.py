@@ -311,7 +311,7 @@ class ServerConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ reading
 
-    def data_received(self, data: bytes) -> None:  # noqa: C901 -- a call for each part would cost every request
+    def data_received(self, data: bytes) -> None:  # noqa: C901, PLR0915 -- calls would cost every request
         """Take what the peer sent; read heads and content, and start exchanges.
 
         This goes on until the buffer, the delegate, the peer or the next turn (see ``turns``) has to be waited for. A
@@ -328,13 +328,13 @@ class ServerConnection(asyncio.Protocol):
             self._limit_read_ahead()
             return
         turns = self._turns
-        floor = turns.left - turns.slice
         if turns.left <= 0:
             self._advance_soon()
             self._limit_read_ahead()
             return
         self._advancing = True
         begun = False
+        floor = 0  # what is left at the end of this connection's slice, once it has begun
         try:
             while True:
                 reading = self.reading
@@ -354,7 +354,9 @@ class ServerConnection(asyncio.Protocol):
                     break
                 if begun:
                     turns.left -= _STEP_UNITS
-                begun = True
+                else:
+                    begun = True
+                    floor = turns.left - turns.slice
                 if turns.left <= floor:
                     if turns.crowded or turns.left <= 0:
                         self._await_turn(begun=True)

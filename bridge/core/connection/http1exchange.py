@@ -299,8 +299,12 @@ class HTTP1Exchange:
         self.response = head
         self.status = head.status
         writer = self.writer
-        if not writer.registered:
-            writer.flush_at_turn_end()
+        if not writer.registered:  # as flush_at_turn_end() does it, without one more call for each request
+            writer.registered = True
+            clock = self.connection.clock
+            if not clock.unsent:
+                writer.loop.call_soon(clock.flush_unsent)
+            clock.unsent.append(writer)
         elif writer.pending:  # the end of the response before: the writer does not ask for this head
             self.connection.loop.call_soon(self.send_head)
 

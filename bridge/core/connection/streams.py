@@ -97,7 +97,7 @@ def log_cut(exchanges: Iterable[Exchange]) -> None:
     for exchange in islice((each for each in exchanges if each.writing is CONTENT), 10):
         line = exchange.head.line
         target = line.target[:80].decode("latin-1")
-        gen_log.warning("Stopping: the response to %s %s is cut off", line.method_text, target)
+        gen_log.info("Stopping: the response to %s %s is cut off", line.method_text, target)
 
 
 def _end(exchange: Served) -> None:

@@ -735,6 +735,7 @@ async def test_debug(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_notice_and_the_end_of_endless_responses(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     noticed = asyncio.Event()
     running = asyncio.Semaphore(0)
 
