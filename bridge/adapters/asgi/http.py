@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.adapters.asgi.types import SENDS_IN_A_ROW
-from bridge.core.connection.states import CLOSED, DONE, HEAD
+from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.connection.streams import may_be_endless
 from bridge.core.connection.waiter import Waiters
 from bridge.core.http.fields import list_members
@@ -242,7 +242,7 @@ class HTTPExchange:
     def _cut(self) -> None:
         """End the exchange without the end of its response; log that if the server has asked for it."""
         exchange = self._exchange
-        if self._phase is _STOPPED and not exchange.finished:
+        if (self._phase is _STOPPED or self._owner.stopping.is_set()) and exchange.writing is CONTENT:
             app_log.info("Stopping: the response to %s is cut off", describe(exchange))
         exchange.fail()
 
