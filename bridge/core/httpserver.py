@@ -7,9 +7,9 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from bridge.core.connection.clock import Clock
+from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.http1 import ServerConnection, noop
 from bridge.core.connection.parameters import ConnectionParameters
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bridge.core.tornado.request import HTTPServerRequest as HTTPRequest
 
 __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
+
+# Seconds for the farewell of WebSockets whose time is over.
+_LAST_WORDS = 2.0
 
 
 def __getattr__(name: str) -> object:
@@ -176,6 +179,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         self._successor = self._http2
         self._local: Any = None  # the local address of the last connection; most connections share one object
         self._taken = 0  # how many connections belong to another protocol now
+        self._drained_at = 0.0
         self._none_taken: asyncio.Event | None = None
         self._all_closed: asyncio.Event | None = None
         self._draining = False
@@ -333,25 +337,28 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         """Let connections that are accepted from now on persist again."""
         self._draining = False
 
-    def end_streams(self, seconds: float, *, quiet: bool) -> StreamEnd:
+    def end_streams(self, seconds: float | Literal["auto"] | None) -> StreamEnd:
         """End the event streams of a server that stops; cancel what this returns when the stop is over.
 
         Args:
-            seconds: The time after which they are ended.
-            quiet: End only those that have sent nothing for that time.
+            seconds: The time after which they are ended; "auto" to end those that send nothing for five seconds; None
+                to end none.
         """
-        return StreamEnd(lambda: self._connections, asyncio.get_running_loop(), seconds, quiet=quiet)
+        return StreamEnd(lambda: self._connections, asyncio.get_running_loop(), seconds)
 
-    async def taken_ended(self, timeout: float | None) -> None:
+    async def taken_ended(self, *limits: float | None) -> None:
         """Wait until the connections that belong to another protocol, such as WebSockets, have ended.
 
         Args:
-            timeout: Seconds to wait at most; None for no limit.
+            *limits: Seconds to wait at most, since :meth:`drain` was called; None for no limit. WebSockets that are
+                closed at the end of the first limit have two seconds more for that.
         """
         if self._taken:
             self._none_taken = asyncio.Event()
+            first, *others = (NEVER if limit is None else self._drained_at + limit for limit in limits)
+            end = min(first + _LAST_WORDS, *others)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(None if end == NEVER else end):
                     await self._none_taken.wait()
 
     async def drain(
@@ -371,7 +378,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         Returns:
             The number of aborted connections.
         """
-        end = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        self._drained_at = asyncio.get_running_loop().time()
+        end = None if timeout is None else self._drained_at + timeout
         self._draining = True
         for connection in tuple(self._connections):
             connection.close_when_idle(idle_grace)

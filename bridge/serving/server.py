@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Observer
-    from bridge.core.connection.streams import StreamEnd
     from bridge.core.middleware.proxy import ProxyPolicy
     from bridge.operations.health import Condition
     from bridge.serving.administration import Administration
@@ -44,10 +43,6 @@ __all__ = ["Server", "Timeout", "fast_stop_timeout", "note_times", "run_prepared
 _FAST_STOP = 5.0
 # Seconds that the tasks of requests that were cut off have to notice that.
 _LEAST = 0.5
-# Seconds after which a stop ends an event stream that sends nothing, unless --timeout-drain-streams says otherwise.
-_QUIET = 5.0
-# Seconds after --timeout-drain-websockets in which WebSockets may still be closed in order.
-_LAST_WORDS = 2.0
 
 
 class Timeout(enum.Enum):
@@ -474,7 +469,7 @@ class Server:
             gen_log.info("Stopping: waiting for %d WebSocket%s", websockets, "" if websockets == 1 else "s")
         end = None if self._timeout is None else loop.time() + self._timeout
         self._draining = draining = loop.create_task(self._drain(http))
-        streams = self._end_streams(http)
+        streams = http.end_streams(None if self._forced else self.config.timeout_drain_streams)
         try:
             aborted = await draining
         except asyncio.CancelledError:
@@ -482,8 +477,7 @@ class Server:
                 raise
             aborted = await http.drain(0)
         finally:
-            if streams is not None:
-                streams.cancel()
+            streams.cancel()
         if aborted:
             gen_log.warning("Stopping: %d connection%s cut off", aborted, "" if aborted == 1 else "s")
         left = None if end is None else max(end - loop.time(), _LEAST)
@@ -513,21 +507,9 @@ class Server:
 
     async def _drain(self, http: HTTPServer) -> int:
         """Wait for the requests in progress, and then for the WebSockets; return how many connections were cut off."""
-        begin = asyncio.get_running_loop().time()
         aborted = await http.drain(self._timeout, lambda _: self._report_waiting(http), idle_grace=self._idle_grace)
-        limit = self.config.timeout_drain_websockets
-        times = [self._timeout, None if limit is None else limit + _LAST_WORDS]
-        longest = min((seconds for seconds in times if seconds is not None), default=None)
-        spent = asyncio.get_running_loop().time() - begin
-        await http.taken_ended(None if longest is None else max(longest - spent, 0))
+        await http.taken_ended(self.config.timeout_drain_websockets, self._timeout)
         return aborted
-
-    def _end_streams(self, http: HTTPServer) -> StreamEnd | None:
-        """Limit the time of event streams."""
-        limit = self.config.timeout_drain_streams
-        if limit is None or self._forced:
-            return None
-        return http.end_streams(_QUIET, quiet=True) if limit == "auto" else http.end_streams(limit, quiet=False)
 
     def _report_waiting(self, http: HTTPServer) -> None:
         """Log what a stop waits for."""

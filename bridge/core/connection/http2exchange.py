@@ -370,18 +370,8 @@ class HTTP2Exchange:
             if status < 200 and status != 101:
                 raise LocalProtocolError(f"{status} is no final status")
             head = _known_heads.add(status, reason, *key[2:])
-        if self.writing is not HEAD or head.status < 200:
-            self._check_head(head)
-        self.response = head
-        self.status = head.status
-        output = self.connection.output
-        output.heads.append(self)
-        output.schedule()
-
-    def send_head(self) -> None:
-        """Send the head if no content has come in this turn of the loop; after 100 (Continue) if that is waited for."""
-        if self.writing is HEAD and self.response is not None and not self.continue_pending:
-            self.send()
+        self.respond_with(head)
+        self.connection.output.note_head(self)
 
     def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`."""

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
+from bridge.core.connection.states import HEAD
 from bridge.core.http.message import ResponseHead
 from bridge.core.http.status import PHRASES
 from bridge.core.http2.frames import FRAME_SIZE, data_header, headers_frame
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 
     from bridge.core.connection.clock import Clock
     from bridge.core.connection.parameters import ConnectionParameters
+    from bridge.core.connection.states import Writing
     from bridge.core.connection.writer import Writer
     from bridge.core.http.fields import Fields
 
     class LateHead(Protocol):
         """An exchange whose response has a head."""
 
-        def send_head(self) -> None:
-            """Send it, unless that was done."""
+        writing: Writing
+        continue_pending: bool
+
+        def send(self, data: bytes = b"", last: bool = False) -> None:
+            """Send content; the first one is sent behind the head."""
 
     class Stream(Protocol):
         """What an outbox needs of its exchange."""
@@ -178,6 +183,11 @@ class Output:
         self.send(headers_frame(stream, block, False) + data_header(size, stream, True) + text)
         return size
 
+    def note_head(self, exchange: LateHead) -> None:
+        """Send the head of *exchange* at the end of this turn of the loop, if no content has come with it."""
+        self.heads.append(exchange)
+        self.schedule()
+
     def schedule(self) -> None:
         """Call :meth:`flush` at the end of this turn of the loop."""
         if not self._scheduled:
@@ -192,7 +202,8 @@ class Output:
         if self.heads:
             heads, self.heads = self.heads, []
             for exchange in heads:
-                exchange.send_head()
+                if exchange.writing is HEAD and not exchange.continue_pending:  # else it would seem to refuse content
+                    exchange.send()
         self._scheduled = False
         writer = self._writer
         transport = writer.transport

@@ -8,7 +8,7 @@ requests have.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from bridge.core.connection.states import CONTENT
 from bridge.core.log import gen_log
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamEnd", "log_cut", "may_be_endless"]
 
+# Seconds after which a stream that sends nothing is ended.
+_QUIET = 5.0
 _ENDLESS = (b"text/event-stream", b"multipart/x-mixed-replace")
 
 
@@ -45,31 +47,31 @@ class StreamEnd:
     Args:
         connections: Returns the open connections.
         loop: The event loop.
-        seconds: The time after which streams are ended.
-        quiet: End only those that have sent nothing for that time, and look again after it.
+        seconds: The time after which streams are ended; "auto" to end those that send nothing for five seconds; None to
+            end none.
     """
 
     def __init__(
         self,
         connections: Callable[[], Iterable[Connection]],
         loop: asyncio.AbstractEventLoop,
-        seconds: float,
-        *,
-        quiet: bool,
+        seconds: float | Literal["auto"] | None,
     ) -> None:
         self._connections = connections
         self._loop = loop
-        self._seconds = seconds
-        self._quiet = quiet
+        self._quiet = seconds == "auto"
+        self._seconds = _QUIET if seconds == "auto" else seconds
         self._sent: dict[Served, int] = {}  # bytes of content at the last look
-        if quiet:
+        self._timer: asyncio.TimerHandle | None = None
+        if self._quiet:
             self._look()
-        else:
-            self._timer = loop.call_later(seconds, self._look)
+        elif self._seconds is not None:
+            self._timer = loop.call_later(self._seconds, self._look)
 
     def cancel(self) -> None:
         """End no more streams."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._sent.clear()
 
     def _look(self) -> None:

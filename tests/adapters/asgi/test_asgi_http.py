@@ -761,7 +761,7 @@ async def test_notice_and_the_end_of_endless_responses(caplog: pytest.LogCapture
         await running.acquire()
         await running.acquire()
         server.delegate.stop(None)
-        end = server.http.end_streams(0.05, quiet=False)
+        end = server.http.end_streams(0.05)
         await stream.head()
         # The application has not sent the end, so the client sees none.
         assert await stream.reader.read() == b"9\r\ndata: x\n\n\r\n"
@@ -794,7 +794,7 @@ async def test_an_endless_response_that_listens_to_nobody_ends_with_its_next_pie
     async with served(app) as server, connect(server.port) as stream:
         stream.get("/events")
         await running.wait()
-        end = server.http.end_streams(0.05, quiet=False)
+        end = server.http.end_streams(0.05)
         await stream.head()
         content = await (stream.reader.readuntil(b"0\r\n\r\n") if last_words else stream.reader.read())
         assert content.endswith(b"3\r\nbye\r\n0\r\n\r\n" if last_words else b"1\r\nx\r\n")
