@@ -299,10 +299,12 @@ class Master:
         if self._slots.next_start(number) > now:
             return
         block = self._operated.allocate(number)
+        view = self._hooks.new_worker(number)
         try:
             pid = self._workers.start(
-                number, self._plan.generation, lambda channel: self._serve(channel, number, block)
+                number, self._plan.generation, lambda channel: self._serve(channel, number, block, view)
             )
+            self._hooks.forked(view, pid)
             self._operated.worker_started(pid, block)
         except NoProcess as exc:
             self._operated.not_started(block)
@@ -310,7 +312,7 @@ class Master:
                 "Worker %d cannot be started: %s; next try in %g s", number, exc, self._slots.postpone(number)
             )
 
-    def _serve(self, channel: Channel, number: int, block: Block | None, view: Any = None) -> int:
+    def _serve(self, channel: Channel, number: int, block: Block | None, view: Any) -> int:
         """Live as worker *number*, for which the hooks have the object *view*. This runs in the child."""
         os.environ["BRIDGE_WORKER"] = str(number)
         counts = self._operated.counts_in_child(block)
