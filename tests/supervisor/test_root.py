@@ -27,7 +27,7 @@ pytestmark = [
 IMPORTED = """\
 import sys, importlib, pkgutil, bridge
 for found in pkgutil.walk_packages(bridge.__path__, "bridge."):
-    if found.name not in {"bridge.__main__", "bridge.pytest_plugin"}:
+    if not found.name.startswith(("bridge.__main__", "bridge.pytest_plugin", "bridge.contrib.")):
         importlib.import_module(found.name)
 import asyncio.sslproto, concurrent.futures.thread, encodings.idna, json, logging.config, logging.handlers, tempfile
 import fcntl, tomllib, pwd, grp, plain, random, uvloop, watchfiles, difflib, secrets
