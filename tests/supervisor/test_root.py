@@ -31,6 +31,7 @@ for found in pkgutil.walk_packages(bridge.__path__, "bridge."):
         importlib.import_module(found.name)
 import asyncio.sslproto, concurrent.futures.thread, encodings.idna, json, logging.config, logging.handlers, tempfile
 import fcntl, tomllib, pwd, grp, plain, random, uvloop, watchfiles, difflib, secrets
+import platform, _strptime, encodings.ascii
 sys.exit(bridge.cli.main(sys.argv[1:]))
 """
 
