@@ -24,6 +24,8 @@ _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT")
 }
 _SLASH = ord("/")
+# Nearly every browser sends this field. In HTTP/1.1 it changes nothing.
+_PERSISTENT = (b"connection", b"keep-alive")
 # The fields that decide about framing, persistence, or the host.
 _STEERING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 
@@ -132,7 +134,14 @@ def parse_head_pure(
         raise LimitExceeded(431, f"{len(lines)} field lines, limit {limits.fields}")
     fields = _parse_lines(section, lines)
     head = RequestHead(line, fields, b"", size, keep_alive=line.version == b"1.1")
-    _steer(head, [field for field in fields if field[0] in _STEERING])
+    steering = [field for field in fields if field[0] in _STEERING]
+    if len(steering) == 1 or (len(steering) == 2 and steering[1] == _PERSISTENT):
+        # The usual case: only a Host.
+        name, host = steering[0]
+        if name == b"host" and line.version == b"1.1" and not line.authority and HOST.fullmatch(host) is not None:
+            head.host = host
+            return head
+    _steer(head, steering)
     return head
 
 
