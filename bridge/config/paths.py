@@ -22,6 +22,8 @@ def located(config: Config, directory: str) -> Config:
     for name, row in config.rows.items():
         locate = _LOCATE.get(row.kind.metavar)
         value = getattr(config, name)
+        if value == row.default:
+            continue  # a word such as "auto", or nothing: no default is a relative path
         if locate is not None and value and (found := locate(value, directory)) != value:
             changed[name] = found
     return type(config)(**{**vars(config), **changed}) if changed else config
@@ -49,6 +51,10 @@ def _certificates(found: tuple[tuple[str, str, str], ...], directory: str) -> tu
     return tuple((host, _path(cert, directory), key and _path(key, directory)) for host, cert, key in found)
 
 
+def _server(text: str, directory: str) -> str:
+    return f"unix:{_path(text[5:], directory)}" if text.startswith("unix:") else text
+
+
 #: By the placeholder of a setting's value: it says in the help, too, that this is a path.
 _LOCATE: dict[str, Any] = {
     "FILE": _path,
@@ -56,4 +62,5 @@ _LOCATE: dict[str, Any] = {
     "DIRS": _paths,
     "ADDRESS": _addresses,
     "CERTS": _certificates,
+    "SERVER": _server,
 }

@@ -259,6 +259,9 @@ class Administration:
         self._http.close()
         for listener in self.sockets:
             listener.close(remove=remove and str(listener.address) not in keep)
+        for arena in self.arenas:
+            arena.close()
+        self._arena, self._inherited = None, []
 
     # ------------------------------------------------------------------ what is answered
 

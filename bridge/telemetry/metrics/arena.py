@@ -121,6 +121,11 @@ class Block:
         self.cells[_SINCE] = time.monotonic_ns()
         self.cells[_STATE] = state
 
+    def release(self) -> None:
+        """Give up the memory."""
+        self.cells.release()
+        self._bytes.release()
+
     def clear(self) -> None:
         """Make the block an empty one, that is free."""
         self._rows.clear()
@@ -211,12 +216,28 @@ class Arena:
         if not size:
             raise ValueError("this is no memory for counts")
         self._map = mmap.mmap(descriptor, size)
-        view = memoryview(self._map)
+        self._view = view = memoryview(self._map)
         self._blocks = [Block(view[start : start + _SIZE]) for start in range(0, size, _SIZE)]
         self.own = self._blocks[0]
         if fresh:
             self.own.begin(MASTER, 0)
             self.own.pid = os.getpid()
+
+    def keep_alone(self) -> None:
+        """Close the descriptor: no other process will need it. The memory goes with this object."""
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+    def close(self) -> None:
+        """Give up the memory. Nothing may be read or written after that."""
+        if self.descriptor < 0:
+            return
+        for block in self._blocks:
+            block.release()
+        self._view.release()
+        self._map.close()
+        os.close(self.descriptor)
+        self.descriptor = -1
 
     def allocate(self, slot: int) -> Block | None:
         """Return a block for a process that starts; None if all are in use."""

@@ -52,6 +52,7 @@ class ProcessMetrics:
     def alone(cls, config: Config, trusts: Callable[[ConnectionContext], bool] | None = None) -> ProcessMetrics:
         """Return the counts of a process without a master."""
         arena = Arena(2)
+        arena.keep_alone()
         block = arena.allocate(0)
         assert block is not None
         return cls((arena,), block, config, trusts)

@@ -127,3 +127,14 @@ def test_a_long_key_is_cut() -> None:
     block.row("name", (("route", "/" + "é" * 500),))
     (row,) = block.rows()
     assert len(row.labels[0][1]) < 240
+
+
+def test_a_closed_arena_leaves_no_descriptor() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    arena = Arena(3)
+    block = arena.allocate(0)
+    assert block is not None
+    block.add(NAME)
+    arena.close()
+    arena.close()
+    assert set(os.listdir("/proc/self/fd")) == before
