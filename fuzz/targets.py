@@ -29,7 +29,10 @@ from bridge.core.websocket.frames import WebSocketError
 from bridge.core.websocket.masking import apply_mask_pure
 from bridge.errors import ConfigError, LimitExceeded, RemoteProtocolError, RequestSyntaxError
 from bridge.serving import proxyprotocol
+from tests.core.connection.test_http2_differential import Bridge, Outcome
 from tests.core.http1.test_differential import compare_with_h11, compare_with_httptools
+from tests.core.http2 import test_request_memo as memo
+from tests.support.http2 import PREFACE, SETTINGS, frame
 from tests.support.reader import head_values, read_stream
 
 __all__ = ["TARGETS", "Target"]
@@ -258,6 +261,33 @@ def blocks(data: bytes) -> None:
             return
 
 
+def memos(data: bytes) -> None:
+    """What a connection keeps of its heads changes none of them."""
+    limits = Limits(field_line=300, fields=20)
+    usual, forgetful = memo.HeadReader(limits, 3000), memo.Forgetful(limits, 3000)
+    # The first octet of a block says how it is read: once more, before it or after the others, with or without content.
+    read = data.split(b"\n\n")
+    for block in [*read, *reversed(read), *read]:
+        ended = bool(block[:1] < b"\x80")
+        said = memo.outcome(usual, block[1:], ended)
+        assert said == memo.outcome(forgetful, block[1:], ended)
+        if isinstance(said, tuple) and isinstance(said[0], type) and issubclass(said[0], ConnectionFault):
+            return
+
+
+def connection(data: bytes) -> None:
+    """A connection of HTTP/2 takes any bytes in any cut; what comes of them is the same."""
+    wire = PREFACE + frame(SETTINGS, 0, 0) + data
+    said: list[Outcome] = []
+    for pieces in cuts(wire):
+        server = Bridge()
+        try:
+            said.append(server.feed(*pieces))
+        finally:
+            server.close()
+    assert all(outcome == said[0] for outcome in said)
+
+
 # ---------------------------------------------------------------------- configuration
 
 
@@ -298,6 +328,40 @@ TARGETS = {
         ),
         Target(
             "blocks", blocks, [b"\n\n", b"\x40", b"\xbe", b"\x82", b"\x3f\xe1\x1f", b"\x7f\x00", b"\xff\x00", b"\x8c"]
+        ),
+        Target(
+            "memos",
+            memos,
+            [
+                b"\n\n\x00",
+                b"\n\n\xff",
+                b"\x82\x86\x84\x01\x01a",
+                b"\x82\x86\x84\xbe",
+                b"\x41\x01a",
+                b"\x40\x01x\x01y",
+                b"\x20",
+                b"\x60",
+            ],
+        ),
+        Target(
+            "connection",
+            connection,
+            [
+                *(
+                    frame(kind, 4, stream, payload)
+                    for kind in (0, 1, 9)
+                    for stream in (1, 3)
+                    for payload in (b"", b"abc")
+                ),
+                *(frame(1, 5, 1, b"\x82\x86\x84\x01\x01a"), frame(1, 4, 3, b"\x83\x86\x84\x01\x01a"), frame(4, 0, 0)),
+                *(
+                    frame(2, 0, 1, bytes(5)),
+                    frame(3, 0, 1, bytes(4)),
+                    frame(6, 0, 0, bytes(8)),
+                    frame(7, 0, 0, bytes(8)),
+                ),
+                *(frame(8, 0, 0, b"\0\0\1\0"), frame(8, 0, 1, b"\x7f\xff\xff\xff"), frame(16, 0, 0, b"\0\0\0\1u=1")),
+            ],
         ),
         Target("configuration", configuration, FILE_WORDS),
     )
