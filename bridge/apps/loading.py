@@ -111,7 +111,23 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
         found = _call(target, found, arguments)
     if found is None:
         raise TargetError(f"{target}: this is None, not an application")
+    _refuse_patches(target)
     return found
+
+
+def _refuse_patches(target: str) -> None:
+    """Refuse an application that has replaced what the server runs on: it would say that it serves, and be deaf."""
+    for module, check, modules in (
+        ("gevent.monkey", "is_module_patched", ("socket", "select", "thread", "threading")),
+        ("eventlet.patcher", "is_monkey_patched", ("socket", "select", "thread")),
+    ):
+        patched = getattr(sys.modules.get(module), check, None)
+        if patched is not None and any(patched(name) for name in modules):
+            package = module.partition(".")[0]
+            raise TargetError(
+                f"{target}: the application has let {package} replace sockets and threads, which the server needs as"
+                f" they are; leave the call out (monkey.patch_all, monkey_patch): WSGI runs in real threads here"
+            )
 
 
 # --- the module ------------------------------------------------------------------------------------------------------

@@ -25,9 +25,11 @@ Serve an ASGI, WSGI or Tornado-style application.
 
 {groups}
 
-Configuration:
 {configuration}
 
+{remarks}
+"""
+_REMARKS = """\
 Every option is an environment variable as well: --port 8000 is BRIDGE_PORT=8000, --factory is BRIDGE_FACTORY=on.
 The command line wins over the environment, which wins over the file. Each --option without a value has its --no-option.
 Sizes are bytes or 64k, 10M, 1GiB; times are seconds or 500ms, 30s, 5m.
@@ -90,7 +92,10 @@ def run_help(width: int) -> str:
     lines = ["Configuration:"]
     for name, meaning in _META:
         lines += _lines(name, meaning, width)
-    return _RUN_HELP.format(groups="\n\n".join(groups), configuration="\n".join(lines))
+    remarks = "\n".join(
+        textwrap.fill(line, width, break_on_hyphens=False, break_long_words=False) for line in _REMARKS.splitlines()
+    )
+    return _RUN_HELP.format(groups="\n\n".join(groups), configuration="\n".join(lines), remarks=remarks)
 
 
 def options_page() -> str:
@@ -139,12 +144,14 @@ def _entry(row: Setting, width: int) -> list[str]:
     default = show(row)
     # A switch that is off by default, or an absent value, needs no default in the help. Other defaults must not be
     # broken between two lines.
-    ending = f" [{default}]".replace(" ", _NO_BREAK) if default and row.default is not False else ""
+    ending = f" [{default}]" if default and row.default is not False else ""
+    # A list that is longer than a line is broken behind its commas, never within a word.
+    ending = ending.replace(" ", _NO_BREAK) if len(ending) <= width - _HELP_COLUMN else ending.replace(",", ", ")
     return _lines(_invocation(row), f"{_meaning(row)} {ending[1:]}", width)
 
 
 def _lines(name: str, meaning: str, width: int) -> list[str]:
-    lines = textwrap.wrap(meaning, width - _HELP_COLUMN, break_on_hyphens=False)
+    lines = textwrap.wrap(meaning, width - _HELP_COLUMN, break_on_hyphens=False, break_long_words=False)
     lines[0] = f"{'  ' + name:{_HELP_COLUMN}}{lines[0]}"
     lines[1:] = [" " * _HELP_COLUMN + line for line in lines[1:]]
     return [line.replace(_NO_BREAK, " ") for line in lines]

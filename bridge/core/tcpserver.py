@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bridge.core.connection.closing import SHUTDOWN_TIMEOUT
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.tls import SSLOptions
@@ -267,6 +268,7 @@ class TCPServer:
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self.tls_handshake_timeout if context is not None else None,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context is not None else None,
             )
         except ssl.SSLError as exc:
             # One line without a traceback: any client can cause this by speaking plain HTTP to the port.

@@ -184,7 +184,7 @@ def _context(config: Config, option: str, certificate: str, key: str | None) -> 
         context.load_cert_chain(certificate, key, lambda: config.ssl_keyfile_password or "")
     except (OSError, ValueError) as exc:
         with_key = f" and key {key}" if key else ""
-        raise ConfigError(f"{option} {certificate}{with_key}: {_reason(exc)}") from exc
+        raise ConfigError(f"{option} {certificate}{with_key}: {_missing(certificate, key) or _reason(exc)}") from exc
     if config.ssl_ca_certs is not None:
         try:
             context.load_verify_locations(config.ssl_ca_certs)
@@ -226,6 +226,22 @@ def _readable(option: str, path: str | None) -> None:
                 pass
         except OSError as exc:
             raise ConfigError(f"{option} {path}: {exc.strerror}") from exc
+
+
+def _missing(certificate: str, key: str | None) -> str:
+    """Return which of certificate and private key is in neither file, and what to do; empty if both are there."""
+    names = [certificate] if key is None else [certificate, key]
+    texts = []
+    for name in names:
+        with open(name, "rb") as file:
+            texts.append(file.read())
+    if b"-----BEGIN CERTIFICATE-----" not in texts[0]:
+        return ""
+    if any(b"PRIVATE KEY-----" in text for text in texts[-1:]):
+        return ""
+    if key is None:
+        return "it has a certificate and no private key; name the key's file with --ssl-keyfile"
+    return f"no private key in PEM form in {key}"
 
 
 def _reason(exc: Exception) -> str:

@@ -28,6 +28,8 @@ Message = MutableMapping[str, Any]
 
 # The field that marks a request. Nobody outside knows its name, and no application sees it.
 _MARK = f"x-debug-{secrets.token_hex(16)}"
+# What the console's requests have to know. A master imports this module before it forks.
+_SECRET = secrets.token_urlsafe(20)
 _MARK_IN_SCOPE = (_MARK.encode(), b"1")
 _MARK_IN_ENVIRON = f"HTTP_{_MARK.upper().replace('-', '_')}"
 _PASSED_ON = ALL_FIELDS | {b"via"}
@@ -112,6 +114,7 @@ class _WSGIDebugger:
 
         self._app = app
         self._debugged = DebuggedApplication(app, evalex=True)
+        self._debugged.secret = _SECRET  # one for all workers: the next request of a page may come to another one
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         """Serve one request (PEP 3333)."""

@@ -27,7 +27,10 @@ def drop_privileges(config: Config) -> None:
     try:
         if user is not None and os.geteuid() == 0:
             assert group is not None
-            os.initgroups(user[2], group)
+            if user[2]:
+                os.initgroups(user[2], group)
+            else:
+                os.setgroups([group])
         elif group is not None and os.geteuid() == 0:
             os.setgroups([group])
         if group is not None and (os.getgid(), os.getegid()) != (group, group):
@@ -53,7 +56,12 @@ def future_identity(config: Config) -> Identity | None:
     assert group is not None
     if user is None:
         return Identity(f"group {config.group}", os.geteuid(), group, (group,))
-    return Identity(user[2], user[0], group, tuple(os.getgrouplist(user[2], group)))
+    groups = tuple(os.getgrouplist(user[2], group)) if user[2] else (group,)
+    return Identity(user[2] or f"user {user[0]}", user[0], group, groups)
+
+
+# (uid_t) -1 means "no change".
+_NOBODY_AT_ALL = 2**32 - 1
 
 
 def _identity(config: Config) -> tuple[tuple[int, int, str] | None, int | None]:
@@ -82,12 +90,14 @@ def owner_ids(option: str, owner: str) -> tuple[int, int]:
 
 
 def _user(option: str, name: str) -> tuple[int, int, str]:
-    """Return number, group number and name of a user."""
+    """Return number, group number and name of a user. A number without an entry has the group of that number."""
     import pwd
 
     try:
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except KeyError:
+        if name.isdecimal() and int(name) < _NOBODY_AT_ALL:
+            return int(name), int(name), ""  # usual in containers: a number is enough for the system
         raise ConfigError(f"{option}: there is no user {name!r}") from None
     return entry.pw_uid, entry.pw_gid, entry.pw_name
 

@@ -101,6 +101,7 @@ def _watch(config: Config, directories: tuple[str, ...], channel: Channel) -> in
         rust_timeout=500,
         yield_on_timeout=True,
         raise_interrupt=False,
+        ignore_permission_denied=True,  # such as the directory of a database
     )
     for found in changes:
         if found:

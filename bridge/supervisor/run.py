@@ -15,6 +15,7 @@ from bridge.serving.checks import check, check_system
 from bridge.serving.ending import ending
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
 from bridge.serving.loops import Signals, process_loop
+from bridge.serving.orphans import Orphans
 from bridge.serving.process import forget_directory, prepare_process, set_title
 from bridge.serving.server import Server, fast_stop_timeout, note_times, run_prepared, serving_line
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
@@ -50,6 +51,8 @@ def run(
     from bridge.telemetry.logs import configure
 
     streams.complete()
+    if own_process:
+        _undo_inherited_signals()
     check_system(config)
     config = prepare_process(config)
     configure(config, later=future_identity(config))
@@ -63,9 +66,22 @@ def run(
             forget_directory()
 
 
+def _undo_inherited_signals() -> None:
+    """Undo what the program that has started this one does with signals and a child inherits.
+
+    Where SIGCHLD is ignored, the system forgets the statuses of children. Signals that are blocked never come.
+    """
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
     check(config)
     if config.debug:
+        import bridge.serving.debugging  # noqa: F401 - its secret is one for all workers
+
         gen_log.warning(
             "--debug: exceptions are shown to clients%s",
             ", on any interface: everyone who reaches the console can run code here" if config.debug_anywhere else "",
@@ -172,7 +188,9 @@ class _SingleProcess:
                 self._alive(loop, self._notifier.watchdog)
             if self._config.timeout_worker is not None and not self._config.debug:
                 self._heartbeat = Heartbeat(loop, self._config.timeout_worker, self._beat, self._stuck)
+            orphans = Orphans(loop)
             await server.stopped()
+            orphans.stop()
             ending.within(server.graceful)
             cancel_stacks()
             self._notifier.stopping("stopping")

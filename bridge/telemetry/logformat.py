@@ -13,7 +13,7 @@ are not. The function is compiled from source, because a loop over pieces would 
         if now >= lines.until: lines.renew(now)
         times = exchange.times
         total = (now - times.opened) // 1000
-        piece0 = exchange.context.remote_ip
+        piece0 = exchange.context.remote_ip if exchange.context.has_remote else "-"
         piece1 = make_piece1(line)
         number = exchange.status
         piece2 = (kept_piece2[number] or make_piece2(number)) if number < 4096 else make_piece2(number)
@@ -294,7 +294,7 @@ def _atoms() -> dict[str, Piece]:
     query = Piece(Source.LINE, lambda line: _quoted(line.query))
     method = Piece(Source.LINE, lambda line: line.method_text)
     protocol = Piece(Source.LINE, lambda line: line.protocol_text)
-    client = Piece(Source.EXCHANGE, expression="exchange.context.remote_ip")
+    client = Piece(Source.EXCHANGE, expression='exchange.context.remote_ip if exchange.context.has_remote else "-"')
     status = Piece(Source.NUMBER, lambda number: str(number or "-"), "exchange.status")
     stamp = Piece(Source.STAMP)
     total = frozenset({Duration.TOTAL})
@@ -500,7 +500,7 @@ _VARIABLES: dict[str, Callable[[Exchange], str]] = {
     "RAW_URI": lambda exchange: exchange.head.line.target.decode("latin-1"),
     "REQUEST_URI": lambda exchange: exchange.head.line.target.decode("latin-1"),
     "SERVER_PROTOCOL": lambda exchange: exchange.head.line.protocol_text,
-    "REMOTE_ADDR": lambda exchange: exchange.context.remote_ip,
+    "REMOTE_ADDR": lambda exchange: exchange.context.remote_ip if exchange.context.has_remote else "-",
     "REMOTE_PORT": lambda exchange: str(exchange.context.remote_port),
     "SERVER_NAME": lambda exchange: _local(exchange, 0),
     "SERVER_PORT": lambda exchange: _local(exchange, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,3 +280,19 @@ def test_a_factory_gets_nothing_else(tmp_path: Path, call: str) -> None:
     (tmp_path / "factory_of_literals.py").write_text(FACTORY)
     with pytest.raises(TargetError):
         load_target(f"factory_of_literals:{call}", factory=False, app_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "check"),
+    [("gevent", "gevent.monkey", "is_module_patched"), ("eventlet", "eventlet.patcher", "is_monkey_patched")],
+)
+def test_refuses_an_application_that_replaces_what_the_server_runs_on(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, package: str, module: str, check: str
+) -> None:
+    patched: set[str] = set()
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{check: lambda name: name in patched}))  # type: ignore[arg-type]  # as good as a module here
+    (directory / "patching.py").write_text("app = object()\n", encoding="utf-8")
+    load("patching:app")  # the package alone does no harm
+    patched.add("socket")
+    with pytest.raises(TargetError, match=f"has let {package} replace sockets and threads"):
+        load("patching:app")

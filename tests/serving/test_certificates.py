@@ -324,3 +324,13 @@ def test_faults_name_the_file(authority: trustme.CA, tmp_path: Path) -> None:
             tls_context(Config(**values))  # type: ignore[arg-type]
         assert message in str(caught.value)
     assert tls_context(Config()) is None
+
+
+def test_what_is_missing_is_named(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "localhost")
+    with pytest.raises(ConfigError, match="a certificate and no private key; name the key's file with --ssl-keyfile"):
+        tls_context(Config(ssl_certfile=certificate))
+    with pytest.raises(ConfigError, match=f"no private key in PEM form in {certificate}"):
+        tls_context(Config(ssl_certfile=certificate, ssl_keyfile=certificate))
+    with pytest.raises(ConfigError, match="no certificate or key in PEM form in it"):
+        tls_context(Config(ssl_certfile=key))

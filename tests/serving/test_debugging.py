@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import bridge
+from bridge.serving import debugging
 from tests.support.running import Client
 
 pytest_plugins = ["bridge.pytest_plugin"]
@@ -115,3 +116,10 @@ def test_the_mark_is_not_seen_by_the_application(bridge_server: Serve, app: Any)
 def test_a_mark_cannot_be_guessed(bridge_server: Serve, app: Any) -> None:
     received = page(bridge_server(app, debug=True), "X-Debug-: 1", host="evil.example")
     assert b"needle" not in received
+
+
+def test_all_workers_have_the_same_secret() -> None:
+    pytest.importorskip("werkzeug", reason="werkzeug is not installed")
+    first, second = debugging._WSGIDebugger(None), debugging._WSGIDebugger(None)
+    assert first._debugged.secret == second._debugged.secret
+    assert len(first._debugged.secret) > 20

@@ -257,3 +257,38 @@ def test_user_and_group() -> None:
     assert set(users) == {entry.pw_uid}
     assert set(groups) == {entry.pw_gid}
     assert 0 not in others
+
+
+@pytest.mark.parametrize("way", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_what_a_parent_has_done_to_signals_is_undone(tmp_path: Path, way: list[str]) -> None:
+    (tmp_path / "asks.py").write_text(
+        "import subprocess\n"
+        "def app(environ, start_response):\n"
+        "    text = str(subprocess.run(['sh', '-c', 'exit 7']).returncode).encode()\n"
+        "    start_response('200 OK', [('Content-Length', str(len(text)))])\n    return [text]\n"
+    )
+    parent = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD});"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = Running.command("asks:app", "--app-dir", str(tmp_path), *way)
+    with Running(command=[sys.executable, "-c", parent, *command]) as server:
+        assert get(server.address())[2] == b"7"
+        assert server.end() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_may_be_a_number_without_an_entry() -> None:
+    code = (
+        "import os\nfrom bridge.config import Config\n"
+        "from bridge.serving.privileges import drop_privileges, future_identity\n"
+        "config = Config(user='54321')\n"
+        "print(future_identity(config))\ndrop_privileges(config)\n"
+        "print(os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [
+        "Identity(name='user 54321', uid=54321, gid=54321, groups=(54321,))",
+        "54321 54321 54321 54321 [54321]",
+    ]

@@ -78,6 +78,6 @@ def file_range(filelike: object) -> FileRange | None:
         offset = file.tell()
     except (OSError, ValueError):  # a pipe, or closed
         return None
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:  # files of /proc have content, and no size
         return None
     return FileRange(raw.fileno(), offset, max(0, status.st_size - offset))

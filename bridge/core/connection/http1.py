@@ -13,6 +13,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.clock import NEVER, Clock
+from bridge.core.connection.closing import close
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
@@ -298,7 +299,7 @@ class ServerConnection(asyncio.Protocol):
             self.cut(reset=True)
         elif reading in _ENDED and reading is not READ_CLOSED:
             self.reading = self.reading.close
-            transport.close()
+            close(transport, self.loop)
 
     def write_stalled(self) -> None:
         """Reset the connection: the peer reads nothing."""
@@ -992,7 +993,7 @@ class ServerConnection(asyncio.Protocol):
         else:
             self.reading = self.reading.close
             self.deadline = NEVER
-            transport.close()
+            close(transport, self.loop)
         if writer.deadline == NEVER:
             writer.watch()
 
@@ -1003,7 +1004,7 @@ class ServerConnection(asyncio.Protocol):
         transport = self.writer.transport
         if self._discarded > _LINGER_MAX and transport is not None:
             self.reading = self.reading.close
-            transport.close()
+            close(transport, self.loop)
 
 
 _ENDED = frozenset({READ_DISCARD, READ_CLOSED, READ_SWITCHED})

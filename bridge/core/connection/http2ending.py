@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
+from bridge.core.connection.closing import close
 from bridge.core.connection.writer import reset_now
 from bridge.core.http2.codes import CANCEL, NO_ERROR, SETTINGS_TIMEOUT, ConnectionFault
 from bridge.core.http2.frames import WINDOW_MAX, goaway_frame, ping_frame
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         context: ConnectionContext
         deadline: float
         last_stream: int
+        loop: asyncio.AbstractEventLoop
         output: Output
         parameters: ConnectionParameters
         streams: dict[int, HTTP2Exchange]
@@ -170,7 +172,7 @@ class Ending:
             except OSError:  # asyncio's raises if the peer has reset the connection; connection_lost() follows
                 transport.abort()
         else:
-            transport.close()
+            close(transport, self._owner.loop)
         if owner.writer.deadline == NEVER:
             owner.writer.watch()
 
@@ -179,7 +181,7 @@ class Ending:
         self._discarded += size
         transport = self._owner.writer.transport
         if self._discarded > _LINGER_MAX and transport is not None:
-            transport.close()
+            close(transport, self._owner.loop)
 
     def cut(self) -> None:
         """End at once: streams are reset, and the peer has a moment to take what was sent."""
@@ -197,7 +199,7 @@ class Ending:
         if waiting:  # the peer does not read
             reset_now(transport)
         else:
-            transport.close()
+            close(transport, self._owner.loop)
             self._close_by = self.after(_CUT_TIME)
             owner.deadline = self._close_by + owner.clock.lost
 

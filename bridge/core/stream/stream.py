@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from bridge.core.connection.closing import close
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.tls import SSLOptions, ssl_options_to_context
@@ -286,7 +287,7 @@ class IOStream(asyncio.Protocol):
     def _close_transport(self, transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size():
             self._loop.call_later(_CLOSE_TIME, transport.abort)
-        transport.close()
+        close(transport, self._loop)
 
     def closed(self) -> bool:
         """Tell whether the stream was closed, by either end."""

@@ -1,0 +1,59 @@
+"""Closes transports; with TLS, without waiting for the peer to agree."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from contextlib import suppress
+from typing import Any
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # Windows
+    ioctl = None  # type: ignore[assignment]  # as said
+
+__all__ = ["SHUTDOWN_TIMEOUT", "close"]
+
+#: Seconds that the loop's own TLS shutdown may take. It would cut a slow reader, so it is long: close() ends it before.
+SHUTDOWN_TIMEOUT = 600.0
+# How often (seconds) a closed connection is looked at, and when that is given up.
+_LOOK = 0.5
+_LOOKS = 1200
+
+
+def close(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    """Close *transport* when everything is sent.
+
+    A TLS transport then sends a close_notify alert, and waits for the peer's. But the peer need not answer (RFC 8446
+    section 6.1), and clients that pool connections do not while nobody reads from them. So the connection ends as soon
+    as the peer's system has taken everything. What a slow reader has not taken yet, it gets.
+    """
+    transport.close()
+    if transport.get_extra_info("sslcontext") is not None:
+        loop.call_later(_LOOK, _look, transport, loop, _LOOKS)
+
+
+def _look(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, looks: int) -> None:
+    left = _unsent(transport.get_extra_info("socket"))
+    if left is None:
+        return
+    if left == 0 or not looks:
+        transport.abort()  # nothing happens if the connection has ended meanwhile
+    else:
+        loop.call_later(_LOOK, _look, transport, loop, looks - 1)
+
+
+def _unsent(sock: Any) -> int | None:
+    """Return how many bytes the peer's system has not taken yet; None if the connection has ended.
+
+    While there is more to send than the system takes, it has some: so its queue alone tells.
+    """
+    if sock is None or sock.fileno() < 0:
+        return None
+    if ioctl is None:
+        return 0
+    with suppress(OSError):
+        (left,) = struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, bytes(4)))
+        return int(left)
+    return None

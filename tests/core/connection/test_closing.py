@@ -1,0 +1,110 @@
+"""The end of TLS connections: without the peer's consent, and without loss for a peer that reads slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from bridge.core.connection import closing
+from bridge.core.connection.interfaces import NULL_DELEGATE, Connection, Exchange, ExchangeDelegate
+from tests.support.loops import both_loops
+from tests.support.serving import address_of, serving
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+SIZE = 3_000_000
+
+
+class Delegate:
+    def on_close(self, connection: Connection) -> None:
+        pass
+
+
+class Large(Delegate):
+    """Answers with much content, and closes."""
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        exchange.respond(200, [(b"content-length", b"%d" % SIZE), (b"connection", b"close")])
+        exchange.send(b"x" * SIZE, True)
+        return NULL_DELEGATE
+
+
+class Small(Delegate):
+    """Answers with little."""
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        exchange.respond(200, [(b"content-length", b"2")])
+        exchange.send(b"ok", True)
+        return NULL_DELEGATE
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+def connect(address: tuple[str, int], context: ssl.SSLContext) -> ssl.SSLSocket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    sock.settimeout(30)
+    sock.connect(address)
+    return context.wrap_socket(sock, server_hostname="localhost")
+
+
+@both_loops
+async def test_a_peer_that_never_agrees_is_not_waited_for(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with serving(Small(), tls=contexts[0], keep_alive_timeout=0.2) as server:
+
+        def idle() -> float:
+            with connect(address_of(server), contexts[1]) as client:
+                client.sendall(GET)
+                client.recv(1000)
+                began = time.monotonic()
+                while server.connections:
+                    time.sleep(0.05)
+                return time.monotonic() - began
+
+        assert await asyncio.to_thread(idle) < 5
+
+
+@both_loops
+async def test_a_slow_reader_gets_all_of_the_tail(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "_LOOK", 0.05)
+    async with serving(Large(), tls=contexts[0]) as server:
+
+        def read() -> int:
+            with connect(address_of(server), contexts[1]) as client:
+                client.sendall(GET)
+                count = 0
+                while data := client.recv(65536):
+                    if count < 200_000:
+                        time.sleep(0.1)  # many looks
+                    count += len(data)
+                return count
+
+        assert await asyncio.to_thread(read) > SIZE
+
+
+def test_a_socket_that_is_closed_or_unknown_has_ended(tmp_path: Path) -> None:
+    one, other = socket.socketpair()
+    unsent: Any = closing._unsent
+    assert unsent(one) == 0
+    one.close()
+    other.close()
+    assert unsent(one) is None
+    assert unsent(None) is None
+    with (tmp_path / "file").open("wb") as file:
+        assert unsent(file) is None

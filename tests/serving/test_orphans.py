@@ -1,0 +1,84 @@
+"""What the first process of a container inherits is reaped, and what is the application's is left to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bridge.serving import orphans
+from tests.support.manualloop import ManualLoop
+from tests.support.running import PATIENCE, Running, get
+
+#: Runs a command as a process that inherits orphans, as process 1 of a container does.
+INHERITING = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1); os.execv(sys.argv[1], sys.argv[1:])"
+CODE = """
+import subprocess
+mine = []
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/orphans":
+        subprocess.run(["sh", "-c", "sleep 0.1 & sleep 0.1 &"])
+    elif path == "/own":
+        mine.append(subprocess.Popen(["sh", "-c", "exit 7"]))
+    text = str([child.poll() for child in mine]).encode() if path == "/ask" else b""
+    start_response("200 OK", [("Content-Length", str(len(text)))])
+    return [text]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets other processes than 1 inherit")
+@pytest.mark.parametrize("way", [["--loop", "uvloop"], ["--loop", "asyncio"], ["--workers", "1"]])
+def test_orphans_are_reaped_and_children_are_not(tmp_path: Path, way: list[str]) -> None:
+    (tmp_path / "parents.py").write_text(CODE)
+    command = Running.command("parents:app", "--app-dir", str(tmp_path), *way)
+    with Running(command=[sys.executable, "-c", INHERITING, *command]) as server:
+        address = server.address()
+        get(address, "/own")
+        get(address, "/orphans")
+        end = time.monotonic() + PATIENCE
+        before = None
+        while (left := zombies(server.pid)) != before or len(left) > (0 if "--workers" in way else 1):
+            assert time.monotonic() < end, left
+            before = left
+            time.sleep(1.2)  # as often as the server looks, twice
+        assert get(address, "/ask")[2] == b"[7]"
+        assert server.end() == 0
+
+
+def zombies(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                state, ppid = (entry / "stat").read_text(encoding="latin-1").rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if (state, ppid) == ("Z", str(parent)):
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_process_that_inherits_nothing_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "_inherits", lambda: False)
+    loop = ManualLoop()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    watching = orphans.Orphans(loop)
+    loop.advance(0.5)
+    loop.advance(60.0)
+    assert child.wait() == 0
+    watching.stop()
+    loop.close()
+
+
+def test_an_object_stands_for_a_child_until_it_knows_the_status() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    assert child.pid in orphans._expected()
+    child.wait()
+    assert child.pid not in orphans._expected()
