@@ -81,7 +81,7 @@ _META = (
 
 def run_help(width: int) -> str:
     """Return the help of ``bridge run``, wrapped to *width* columns."""
-    width = max(60, min(width, 110))
+    width = max(64, min(width, 110))  # below that, words would have to be broken
     groups = []
     for group in GROUPS:
         lines = [f"{group}:"]
