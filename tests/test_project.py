@@ -108,7 +108,7 @@ LAYERS = {
     "bridge.serving": (*SERVING, "bridge.operations", *CONTRACTS, "bridge.adapters.tornado"),
     "bridge.hooks": (*SERVING, *CONTRACTS),
     "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving", "bridge.operations", "bridge.hooks"),
-    "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor"),
+    "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.hooks"),
     "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.dialects", "bridge.hooks", "bridge.cli"),
     "bridge.dev": (*SERVING,),
     "bridge.contrib": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.cli"),

@@ -19,7 +19,8 @@ from bridge.dialects.convert import (
 )
 from bridge.dialects.gunicornfile import options, require_target
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
-from bridge.dialects.workerclasses import worker_class
+from bridge.dialects.workerclasses import imported, worker_class
+from bridge.hooks.logger import overrides_access
 
 __all__ = ["DIALECT", "with_gunicorns_defaults"]
 
@@ -212,6 +213,11 @@ def _log_config_json(value: Any, t: Translation) -> None:
 def _logger_class(value: Any, t: Translation) -> tuple[Fate, str] | None:
     if value == "gunicorn.glogging.Logger" or not value:
         return SAME, ""
+    if isinstance(value, str):
+        found = imported(value)
+        if isinstance(found, str):
+            return REFUSED, found
+        value = found
     t.dialect["logger_class"] = value
     return None
 
@@ -435,6 +441,8 @@ def _finish(t: Translation) -> None:
     default("forwarded_strip", "off", "gunicorn")
     if t.dialect.get("log_config") and ("access_log" not in t.layer or t.layer["access_log"].text == "off"):
         t.set("access_log", "on")  # a configuration of loggers switches it on in gunicorn
+    if "logger_class" in t.dialect and overrides_access(t.dialect["logger_class"]):
+        t.set("access_log", "off")  # the class writes the lines, if accesslog says so
     if "access_log" not in t.layer:
         default("access_log", "off", "gunicorn")
         t.note("(default)", "", NEAR, "no line for each request, as in gunicorn; --access-logfile - writes them")

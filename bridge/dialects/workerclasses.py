@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.dialects.table import Fate, Translation
 
-__all__ = ["worker_class"]
+__all__ = ["imported", "worker_class"]
 
 _GREEN = (
     "bridge patches no sockets; threads do the same for applications that wait (-k gthread --threads N), and"
@@ -59,7 +59,7 @@ def worker_class(value: Any, t: Translation) -> tuple[Fate, str] | None:
             kind = "gevent"
         if kind is not None:
             return _settle(kind, {}, t)
-        found = _imported(name)
+        found = imported(name)
         if isinstance(found, str):
             return Fate.REFUSED, found
         value = found
@@ -78,8 +78,8 @@ def _module_of(cls: type) -> str:
     return "uvicorn_worker" if module.startswith("uvicorn_worker") else module
 
 
-def _imported(name: str) -> Any:
-    """Return the class *name*, or why there is none."""
+def imported(name: str) -> Any:
+    """Return the class *name*, or in words why there is none."""
     module, _, attribute = name.rpartition(".") if ":" not in name else name.partition(":")
     if not module:
         return f"there is no worker class {name!r}"

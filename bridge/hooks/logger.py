@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, ClassVar
 
-__all__ = ["Logger", "make_logger"]
+__all__ = ["Logger", "make_logger", "overrides_access"]
 
 
 class Logger:
@@ -127,6 +127,15 @@ class _Safe(dict[str, Any]):
         return self.get(name.lower(), "-") if name.startswith("{") else "-"
 
 
+def overrides_access(cls: type) -> bool:
+    """Tell whether a logger class writes the lines of requests in a way of its own."""
+    for method in ("access", "atoms"):
+        owner = next((base for base in cls.__mro__ if method in vars(base)), None)
+        if owner is not None and owner is not Logger and owner.__module__ != "gunicorn.glogging":
+            return True
+    return False
+
+
 def make_logger(cls: Any, cfg: Any) -> Any:
     """Return an instance of *cls*, a class or its name; bridge's own if that fails or is not asked for."""
     if isinstance(cls, str):
@@ -139,6 +148,8 @@ def make_logger(cls: Any, cfg: Any) -> Any:
             logging.getLogger("bridge").exception("The logger class %s cannot be imported", cls)
             cls = None
     if cls is not None:
+        if any(base.__module__ == "gunicorn.glogging" and base is not Logger for base in cls.__mro__):
+            logging.getLogger("gunicorn.error").handlers.clear()  # gunicorn's own class brings its handlers
         try:
             return cls(cfg)
         except Exception:

@@ -12,7 +12,7 @@ from bridge.apps.detection import Interface
 from bridge.apps.lifecycle import MountPoint
 from bridge.apps.loading import TargetError
 from bridge.hooks.functions import Functions
-from bridge.hooks.logger import Logger
+from bridge.hooks.logger import overrides_access
 from bridge.hooks.objects import ServerView, WorkerView
 from bridge.telemetry import messages
 
@@ -115,9 +115,7 @@ class WorkerHooks:
         Raises:
             TargetError: An application speaks neither ASGI nor WSGI.
         """
-        log = self._worker.log
-        logs = type(log).access is not Logger.access or type(log).atoms is not Logger.atoms
-        logs = logs and getattr(type(log), "__module__", "") != "gunicorn.glogging"
+        logs = overrides_access(type(self._worker.log))
         if not logs and not any(point in self._functions for point in _REQUESTS):
             return mount_points
         from bridge.hooks.requests import ASGIHooks, WSGIHooks

@@ -306,6 +306,20 @@ def test_a_configuration_of_loggers_switches_the_access_log_on(place: Path) -> N
     assert "console" in config.log_config["handlers"]
 
 
+def test_a_logger_class(place: Path) -> None:
+    text = (
+        "from bridge.hooks.logger import Logger\nclass Mine(Logger):\n    def access(self, *args): ...\n"
+        "logger_class = Mine\naccesslog = '-'\n"
+    )
+    conf(place, text)
+    config = config_of(translate("gunicorn a:a"), {})
+    assert not config.access_log
+    assert config.hooks.logger_class.__name__ == "Mine"
+    conf(place, text.replace("    def access(self, *args): ...", "    pass"))
+    assert config_of(translate("gunicorn a:a"), {}).access_log
+    assert translate("gunicorn --logger-class nowhere.Logger a:a").status == 2
+
+
 def test_arguments_of_a_worker_class(place: Path) -> None:
     (place / "classes.py").write_text(
         "class UvicornWorker:\n    __module__ = 'uvicorn.workers'\n"

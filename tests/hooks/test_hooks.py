@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ from bridge.config.sources import load
 from bridge.errors import ConfigError
 from bridge.hooks import NO_HOOKS, hooks_of, reloaded
 from bridge.hooks.functions import Functions
-from bridge.hooks.logger import Logger, make_logger
+from bridge.hooks.logger import Logger, make_logger, overrides_access
 from bridge.hooks.master import MasterHooks
 from bridge.hooks.objects import WorkerView
 from bridge.hooks.requests import WSGIHooks
@@ -328,11 +329,24 @@ def test_a_logger_class_gets_time_outs_and_requests(monkeypatch: pytest.MonkeyPa
 
 def test_the_installed_logger_of_gunicorn_works() -> None:
     glogging = pytest.importorskip("gunicorn.glogging", reason="gunicorn is not installed (extra dev)")
+    logging.getLogger("gunicorn.error").addHandler(logging.NullHandler())  # as bridge shares its own
     log = make_logger(glogging.Logger, SettingsView(Config(workers=1), {}))
     assert type(log) is glogging.Logger
+    assert [type(handler) for handler in log.error_log.handlers] == [logging.StreamHandler]
     for handler in log.error_log.handlers[:]:
         log.error_log.removeHandler(handler)
     log.error_log.propagate = True
+
+
+def test_only_a_class_that_writes_requests_itself_gets_them() -> None:
+    class Quiet(Logger):
+        def setup(self, cfg: Any) -> None: ...
+
+    assert [overrides_access(cls) for cls in (Logger, Quiet, Mine)] == [False, False, True]
+    glogging = pytest.importorskip("gunicorn.glogging", reason="gunicorn is not installed (extra dev)")
+    derived = type("Derived", (glogging.Logger,), {})
+    assert not overrides_access(derived)
+    assert overrides_access(type("Atoms", (derived,), {"atoms": lambda self, *_: {}}))
 
 
 def test_a_logger_class_that_fails(caplog: pytest.LogCaptureFixture) -> None:
