@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from typing import Any
@@ -12,6 +13,7 @@ from django.conf import settings
 from bridge.config.sources import from_environment, resolve
 from bridge.errors import BindError
 from bridge.serving.embedding import Server
+from bridge.serving.loops import loop_factory
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as Runserver
@@ -60,7 +62,8 @@ class BridgeServer:
 
     def serve_forever(self) -> None:
         """Serve until Ctrl-C; under the autoreloader, until the process ends."""
-        self._server.run()
+        with asyncio.Runner(loop_factory=loop_factory(self._server.config.loop)) as runner:
+            runner.run(self._server.serve())  # not its run(), which would prepare it a second time
 
 
 class _Late:
