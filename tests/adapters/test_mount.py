@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -190,6 +191,7 @@ def test_places_that_are_none(text: str) -> None:
 
 
 async def test_hosting_of_all_kinds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mounted_apps", raising=False)  # of the other protocol
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "mounted_apps.py").write_text(
         "events = []\n"
@@ -249,6 +251,7 @@ async def test_below_a_root_path() -> None:
 
 
 async def test_an_application_that_cannot_start_ends_the_others(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "half_broken", raising=False)  # of the other protocol
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "half_broken.py").write_text(
         "events = []\n"
