@@ -63,9 +63,9 @@ class TornadoConnection:
 
     @property
     def stream(self) -> IOStream | None:
-        """A stream over the connection's transport; None after :meth:`detach` and after the connection's end."""
+        """A stream over the connection's transport; None after :meth:`detach`, after the end, and in HTTP/2."""
         stream = self._stream
-        if stream is None and self._connection.transport is not None:
+        if stream is None and self._connection.transport is not None and hasattr(self._connection, "take_transport"):
             from bridge.core.stream.stream import IOStream
 
             parameters = self._connection.parameters
@@ -76,8 +76,8 @@ class TornadoConnection:
 
     @property
     def exchange(self) -> HTTP1Exchange | None:
-        """The current exchange; None between two."""
-        return self._connection.exchange
+        """The current exchange; None between two, and in HTTP/2, where there may be many."""
+        return getattr(self._connection, "exchange", None)
 
     def serve(self, stream: IOStream, delegate: ConnectionDelegate | None = None) -> None:
         """Serve *stream* as soon as it is ready, that is, after its TLS handshake.
@@ -123,7 +123,7 @@ class TornadoConnection:
         """
         stream = self.stream
         if stream is None:
-            raise HTTPOutputError("the connection was detached before")
+            raise HTTPOutputError("the connection was detached before, has ended, or speaks HTTP/2")
         if self._connection.transport is not None:
             self._stream = None
             stream.take_back(*self._connection.take_transport(stream))

@@ -90,7 +90,15 @@ class TornadoExchange(HTTPConnection):
 
     @property
     def stream(self) -> IOStream | None:
-        """A stream over the TCP connection, to write to or to close; None after :meth:`detach`."""
+        """A stream over the TCP connection, to write to or to close; None after :meth:`detach`.
+
+        In HTTP/2 it stands for the request's own stream: it can be closed, and is not written to.
+        """
+        if self.exchange.head.line.version == b"2":
+            from bridge.core.tornado.multiplexed import MultiplexedStream
+
+            stream: Any = MultiplexedStream(self.exchange)
+            return stream  # type: ignore[no-any-return]  # it has the part of the interface that makes sense
         return self.server_connection.stream
 
     @property
@@ -311,8 +319,11 @@ class TornadoExchange(HTTPConnection):
         The delegates are told nothing more.
 
         Raises:
-            HTTPOutputError: The connection was detached before, or has ended.
+            HTTPOutputError: The connection was detached before, or has ended; or other requests share it, as in HTTP/2.
         """
+        if self.exchange.head.line.version == b"2":
+            self.exchange.fail()  # a handler of Tornado's that has called this answers nothing more
+            raise HTTPOutputError("detach(): in HTTP/2 the connection belongs to all of its requests")
         self._close_callback = None
         self.detached = True
         return self.server_connection.detach()
