@@ -352,6 +352,22 @@ class HTTP2Connection(asyncio.Protocol):
                 exchange.content.drop()
             self._notify_closed(delegate)
 
+    def exchange_over(self, exchange: HTTP2Exchange) -> None:
+        """Take note that a response is complete and sent: :meth:`response_done` and :meth:`stream_sent` in one call."""
+        if not exchange.received:
+            self.response_done(exchange)
+            self.stream_sent(exchange)
+            return
+        if self.parameters.observer is not None:
+            self.parameters.observer.exchange_ended(exchange)
+        if not exchange.informed and exchange.content is not None:  # the delegate has paused in front of the end
+            exchange.content.drop()
+            self._notify_closed(exchange.delegate)
+        exchange.delegate = NULL_DELEGATE
+        exchange.over = True
+        self._incoming.budget.answered += 1
+        self.close_stream(exchange)
+
     def stream_sent(self, exchange: HTTP2Exchange) -> None:
         """Take note that the end of a stream was handed over: it is closed, unless its request is not complete.
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         def tls(self) -> Any: ...
         def abandon(self, exchange: HTTP2Exchange, code: int) -> None: ...
         def announce_window(self, stream: int, increment: int) -> None: ...
+        def exchange_over(self, exchange: HTTP2Exchange) -> None: ...
         def delegate_failed(self, exchange: HTTP2Exchange, error: BaseException) -> None: ...
         def hold(self, size: int) -> None: ...
         def response_done(self, exchange: HTTP2Exchange) -> None: ...
@@ -126,10 +127,12 @@ class HTTP2Exchange:
         "times",
         "trailers",
         "urgency",
+        "writer",
         "writing",
     )
 
     connection: Owner
+    writer: WriteState
     stream_id: int
     head: RequestHead
     context: ConnectionContext
@@ -189,6 +192,7 @@ class HTTP2Exchange:
         self.informed = False
         self.send_window = connection.initial_window
         self.outbox = None
+        self.writer = NEVER_PAUSED
         self.reset_code = -1
         self.answer_by = None
         self.urgency = head.urgency
@@ -307,11 +311,6 @@ class HTTP2Exchange:
     # ------------------------------------------------------------------ the response
 
     @property
-    def writer(self) -> WriteState:
-        """Tells whether more may be written."""
-        return self.outbox or NEVER_PAUSED
-
-    @property
     def response_started(self) -> bool:
         """Whether bytes of the final response have been handed over."""
         return self.writing is not HEAD
@@ -424,20 +423,17 @@ class HTTP2Exchange:
             block_size = len(block)
             if block_size <= FRAME_SIZE:
                 output.window -= size
-                output.send(
-                    b"".join(
-                        (
-                            pack_header(block_size >> 8, block_size & 0xFF, HEADERS, END_HEADERS, stream_id),
-                            block,
-                            pack_header(size >> 8, size & 0xFF, DATA, END_STREAM, stream_id),
-                            data,
-                        )
-                    )
+                output.parts += (
+                    pack_header(block_size >> 8, block_size & 0xFF, HEADERS, END_HEADERS, stream_id),
+                    block,
+                    pack_header(size >> 8, size & 0xFF, DATA, END_STREAM, stream_id),
+                    data,
                 )
+                if not output.scheduled:
+                    output.schedule()
                 self.content_sent = size
                 self.writing = self.writing.complete
-                connection.response_done(self)
-                connection.stream_sent(self)
+                connection.exchange_over(self)
                 return
             head_frames = headers_frame(stream_id, block, False)
         else:
@@ -515,7 +511,7 @@ class HTTP2Exchange:
                 output.send(pack_header(size >> 8, size & 0xFF, DATA, last, self.stream_id) + data)
             return
         if outbox is None:
-            outbox = self.outbox = Outbox(self, output)
+            outbox = self.outbox = self.writer = Outbox(self, output)
         if last:
             outbox.end()
         if size:

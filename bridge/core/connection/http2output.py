@@ -96,7 +96,10 @@ class Output:
             has come with it.
         high_water: When more bytes than this of one stream wait, its writers are paused.
         pieces: Pieces of streamed content that were sent whole: how many times nothing of a stream was left waiting.
+        parts: What goes out at the end of this turn of the loop. Who adds something calls :meth:`schedule`, unless
+            ``scheduled`` is true; :meth:`send` does both.
         queued: Bytes of content that wait in all streams.
+        scheduled: :meth:`flush` is called at the end of this turn of the loop.
         window: Bytes of content that the peer takes on the connection (RFC 9113 section 6.9).
         deadline: Clock time, without blocked time, until which the peer has to open the connection's window; NEVER
             unless content waits for that.
@@ -104,11 +107,8 @@ class Output:
 
     __slots__ = (
         "_clock",
-        "_parts",
         "_progress",
-        "_scheduled",
         "_scheduler",
-        "_size",
         "_watch",
         "_write_timeout",
         "_writer",
@@ -118,7 +118,9 @@ class Output:
         "high_water",
         "loop",
         "pieces",
+        "parts",
         "queued",
+        "scheduled",
         "window",
     )
 
@@ -135,9 +137,8 @@ class Output:
         self.loop = loop
         self._watch = watch
         self._write_timeout = parameters.write_timeout
-        self._parts: list[bytes | memoryview] = []  # for the end of this turn of the loop
-        self._size = 0  # of the parts, in bytes
-        self._scheduled = False
+        self.parts: list[bytes | memoryview] = []  # for the end of this turn of the loop
+        self.scheduled = False
         self._scheduler: Scheduler[Outbox] = Scheduler()
         self._progress = 0  # bytes of content that were sent since the deadline was set
         self.encoder = FieldEncoder()
@@ -155,8 +156,8 @@ class Output:
 
     def send(self, frames: bytes) -> None:
         """Send frames at the end of this turn of the loop, behind those that were given before."""
-        self._parts.append(frames)
-        if not self._scheduled:
+        self.parts.append(frames)
+        if not self.scheduled:
             self.schedule()
 
     def refuse(self, stream: int, status: int, common: bytes, fields: Fields, window: int) -> int:
@@ -190,8 +191,8 @@ class Output:
 
     def schedule(self) -> None:
         """Call :meth:`flush` at the end of this turn of the loop."""
-        if not self._scheduled:
-            self._scheduled = True
+        if not self.scheduled:
+            self.scheduled = True
             clock = self._clock
             if not clock.unsent:
                 self.loop.call_soon(clock.flush_unsent)
@@ -204,17 +205,17 @@ class Output:
             for exchange in heads:
                 if exchange.writing is HEAD and not exchange.continue_pending:  # else it would seem to refuse content
                     exchange.send()
-        self._scheduled = False
+        self.scheduled = False
         writer = self._writer
         transport = writer.transport
         if transport is None or transport.is_closing():
-            self._parts.clear()
+            self.parts.clear()
             return
-        parts = self._parts
+        parts = self.parts
         if self.queued and not writer.paused:
             self._pump(parts, _ROOM - transport.get_write_buffer_size())
         if parts:
-            self._parts = []
+            self.parts = []
             writer.write(parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]
         if self.queued and self.window > 0 and not writer.paused and self._scheduler:
             self.schedule()
@@ -280,7 +281,7 @@ class Output:
 
     def close(self) -> None:
         """Forget what was not sent."""
-        self._parts.clear()
+        self.parts.clear()
         self.deadline = NEVER
 
 
