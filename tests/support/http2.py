@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -9,6 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
 from hpack import Decoder, Encoder
 
 from bridge.core.connection.clock import Clock
@@ -24,6 +30,7 @@ __all__ = [
     "PREFACE",
     "SETTINGS",
     "Frame",
+    "H2Client",
     "HTTP2Link",
     "Stream",
     "frame",
@@ -225,3 +232,83 @@ def linked2(delegate: Any, *, tls: bool = False, raises: Raises = (), **params: 
             link.loop.close()
             raise
         link.end()
+
+
+class H2Client:
+    """A client of the package h2 on a real socket, for a server in this process.
+
+    Args:
+        address: Host and port.
+        tls: The client's context; its ALPN protocols are set.
+    """
+
+    def __init__(self, address: tuple[str, int], tls: Any = None) -> None:
+        self._address = address
+        self._tls = tls
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
+        self.events: dict[int, list[h2.events.Event]] = {}
+        self._changed = asyncio.Event()
+        self.ended = False
+
+    async def __aenter__(self) -> H2Client:
+        options: dict[str, Any] = {}
+        if self._tls is not None:
+            self._tls.set_alpn_protocols(["h2"])
+            options = {"ssl": self._tls, "server_hostname": "localhost"}
+        self._reader, self.writer = await asyncio.open_connection(*self._address, **options)
+        self.h2.initiate_connection()
+        self.flush()
+        self._pump = asyncio.ensure_future(self._read())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._pump.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._pump
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+    def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):
+            while data := await self._reader.read(65536):
+                for event in self.h2.receive_data(data):
+                    self.events.setdefault(getattr(event, "stream_id", 0) or 0, []).append(event)
+                    if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+                        self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                self.flush()
+                self._changed.set()
+        self.ended = True
+        self._changed.set()
+
+    def request(self, path: str = "/", *fields: tuple[str, str], method: str = "GET", ended: bool = True) -> int:
+        stream = self.h2.get_next_available_stream_id()
+        pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")]
+        self.h2.send_headers(stream, [*pseudo, *fields], end_stream=ended)
+        self.flush()
+        return stream
+
+    def reset(self, stream: int) -> None:
+        self.h2.reset_stream(stream, 8)
+        self.flush()
+
+    async def response(self, stream: int) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Return status, fields and content of the response on a stream."""
+        async with asyncio.timeout(10):
+            while not self._over(stream):
+                assert not self.ended, "the connection has ended"
+                self._changed.clear()
+                await self._changed.wait()
+        events = self.events[stream]
+        assert not any(isinstance(event, h2.events.StreamReset) and event.error_code for event in events), events
+        (found,) = [event for event in events if isinstance(event, h2.events.ResponseReceived)]
+        fields = {bytes(name): bytes(value) for name, value in found.headers}
+        content = b"".join(event.data for event in events if isinstance(event, h2.events.DataReceived))
+        return int(fields[b":status"]), fields, content
+
+    def _over(self, stream: int) -> bool:
+        over = h2.events.StreamEnded | h2.events.StreamReset
+        return any(isinstance(event, over) for event in self.events.get(stream, ()))

@@ -14,6 +14,7 @@ from bridge.adapters.wsgi.environ import EnvironTemplate, environ_template, ssl_
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.adapters.wsgi.filethreads import FileThreads
 from bridge.adapters.wsgi.filewrapper import FileWrapper
+from bridge.adapters.wsgi.lanes import Lane
 from bridge.adapters.wsgi.loopcalls import LoopCalls
 from bridge.adapters.wsgi.receivers import ContentReceiver, StreamReceiver
 from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
@@ -97,6 +98,7 @@ class WSGIDelegate:
         self._file_threads = FileThreads()
         self._stopping = 0.0  # when a stop was asked for, by the loop's clock
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
+        self._lanes: dict[Connection, Lane] = {}  # of connections that have many requests at once
         self._shown = False
 
     def observe(self, on_websocket: Callable[[Any], None]) -> None:
@@ -136,7 +138,8 @@ class WSGIDelegate:
         return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads, application.loop)
 
     def on_close(self, connection: Connection) -> None:
-        """Do nothing: the connection's exchange was told."""
+        """Forget a connection; its exchanges were told."""
+        self._lanes.pop(connection, None)
 
     def _check_times(self) -> None:
         """Look for requests whose time is over, in the queue and in the threads; again while there are requests."""
@@ -149,7 +152,7 @@ class WSGIDelegate:
                 break
             if timeout is not None and now - job.queued > timeout:
                 job.expire(None, timeout)
-            elif pool.withdraw(job):
+            elif job.withdraw():
                 job.refuse()
         busy = False
         for worker in pool.workers() if timeout is not None else ():
@@ -274,7 +277,12 @@ class WSGIDelegate:
         tls = exchange.tls
         if tls is not None:
             base = base | ssl_variables(tls)
-        return EnvironTemplate(base, context, self.outer_path)
+        lane = None
+        if exchange.head.line.version == b"2":
+            lane = self._lanes.get(exchange.connection)
+            if lane is None:
+                lane = self._lanes[exchange.connection] = Lane(self.pool, exchange.loop)
+        return EnvironTemplate(base, context, self.outer_path, lane)
 
 
 def _name_of(app: object) -> str:

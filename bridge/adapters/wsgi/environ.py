@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.adapters.names import Name
+    from bridge.adapters.wsgi.lanes import Lane
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestLine
@@ -102,16 +103,21 @@ class EnvironTemplate:
         base: What all requests by this address have in common.
         context: The connection's two ends.
         outer_path: The part of the root path that a proxy removes from the paths it passes on.
+        lane: How many of the connection's requests have threads at once; None if it has one request at a time.
 
     Attributes:
-        client: Tells whether the client has left.
+        client: Tells whether the client has left; for connections that have one request at a time.
+        lane: The argument.
         context: The argument.
     """
 
-    __slots__ = ("_inner_mount", "_mount", "_template", "client", "context")
+    __slots__ = ("_inner_mount", "_mount", "_template", "client", "context", "lane")
 
-    def __init__(self, base: Environ, context: ConnectionContext, outer_path: str = "") -> None:
+    def __init__(
+        self, base: Environ, context: ConnectionContext, outer_path: str = "", lane: Lane | None = None
+    ) -> None:
         self.client = Client()
+        self.lane = lane
         self.context = context
         self._mount: str = base["SCRIPT_NAME"]
         # What is left of it when a proxy has already removed the outer path.

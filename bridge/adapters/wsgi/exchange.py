@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from bridge.adapters.wsgi.environ import Client
+from bridge.adapters.wsgi.lanes import Lane
 from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.response import Response, describe
 from bridge.adapters.wsgi.werkzeug_socket import LazySocket, detach
@@ -36,6 +38,7 @@ class WSGIExchange:
     (``benchmarks.instructions wsgi``, CPython 3.11).
 
     Attributes:
+        client: Tells the application whether the client has left.
         exchange: The exchange.
         content: The request's content; None if there is none. Set before the request is queued.
         response: The response.
@@ -43,11 +46,22 @@ class WSGIExchange:
         queued: ``time.monotonic()`` when the request was queued for a thread; 0 before.
     """
 
-    __slots__ = ("_application", "_environs", "_socket", "content", "detached", "exchange", "queued", "response")
+    __slots__ = (
+        "_application",
+        "_environs",
+        "_socket",
+        "client",
+        "content",
+        "detached",
+        "exchange",
+        "queued",
+        "response",
+    )
 
     _application: Application
     _environs: EnvironTemplate
     _socket: LazySocket | None
+    client: Client
     content: ReceivedContent | StreamedContent | None
     detached: bool
     exchange: Exchange
@@ -61,6 +75,7 @@ class WSGIExchange:
         self._application = application
         self._environs = environs
         self._socket = None
+        self.client = environs.client if environs.lane is None else Client()
         self.exchange = exchange
         self.content = None
         self.response = Response.open(application, exchange)
@@ -81,20 +96,26 @@ class WSGIExchange:
     def finish(self) -> None:
         """Queue the request for a thread: it is complete, or its content is streamed."""
         application = self._application
-        if not application.pool.add(self, application.loop):
+        lane = self._environs.lane
+        if not (application.pool.add(self, application.loop) if lane is None else lane.add(self)):
             self.refuse("overload")
 
     def on_connection_close(self) -> None:
         """Note that nobody waits for the response any more."""
         if self.exchange.writing is CLOSED:
-            self._environs.client.left = True
+            self.client.left = True
         self.response.mark_gone()
-        if self.queued and self._application.pool.withdraw(self):
+        if (self.queued or self._environs.lane is not None) and self.withdraw():
             self.discard_content()  # otherwise the thread closes it
 
     def on_peer_eof(self) -> None:
         """Note that the client sends nothing more. It may still read the response."""
-        self._environs.client.left = True
+        self.client.left = True
+
+    def withdraw(self) -> bool:
+        """Take the request out of the queue; tell whether it was there."""
+        lane = self._environs.lane
+        return self._application.pool.withdraw(self) if lane is None else lane.withdraw(self)
 
     def discard_content(self) -> None:
         """Release the received content, of a request that no thread will answer; do not wait for the disk."""
@@ -129,7 +150,7 @@ class WSGIExchange:
         if self.detached or self.response.complete:
             return
         if worker is None:
-            if not application.pool.withdraw(self):
+            if not self.withdraw():
                 return
             self.discard_content()
             if self.exchange.times is not None:
@@ -160,7 +181,7 @@ class WSGIExchange:
         except Exception as exc:  # whatever it is: the thread waits for an answer
             answer(exc)
             return
-        response.gone = self.detached = self._environs.client.left = True
+        response.gone = self.detached = self.client.left = True
         self._application.detached.add(sock)
         answer(sock)
 
@@ -191,6 +212,8 @@ class WSGIExchange:
             response.buffer.close()
         if self._socket is not None:
             self._socket._finish()
+        if self._environs.lane is not None:
+            application.post(Lane.ended, self._environs.lane)
 
     def _run(self) -> None:
         response = self.response
@@ -198,6 +221,8 @@ class WSGIExchange:
         try:
             environ = self._environs.environ(self.exchange)
             environ["wsgi.early_hints"] = response.early_hints
+            if self._environs.lane is not None:  # the client may leave one request, and go on with others
+                environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client
             if self.content is None:
                 environ["wsgi.input"] = io.BytesIO()
             else:
