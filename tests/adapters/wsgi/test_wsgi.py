@@ -730,7 +730,8 @@ async def test_queue_time_is_known() -> None:
 
 async def test_no_request_waits_less_than_no_time() -> None:
     exchange = SimpleNamespace(times=Times(0))
-    request = WSGIExchange.open(SimpleNamespace(queue_timeout=1.0), exchange, None)
+    environs = SimpleNamespace(client=None, lane=None)
+    request = WSGIExchange.open(SimpleNamespace(queue_timeout=1.0), exchange, environs)
     request.response.gone = True
     request.queued = 7.0
     for now, waited in ((6.75, 0.0), (7.0, 0.0), (7.25, 0.25)):
