@@ -11,6 +11,7 @@ from bridge.core.connection.clock import NEVER
 from bridge.core.connection.http2ending import DRAIN_PING
 from bridge.core.connection.http2streams import EndedStreams, FieldBlock
 from bridge.core.connection.preface import PREFACE_HEAD
+from bridge.core.http.fields import NOT_IN_TRAILERS
 from bridge.core.http1.encoder import encode_refusal
 from bridge.core.http2 import codes, frames
 from bridge.core.http2.budget import Budget
@@ -409,7 +410,7 @@ class Incoming:
             if not block.ended:
                 self._skip(octets)
                 raise StreamFault(codes.PROTOCOL_ERROR, "trailers that do not end the stream (RFC 9113 section 8.1)")
-            exchange.trailers = self.reader.trailers(octets)
+            exchange.trailers = [field for field in self.reader.trailers(octets) if field[0] not in NOT_IN_TRAILERS]
             exchange.received = True
             if exchange.content is not None:
                 exchange.content.end()

@@ -16,6 +16,7 @@ __all__ = [
     "CONTENT_LENGTH_DIGITS",
     "DIGITS",
     "FIELD_VALUE",
+    "NOT_IN_TRAILERS",
     "NO_LENGTH",
     "TOKEN",
     "VALUE_OCTETS",
@@ -49,6 +50,38 @@ CONTENT_LENGTH_DIGITS = 18
 
 NO_LENGTH = -1
 """The value of a length where no Content-Length is declared."""
+
+NOT_IN_TRAILERS = frozenset(
+    {
+        b"authorization",
+        b"cache-control",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"keep-alive",
+        b"max-forwards",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"range",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
+"""Fields that would change how a message is framed, routed or trusted: trailer sections have none of them (RFC 9110
+section 6.5.1)."""
 
 # What a field means to the connection. PLAIN is 0, so that the common case is tested by truth.
 PLAIN, LENGTH, DATE, SERVER, CONNECTION, UPGRADE, HOP = range(7)

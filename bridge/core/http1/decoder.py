@@ -6,6 +6,7 @@ pause, the reader does not ask.
 
 from __future__ import annotations
 
+from bridge.core.http.fields import NOT_IN_TRAILERS
 from bridge.core.http.limits import Limits
 from bridge.core.http1.grammar import BAD_LINE_END, CHUNK_LINE, CHUNK_LINE_START
 from bridge.core.http1.request import parse_fields
@@ -17,37 +18,6 @@ __all__ = ["ChunkedDecoder", "FixedDecoder"]
 _CHUNK_LINE_MAX = 4096
 # Chunks decoded in one call. A buffer full of one-octet chunks would otherwise block the event loop.
 _CHUNKS_PER_CALL = 16
-
-# Trailer fields that would change how the message is framed, routed or trusted (RFC 9110 section 6.5.1).
-_NOT_IN_TRAILERS = frozenset(
-    {
-        b"authorization",
-        b"cache-control",
-        b"connection",
-        b"content-encoding",
-        b"content-length",
-        b"content-range",
-        b"content-type",
-        b"cookie",
-        b"expect",
-        b"forwarded",
-        b"host",
-        b"keep-alive",
-        b"max-forwards",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"range",
-        b"set-cookie",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-proto",
-        b"x-real-ip",
-    }
-)
 
 
 class FixedDecoder:
@@ -211,7 +181,7 @@ class ChunkedDecoder:
             self._searched = len(buffer) - position
             return position
         fields = parse_fields(bytes(buffer[position:end]), self._limits)
-        self.trailers = [field for field in fields if field[0] not in _NOT_IN_TRAILERS]
+        self.trailers = [field for field in fields if field[0] not in NOT_IN_TRAILERS]
         self.done = True
         return end + 4
 

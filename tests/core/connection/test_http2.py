@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
+from typing import Any
 
 import pytest
+from hpack import Encoder
 
 from bridge.core.connection.parameters import HTTP2Parameters
 from bridge.errors import ConnectionGone
 from tests.support.http2 import (
     CONTINUATION,
     DATA,
+    GET,
     GOAWAY,
     HEADERS,
     PING,
@@ -392,3 +396,125 @@ def test_small_pieces_of_content_are_joined_while_they_wait() -> None:
         assert [len(chunk) for chunk in told.chunks] == [4096, 904]
         link.cancel(stream)
         assert link.goaway is None
+
+
+# --- trailers, WebSockets, the budget ---------------------------------------------------------------------------------
+
+
+def test_trailers_of_a_request_and_of_a_response() -> None:
+    def answer(told: Told) -> None:
+        told.exchange.respond(200, [(b"content-type", b"application/grpc")])
+        told.exchange.send(told.data)
+        told.exchange.end([(b"Grpc-Status", b"0"), (b"connection", b"close")])
+
+    with linked2(Recorder(on_finish=answer)) as link:
+        number = link.request(("te", "trailers"), method="POST", ended=False)
+        link.data(number, b"message")
+        link.trailers(number, ("x-sum", "1"), ("host", "b"))
+        assert link.told[0].exchange.trailers == [(b"x-sum", b"1")]
+        stream = link.stream(number)
+        assert (stream.content, stream.trailers, stream.ended) == (b"message", [(b"grpc-status", b"0")], True)
+
+
+def test_trailers_wait_behind_content() -> None:
+    def answer(told: Told) -> None:
+        told.exchange.respond(200, [])
+        told.exchange.send(bytes(100_000))
+        told.exchange.end([(b"x-sum", b"1")])
+
+    with linked2(Recorder(on_start=answer)) as link:
+        number = link.request()
+        assert link.stream(number).trailers == []
+        link.open_window(0, 1 << 20)
+        link.open_window(number, 1 << 20)
+        stream = link.stream(number)
+        assert (len(stream.content), stream.trailers, stream.ended) == (100_000, [(b"x-sum", b"1")], True)
+
+
+def test_interim_responses() -> None:
+    def answer(told: Told) -> None:
+        told.exchange.send_continue()
+        told.exchange.inform(103, [(b"Link", b"</a.css>")])
+        ok(told)
+
+    with linked2(Recorder(on_start=answer)) as link:
+        number = link.request(("expect", "100-continue"), method="POST", ended=False)
+        stream = link.stream(number)
+        assert stream.interim == [[(b":status", b"100")], [(b":status", b"103"), (b"link", b"</a.css>")]]
+        assert (stream.content, stream.reset) == (b"ok", 0)
+
+
+def test_an_early_response_lets_a_short_rest_come() -> None:
+    with linked2(Recorder(on_start=ok)) as link:
+        number = link.request(("content-length", "1000"), method="POST", ended=False)
+        assert link.stream(number).ended and link.stream(number).reset is None
+        link.data(number, bytes(1000), ended=True)
+        assert link.stream(number).reset is None
+        assert not link.connection.streams
+
+
+@pytest.mark.parametrize(
+    ("wire", "most"),
+    [
+        pytest.param(lambda n: frame(PING, 0, 0, bytes(8)), 1100, id="PING"),
+        pytest.param(lambda n: frame(SETTINGS, 0, 0), 1100, id="SETTINGS"),
+        pytest.param(lambda n: frame(PRIORITY, 0, n, bytes(5)), 1100, id="PRIORITY"),
+        pytest.param(lambda n: frame(16, 0, 0, struct.pack(">I", n) + b"u=1"), 1100, id="PRIORITY_UPDATE"),
+        pytest.param(lambda n: frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), 1100, id="WINDOW_UPDATE"),
+        pytest.param(lambda n: frame(99, 0, 0), 1100, id="unknown frames"),
+        pytest.param(lambda n: frame(HEADERS, 5, n, head()) + frame(RST_STREAM, 0, n, bytes(4)), 220, id="rapid reset"),
+        pytest.param(
+            lambda n: frame(HEADERS, 5, n, head()) + frame(WINDOW_UPDATE, 0, n, bytes(4)), 220, id="made to reset"
+        ),
+    ],
+)
+def test_a_flood_ends_the_connection_with_one_line(wire: Any, most: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with linked2(Recorder()) as link:
+        for number in range(most):
+            if link.goaway is not None:
+                break
+            link.send(wire(2 * number + 1))
+        assert link.goaway is not None and link.goaway.code == CALM
+        lines = [record.getMessage() for record in caplog.records if "ENHANCE_YOUR_CALM" in record.getMessage()]
+        assert len(lines) == 1
+        assert "RFC 9113 section 10.5" in lines[0]
+
+
+def test_a_websocket_takes_a_stream_and_outlives_a_stop() -> None:
+    class Echo(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost = True
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data.upper())
+
+    protocol = Echo()
+
+    def accept(told: Told) -> None:
+        told.exchange.respond(200, [])
+        told.exchange.send(b"", True)
+        protocol.transport, rest, _ = told.exchange.take_stream(protocol)
+        assert rest == b""
+
+    http2 = HTTP2Parameters(extended_connect=True)
+    with linked2(
+        Recorder(on_start=lambda told: ok(told) if told.exchange.head.method == b"GET" else None), http2=http2
+    ) as link:
+        block = Encoder().encode([(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]])
+        link.send(frame(HEADERS, 4, 1, block))
+        link.loop.call(accept, link.told[0])
+        assert (link.stream(1).status, link.stream(1).ended) == (200, False)
+        link.data(1, b"a")
+        assert link.stream(1).content == b"A"
+        link.send(frame(HEADERS, 5, 3, head()))
+        assert link.stream(3).content == b"ok"
+        link.loop.call(link.connection.close_when_idle)
+        link.loop.call(link.connection.abort)
+        assert (link.ended, link.taken) == ([link.connection], True)
+        link.data(1, b"b")
+        assert link.stream(1).content == b"AB"
+        link.loop.call(protocol.transport.close)
+        assert link.stream(1).ended
+        link.data(1, b"", ended=True)
+        assert protocol.lost and link.transport.eof
