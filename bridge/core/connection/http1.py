@@ -832,7 +832,7 @@ class ServerConnection(asyncio.Protocol):
         self.refuse(error.status)
 
     def _start_http2(self) -> bool:
-        """Let HTTP/2 serve a peer that begins with its preface; tell whether it does.
+        """Let HTTP/2 serve a peer that begins with its preface, or refuse it; tell whether it does begin with that.
 
         The preface looks like a request with a version that is refused. So other requests are not searched for it.
         """
@@ -842,7 +842,10 @@ class ServerConnection(asyncio.Protocol):
         refusal = preface_refusal(self.parameters.http2, self.context, transport)
         if refusal is not None or self._successor is None:
             gen_log.info("HTTP/2 from %s refused: %s", self.context, refusal or "not on this stream")
-            return False
+            if self.parameters.observer is not None:
+                self.parameters.observer.request_refused(self, "malformed")
+            self.refuse(505)
+            return True
         self.clock.forget(self)
         self.deadline = NEVER
         self.writer.close()
