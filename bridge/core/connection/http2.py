@@ -242,10 +242,12 @@ class HTTP2Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Let content wait in its streams: the transport's buffer is above its high-water mark."""
+        self.output.blocked = True
         self.writer.pause()
 
     def resume_writing(self) -> None:
         """Go on sending, and reading."""
+        self.output.blocked = False
         self.writer.resume()
         self.output.schedule()
         self._incoming.resume_reading()

@@ -217,7 +217,8 @@ class Incoming:
             try:
                 if usual:
                     turns.left -= _STREAM_UNITS + (size >> 3)  # a long head takes long to decode
-                    self._start(stream, payload, True)
+                    owner.last_stream = stream
+                    owner.start_stream(stream, self.reader.read(payload, True), True)
                 else:
                     turns.left -= _FRAME_UNITS
                     _HANDLERS.get(kind, Incoming._take_unknown)(self, stream, flags, payload)

@@ -91,6 +91,7 @@ class Output:
 
     Attributes:
         loop: The argument.
+        blocked: The transport has enough to send: content has to wait in its stream. The connection sets it.
         encoder: Encodes fields. What it returns has to be sent in the same order.
         heads: Exchanges that have got a head in this turn of the loop. It is sent at the end of the turn, if no content
             has come with it.
@@ -112,6 +113,7 @@ class Output:
         "_watch",
         "_write_timeout",
         "_writer",
+        "blocked",
         "deadline",
         "encoder",
         "heads",
@@ -141,6 +143,7 @@ class Output:
         self.scheduled = False
         self._scheduler: Scheduler[Outbox] = Scheduler()
         self._progress = 0  # bytes of content that were sent since the deadline was set
+        self.blocked = False
         self.encoder = FieldEncoder()
         self.heads: list[LateHead] = []
         self.high_water = parameters.high_water
@@ -148,11 +151,6 @@ class Output:
         self.window = 65535
         self.pieces = 0
         self.deadline = NEVER
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the transport has enough to send: content has to wait in its stream."""
-        return self._writer.paused
 
     def send(self, frames: bytes) -> None:
         """Send frames at the end of this turn of the loop, behind those that were given before."""
