@@ -17,6 +17,8 @@ __all__ = [
     "minimum",
     "only",
     "refuse_if",
+    "statsd",
+    "statsd_prefix",
     "window",
     "with_attribute",
     "zero_is_off",
@@ -104,6 +106,19 @@ def cert_reqs(value: Any, t: Translation) -> tuple[Fate, str] | None:
         return Fate.REFUSED, "this is none of 0, 1 and 2"
     t.set("ssl_cert_reqs", text)
     return None
+
+
+def statsd(value: Any, t: Translation) -> None:
+    """Convert the address of a statsd server; no address is none."""
+    if value:
+        t.set("statsd", str(value).replace("unix://", "unix:"))
+
+
+def statsd_prefix(value: Any, t: Translation) -> None:
+    """Convert what stands in front of gunicorn's names of metrics."""
+    prefix = str(value or "").rstrip(".")
+    if prefix:
+        t.set("statsd_prefix", f"{prefix}.gunicorn")
 
 
 def window(value: Any, t: Translation) -> None:

@@ -17,7 +17,6 @@ SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFU
 _FORMAT = '[%(time)s] %(addr)s - "%(method)s %(path)s %(protocol)s" %(status)s %(dt_ms)s'
 _HTTP2 = "bridge sizes this itself"
 _RUST = "there are no Rust threads here"
-_RSS = "bridge does not watch the memory of workers; --limit-max-requests replaces them"
 _STATIC = "bridge serves no static files; let a proxy do it, or whitenoise"
 _METRICS = "granian's metrics have names of their own"
 
@@ -151,10 +150,11 @@ ROWS: tuple[Row, ...] = (
         negative="--no-respawn-failed-workers"),
     row("--respawn-interval", NEAR, "", "workers are replaced one after the other, each when its successor serves",
         takes=Takes.FLOAT),
-    row("--rss-sample-interval", NO_EFFECT, "", _RSS),
-    row("--rss-samples", NO_EFFECT, "", _RSS, takes=Takes.INT),
+    row("--rss-sample-interval", SAME, "rss_interval", convert=_duration("rss_interval")),
+    row("--rss-samples", SAME, "rss_samples", takes=Takes.INT),
     row("--workers-lifetime", SAME, "workers_lifetime", convert=_duration("workers_lifetime")),
-    row("--workers-max-rss", NO_EFFECT, "", _RSS, takes=Takes.INT),
+    row("--workers-max-rss", SAME, "workers_max_rss", takes=Takes.INT,
+        convert=lambda value, t: t.set("workers_max_rss", f"{value}m")),
     row("--workers-kill-timeout", SAME, "timeout_graceful_shutdown", convert=_duration("timeout_graceful_shutdown")),
     row("--factory", SAME, "factory", takes=Takes.FLAG, negative="--no-factory"),
     row("--working-dir", SAME, "chdir"),

@@ -13,6 +13,8 @@ from bridge.dialects.convert import (
     each,
     host_and_port,
     only,
+    statsd,
+    statsd_prefix,
     window,
     with_attribute,
     zero_is_off,
@@ -31,7 +33,6 @@ _USUAL_SCHEME_FIELDS = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "htt
 _DIRTY = "bridge has no dirty workers; run such work in a task queue"
 _STRICT = "bridge's parser refuses such requests always: they are used to smuggle others"
 _SYSLOG = "bridge does not speak to syslog; a --log-config with a SysLogHandler does"
-_STATSD = "bridge sends no statsd packets"
 _CONTROL = "gunicorn's control socket has its own protocol; see docs/signals.md for what signals do"
 
 
@@ -357,10 +358,11 @@ ROWS: tuple[Row, ...] = (
     row("--log-syslog-prefix", NO_EFFECT, "", _SYSLOG, name="syslog_prefix"),
     row("--log-syslog-facility", NO_EFFECT, "", _SYSLOG, name="syslog_facility"),
     row("-R --enable-stdio-inheritance", NEAR, "", "standard output and error are always inherited", takes=Takes.FLAG),
-    row("--statsd-host", NO_EFFECT, "", _STATSD),
-    row("--dogstatsd-tags", NO_EFFECT, "", _STATSD),
-    row("--statsd-prefix", NO_EFFECT, "", _STATSD),
-    row("--enable-backlog-metric", NO_EFFECT, "", _STATSD, takes=Takes.FLAG),
+    row("--statsd-host", SAME, "statsd", convert=statsd),
+    row("--dogstatsd-tags", SAME, "dogstatsd_tags", convert=_optional("dogstatsd_tags")),
+    row("--statsd-prefix", SAME, "statsd_prefix", convert=statsd_prefix),
+    row("--enable-backlog-metric", NO_EFFECT, "", "the accept queue is among the metrics of --admin-bind",
+        takes=Takes.FLAG),
     row("-n --name", SAME, "process_name", name="proc_name", convert=_optional("process_name")),
     row("default_proc_name", NO_EFFECT, "", "the name is that of --name", takes=_FILE),
     row("--pythonpath", SAME, "", convert=_pythonpath),

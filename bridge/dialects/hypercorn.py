@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import access_format, cert_reqs, host_and_port, zero_is_off
+from bridge.dialects.convert import access_format, cert_reqs, host_and_port, statsd, statsd_prefix, zero_is_off
 from bridge.dialects.parsing import last_of_each, parse
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 from bridge.errors import ConfigError
@@ -18,7 +18,6 @@ __all__ = ["DIALECT", "ROWS", "settle_defaults"]
 SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFUSED
 
 _FORMAT = '%(h)s %(l)s %(l)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
-_STATSD = "bridge sends no statsd packets"
 
 
 def address(text: str) -> str:
@@ -187,8 +186,8 @@ ROWS: tuple[Row, ...] = (
     row("--root-path", SAME, "root_path"),
     row("--server-name", NO_EFFECT, "", "bridge takes every Host; let the application refuse (ALLOWED_HOSTS,"
         " TrustedHostMiddleware), or use --mount HOST/=TARGET", name="server_names", takes=Takes.LIST, convert=_names),
-    row("--statsd-host", NO_EFFECT, "", _STATSD),
-    row("--statsd-prefix", NO_EFFECT, "", _STATSD, convert=_names),
+    row("--statsd-host", NEAR, "statsd", "the names are those of gunicorn", convert=statsd),
+    row("--statsd-prefix", NEAR, "statsd_prefix", "the names are those of gunicorn", convert=statsd_prefix),
     row("-m --umask", SAME, "umask", takes=Takes.INT, convert=_umask),
     row("-u --user", NEAR, "user", "the processes change to the user; hypercorn changes only the owner of unix sockets",
         takes=Takes.INT, convert=_optional("user")),
@@ -200,7 +199,7 @@ ROWS: tuple[Row, ...] = (
     row("alpn_protocols", SAME, "http_protocols", takes=_FILE, convert=_alpn),
     row("alt_svc_headers", SAME, "header", takes=_FILE,
         convert=_alt_svc),
-    row("dogstatsd_tags", NO_EFFECT, "", _STATSD, takes=_FILE),
+    row("dogstatsd_tags", SAME, "dogstatsd_tags", takes=_FILE),
     row("h11_max_incomplete_size", SAME, "limit_request_head", takes=_FILE),
     row("h11_pass_raw_headers", NO_EFFECT, "", "names of fields are lower-case, as ASGI asks for", takes=_FILE),
     row("h2_max_concurrent_streams", SAME, "http2_max_concurrent_streams", takes=_FILE),

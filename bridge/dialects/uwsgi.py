@@ -22,7 +22,7 @@ _NGINX = (
 _TASKS = "bridge runs no background work; use a task queue, or a unit of its own"
 _STATIC = "bridge serves no static files; let nginx do it, or whitenoise"
 _BUFFER = "bridge sizes its buffers itself"
-_CHEAPER = "the number of workers is fixed"
+_CHEAPER = "bridge run --workers MIN..MAX lets the number follow the load"
 _ALWAYS = "it is always so here"
 
 
@@ -129,6 +129,10 @@ def _chmod(value: Any, t: Translation) -> None:
 
 def _expires(value: Any, t: Translation) -> tuple[Fate, str] | None:
     return NO_EFFECT, _STATIC
+
+
+def _rss(value: Any, t: Translation) -> None:
+    t.set("workers_max_rss", f"{value}m")
 
 
 def _header(value: Any, t: Translation) -> None:
@@ -245,12 +249,8 @@ ROWS: tuple[Row, ...] = (
         "a successor serves before a worker ends",
     ),
     *_names("worker-reload-mercy reload-mercy", SAME, "timeout_graceful_shutdown"),
-    *_names(
-        "reload-on-rss reload-on-as evil-reload-on-rss evil-reload-on-as",
-        NO_EFFECT,
-        "",
-        "bridge does not watch the memory of workers; max-requests replaces them",
-    ),
+    *_names("reload-on-rss evil-reload-on-rss", SAME, "workers_max_rss", convert=_rss),
+    *_names("reload-on-as evil-reload-on-as", NO_EFFECT, "", "bridge bounds the resident memory: reload-on-rss"),
     *_names(
         (
             "cheaper cheaper-algo cheaper-initial cheaper-step cheaper-overload cheaper-busyness- "

@@ -73,6 +73,8 @@ LINES: list[tuple[str, dict[str, Any]]] = [
      {"access_logformat": "%(h)s - %(p)s %({x-a}i)s"}),
     ("gunicorn --keep-alive 75 --graceful-timeout 5 a:a",
      {"timeout_keep_alive": 75.0, "timeout_graceful_shutdown": 5.0}),
+    ("gunicorn --statsd-host localhost:8125 --statsd-prefix shop. a:a", {"statsd_prefix": "shop.gunicorn"}),
+    ("granian --interface wsgi --workers-max-rss 512 a:a", {"workers_max_rss": 512 << 20}),
     # uvicorn
     ("uvicorn app:app", {"bind": "127.0.0.1:8000", "proxy_headers": True, "forwarded_strip": False}),
     ("uvicorn --host 0.0.0.0 --port 80 app:app --workers 4", {"bind": "0.0.0.0:80", "workers": 4}),
