@@ -44,6 +44,10 @@ _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
 }
 
 
+# How many extensions there are without options.
+_USUAL = len(_HTTP_EXTENSIONS) + 1
+
+
 class ASGIDelegate:
     """Serves an ASGI 3 application.
 
@@ -142,9 +146,9 @@ class ASGIDelegate:
         # (python -m benchmarks.instructions plaintext).
         if line is not template.line:
             template.set_line(line)
-        if len(template.extensions) != template.extension_count:
-            template.restore_extensions()
         scope = template.scope.copy()
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
+        scope["extensions"] = template.extensions()
         scope["headers"] = [*head.fields]
         if exchange.context is not template.context:
             set_forwarded(scope, exchange.context)
@@ -180,10 +184,16 @@ class ASGIDelegate:
     def _scope_template(self, exchange: Exchange) -> ScopeTemplate:
         extensions = self._extensions
         tls = exchange.tls
-        if tls is not None:
-            certificate = None if self._certificate is None else self._certificate()
-            extensions = {**extensions, "tls": tls_extension(tls, certificate)}
-        return ScopeTemplate(exchange, self.root_path, self._outer_path, extensions)
+        if tls is None:
+            return ScopeTemplate(exchange, self.root_path, self._outer_path, lambda: copied(extensions))
+        certificate = None if self._certificate is None else self._certificate()
+        values = tls_extension(tls, certificate)
+        chain = values["client_cert_chain"]
+
+        def with_tls() -> dict[str, Any]:
+            return {**copied(extensions), "tls": {**values, "client_cert_chain": [*chain]}}
+
+        return ScopeTemplate(exchange, self.root_path, self._outer_path, with_tls)
 
     @property
     def takes_websockets(self) -> bool:
@@ -280,6 +290,18 @@ class ASGIDelegate:
                 return
             except TimeoutError:
                 pass
+
+
+def copied(extensions: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return extensions of a request's own, down to their values."""
+    if len(extensions) == _USUAL:  # written out: half the time
+        return {
+            "http.response.trailers": {},
+            "http.response.early_hint": {},
+            "http.response.zerocopysend": {},
+            "bridge.shutdown.notice": {**extensions["bridge.shutdown.notice"]},
+        }
+    return {name: {**value} for name, value in extensions.items()}
 
 
 def _cancel(task: Task[None]) -> None:

@@ -8,6 +8,8 @@ from bridge.adapters.paths import is_below
 from bridge.core.http.uri import percent_decoded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.adapters.asgi.types import Scope
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
@@ -16,55 +18,52 @@ if TYPE_CHECKING:
 __all__ = ["ScopeTemplate", "into_websocket_scope", "set_forwarded"]
 
 # The extensions that a WebSocket's scope keeps from the connection's.
-_WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice")
+_WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice", "bridge.request_id")
 
 
 class ScopeTemplate:
     """What the scopes of one connection have in common.
 
     The delegate copies ``scope`` for each request. Before that it calls :meth:`set_line` if the request line is not the
-    last one, and :meth:`restore_extensions` if an application has added or removed some.
+    last one. It gives each request values of its own for ``asgi`` and ``extensions``, so that the next request does not
+    see what an application has put into them.
 
     Args:
         exchange: An exchange on the connection.
         root_path: Where the application is mounted; percent-decoded, without a slash at the end.
         outer_path: The part of *root_path* that a proxy removes from the paths that it passes on.
-        extensions: The scope's extensions.
+        extensions: Returns the extensions of one request.
 
     Attributes:
         scope: The scope of a request with the request line ``line``, except for its fields.
         line: The last request's line; None before the first request.
-        extensions: The scope's extensions, one dictionary for all requests. A copy for each would be 2 % of a plain
-            request.
-        extension_count: How many there should be.
+        extensions: The argument.
         context: The two ends of the connection.
         loop: The event loop.
     """
 
     __slots__ = (
-        "_original_extensions",
         "_outer_path",
         "_root_path",
         "context",
-        "extension_count",
         "extensions",
         "line",
         "loop",
         "scope",
     )
 
-    def __init__(self, exchange: Exchange, root_path: str, outer_path: str, extensions: dict[str, Any]) -> None:
+    def __init__(
+        self, exchange: Exchange, root_path: str, outer_path: str, extensions: Callable[[], dict[str, Any]]
+    ) -> None:
         context = self.context = exchange.connection_context
         self.loop = exchange.loop
         self._root_path = root_path
         self._outer_path = outer_path
-        self._original_extensions = extensions
         self.line: RequestLine | None = None
-        self.extensions = extensions.copy()
-        self.extension_count = len(extensions)
+        self.extensions = extensions
         self.scope: dict[str, Any] = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "asgi": None,
             "http_version": "1.1",
             "method": "GET",
             "scheme": context.protocol,
@@ -75,7 +74,7 @@ class ScopeTemplate:
             "headers": [],
             "client": _client(context),
             "server": _server(context),
-            "extensions": self.extensions,
+            "extensions": None,
         }
 
     def set_line(self, line: RequestLine) -> None:
@@ -90,10 +89,6 @@ class ScopeTemplate:
         scope["path"] = path if not root or is_below(path, root) else self._outer_path + path
         scope["raw_path"] = line.path
         scope["query_string"] = line.query
-
-    def restore_extensions(self) -> None:
-        """Undo what an application has done to the extensions."""
-        self.extensions = self.scope["extensions"] = self._original_extensions.copy()
 
 
 def into_websocket_scope(scope: Scope, subprotocols: list[str]) -> None:

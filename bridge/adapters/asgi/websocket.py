@@ -193,10 +193,10 @@ class WebSocketExchange:
     async def receive(self) -> Message:
         """Return the next message (ASGI WebSocket, "Connect", "Receive" and "Disconnect")."""
         connection = self._connection
+        if not self._connected:  # also if the application has accepted before it asked
+            self._connected = True
+            return {"type": "websocket.connect"}
         if connection is None:
-            if not self._connected:
-                self._connected = True
-                return {"type": "websocket.connect"}
             connection = await self._answered()
             if connection is None:
                 return {"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""}

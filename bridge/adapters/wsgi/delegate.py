@@ -36,6 +36,8 @@ _GONE_TIME = 3.0
 _LOOK = 0.5
 # Seconds in which an application whose connection is ended may still send a farewell.
 _FAREWELL = 2.0
+# Addresses of the server for which a part of the environ is kept.
+_TEMPLATES_MAX = 64
 
 
 class WSGIDelegate:
@@ -266,6 +268,8 @@ class WSGIDelegate:
         key = (context.protocol, local)
         base = self._templates.get(key)
         if base is None:
+            if len(self._templates) >= _TEMPLATES_MAX:  # a PROXY header can name any address
+                self._templates.clear()
             base = self._templates[key] = environ_template(
                 context,
                 root_path=self.root_path,

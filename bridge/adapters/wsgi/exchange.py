@@ -237,7 +237,9 @@ class WSGIExchange:
             result = self._application.app(environ, start_response)
             response.send(result)
         except BaseException as exc:
-            response.fail(exc)
+            # With a connection of its own, an application may end so, to keep the server from sending a response.
+            if not (self.detached and isinstance(exc, ConnectionError)):
+                response.fail(exc)
         if result.__class__ is not list:
             try:
                 close = getattr(result, "close", None)

@@ -113,6 +113,7 @@ class ServerConnection(asyncio.Protocol):
         "_progress_at",
         "_reading_paused",
         "_successor",
+        "_taken",
         "_turn_awaited",
         "_turns",
         "clock",
@@ -153,6 +154,7 @@ class ServerConnection(asyncio.Protocol):
         self.reading: Reading = READ_HEAD
         self._head_begun = False  # the first byte of the next head has come, and its deadline is set
         self._advancing = False  # data_received() is running, or the connection waits for its turn
+        self._taken = False  # another protocol has the transport
         self._turn_awaited = False
         self._turns = clock.turns
         self._content_deadline = NEVER  # for the whole content; deadline is for its next bytes
@@ -430,7 +432,9 @@ class ServerConnection(asyncio.Protocol):
             self.reading = self.reading.head_with_content
             self._expect_content(length)
         delegate = self.delegate.start_exchange(exchange)
-        if exchange.writing is CLOSED:
+        if self._taken:
+            pass  # another protocol has the transport: the delegate is told nothing more
+        elif exchange.writing is CLOSED:
             self._notify_closed(delegate)
         elif exchange.writing is DONE:
             if length == 0:
@@ -768,6 +772,7 @@ class ServerConnection(asyncio.Protocol):
         transport.set_protocol(protocol)
         if self._eof:
             self.loop.call_soon(_pass_on_eof, transport, protocol)
+        self._taken = True
         exchange = self.exchange
         self.exchange = None
         if exchange is not None:

@@ -331,6 +331,8 @@ class HTTP1Exchange:
         if self.writing is not HEAD:
             raise LocalProtocolError("the response head was sent already")
         if head.status == 101:
+            if head.special is None or not head.special.upgrade:
+                raise LocalProtocolError("101 without an Upgrade field (RFC 9110 section 15.2.2)")
             if not self.head.upgrade:
                 raise LocalProtocolError("101 for a client that did not ask to switch protocols")
             if self.reads_content:

@@ -18,9 +18,14 @@ REQUEST_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))?) HTTP/(1\.[01])"
 )
 
-# chunk-size [ chunk-ext ] CRLF (RFC 9112 section 7.1). Groups: size, extensions. The grammar allows white space (BWS)
-# before ";", but not after a size without extensions. Used with match, since content follows.
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[\t ]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+# chunk-ext (RFC 9112 section 7.1.1): BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ]. The quantifiers are
+# possessive: nothing is tried twice, so a long line costs linear time.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_CHUNK_EXT = rb"[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|%b))?+" % (_TOKEN, _TOKEN, _QUOTED)
+# chunk-size [ chunk-ext ] CRLF (RFC 9112 section 7.1). Groups: size, extensions. White space is allowed around ";" and
+# "=", but not at the end of the line. Used with match, since content follows.
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:%b)*+)\r\n" % _CHUNK_EXT)
 # What such a line may look like while it is incomplete: anything else is refused without waiting for its end.
 CHUNK_LINE_START = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[\t ]*|[\t ]*;[\t\x20-\x7e\x80-\xff]*)\r?)?")
 

@@ -163,6 +163,22 @@ async def test_without_websockets_the_request_is_an_ordinary_one() -> None:
                 pass
 
 
+async def test_connect_is_received_after_accept_too() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        seen.append(await receive())
+        seen.append(await receive())
+
+    async with served(app) as server:
+        async with dialled(server.port) as client:
+            await client.send("a")
+            with contextlib.suppress(ConnectionClosed):
+                await client.recv()
+    assert seen == [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "a"}]
+
+
 async def test_close_before_accept_is_403() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

@@ -91,6 +91,31 @@ def test_a_thousand_requests_in_one_read(when: str) -> None:
         assert [response.content for response in link.responses()] == [b"/%d " % number for number in range(1000)]
 
 
+def test_a_switch_needs_the_name_of_the_protocol() -> None:
+    def switch(told: Told) -> None:
+        with pytest.raises(LocalProtocolError, match="without an Upgrade field"):
+            told.exchange.respond(101, [])
+        ok(told)
+
+    with linked(Recorder(on_finish=switch)) as link:
+        link.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        assert link.response().status == 200
+
+
+def test_a_delegate_that_gives_the_transport_away_as_it_starts_is_told_nothing() -> None:
+    def take(told: Told) -> None:
+        told.exchange.respond(101, [(b"upgrade", b"x")])
+        told.exchange.send(b"", True)
+        _, _, gone = told.exchange.take_stream(asyncio.Protocol())
+        told.owner.gone = gone  # type: ignore[attr-defined]  # kept for the end
+
+    with linked(Recorder(on_start=take)) as link:
+        link.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        assert link.told[0].calls == ["start"]
+        link.loop.call(link.transport.abort)
+        link.delegate.gone()
+
+
 def test_many_requests_in_one_read_do_not_keep_the_loop() -> None:
     seen: list[int] = []
     with linked(Recorder(on_finish=echo)) as link:
