@@ -31,6 +31,7 @@ __all__ = [
     "leave",
     "remove",
     "reset_signals",
+    "was_for_a_child",
 ]
 
 #: What a delegate's code may raise. SystemExit ends a request, not the server; :func:`end_if_forked` ends a child.
@@ -39,10 +40,13 @@ FAULTS = (Exception, SystemExit, KeyboardInterrupt)
 _in_child: list[Callable[[], None]] = []
 _forking = 0  # the thread that makes a child of the server's own
 _forked = False
+_server = 0  # the process whose handlers of signals these are
 
 
 def add(in_child: Callable[[], None]) -> Callable[[], None]:
     """Call a function in every child that the application forks. Return it, for :func:`remove`."""
+    global _server
+    _server = os.getpid()
     _in_child.append(in_child)
     return in_child
 
@@ -63,9 +67,39 @@ def fork() -> int:
         _forking = 0
 
 
+_held = threading.local()
+
+
+def _before_fork() -> None:
+    """Hold signals back: one that comes to the child before its handlers are reset would be lost."""
+    if _in_child and hasattr(signal, "pthread_sigmask"):
+        _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+
+def _let_signals_come() -> None:
+    mask = _held.__dict__.pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    try:
+        _after_fork()
+    finally:
+        _let_signals_come()
+
+
+_HELD = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGCHLD")
+    if hasattr(signal, name)
+]
+
+
 def _after_fork() -> None:
-    global _forked
+    global _forked, _server
     if _forking == threading.get_ident():
+        _server = os.getpid()
         return
     functions = _in_child[::-1]  # what was set last is undone first
     _in_child.clear()  # they are the parent's, also for children of this child
@@ -80,7 +114,7 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_let_signals_come, after_in_child=_after_fork_in_child)
 
 
 def _forget_loop() -> None:
@@ -140,6 +174,18 @@ def _descriptors() -> list[int]:
         with contextlib.suppress(OSError):
             return [int(name) for name in os.listdir(directory)]
     return list(range(os.sysconf("SC_OPEN_MAX")))
+
+
+def was_for_a_child(number: int) -> bool:
+    """Tell whether a signal has come in a child of the application's, so early that it still has the server's handlers.
+
+    Then it has its usual action, which may end the process: ``multiprocessing`` ends children that have just begun.
+    """
+    if not _server or os.getpid() == _server:
+        return False
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return True
 
 
 def reset_signals(numbers: Iterable[int], ours: Callable[..., object]) -> None:

@@ -287,3 +287,16 @@ def test_connections_are_found_by_the_port_that_listens() -> None:
 
 def test_nothing_ends_in_a_process_that_was_not_forked() -> None:
     forks.end_if_forked(SystemExit(3))
+
+
+def test_a_signal_that_comes_before_the_handlers_are_reset_has_its_usual_action() -> None:
+    out = in_python(
+        "import os, signal\nfrom bridge import forks\nfrom bridge.serving.loops import Signals\n"
+        "with Signals([signal.SIGTERM]):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"  # the server's own: nothing
+        "    forks._in_child.clear()\n"  # the child has not come so far
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n        os.kill(os.getpid(), signal.SIGTERM)\n        os._exit(0)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    assert out == "-15\n"

@@ -200,6 +200,8 @@ class Signals:
             self._listener.drop()
 
     def _handle(self, number: int, frame: object) -> None:
+        if forks.was_for_a_child(number):
+            return
         if self._function is not None and self._loop is not None:
             ending.within(self._limit(number))
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end

@@ -61,3 +61,4 @@ class SignalPipe:
 
 def _ignore(number: int, frame: object) -> None:
     """Do nothing: the interpreter has written the number into the pipe."""
+    forks.was_for_a_child(number)

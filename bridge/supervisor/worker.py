@@ -135,7 +135,7 @@ def _in_child(channel: Channel) -> None:
 
 
 def _ignore(number: int, frame: object) -> None:
-    pass
+    forks.was_for_a_child(number)
 
 
 class _Worker:

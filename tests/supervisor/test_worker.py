@@ -384,7 +384,7 @@ def test_its_last_words_say_why_it_cannot_start(work: Work) -> None:
 
     work.app = refuse  # type: ignore[method-assign]
     assert work.run() == 4
-    assert work.messages == [["failed", 4, "the application: lifespan startup failed: no database"]]
+    assert work.messages == [["failed", 4, "the application: lifespan startup failed: no database", ""]]
     assert work.line.guards == ["on", "off"]  # a word of the master's is no end any more
     assert work.left == [set()]
 
