@@ -180,11 +180,17 @@ def _spoken_elsewhere(words: Sequence[str]) -> str:
     return f"; this looks like a command line of {' or '.join(names)}: `bridge {names[0]} ...` takes it"
 
 
+# Variables that are no settings: what bridge reads elsewhere, and what its processes and their children find set.
+_OWN_VARIABLES = frozenset(
+    {"BRIDGE_BUILD", "BRIDGE_CONFIG", "BRIDGE_CONTROL_SOCKET", "BRIDGE_HANDOVER", "BRIDGE_SPEEDUPS", "BRIDGE_WORKER"}
+)
+
+
 def _name_misspelt(environ: Mapping[str, str]) -> None:
     """Warn of a variable that is nearly one of bridge's. Others are ignored: Kubernetes sets some by itself."""
     from bridge.config.settings import SETTINGS
 
-    known = {name for row in SETTINGS for name in row.environment} | {"BRIDGE_CONFIG", "BRIDGE_HANDOVER"}
+    known = {name for row in SETTINGS for name in row.environment} | _OWN_VARIABLES
     strange = [name for name in environ if name.startswith("BRIDGE_") and name not in known and environ[name]]
     if not strange or sys.stderr is None:
         return

@@ -147,7 +147,11 @@ def find(socket_path: str | None, pid_file: str | None, environ: Mapping[str, st
                     return path
         raise NotReached(f"--pid {pid_file}: process {number} has no control socket that can be found; name --socket")
     if not found:
-        raise NotReached("no server with a control socket was found; name it: --socket PATH", running=False)
+        raise NotReached(
+            "no server with a control socket was found; name it with --socket PATH, or start the server with "
+            "--control-socket PATH",
+            running=False,
+        )
     if len(found) > 1:
         raise NotReached(f"there are several servers, name one with --socket: {' '.join(found)}")
     return found[0]

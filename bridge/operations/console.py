@@ -123,6 +123,8 @@ def _parse(command: str, words: Sequence[str]) -> _Options:
             found.words.append(word)
             continue
         name, equals, value = word.partition("=")
+        if name == "--control-socket":  # as the server's own option is called
+            name = "--socket"
         if name not in allowed:
             raise _Wrong(f"{name}: there is no such option; allowed are {', '.join(sorted(allowed))}")
         if not allowed[name]:

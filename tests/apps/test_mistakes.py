@@ -94,6 +94,13 @@ def test_options_of_another_server(words: list[str], message: str, capsys: pytes
 
 
 def test_a_misspelt_variable(capsys: pytest.CaptureFixture[str]) -> None:
-    environ = {"BRIDGE_PROT": "1", "BRIDGE_SERVICE_HOST": "x", "BRIDGE_PORT_80_TCP": "y", "BRIDGE_QUITE_OTHER": "z"}
+    environ = {
+        "BRIDGE_WORKER": "0",
+        "BRIDGE_SPEEDUPS": "0",
+        "BRIDGE_PROT": "1",
+        "BRIDGE_SERVICE_HOST": "x",
+        "BRIDGE_PORT_80_TCP": "y",
+        "BRIDGE_QUITE_OTHER": "z",
+    }
     cli._name_misspelt(environ)
     assert capsys.readouterr().err == "bridge: BRIDGE_PROT: there is no such variable; did you mean BRIDGE_PORT?\n"

@@ -79,9 +79,9 @@ V2 = [
 ]
 
 
-@pytest.mark.parametrize(("command", "protocol", "rest", "expected"), V2)
-def test_version_2(command: int, protocol: int, rest: bytes, expected: tuple[object, ...]) -> None:
-    assert seen(parse_v2(command, protocol, rest)) == expected
+@pytest.mark.parametrize(("command", "family", "rest", "expected"), V2)
+def test_version_2(command: int, family: int, rest: bytes, expected: tuple[object, ...]) -> None:
+    assert seen(parse_v2(command, family, rest)) == expected
 
 
 BAD_V2 = [
@@ -95,10 +95,10 @@ BAD_V2 = [
 ]
 
 
-@pytest.mark.parametrize(("command", "protocol", "rest"), BAD_V2)
-def test_version_2_broken(command: int, protocol: int, rest: bytes) -> None:
+@pytest.mark.parametrize(("command", "family", "rest"), BAD_V2)
+def test_version_2_broken(command: int, family: int, rest: bytes) -> None:
     with pytest.raises(RequestSyntaxError):
-        parse_v2(command, protocol, rest)
+        parse_v2(command, family, rest)
 
 
 @pytest.mark.slow

@@ -95,11 +95,12 @@ TABLES: dict[str, tuple[list[bytes], list[bytes]]] = {
     ),
     "CHUNK_LINE": (
         [
-            *(b"0\r\n", b"5\r\n", b"a\r\n", b"F\r\n", b"000\r\n", b"0123456789abcdeF\r\n", b"5;\r\n", b"5;a\r\n"),
-            *(b"5;a=b\r\n", b'5;a="b c"\r\n', b"5 ;a\r\n", b"5\t;a\r\n", b"5;a=b;c=d\r\n", b"5; \xe9\r\n", b"5;;;\r\n"),
+            *(b"0\r\n", b"5\r\n", b"a\r\n", b"F\r\n", b"000\r\n", b"0123456789abcdeF\r\n", b"5;a\r\n"),
+            *(b"5;a=b\r\n", b'5;a="b c"\r\n', b"5 ;a\r\n", b"5\t;a\r\n", b"5;a=b;c=d\r\n"),
         ],
         [
             *(b"5", b"5\r", b"5\n", b"5\rX", b"5\r\r\n", b"5;a\n", b"5a;\n", b"5;a\r\n\r\n", b"5\r\nhello", b""),
+            *(b"5;\r\n", b"5;;a\r\n", b"5; \xe9\r\n", b"5;a=\r\n", b"5;bad[=x\r\n", b'5;a="b\r\n'),
             *(size + b"\r\n" for size in NO_CHUNK_SIZE if len(size) < 1000),
         ],
     ),

@@ -236,9 +236,9 @@ def test_copies_are_independent(duplicate: Callable[[HTTPHeaders], HTTPHeaders],
     assert other.get_list("X-List") == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_empty_headers_can_be_pickled(protocol: int) -> None:
-    other = pickle.loads(pickle.dumps(HTTPHeaders(), protocol))
+@pytest.mark.parametrize("form", range(6))
+def test_empty_headers_can_be_pickled(form: int) -> None:
+    other = pickle.loads(pickle.dumps(HTTPHeaders(), form))
     assert other.raw == []
     other.add("A", "1")
     assert other.raw == [(b"a", b"1")]
