@@ -219,6 +219,8 @@ def _logger_class(value: Any, t: Translation) -> tuple[Fate, str] | None:
         if isinstance(found, str):
             return REFUSED, found
         value = found
+    if not isinstance(value, type):
+        raise TypeError("not a class")
     t.dialect["logger_class"] = value
     return None
 

@@ -7,14 +7,13 @@ import inspect
 import os
 import shlex
 import sys
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.config.hooks import POINTS
+from bridge.dialects.files import in_words, names_of_module, names_of_program, shown
 from bridge.dialects.parsing import last_of_each, parse
 from bridge.dialects.table import Grammar, Option, Row, Takes, Translation, Usage
-from bridge.errors import ConfigError
 
 __all__ = ["checked", "file_settings", "options", "require_target"]
 
@@ -86,46 +85,11 @@ def file_settings(rows: Sequence[Row], path: str | None, chdir: str | None = Non
             return []
     named = path
     if path.startswith("python:"):
-        values = _of_module(path.removeprefix("python:"))
+        values = names_of_module(path.removeprefix("python:"))
     else:
-        path = path.removeprefix("file:")
-        values = _of_file(path)
+        values = names_of_program(path.removeprefix("file:"), "__config__")
     known = [row for row in rows if row.name in values and row.name != "config"]
     return [Option(row, values[row.name], f"{named}: {row.name}") for row in known]
-
-
-def _of_module(name: str) -> dict[str, Any]:
-    try:
-        return dict(vars(importlib.import_module(name)))
-    except Exception as exc:
-        raise ConfigError(f"python:{name}: {type(exc).__name__}: {exc}{_cure(exc)}") from exc
-
-
-def _of_file(path: str) -> dict[str, Any]:
-    if not os.path.exists(path):
-        raise ConfigError(f"{path!r} doesn't exist")
-    module = types.ModuleType("__config__")
-    module.__file__ = os.path.abspath(path)
-    sys.modules["__config__"] = module  # classes of the file must be importable where they are pickled or looked up
-    try:
-        with open(path, "rb") as file:
-            code = compile(file.read(), module.__file__, "exec")
-        exec(code, vars(module))  # noqa: S102 - the file is a program, which its owner asks to run
-    except (Exception, SystemExit) as exc:
-        from traceback import extract_tb
-
-        line = next(
-            (frame.lineno for frame in reversed(extract_tb(exc.__traceback__)) if frame.filename == module.__file__), 0
-        )
-        where = f" in line {line}" if line else ""
-        raise ConfigError(f"{path}{where}: {type(exc).__name__}: {exc}{_cure(exc)}") from exc
-    return dict(vars(module))
-
-
-def _cure(exc: BaseException) -> str:
-    if isinstance(exc, ModuleNotFoundError) and (exc.name or "").partition(".")[0] == "gunicorn":
-        return "; bridge has a stand-in for the usual parts of gunicorn only: install gunicorn for this one"
-    return ""
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -140,8 +104,8 @@ def checked(option: Option) -> Option:
     row, value = option.row, option.value
     try:
         return option._replace(value=_converted(row, value))
-    except (TypeError, ValueError) as exc:
-        raise Usage(f"Invalid value for {row.name}: {value!r} ({option.origin}): {exc}") from None
+    except Exception as exc:  # from the value itself, too: its class may be the file's own
+        raise Usage(f"Invalid value for {row.name}: {shown(value)} ({option.origin}): {in_words(exc)}") from None
 
 
 def _converted(row: Row, value: Any) -> Any:
@@ -172,7 +136,7 @@ def _converted(row: Row, value: Any) -> Any:
         if row.takes is Takes.FILE_ONLY:
             return value
         if not hasattr(value, "__fspath__"):
-            raise TypeError(f"not a string: {value!r}")
+            raise TypeError("not a string")
         return os.fspath(value)
     return value.strip()
 
@@ -183,9 +147,9 @@ def _positive(value: Any) -> int:
     elif isinstance(value, str):
         number = int(value, 0)
     else:
-        raise TypeError(f"not an integer: {value!r}")
+        raise TypeError("not an integer")
     if number < 0:
-        raise ValueError(f"must be positive: {number}")
+        raise ValueError("must be positive")
     return number
 
 
@@ -196,7 +160,7 @@ def _boolean(value: Any) -> bool:
         return value
     if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
         return value.strip().lower() == "true"
-    raise TypeError(f"not a boolean: {value!r}")
+    raise TypeError("not a boolean")
 
 
 def _function(name: str, value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from bridge.dialects.convert import access_format, cert_reqs, host_and_port, statsd, statsd_prefix, zero_is_off
+from bridge.dialects.files import in_words, names_of_module, names_of_program, read
 from bridge.dialects.parsing import last_of_each, parse
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 from bridge.errors import ConfigError
@@ -241,46 +241,19 @@ def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
 def _file(path: str) -> list[Option]:
     """Return the settings of a configuration file: TOML, ``file:`` for Python, ``python:`` for a module."""
     if path.startswith("python:"):
-        values = _of_object(path.removeprefix("python:"))
+        sys.path.insert(0, os.getcwd())
+        values = names_of_module(path.removeprefix("python:"))
     elif path.startswith("file:"):
-        values = _of_python(path.removeprefix("file:"))
+        values = names_of_program(path.removeprefix("file:"), "hypercorn_config")
     else:
         import tomllib
 
+        content = read(path)
         try:
-            with open(path, "rb") as file:
-                values = tomllib.load(file)
-        except OSError as exc:
-            raise ConfigError(f"{path}: {exc.strerror}") from exc
-        except tomllib.TOMLDecodeError as exc:
-            raise ConfigError(f"{path}: {exc}") from exc
+            values = tomllib.loads(content.decode())
+        except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or tables in tables in tables
+            raise ConfigError(f"{path}: {in_words(exc)}") from exc
     return [Option(_BY_NAME[name], value, f"{path}: {name}") for name, value in values.items() if name in _BY_NAME]
-
-
-def _of_python(path: str) -> dict[str, Any]:
-    values: dict[str, Any] = {"__file__": os.path.abspath(path), "__name__": "hypercorn_config"}
-    try:
-        with open(path, "rb") as file:
-            exec(compile(file.read(), path, "exec"), values)  # noqa: S102 - the file is a program, to be run
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-    except Exception as exc:
-        raise ConfigError(f"{path}: {type(exc).__name__}: {exc}") from exc
-    return values
-
-
-def _of_object(name: str) -> dict[str, Any]:
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any
-        try:
-            found = importlib.import_module(name)
-        except ModuleNotFoundError:
-            module, _, attribute = name.rpartition(".")
-            found = getattr(importlib.import_module(module), attribute)
-    except Exception as exc:
-        raise ConfigError(f"python:{name}: {type(exc).__name__}: {exc}") from exc
-    return {key: getattr(found, key) for key in dir(found) if not key.startswith("__")}
 
 
 def settle_defaults(t: Translation) -> None:

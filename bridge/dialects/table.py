@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bridge.config.layers import Given, Layer
+from bridge.dialects.files import in_words, shown
 from bridge.errors import ConfigError
 
 __all__ = ["Dialect", "Fate", "Grammar", "Option", "Outcome", "Refusal", "Row", "Takes", "Translation", "Usage", "row"]
@@ -212,21 +213,32 @@ class Translation:
         self.defaults[name] = Given(text, origin)
 
     def take(self, option: Option) -> None:
-        """Convert one option, and note what became of it."""
+        """Convert one option, and note what became of it.
+
+        Raises:
+            ConfigError: The value, which a file or a program may have given, is none for this option.
+        """
         one = option.row
         self.origin = option.origin
         self.dialect.setdefault("given", {})[one.name] = option.value
         before = dict(self.layer)
         changed = None
-        if one.convert is not None:
-            changed = one.convert(option.value, self)
-        elif one.fate in {Fate.SAME, Fate.NEAR} and one.becomes and " " not in one.becomes:
-            self.set(one.becomes, option.value)
+        try:
+            if one.convert is not None:
+                changed = one.convert(option.value, self)
+            elif one.fate in {Fate.SAME, Fate.NEAR} and one.becomes and " " not in one.becomes:
+                self.set(one.becomes, option.value)
+            value = _shown(option.value)
+        except (ConfigError, Usage):
+            raise
+        except Exception as exc:  # from the value itself, too: its class may be the program's own
+            text = f"{option.origin}: {shown(option.value)} cannot be used: {in_words(exc)}"
+            raise ConfigError(text) from exc
         fate, remark = changed or (one.fate, one.remark)
         new = [f"{name}={given.text}" for name, given in self.layer.items() if before.get(name) != given]
         if fate is Fate.SAME:
             remark = ""
-        self.outcomes.append(Outcome(option.origin, _shown(option.value), fate, " ".join(new), remark))
+        self.outcomes.append(Outcome(option.origin, value, fate, " ".join(new), remark))
 
     def note(self, option: str, value: str, fate: Fate, remark: str, becomes: str = "") -> None:
         """Note what became of something that is no row's, such as a default."""

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from bridge.dialects.files import read
 from bridge.dialects.table import Option, Row, Takes, Usage
 from bridge.errors import ConfigError
 
@@ -131,10 +132,9 @@ def _file(rows: Mapping[str, Row], path: str, environ: Mapping[str, str], depth:
     name, _, section = path.partition(":") if ".ini:" in path else (path, "", "")
     section = section or "uwsgi"
     try:
-        with open(name, encoding="utf-8") as file:
-            text = file.read()
-    except OSError as exc:
-        raise ConfigError(f"{name}: {exc.strerror}") from exc
+        text = read(name).decode()
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{name}: {exc}") from exc
     found: list[Option] = []
     place: dict[str, str] = {}
     inside = skips = False

@@ -63,6 +63,8 @@ def worker_class(value: Any, t: Translation) -> tuple[Fate, str] | None:
         if isinstance(found, str):
             return Fate.REFUSED, found
         value = found
+    if not isinstance(value, type):
+        raise TypeError("not a class")
     kind = next((_BASES[base] for base in map(_module_of, value.__mro__) if base in _BASES), None)
     if kind is None:
         return Fate.REFUSED, f"{value.__qualname__} derives from no worker class that bridge knows"

@@ -294,7 +294,7 @@ def test_files_that_raise(place: Path, text: str, message: str) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"'nowhere\.py' doesn't exist"):
+    with pytest.raises(ConfigError, match=r"'nowhere\.py': No such file"):
         translate("gunicorn -c nowhere.py a:a")
 
 
