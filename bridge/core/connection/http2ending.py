@@ -81,6 +81,7 @@ class Ending:
 
     __slots__ = (
         "_close_by",
+        "_cut",
         "_discarded",
         "_final_by",
         "_heard",
@@ -98,6 +99,7 @@ class Ending:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._close_by = self._final_by = self._ping_by = NEVER
+        self._cut = False
         self._discarded = 0
         self._heard = False  # something came since the last look at the ping
         self._pinged = False  # a ping is to be answered
@@ -150,7 +152,7 @@ class Ending:
                 self.close()
 
     def close(self, linger: bool = True) -> None:
-        """Close when everything is sent.
+        """Close when everything is sent; a peer that reads slowly has the write timeout, as for any response.
 
         Args:
             linger: What the peer still sends is dropped for a moment. False if it sends nothing more.
@@ -163,10 +165,11 @@ class Ending:
         transport = owner.writer.transport
         if transport is None:
             return
-        self._close_by = self.after(_LINGER_TIME)
-        owner.deadline = self._close_by + owner.clock.lost
+        owner.deadline = NEVER
         owner.resume_reading()
         if linger and transport.can_write_eof():
+            self._close_by = self.after(_LINGER_TIME)
+            self.look_at(self._close_by)
             try:
                 transport.write_eof()
             except OSError:  # asyncio's raises if the peer has reset the connection; connection_lost() follows
@@ -200,6 +203,7 @@ class Ending:
             reset_now(transport)
         else:
             close(transport, self._owner.loop)
+            self._cut = True
             self._close_by = self.after(_CUT_TIME)
             owner.deadline = self._close_by + owner.clock.lost
 
@@ -224,7 +228,7 @@ class Ending:
     def look(self, now: float) -> None:
         """Act on the deadlines that have passed, and set the next one.
 
-        1. The connection has ended: it is closed.
+        1. The connection has ended: it is closed; one that was cut off is aborted.
         2. The preface or a field block is not complete: the connection ends.
         3. Content is late: 408 if its next bytes are, otherwise the stream is reset.
         4. A peer keeps a window shut while content waits for it: the stream is reset; all that wait, if it is the
@@ -243,10 +247,13 @@ class Ending:
         if transport is None:
             return
         if self.closed:
-            if self._close_by < now:
+            if self._close_by >= now:
+                self.look_at(self._close_by)
+            elif self._cut:
                 transport.abort()
             else:
-                self.look_at(self._close_by)
+                self._close_by = NEVER
+                close(transport, owner.loop)
             return
         if self.settings_by < now:
             owner.fault(ConnectionFault(SETTINGS_TIMEOUT, "Timeout reading the preface"))

@@ -210,22 +210,28 @@ class Output:
             self.parts.clear()
             return
         parts = self.parts
+        over: list[Stream] = []
         if self.queued and not writer.paused:
-            self._pump(parts, _ROOM - transport.get_write_buffer_size())
+            self._pump(parts, _ROOM - transport.get_write_buffer_size(), over)
         if parts:
             self.parts = []
             writer.write(parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]
+        for stream in over:  # after the write: the last stream's end may close the connection, which flushes again
+            stream.sent()
         if self.queued and self.window > 0 and not writer.paused and self._scheduler:
             self.schedule()
 
-    def _pump(self, parts: list[bytes | memoryview], room: int) -> None:
-        """Move at most *room* bytes of waiting content to *parts*, a frame of each stream in its turn."""
+    def _pump(self, parts: list[bytes | memoryview], room: int, over: list[Stream]) -> None:
+        """Move at most *room* bytes of waiting content to *parts*, a frame of each stream in its turn.
+
+        Streams that end with it are added to *over*.
+        """
         scheduler = self._scheduler
         while room > 0 and self.window > 0:
             outbox = scheduler.next()
             if outbox is None:
                 return
-            size = outbox.give(parts, min(FRAME_SIZE, self.window))
+            size = outbox.give(parts, min(FRAME_SIZE, self.window), over)
             room -= size
             self.window -= size
             self.queued -= size
@@ -367,8 +373,10 @@ class Outbox:
         """Change the priority (RFC 9218 section 7)."""
         self._output.reprioritise(self, urgency, incremental)
 
-    def give(self, parts: list[bytes | memoryview], most: int) -> int:
+    def give(self, parts: list[bytes | memoryview], most: int, ended: list[Stream]) -> int:
         """Add a frame of at most *most* bytes to *parts*, and the end of the stream behind the last content.
+
+        A stream that ends with it is added to *ended*.
 
         Returns:
             Bytes of content.
@@ -408,7 +416,7 @@ class Outbox:
             self._progress = 0
             self.deadline = self._output.start_deadline()
         if over:
-            stream.sent()
+            ended.append(stream)
         return most
 
     def stalled(self, now: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -479,6 +480,59 @@ def test_a_flood_ends_the_connection_with_one_line(wire: Any, most: int, caplog:
         lines = [record.getMessage() for record in caplog.records if "ENHANCE_YOUR_CALM" in record.getMessage()]
         assert len(lines) == 1
         assert "RFC 9113 section 10.5" in lines[0]
+
+
+def wide(link: HTTP2Link) -> None:
+    """Open both windows for a megabyte."""
+    link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20)))
+    link.open_window(0, 1 << 20)
+
+
+def stop(link: HTTP2Link) -> None:
+    """Let the server stop, and answer the ping behind the first GOAWAY."""
+    link.loop.call(link.connection.close_when_idle)
+    link.read(100)
+    link.send(frame(PING, 1, 0, b"\0goaway\0"))
+
+
+@pytest.mark.parametrize("end", [stop, HTTP2Link.send_eof])
+def test_content_that_waits_when_the_connection_is_to_end_is_sent_once(end: Callable[[HTTP2Link], None]) -> None:
+    content = bytes(range(256)) * 800
+    with linked2(Recorder(on_start=lambda told: ok(told, content))) as link:
+        wide(link)
+        link.stop_reading()
+        number = link.request()
+        end(link)
+        link.read()
+        assert link.stream(number).content == content
+        assert link.stream(number).ended
+        assert link.transport.eof
+
+
+@pytest.mark.parametrize("end", [stop, HTTP2Link.send_eof])
+def test_a_slow_reader_gets_the_last_response_whole(end: Callable[[HTTP2Link], None]) -> None:
+    with linked2(Recorder(on_start=lambda told: ok(told, bytes(50_000))), write_timeout=10.0) as link:
+        wide(link)
+        link.stop_reading()
+        number = link.request()
+        end(link)
+        for _ in range(26):
+            link.loop.advance(1)
+            link.read(2000)
+        assert link.stream(number).ended
+        assert link.stream(number).content == bytes(50_000)
+        link.loop.advance(3)
+        assert link.closed
+
+
+def test_a_reader_that_stops_is_reset_at_the_end() -> None:
+    with linked2(Recorder(on_start=lambda told: ok(told, bytes(50_000))), write_timeout=10.0) as link:
+        wide(link)
+        link.stop_reading()
+        link.request()
+        stop(link)
+        link.loop.advance(12)
+        assert link.closed
 
 
 def test_a_websocket_takes_a_stream_and_outlives_a_stop() -> None:
