@@ -137,7 +137,7 @@ class HTTP2Connection(asyncio.Protocol):
         self._on_end = on_end
         self._on_gone: Callable[[], None] | None = None  # once the server does not wait for the connection any more
         self._lingering: set[weakref.ref[HTTP2Exchange]] = set()
-        self._eof = False  # the peer sends nothing more
+        self._eof = False  # the peer sends nothing more, and all that it has sent is read
         self._end_callbacks: list[Callable[[Exception | None], None]] | None = None  # made for the first one
 
     # ------------------------------------------------------------------ what exchanges and delegates ask
@@ -221,24 +221,37 @@ class HTTP2Connection(asyncio.Protocol):
         self._incoming.data_received(data)
 
     def eof_received(self) -> bool:
-        """Note that the peer sends nothing more: requests that are not complete never will be.
+        """Note that the peer sends nothing more. What was received before is read first.
 
         Returns:
-            Whether the transport stays open, for the responses to the others.
+            Whether the transport stays open, for the responses.
         """
-        self._eof = True
+        self._incoming.eof = True
         self.output.flush()
         for exchange in [*self.streams.values()]:
             if not exchange.received:
                 self.abandon(exchange, codes.NO_ERROR)
             elif not exchange.finished:
+        if not self._incoming.turn_awaited:
+            self._fail_incomplete()
+        transport = self.writer.transport
+        stays = bool(self.streams) or self._incoming.turn_awaited
+        # TLS has no half-closed connections: there the transport closes in any case.
+        return stays and transport is not None and transport.can_write_eof()
+
+    def peer_ended(self) -> None:
+        """Act on the peer's end, now that all that it has sent is read."""
+        self._fail_incomplete()
+        if not self.streams:
+            self.ending.close(linger=False)
+
+    def _fail_incomplete(self) -> None:
+        """Give up the requests that are not complete and never will be; tell the delegates of the others."""
+        self._eof = True
                 try:
                     exchange.delegate.on_peer_eof()
                 except Exception as exc:
                     self._log_and_fail(exchange, exc)
-        transport = self.writer.transport
-        # TLS has no half-closed connections: there the transport closes in any case.
-        return bool(self.streams) and transport is not None and transport.can_write_eof()
 
     def pause_writing(self) -> None:
         """Let content wait in its streams: the transport's buffer is above its high-water mark."""

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         def close_stream(self, exchange: HTTP2Exchange) -> None: ...
         def fault(self, error: ConnectionFault) -> None: ...
         def refused(self, reason: str) -> None: ...
+        def peer_ended(self) -> None: ...
         def start_stream(self, stream: int, head: StreamHead, received: bool) -> None: ...
         def take_fault(self, stream: int, error: Exception) -> None: ...
 
@@ -90,6 +91,13 @@ class Incoming:
         owner: The connection.
     """
 
+    Attributes:
+        budget: What the peer may ask for without getting an answer.
+        ended: What is known of streams that are not open.
+        eof: The peer sends nothing more. The connection sets it, and is told when all is read.
+        reader: Reads field blocks.
+        turn_awaited: The rest of what was received is read in a later turn of the loop.
+
     __slots__ = (
         "_begun",
         "_block",
@@ -102,13 +110,14 @@ class Incoming:
         "_plain",
         "_preface_due",
         "_reading_paused",
-        "_turn_awaited",
         "_turns",
         "_window",
         "budget",
         "ended",
         "reader",
+        "eof",
     )
+        "turn_awaited",
 
     def __init__(self, owner: Owner) -> None:
         parameters = owner.parameters
@@ -129,7 +138,8 @@ class Incoming:
         self._debt = 0  # bytes that were received and not credited to the connection's window
         self._held = 0  # bytes of content that wait for delegates
         self._turns = owner.clock.turns
-        self._turn_awaited = False  # the rest of what was received is read in a later turn of the loop
+        self.turn_awaited = False
+        self.eof = False
         self._reading_paused = False  # the transport was told to read nothing
 
     @property
@@ -158,7 +168,7 @@ class Incoming:
             buffer += data
         else:
             self._buffer = buffer = data
-        if self._turn_awaited:  # what was received before comes first
+        if self.turn_awaited:  # what was received before comes first
             if len(buffer) > _AHEAD_MAX:
                 self._pause_reading()
         elif self._turns.left <= 0:
@@ -167,17 +177,19 @@ class Incoming:
             self._read(buffer)
 
     def _await_turn(self, *, begun: bool) -> None:
-        self._turn_awaited = True
+        self.turn_awaited = True
         self._turns.later(self._take_turn, begun=begun)
 
     def _take_turn(self) -> None:
-        self._turn_awaited = False
+        self.turn_awaited = False
         self._turns.left -= _TURN_UNITS
         if not self._owner.ending.closed:
             self._read(self._buffer)
             if not self._owner.writer.paused:
                 self.resume_reading()
 
+            if self.eof and not self.turn_awaited and not self._owner.ending.closed:
+                self._owner.peer_ended()
     def _read(self, data: bytes | bytearray) -> None:
         """Read frames, until one is incomplete or this turn's share is used up.
 

@@ -535,6 +535,34 @@ def test_a_reader_that_stops_is_reset_at_the_end() -> None:
         assert link.closed
 
 
+def test_what_has_come_before_the_peers_end_is_read_first() -> None:
+    # More than one turn of the loop has units for: the rest waits while the peer's end is told.
+    count = 600
+    with linked2(Recorder(on_start=ok), http2=HTTP2Parameters(max_concurrent_streams=count)) as link:
+        link.loop.call(ends_at_once, link, b"".join(link.headers(2 * n + 1) for n in range(count)))
+        assert all(link.stream(2 * n + 1).ended for n in range(count))
+        assert link.closed
+
+
+def test_a_request_that_waits_for_its_turn_and_never_comes_whole_is_given_up_at_the_peers_end() -> None:
+    with linked2(Recorder(), http2=HTTP2Parameters(max_concurrent_streams=1000)) as link:
+        heads = [link.headers(2 * n + 1, ended=n < 599) for n in range(600)]
+        link.loop.call(ends_at_once, link, b"".join(heads))
+        assert len(link.told) == 600
+        assert {tuple(told.calls) for told in link.told[:-1]} == {("start", "finish", "eof")}
+        assert link.told[-1].calls == ["start", "closed"]
+        assert not link.closed
+        for told in link.told[:-1]:
+            link.loop.call(ok, told)
+        assert link.closed
+
+
+def ends_at_once(link: HTTP2Link, wire: bytes) -> None:
+    """Send *wire* and the end in one turn of the loop."""
+    link.transport.peer_sends(wire)
+    link.transport.peer_sends_eof()
+
+
 def test_a_websocket_takes_a_stream_and_outlives_a_stop() -> None:
     class Echo(asyncio.Protocol):
         def connection_lost(self, exc: Exception | None) -> None:
