@@ -30,6 +30,7 @@ from bridge.core.http2.codes import ConnectionFault, StreamFault
 from bridge.core.http2.windows import INITIAL_WINDOW
 from bridge.core.log import app_log, gen_log
 from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, UnsupportedFeature
+from bridge.forks import FAULTS, end_if_forked
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
@@ -210,7 +211,7 @@ class HTTP2Connection(asyncio.Protocol):
                 self.parameters.observer.connection_closed(self)
             try:
                 self.delegate.on_close(self)
-            except Exception:
+            except FAULTS:
                 app_log.exception("Uncaught exception in on_close of %s", self.context)
         callbacks, self._end_callbacks = self._end_callbacks, None
         for callback in callbacks or ():
@@ -250,7 +251,7 @@ class HTTP2Connection(asyncio.Protocol):
         self._eof = True
                 try:
                     exchange.delegate.on_peer_eof()
-                except Exception as exc:
+                except FAULTS as exc:
                     self._log_and_fail(exchange, exc)
 
     def pause_writing(self) -> None:
@@ -468,7 +469,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _notify_closed(self, delegate: ExchangeDelegate) -> None:
         try:
             delegate.on_connection_close()
-        except Exception:
+        except FAULTS:
             app_log.exception("Uncaught exception in on_connection_close of %s", self.context)
 
     def take_stream(
@@ -494,7 +495,7 @@ class HTTP2Connection(asyncio.Protocol):
         if self.parameters.observer is not None:
             self.parameters.observer.request_refused(self, reason)
 
-    def take_fault(self, stream: int, error: Exception) -> None:
+    def take_fault(self, stream: int, error: BaseException) -> None:
         """Act on an exception while the frames of *stream* were read: of the peer's making, or of a delegate's."""
         try:
             exchange = self.streams.get(stream)
@@ -545,6 +546,7 @@ class HTTP2Connection(asyncio.Protocol):
         app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
         if exchange is not None:
             exchange.fail()
+        end_if_forked(error)
 
     def delegate_failed(self, exchange: HTTP2Exchange, error: BaseException) -> None:
         """Act on *error*, which a delegate's code raised outside of a call by this connection."""

@@ -10,6 +10,7 @@ from bridge.core.connection.clock import NEVER
 from bridge.core.http2.codes import FLOW_CONTROL_ERROR, MalformedRequest, StreamFault
 from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow
 from bridge.errors import LimitExceeded
+from bridge.forks import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -288,7 +289,7 @@ class RequestContent:
             elif not stream.finished:
                 try:
                     self.resume(_BY_AWAITABLE)
-                except Exception as exc:  # of the delegate's, which is called by this
+                except FAULTS as exc:  # of the delegate's, which is called by this
                     stream.report_failure(exc)
 
         future.add_done_callback(go_on)

@@ -22,6 +22,7 @@ from bridge.core.http2.scheduler import parse_priority
 from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow, add_credit, change_initial
 from bridge.core.log import gen_log
 from bridge.errors import RemoteProtocolError
+from bridge.forks import FAULTS
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         def refused(self, reason: str) -> None: ...
         def peer_ended(self) -> None: ...
         def start_stream(self, stream: int, head: StreamHead, received: bool) -> None: ...
-        def take_fault(self, stream: int, error: Exception) -> None: ...
+        def take_fault(self, stream: int, error: BaseException) -> None: ...
 
 
 __all__ = ["Incoming"]
@@ -234,7 +235,7 @@ class Incoming:
                 else:
                     turns.left -= _FRAME_UNITS
                     _HANDLERS.get(kind, Incoming._take_unknown)(self, stream, flags, payload)
-            except Exception as exc:
+            except FAULTS as exc:
                 owner.take_fault(stream, exc)
             if owner.ending.closed:
                 break

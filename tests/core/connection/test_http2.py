@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -561,6 +562,28 @@ def ends_at_once(link: HTTP2Link, wire: bytes) -> None:
     """Send *wire* and the end in one turn of the loop."""
     link.transport.peer_sends(wire)
     link.transport.peer_sends_eof()
+
+
+@pytest.mark.parametrize("where", ["on_start", "on_data", "on_finish", "on_closed", "on_eof"])
+def test_a_delegate_that_wants_to_exit_ends_its_request_only(where: str) -> None:
+    def leave(told: Told, *_: Any) -> None:
+        if told.exchange.head.path == b"/exit":
+            sys.exit(3)
+
+    with linked2(Recorder(**{where: leave}), raises=SystemExit) as link:
+        other = link.request()
+        number = link.request(path="/exit", method="POST", ended=False)
+        if where == "on_start":
+            link.told.pop()  # the server has got no delegate
+        elif where == "on_closed":
+            link.cancel(number)
+        else:
+            link.data(number, b"a", ended=True)
+        link.loop.call(ok, link.told[0])
+        assert link.stream(other).content == b"ok"
+        if where == "on_eof":
+            link.send_eof()
+        assert where == "on_closed" or link.stream(number).status == 500
 
 
 def test_a_websocket_takes_a_stream_and_outlives_a_stop() -> None:
