@@ -507,6 +507,7 @@ class Incoming:
             self._owner.ending.finalize()
 
     def _take_goaway(self, stream: int, flags: int, payload: bytes) -> None:
+        self._spend_glitch()
         _, code, text = frames.parse_goaway(payload)
         if code != codes.NO_ERROR:
             gen_log.info("HTTP/2 from %s: GOAWAY %s %r", self._owner.context, codes.error_name(code), text[:80])

@@ -464,6 +464,9 @@ def test_an_early_response_lets_a_short_rest_come() -> None:
         pytest.param(lambda n: frame(16, 0, 0, struct.pack(">I", n) + b"u=1"), 1100, id="PRIORITY_UPDATE"),
         pytest.param(lambda n: frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), 1100, id="WINDOW_UPDATE"),
         pytest.param(lambda n: frame(99, 0, 0), 1100, id="unknown frames"),
+        pytest.param(
+            lambda n: frame(HEADERS, 5, 1, head()) * (n == 1) + frame(GOAWAY, 0, 0, bytes(8)), 1100, id="GOAWAY"
+        ),
         pytest.param(lambda n: frame(HEADERS, 5, n, head()) + frame(RST_STREAM, 0, n, bytes(4)), 220, id="rapid reset"),
         pytest.param(
             lambda n: frame(HEADERS, 5, n, head()) + frame(WINDOW_UPDATE, 0, n, bytes(4)), 220, id="made to reset"
