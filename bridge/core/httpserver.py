@@ -260,6 +260,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             connection.delegate, self.params, connection.context, connection.clock, connection.loop, self._on_end
         )
         successor.closing = connection.closing
+        successor.observed = connection.transport is not None
         self._connections.discard(connection)
         self._connections.add(successor)
         return successor

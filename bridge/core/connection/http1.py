@@ -853,9 +853,7 @@ class ServerConnection(asyncio.Protocol):
             return True
         self.clock.forget(self)
         self.deadline = NEVER
-        self.writer.close()
-        if self.parameters.observer is not None:
-            self.parameters.observer.connection_closed(self)
+        self._resume_reading()
         self._hand_over(transport, self.reader.take_rest())
         return True
 
@@ -864,11 +862,14 @@ class ServerConnection(asyncio.Protocol):
         successor, self._successor, self._on_end = self._successor, None, None
         assert successor is not None
         protocol = successor(self)
+        self.writer.close()
         self.reading = self.reading.close
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if received:
             protocol.data_received(received)
+        if self._eof:
+            self.loop.call_soon(_pass_on_eof, transport, protocol)
 
     def refuse(self, status: int) -> None:
         """Answer with *status*, and close.

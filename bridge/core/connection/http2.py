@@ -73,6 +73,7 @@ class HTTP2Connection(asyncio.Protocol):
         initial_window: Bytes of content that the peer takes on each new stream.
         last_stream: The last stream that the peer has opened; -1 before the first.
         loop: The argument.
+        observed: The observer knows of the connection already, which has begun as one of HTTP/1.
         output: Sends.
         parameters: The argument.
         requests: How many exchanges were started.
@@ -99,6 +100,7 @@ class HTTP2Connection(asyncio.Protocol):
         "initial_window",
         "last_stream",
         "loop",
+        "observed",
         "output",
         "parameters",
         "requests",
@@ -131,6 +133,7 @@ class HTTP2Connection(asyncio.Protocol):
         self.initial_window = INITIAL_WINDOW
         self.last_stream = -1
         self.closing = parameters.no_keep_alive
+        self.observed = False
         self.deadline = NEVER
         self._incoming = Incoming(self)
         self._most_streams = parameters.http2.max_concurrent_streams
@@ -188,7 +191,7 @@ class HTTP2Connection(asyncio.Protocol):
         self.ending.open()
         if agreed_on_http2(transport):  # otherwise the peer may be answered in text
             self._incoming.begin()
-        if self.parameters.observer is not None:
+        if self.parameters.observer is not None and not self.observed:
             self.parameters.observer.connection_opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -229,10 +232,6 @@ class HTTP2Connection(asyncio.Protocol):
         """
         self._incoming.eof = True
         self.output.flush()
-        for exchange in [*self.streams.values()]:
-            if not exchange.received:
-                self.abandon(exchange, codes.NO_ERROR)
-            elif not exchange.finished:
         if not self._incoming.turn_awaited:
             self._fail_incomplete()
         transport = self.writer.transport
@@ -249,6 +248,10 @@ class HTTP2Connection(asyncio.Protocol):
     def _fail_incomplete(self) -> None:
         """Give up the requests that are not complete and never will be; tell the delegates of the others."""
         self._eof = True
+        for exchange in [*self.streams.values()]:
+            if not exchange.received:
+                self.abandon(exchange, codes.NO_ERROR)
+            elif not exchange.finished:
                 try:
                     exchange.delegate.on_peer_eof()
                 except FAULTS as exc:
@@ -543,10 +546,10 @@ class HTTP2Connection(asyncio.Protocol):
 
     def _log_and_fail(self, exchange: HTTP2Exchange | None, error: BaseException) -> None:
         """Log an exception of the delegate; answer 500, or reset the stream if the response has begun."""
+        end_if_forked(error)
         app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
         if exchange is not None:
             exchange.fail()
-        end_if_forked(error)
 
     def delegate_failed(self, exchange: HTTP2Exchange, error: BaseException) -> None:
         """Act on *error*, which a delegate's code raised outside of a call by this connection."""

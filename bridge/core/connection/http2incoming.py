@@ -56,8 +56,8 @@ if TYPE_CHECKING:
         def abandon(self, exchange: HTTP2Exchange, code: int, by_peer: bool = False) -> None: ...
         def close_stream(self, exchange: HTTP2Exchange) -> None: ...
         def fault(self, error: ConnectionFault) -> None: ...
-        def refused(self, reason: str) -> None: ...
         def peer_ended(self) -> None: ...
+        def refused(self, reason: str) -> None: ...
         def start_stream(self, stream: int, head: StreamHead, received: bool) -> None: ...
         def take_fault(self, stream: int, error: BaseException) -> None: ...
 
@@ -90,7 +90,6 @@ class Incoming:
 
     Args:
         owner: The connection.
-    """
 
     Attributes:
         budget: What the peer may ask for without getting an answer.
@@ -98,6 +97,7 @@ class Incoming:
         eof: The peer sends nothing more. The connection sets it, and is told when all is read.
         reader: Reads field blocks.
         turn_awaited: The rest of what was received is read in a later turn of the loop.
+    """
 
     __slots__ = (
         "_begun",
@@ -115,10 +115,10 @@ class Incoming:
         "_window",
         "budget",
         "ended",
-        "reader",
         "eof",
-    )
+        "reader",
         "turn_awaited",
+    )
 
     def __init__(self, owner: Owner) -> None:
         parameters = owner.parameters
@@ -188,9 +188,9 @@ class Incoming:
             self._read(self._buffer)
             if not self._owner.writer.paused:
                 self.resume_reading()
-
             if self.eof and not self.turn_awaited and not self._owner.ending.closed:
                 self._owner.peer_ended()
+
     def _read(self, data: bytes | bytearray) -> None:
         """Read frames, until one is incomplete or this turn's share is used up.
 

@@ -115,7 +115,11 @@ class ConnectionDelegate(Protocol):
         ...
 
     def on_close(self, connection: Connection) -> None:
-        """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport."""
+        """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport.
+
+        It is told once for each connection that was opened. The object may be another one: a connection without TLS is
+        HTTP/1's until the preface of HTTP/2 has come.
+        """
 
 
 class Observer:
@@ -128,7 +132,11 @@ class Observer:
         """Take note that *connection* speaks HTTP from now on."""
 
     def connection_closed(self, connection: Connection) -> None:
-        """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport."""
+        """Take note that HTTP has ended on *connection*: it is closed, or another protocol has its transport.
+
+        It is told once for each connection that was opened. The object may be another one: a connection without TLS is
+        HTTP/1's until the preface of HTTP/2 has come.
+        """
 
     def request_refused(self, connection: Connection, reason: str) -> None:
         """Take note that the peer has broken a rule or a limit, and is answered by the connection itself.

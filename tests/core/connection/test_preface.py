@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import trustme
 
+from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import HTTP2Parameters
-from tests.support.http2 import PREFACE, SETTINGS, H2Client, frame
+from bridge.core.connection.turns import Turns
+from tests.support.http2 import PREFACE, SETTINGS, H2Client, frame, head
 from tests.support.link import Recorder, linked, ok
 from tests.support.loops import both_loops
-from tests.support.serving import Client, TLSClient, address_of, serving
+from tests.support.serving import Client, TLSClient, address_of, serving, until
 
 ANYBODY = HTTP2Parameters(cleartext=lambda context: True)
 
@@ -51,6 +54,49 @@ async def test_prior_knowledge_and_http1_on_one_port() -> None:
         async with await Client.connect(server) as old:
             await old.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert (await old.read_to_the_end()).startswith(b"HTTP/1.1 200 ")
+
+
+@both_loops
+async def test_an_observer_is_told_of_a_connection_once(contexts: Any) -> None:
+    class Counts(Observer):
+        opened = closed = 0
+
+        def connection_opened(self, connection: Any) -> None:
+            self.opened += 1
+
+        def connection_closed(self, connection: Any) -> None:
+            self.closed += 1
+
+    server_context, client_context = contexts
+    for tls in (False, True):
+        observer = Counts()
+        async with (
+            serving(
+                Recorder(on_start=ok), tls=server_context if tls else None, http2=ANYBODY, observer=observer
+            ) as server,
+            H2Client(address_of(server), client_context if tls else None) as client,
+        ):
+            assert (await client.response(client.request()))[2] == b"ok"
+            assert (observer.opened, observer.closed) == (1, 0)
+        assert (observer.opened, observer.closed) == (1, 1)
+
+
+@both_loops
+async def test_a_preface_that_waits_for_its_turn_is_served_although_the_peer_ends() -> None:
+    requests = b"".join(frame(0x1, 5, number, head()) for number in range(1, 200, 2))
+    async with (
+        serving(Recorder(on_start=ok), http2=ANYBODY, keep_alive_timeout=None) as server,
+        await Client.connect(server) as client,
+    ):
+        turns = Turns.of(asyncio.get_running_loop())
+        units, turns.units, turns.left = turns.units, 0, 0  # all work waits
+        await client.send(PREFACE + frame(SETTINGS, 0, 0) + requests)
+        client.half_close()
+        connection = next(iter(server.connections))
+        await until(lambda: connection._eof)
+        turns.units = units
+        data = await client.read_to_the_end()
+        assert data.count(b"ok") == 100
 
 
 @both_loops
