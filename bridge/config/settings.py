@@ -429,15 +429,16 @@ class Config(HTTP2Config):
         PROXIES,
         NETWORKS,
         ("127.0.0.1", "::1", "unix"),
-        "the peers whose forwarded fields are believed: addresses, networks, unix, or * for all",
+        "the peers whose forwarded fields are believed: addresses, networks, unix, or * for all; --http2-cleartext"
+        " trusted and --request-id proxy mean the same peers, by default 127.0.0.1,::1,unix",
         foreign=("FORWARDED_ALLOW_IPS",),
+        shown="nobody; with --proxy-headers 127.0.0.1,::1,unix",
     )
     forwarded_hops: int | None = setting(
         PROXIES,
         off_or(whole(1, 100)),
         None,
-        "the number of proxies in front, if their addresses are not known; needs --forwarded-allow-ips, which names"
-        " the peers to believe",
+        "the number of proxies in front, if their addresses are not known; needs --forwarded-allow-ips",
         aliases=("trusted-proxy-count", "trusted-hops"),
     )
     forwarded_fields: tuple[str, ...] = setting(
@@ -465,6 +466,24 @@ class Config(HTTP2Config):
         ):
             if size > max(head, LINE):  # the defaults are fine, even if only the limit of the head is lowered
                 raise ConfigError(f"{option}: {size} bytes are more than --limit-request-head, {head}")
+        self._check_tls()
+        self.check_http2(self.ssl_certfile is not None or self.ssl_context_factory is not None)
+        if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
+            raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
+        self._check_operation(self.addresses, tuple(path for _, path, _ in self.mount if path))
+        if self.hooks and self.workers is None and not self.reload:
+            raise ConfigError("--hooks: need --workers: without a master there is nobody to call most of them")
+        if self.forwarded_hops is not None and not self.proxy_headers:
+            raise ConfigError(
+                "--forwarded-hops: believes nobody without --forwarded-allow-ips; name the proxies, or '*' if only they"
+                " can reach the server"
+            )
+        if self.debug and not self.debug_anywhere:
+            for address in self.addresses:
+                if not _is_loopback(address):
+                    raise ConfigError(f"--debug: {address} is not on the loopback interface; see --debug-anywhere")
+
+    def _check_tls(self) -> None:
         if self.ssl_cert_reqs != "none" and self.ssl_ca_certs is None:
             raise ConfigError(
                 f"--ssl-cert-reqs: {self.ssl_cert_reqs!r} needs --ssl-ca-certs, which names the authorities to trust"
@@ -475,16 +494,6 @@ class Config(HTTP2Config):
                     raise ConfigError(f"--{name.replace('_', '-')}: needs --ssl-certfile, which switches TLS on")
             if self.ssl_sni:
                 raise ConfigError("--ssl-sni: needs --ssl-certfile, for clients that name none of these hosts")
-        self.check_http2(self.ssl_certfile is not None or self.ssl_context_factory is not None)
-        if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
-            raise ConfigError(f"--workers: {self.workers} processes need fork(), which this system lacks")
-        self._check_operation(self.addresses, tuple(path for _, path, _ in self.mount if path))
-        if self.hooks and self.workers is None and not self.reload:
-            raise ConfigError("--hooks: need --workers: without a master there is nobody to call most of them")
-        if self.debug and not self.debug_anywhere:
-            for address in self.addresses:
-                if not _is_loopback(address):
-                    raise ConfigError(f"--debug: {address} is not on the loopback interface; see --debug-anywhere")
 
     @property
     def addresses(self) -> tuple[Address, ...]:

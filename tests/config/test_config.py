@@ -413,6 +413,11 @@ CONTRADICTIONS = [
         ["--ssl-certfile", "c", "--ssl-cert-reqs", "optional"],
         "--ssl-cert-reqs: 'optional' needs --ssl-ca-certs, which names the authorities to trust",
     ),
+    (
+        ["--forwarded-hops", "1"],
+        "--forwarded-hops: believes nobody without --forwarded-allow-ips; name the"
+        " proxies, or '*' if only they can reach the server",
+    ),
     (["--keyfile", "k"], "--ssl-keyfile: needs --ssl-certfile, which switches TLS on"),
     (["--ssl-ca-certs", "k"], "--ssl-ca-certs: needs --ssl-certfile, which switches TLS on"),
     (["--ssl-ciphers", "k"], "--ssl-ciphers: needs --ssl-certfile, which switches TLS on"),
@@ -616,6 +621,7 @@ def test_printed_settings_are_a_file_of_settings(directory: Path) -> None:
     assert "backlog = 2048  # default\n" in text
     assert 'ssl_keyfile_password = "..."  # BRIDGE_SSL_KEYFILE_PASSWORD\n' in text
     assert "x9" not in text
+    assert "# forwarded_allow_ips is not given: nobody" in text
     (directory / "bridge.toml").write_text(text)
     again = given()
     assert (again.port, again.target, again.ssl_certfile) == (7, "a:app", "c")
