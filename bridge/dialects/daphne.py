@@ -143,7 +143,7 @@ def _finish(t: Translation) -> None:
     facts = t.dialect
     host, port = facts.get("host"), facts.get("port")
     other = [name for name in ("unix_socket", "fd") if facts.get(name) is not None]
-    t.origin = "--bind" if host else "--port"
+    t.origin = "--bind, --port"
     if host or port is not None:
         t.add("bind", host_and_port(host or "127.0.0.1", 8000 if port is None else port))
     for name in other:

@@ -57,6 +57,7 @@ def _json(spoken: Dialect, translation: Translation) -> str:
             "version": spoken.version,
             "status": translation.status,
             "options": [outcome._asdict() for outcome in map(_without_secret, translation.outcomes)],
+            "defaults": {name: given.text for name, given in _defaults(translation).items()},
             "settings": {name: _shown(name, given.text) for name, given in translation.layer.items()},
         },
         indent=2,
@@ -83,10 +84,19 @@ def _table(spoken: Dialect, translation: Translation) -> str:
         lines.append(f"    {outcome.fate}{becomes}")
         if outcome.remark:
             lines += textwrap.wrap(outcome.remark, width, initial_indent="    ", subsequent_indent="    ")
+    if defaults := _defaults(translation):
+        text = " ".join(f"{name}={_cut(given.text)}" for name, given in defaults.items())
+        lines.append(f"(defaults of {spoken.name}, which `bridge run` does not have)")
+        lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
     counts = {fate: sum(outcome.fate is fate for outcome in translation.outcomes) for fate in Fate}
     lines.append("")
     lines.append(f"{spoken.name} {spoken.version}: " + ", ".join(f"{number} {fate}" for fate, number in counts.items()))
     return "\n".join(lines) + "\n"
+
+
+def _defaults(translation: Translation) -> Layer:
+    """Return the other server's defaults that nothing on the command line or in a file has changed."""
+    return {name: given for name, given in translation.defaults.items() if name not in translation.layer}
 
 
 def _cut(text: str) -> str:

@@ -30,6 +30,7 @@ SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFU
 
 _DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 _USUAL_SCHEME_FIELDS = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}
+_SCHEME = "X-Forwarded-Proto of a trusted peer says the scheme, in every spelling; no other field does"
 _DIRTY = "bridge has no dirty workers; run such work in a task queue"
 _STRICT = "bridge's parser refuses such requests always: they are used to smuggle others"
 _SYSLOG = "bridge does not speak to syslog; a --log-config with a SysLogHandler does"
@@ -149,9 +150,7 @@ def _scheme_headers(value: Any, t: Translation) -> tuple[Fate, str] | None:
         return NEAR, "no field changes the scheme"
     unusual = {str(name).upper() for name in value} - _USUAL_SCHEME_FIELDS.keys()
     if unusual:
-        return NO_EFFECT, f"{', '.join(sorted(unusual))}: bridge takes the scheme from X-Forwarded-Proto only"
-    if dict(value) != _USUAL_SCHEME_FIELDS:
-        return NEAR, "X-Forwarded-Proto counts in every spelling; gunicorn passes over mixed case"
+        return NO_EFFECT, f"{', '.join(sorted(unusual))}: {_SCHEME}"
     return None
 
 
@@ -341,7 +340,7 @@ ROWS: tuple[Row, ...] = (
     row("--initgroups", NEAR, "", "the groups of --user are always taken", takes=Takes.FLAG),
     row("tmp_upload_dir", NO_EFFECT, "", "uploads wait in TMPDIR", takes=_FILE,
         convert=lambda value, t: None if value else (SAME, "")),
-    row("secure_scheme_headers", SAME, "forwarded_fields", takes=_FILE, convert=_scheme_headers),
+    row("secure_scheme_headers", NEAR, "forwarded_fields", _SCHEME, takes=_FILE, convert=_scheme_headers),
     row("--forwarded-allow-ips", SAME, "forwarded_allow_ips", convert=_forwarded),
     row("--access-logfile", SAME, "access_logfile", name="accesslog", convert=_accesslog),
     row("--disable-redirect-access-to-syslog", NEAR, "", "no requests go to syslog", takes=Takes.FLAG),
@@ -456,11 +455,9 @@ def _finish(t: Translation) -> None:
         from importlib.util import find_spec
 
         if find_spec("setproctitle") is None:
-            given = t.layer.pop("process_name")
-            t.note(
-                given.origin, given.text, NO_EFFECT, "a process gets a name only if the package setproctitle is there"
-            )
-    given = t.dialect.get("given", {})
+            del t.layer["process_name"]
+            t.correct("proc_name", NO_EFFECT, "a process gets a name only if the package setproctitle is there")
+    given = {name: option.value for name, option in t.given.items()}
     hooks = Hooks(t.hooks.items(), given, t.dialect.get("logger_class"))
     if hooks:
         t.objects["hooks"] = hooks
@@ -475,16 +472,14 @@ def _settle_time_and_threads(t: Translation) -> None:
     threads = facts.get("threads", 1)
     if kind == "sync" and threads > 1:
         kind = "gthread"
-    t.origin = "--threads"
     if kind in {"sync", "gthread"}:
-        t.set("threads", threads if kind == "gthread" else 1)
+        t.settle("threads", "threads", threads if kind == "gthread" else 1)
         t.default("interface", "wsgi", "gunicorn")
     timeout = facts.get("timeout", 30)
     never = timeout == 0 or timeout >= 9999
-    t.origin = "--timeout"
-    t.set("timeout_worker", "off" if never else timeout)
+    t.settle("timeout", "timeout_worker", "off" if never else timeout)
     if kind == "sync" and not never:
-        t.set("timeout_request", timeout)
+        t.settle("timeout", "timeout_request", timeout)
 
 
 DIALECT = Dialect(

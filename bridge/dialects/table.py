@@ -174,6 +174,7 @@ class Translation:
         defaults: Settings that differ between the servers unless somebody gives them.
         layer: The settings that were given, as text.
         objects: Settings whose values are no text.
+        given: The options by the names of their rows.
         outcomes: What became of each option.
         paths: Directories for the front of ``sys.path``.
         detach: The process leaves its terminal.
@@ -188,6 +189,7 @@ class Translation:
     defaults: Layer = field(default_factory=dict)
     layer: Layer = field(default_factory=dict)
     objects: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Option] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     detach: bool = False
@@ -209,8 +211,16 @@ class Translation:
         self.set(name, value if before is None else f"{before.text}{separator}{value}")
 
     def default(self, name: str, text: str, origin: str) -> None:
-        """Set one of bridge's settings unless something else gives it."""
-        self.defaults[name] = Given(text, origin)
+        """Set one of bridge's settings unless something else gives it, or an earlier call of this method."""
+        self.defaults.setdefault(name, Given(text, origin))
+
+    def settle(self, option: str, name: str, value: object) -> None:
+        """Set one of bridge's settings, of which *option* decides with others; a default if it was not given."""
+        if option in self.given:
+            self.origin = self.given[option].origin
+            self.set(name, value)
+        else:
+            self.default(name, str(value), "")
 
     def take(self, option: Option) -> None:
         """Convert one option, and note what became of it.
@@ -220,8 +230,7 @@ class Translation:
         """
         one = option.row
         self.origin = option.origin
-        self.dialect.setdefault("given", {})[one.name] = option.value
-        before = dict(self.layer)
+        self.given[one.name] = option
         changed = None
         try:
             if one.convert is not None:
@@ -235,14 +244,32 @@ class Translation:
             text = f"{option.origin}: {shown(option.value)} cannot be used: {in_words(exc)}"
             raise ConfigError(text) from exc
         fate, remark = changed or (one.fate, one.remark)
-        new = [f"{name}={given.text}" for name, given in self.layer.items() if before.get(name) != given]
-        if fate is Fate.SAME:
-            remark = ""
-        self.outcomes.append(Outcome(option.origin, value, fate, " ".join(new), remark))
+        self.outcomes.append(Outcome(option.origin, value, fate, "", "" if fate is Fate.SAME else remark))
 
-    def note(self, option: str, value: str, fate: Fate, remark: str, becomes: str = "") -> None:
+    def note(self, option: str, value: str, fate: Fate, remark: str) -> None:
         """Note what became of something that is no row's, such as a default."""
-        self.outcomes.append(Outcome(option, value, fate, becomes, remark))
+        self.outcomes.append(Outcome(option, value, fate, "", remark))
+
+    def correct(self, option: str, fate: Fate, remark: str) -> None:
+        """Note that something else became of *option*, which was taken before."""
+        origin = self.given[option].origin
+        self.outcomes = [
+            one._replace(fate=fate, remark=remark) if one.option == origin else one for one in self.outcomes
+        ]
+
+    def complete(self) -> None:
+        """Write into each outcome what it is here, once all options are settled."""
+        rows = {option.origin: option.row for option in self.given.values()}
+        for number, outcome in enumerate(self.outcomes):
+            names = [name for name, given in self.layer.items() if given.origin == outcome.option]
+            if outcome.fate in {Fate.SAME, Fate.NEAR} and outcome.option in rows:
+                names += [
+                    name
+                    for name in rows[outcome.option].becomes.split()
+                    if name in self.layer and self.layer[name].origin not in rows  # settled with others
+                ]
+            becomes = " ".join(f"{name}={self.layer[name].text}" for name in names)
+            self.outcomes[number] = outcome._replace(becomes=becomes)
 
     @property
     def status(self) -> int:
@@ -302,6 +329,7 @@ class Dialect:
             translation.take(option)
         translation.origin = self.name
         self.finish(translation)
+        translation.complete()
         return translation
 
     def complaint(self, problem: Usage) -> str:

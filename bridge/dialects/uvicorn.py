@@ -229,7 +229,7 @@ def settle_address(t: Translation) -> None:
         t.origin = "--uds"
         t.set("bind", f"unix:{facts['uds']}")
     elif "host" in facts or "port" in facts:
-        t.origin = "--host" if "host" in facts else "--port"
+        t.origin = "--host, --port"
         port = 8000 if facts.get("port") is None else facts["port"]
         t.set("bind", host_and_port(str(facts.get("host") or "127.0.0.1"), port))
     else:
@@ -280,7 +280,7 @@ def _finish(t: Translation) -> None:
         raise Usage("Missing argument 'APP'.")
     if "reload" in t.layer and "workers" in t.layer:
         t.layer.pop("workers")
-        t.note("--workers", "", NEAR, "ignored beside --reload, as in uvicorn")
+        t.correct("workers", NEAR, "ignored beside --reload, as in uvicorn")
     settle_address(t)
     settle_defaults(t)
 

@@ -177,8 +177,13 @@ def settle(t: Translation) -> None:
     elif "host" in facts or "port" in facts:
         if "bind" in t.layer:
             raise Usage("host or port may not be set if listen is set.")
-        t.origin = "--host" if "host" in facts else "--port"
+        t.origin = "--host, --port"
         t.set("bind", host_and_port(str(facts.get("host", "0.0.0.0")), facts.get("port", 8080)))  # noqa: S104 - waitress's default
+    for name in ("trusted_proxy_count", "trusted_proxy_headers"):
+        if name in t.given and t.given[name].value and not facts.get("trusted"):
+            raise Usage(f"{name} has no meaning without setting trusted_proxy")
+    if facts.get("trusted"):
+        t.default("forwarded_fields", "x-forwarded-proto", "waitress")
     t.default("bind", ":8080", "waitress")
     t.default("interface", "wsgi", "waitress")
     t.default("threads", "4", "waitress")

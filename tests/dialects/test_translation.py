@@ -60,6 +60,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("gunicorn -k uvicorn.workers.UvicornWorker a:a", {"interface": "asgi3", "timeout_request": None}),
     ("gunicorn -k uvicorn_worker.UvicornWorker a:a", {"interface": "asgi3"}),
     ("gunicorn -k uvicorn.workers.UvicornH11Worker a:a", {"interface": "asgi3"}),
+    ("gunicorn -k uvicorn.workers.UvicornWorker a:a", {"forwarded_fields": "x-forwarded-for,x-forwarded-proto"}),
     ("gunicorn -t 0 a:a", {"timeout_worker": None, "timeout_request": None}),
     ("gunicorn --timeout=9999 a:a", {"timeout_worker": None, "timeout_request": None}),
     ("gunicorn --access-logfile - - a:a", {"access_log": True, "access_logfile": "-", "target": "-:application"}),
@@ -110,6 +111,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("waitress-serve --port=80 --url-prefix=app a:a", {"bind": "0.0.0.0:80", "root_path": "/app"}),
     ("waitress-serve --trusted-proxy 10.0.0.1 --trusted-proxy-headers 'x-forwarded-for x-forwarded-proto' a:a",
      {"forwarded_allow_ips": "10.0.0.1", "forwarded_fields": "x-forwarded-for,x-forwarded-proto"}),
+    ("waitress-serve --trusted-proxy 10.0.0.1 a:a", {"forwarded_fields": "x-forwarded-proto"}),
 ]  # fmt: skip
 
 
@@ -124,6 +126,8 @@ ENVIRONMENTS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("gunicorn a:a", {"GUNICORN_CMD_ARGS": "-w 2 --threads=3"}, {"workers": 2, "threads": 3}),
     ("gunicorn -w 5 a:a", {"GUNICORN_CMD_ARGS": "-w 2", "WEB_CONCURRENCY": "7"}, {"workers": 5}),
     ("gunicorn a:a", {"BRIDGE_ACCESS_LOG": "on", "BRIDGE_TIMEOUT_KEEP_ALIVE": "9"}, {"access_log": True}),
+    ("gunicorn a:a", {"BRIDGE_TIMEOUT_REQUEST": "9", "BRIDGE_THREADS": "3"}, {"timeout_request": 9.0, "threads": 3}),
+    ("gunicorn -t 5 a:a", {"BRIDGE_TIMEOUT_REQUEST": "9"}, {"timeout_request": 5.0}),
     ("gunicorn", {"GUNICORN_CMD_ARGS": "a:b"}, {"target": "a:b"}),
     ("uvicorn", {"UVICORN_APP": "a:a", "UVICORN_PORT": "81", "UVICORN_RELOAD": "true"}, {"bind": "127.0.0.1:81"}),
     ("uvicorn a:a", {"PORT": "5000"}, {"bind": "127.0.0.1:8000"}),
@@ -160,6 +164,8 @@ MESSAGES = [
     ("waitress-serve --foo a:a", "Error: option --foo not recognized"),
     ("waitress-serve --po", "Error: option --port requires argument"),
     ("waitress-serve --trusted-proxy-h", "Error: option --trusted-proxy-headers requires argument"),
+    ("waitress-serve --trusted-proxy-count=1 a:a", "trusted_proxy_count has no meaning without setting trusted_proxy"),
+    ("waitress-serve --trusted-proxy-headers=forwarded a:a", "trusted_proxy_headers has no meaning"),
     ("waitress-serve", "Error: Specify one application only"),
     ("waitress-serve --host a --listen b:1 a:a", "host or port may not be set if listen is set."),
 ]
@@ -445,6 +451,43 @@ def test_explain_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "-w 4\n    same as workers=4\n" in out
     assert "heartbeats need no files" in out
     assert explain(["gunicorn", "--spew", "a:a"], {}) == 1
+
+
+EXPLAINED = [
+    ("gunicorn -t 60 a:a", "-t 60 near as timeout_worker=60 timeout_request=60"),
+    ("gunicorn -k asgi -t 60 a:a", "-t 60 near as timeout_worker=60 a limit"),
+    ("gunicorn -t 0 a:a", "-t 0 near as timeout_worker=off a limit"),
+    ("gunicorn -k gthread --threads 4 a:a", "--threads 4 same as threads=4"),
+    ("gunicorn a:a", "forwarded_allow_ips=127.0.0.1,::1 forwarded_fields=x-forwarded-proto forwarded_strip=off"),
+    ("uvicorn --host :: --port 9 a:a", "--host :: same as bind=[::]:9 --port 9 same as bind=[::]:9"),
+    ("uvicorn --uds /a --port 9 a:a", "--uds /a same as bind=unix:/a --port 9 same APP"),
+    ("uvicorn --workers 2 --reload a:a", "--workers 2 near ignored beside --reload"),
+    ("daphne -p 9 -u /a a:a", "-p 9 same as bind=127.0.0.1:9,unix:/a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "text"), EXPLAINED)
+def test_explain_says_what_an_option_becomes(line: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(shlex.split(line), {}) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert text in out
+    assert out.count("--workers") <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "text"),
+    [
+        ("{'X-FORWARDED-PROTO': 'https'}", 0, "near X-Forwarded-Proto of a trusted peer says the scheme"),
+        ("{'X-SCHEME': 'https'}", 1, "no effect X-SCHEME: X-Forwarded-Proto of a trusted peer says"),
+        ("{}", 0, "near as forwarded_fields=x-forwarded-prefix no field changes the scheme"),
+    ],
+)
+def test_explain_secure_scheme_headers(
+    place: Path, value: str, status: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conf(place, f"secure_scheme_headers = {value}")
+    assert explain(["gunicorn", "a:a"], {}) == status
+    assert text in " ".join(capsys.readouterr().out.split())
 
 
 def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
