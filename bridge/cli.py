@@ -119,7 +119,9 @@ def _develop(words: Sequence[str], *, own_process: bool) -> int:
 
     words, found = development_words(words, os.environ)
     if found is not None and sys.stderr is not None:
-        sys.stderr.write(f"bridge: {found.target}, found in {found.how}\n")
+        from bridge.telemetry import messages
+
+        messages.tell(f"bridge: {found.target}, found in {found.how}")
     return _run(words, own_process=own_process)
 
 
@@ -196,10 +198,12 @@ def _name_misspelt(environ: Mapping[str, str]) -> None:
         return
     from difflib import get_close_matches
 
+    from bridge.telemetry import messages
+
     for name in strange:
         near = get_close_matches(name, known, n=1, cutoff=0.85)
         if near and not name.startswith(("BRIDGE_PORT_", "BRIDGE_SERVICE_")):
-            sys.stderr.write(f"bridge: {name}: there is no such variable; did you mean {near[0]}?\n")
+            messages.tell(f"bridge: {name}: there is no such variable; did you mean {near[0]}?")
 
 
 def _require_target(config: Config) -> None:

@@ -12,6 +12,7 @@ from bridge.config.layers import Layer, merge
 from bridge.config.sources import from_environment, resolve
 from bridge.dialects import dialect
 from bridge.dialects.table import Dialect, Fate, Refusal, Translation, Usage
+from bridge.telemetry import streams
 
 __all__ = ["config_of", "layer_of", "serve"]
 
@@ -123,21 +124,25 @@ def _print(translation: Translation, environ: Mapping[str, str]) -> int:
 
 
 def _say_what_differs(spoken: Dialect, translation: Translation) -> None:
-    if sys.stderr is None:
-        return
     for outcome in translation.outcomes:
         if outcome.fate is Fate.NO_EFFECT:
-            sys.stderr.write(f"bridge: {spoken.name} {outcome.option}: no effect: {outcome.remark}\n")
+            _say(f"bridge: {spoken.name} {outcome.option}: no effect: {outcome.remark}")
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        from bridge.telemetry import messages
+
+        messages.tell(text)
 
 
 def _detach(config: Config) -> None:
     """Become a daemon: another session, no terminal, the first process gone."""
-    sys.stderr.write(
+    _say(
         "bridge: --daemon: the process leaves the terminal, and nobody starts it again when it ends; "
-        "a systemd unit would\n"
+        "a systemd unit would"
     )
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     for _ in range(2):
         if os.fork():
             os._exit(0)

@@ -29,6 +29,7 @@ __all__ = [
     "send_to",
     "serving",
     "set_form",
+    "tell",
 ]
 
 # Messages that may wait.
@@ -267,10 +268,15 @@ def say(text: str, level: int = logging.INFO, traceback: str = "") -> None:
         streams.replace_error()
 
 
-def fail(text: str, traceback: str = "") -> None:
-    """Say why the process ends: as :func:`say`, but to what the program has put in the place of standard error."""
+def tell(text: str, level: int = logging.INFO, traceback: str = "") -> None:
+    """Say something as :func:`say`, but to what the program has put in the place of standard error."""
     stream = sys.stderr
     if stream is None or stream is sys.__stderr__:
-        say(text, logging.CRITICAL, traceback)
+        say(text, level, traceback)
     else:
-        stream.write(_state.announcer.line(_record(logging.CRITICAL, text, traceback)).decode())
+        stream.write(_state.announcer.line(_record(level, text, traceback)).decode())
+
+
+def fail(text: str, traceback: str = "") -> None:
+    """Say why the process ends, as :func:`tell` does."""
+    tell(text, logging.CRITICAL, traceback)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.supervisor.test_administration import FORMS, until
-from tests.support.running import APPS, REPOSITORY, Client, Running, get
+from tests.support.running import APPS, REPOSITORY, Client, Running, get, surroundings
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +27,9 @@ APP = "import plain\nasgi = plain.asgi\nVERSION = 1\n"
 
 def steer(path: Path, *words: str) -> tuple[int, str, str]:
     """Run a command; return its status and what it has said."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     done = subprocess.run(
         [sys.executable, "-m", "bridge", *words, "--socket", str(path)],
-        env={**environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**surroundings(), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=60,

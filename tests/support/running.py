@@ -23,6 +23,13 @@ APPS = Path(__file__).resolve().parent / "apps"
 PATIENCE = 60.0
 
 
+def surroundings() -> dict[str, str]:
+    """Return this process's environment, without what it, or a server that has run in it, has set for a server."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_") and name != "NOTIFY_SOCKET"
+    }
+
+
 class Running:
     """A server process; ends with the ``with`` block, and all of its children with it.
 
@@ -41,12 +48,10 @@ class Running:
         command: list[str] | None = None,
     ) -> None:
         self.argv = command or self.command(*argv)
-        base = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-        base.pop("NOTIFY_SOCKET", None)
         self.process = subprocess.Popen(
             self.argv,
             cwd=cwd or APPS,
-            env={**base, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **(environ or {})},
+            env={**surroundings(), "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -22,7 +22,7 @@ import pytest
 from bridge.config import Config
 from bridge.telemetry import messages
 from bridge.telemetry.logs import configure
-from tests.support.running import APPS, PATIENCE, REPOSITORY, Running, get, session
+from tests.support.running import APPS, PATIENCE, REPOSITORY, Running, get, session, surroundings
 
 WAYS = [[], ["--loop", "asyncio"], ["--workers", "2"], ["--workers", "1", "--preload"]]
 names = pytest.mark.parametrize("way", WAYS, ids=" ".join)
@@ -51,11 +51,13 @@ def full_pipe() -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def unread(directory: Path, app: str, *argv: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def unread(
+    directory: Path, app: str, *argv: str, environ: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run a server both of whose streams are full from the beginning; give the process and the path of its socket."""
     path = str(directory / "a.sock")
     with full_pipe() as (_, writing):
-        environ = {**os.environ, "PYTHONPATH": f"{directory}{os.pathsep}{REPOSITORY}"}
+        environ = {**surroundings(), "PYTHONPATH": f"{directory}{os.pathsep}{REPOSITORY}", **(environ or {})}
         environ.pop("PYTHONUNBUFFERED", None)
         process = subprocess.Popen(
             Running.command(app, "--uds", path, *argv),
@@ -130,6 +132,13 @@ def app(environ, start_response):
 
 
 @pytest.mark.slow
+def test_what_is_said_before_the_start_waits_for_no_full_pipe_either(tmp_path: Path) -> None:
+    near = {"BRIDGE_WORKERZ": "2"}  # a variable that is nearly one of the server's
+    with unread(tmp_path, "plain:wsgi", environ=near) as (process, _):
+        assert ends(process) < SOON
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [[], ["--workers", "1"], ["--workers", "1", "--preload"]], ids=" ".join)
 @pytest.mark.parametrize("who", ["the application", "a file"])
 def test_handlers_of_others_on_a_full_pipe_delay_nothing_either(tmp_path: Path, workers: list[str], who: str) -> None:
@@ -171,7 +180,7 @@ def test_a_pipe_that_is_read_again_gets_what_waited_and_the_number_of_what_was_l
         "m._state.announcer.writer._most = 100; sys.exit(bridge.cli.main())"
     )
     argv = [sys.executable, "-c", program, "run", "plain:asgi", "--uds", path, "--no-access-log"]
-    process = subprocess.Popen(argv, cwd=APPS, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=writing)
+    process = subprocess.Popen(argv, cwd=APPS, env={**surroundings(), "PYTHONPATH": str(REPOSITORY)}, stderr=writing)
     os.close(writing)
     try:
         end = time.monotonic() + PATIENCE
@@ -369,7 +378,7 @@ def test_a_fault_of_the_servers_own_comes_out_too_unless_the_pipe_is_full(worker
     assert ["the needle" in entry["traceback"] for entry in entries if "traceback" in entry] == [True]
     with full_pipe() as (_, writing):
         begin = time.monotonic()
-        found = subprocess.run(argv, cwd=APPS, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=writing)
+        found = subprocess.run(argv, cwd=APPS, env={**surroundings(), "PYTHONPATH": str(REPOSITORY)}, stderr=writing)
         assert found.returncode == (3 if workers else 1)
         assert time.monotonic() - begin < SOON
 

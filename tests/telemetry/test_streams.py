@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from bridge.adapters.wsgi.environ import ERRORS
 from bridge.telemetry import streams
 from bridge.telemetry.linewriter import LineWriter, to_stream
-from tests.support.running import APPS, PATIENCE, REPOSITORY, Running, get
+from tests.support.running import APPS, PATIENCE, REPOSITORY, Running, get, surroundings
 
 WAYS = [[], ["--workers", "1"], ["--workers", "1", "--preload"]]
 
@@ -49,7 +48,7 @@ def run(tmp_path: Path, replaces: str, closed: str, *argv: str) -> tuple[int, st
     """Serve an error and a request; return the status of the end and what was on standard error."""
     (tmp_path / "odd.py").write_text(f"REPLACES = {replaces!r}\n{APP}")
     path = str(tmp_path / "a.sock")
-    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environ = {**surroundings(), "PYTHONPATH": str(REPOSITORY)}
     command = Running.command("odd:app", "--uds", path, "--app-dir", str(tmp_path), *argv)
     with open(tmp_path / "err", "w+") as errors:
         process = subprocess.Popen(
@@ -100,7 +99,7 @@ def test_a_failure_without_a_standard_error_is_a_status(way: list[str]) -> None:
     command = Running.command("plain:refuses", *way)
     found = subprocess.run(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", *command],
-        cwd=APPS, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, timeout=PATIENCE,
+        cwd=APPS, env={**surroundings(), "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, timeout=PATIENCE,
     )  # fmt: skip
     assert (found.returncode, found.stdout) == (4, b"")
 
