@@ -31,9 +31,6 @@ __all__ = ["Administration", "State"]
 
 # Blocks beyond the workers': for those that are replaced, and for more workers than at first.
 _SPARE = 64
-# Seconds that the master before this one has to hand its sockets over.
-_TAKE_OVER = 0.3
-_NEVER = float("inf")
 
 
 class State(Steered, Protocol):
@@ -79,9 +76,9 @@ class Administration:
         self._http = AdminListener(SelectorWatch(selector), Routes(self).answer)
         self.listeners = bind_admin(config, sockets)
         self._control = self._open_control(config, sockets)
-        self._serve_at = _NEVER
-        if sockets is None:
-            self._serve(self.sockets)  # otherwise the master before this one still answers
+        answers = sockets is None  # otherwise the master before this one still does
+        if answers:
+            self._serve(self.sockets)
         self._inherited: list[Arena] = []
         for descriptor in inherited:
             with contextlib.suppress(OSError, ValueError):
@@ -91,17 +88,17 @@ class Administration:
         self._exporter: Exporter | None = None
         if config.measures:
             self._measure(config)
-        if config.pushes:
+        if config.pushes and answers:
             self._export(config)
 
     def _measure(self, config: Config) -> None:
         if self._arena is None:
             self._arena = Arena(1 + _SPARE + 2 * max(config.workers or 1, 8))
 
-    def _export(self, config: Config) -> None:
+    def _export(self, config: Config, sent: list[Family] | None = None) -> None:
         from bridge.supervisor.exporter import Exporter
 
-        self._exporter = Exporter(config, lambda: collect(self.arenas), self._leave_exporter)
+        self._exporter = Exporter(config, lambda: collect(self.arenas), self._leave_exporter, sent)
 
     def _leave_exporter(self) -> None:
         """Close what only a master may have: a listening socket would take connections that nobody accepts."""
@@ -145,6 +142,7 @@ class Administration:
     @property
     def memory(self) -> list[int]:
         """The descriptors of all memory, for a successor."""
+        self._absorb()
         return [arena.descriptor for arena in self.arenas]
 
     # ------------------------------------------------------------------ told by the master
@@ -165,9 +163,7 @@ class Administration:
                 listener.close()
         if config.measures:
             self._measure(config)
-        exporter, self._exporter = self._exporter, None
-        if exporter is not None:
-            exporter.close()
+        self._end_exporter()
         if config.pushes:
             self._export(config)
         return fresh
@@ -216,28 +212,33 @@ class Administration:
     def next_event(self) -> list[float]:
         """Return the times at which :meth:`check` has something to do."""
         due = self._http.next_event()
-        times = [moment for moment in (due, self._serve_at) if moment is not None and moment != _NEVER]
-        return self._commands.next_event() + times
+        return self._commands.next_event() + ([] if due is None else [due])
 
     def check(self, now: float) -> None:
         """End the connections of clients that are too slow; answer commands whose time is up."""
-        if self._serve_at <= now:
-            self._serve_at = _NEVER
-            self._serve(self.sockets)
         self._http.check_deadlines(now)
         self._commands.check(now)
 
     def take_over(self) -> None:
-        """Answer from soon on, on the sockets of the master before this one, which answers no more by then.
+        """Answer, and send metrics, from now on: the master before this one does not any more."""
+        config = self._state.plan.config
+        self._serve([listener for listener in self.sockets if not self._serves(listener)])
+        if config.pushes and self._exporter is None:
+            # They have sent what they have counted, but for some milliseconds; not what this one's workers count.
+            self._export(config, collect(self._inherited))
 
-        Its sums do not have what this one and its workers count, so for nobody the two may answer in turns.
-        """
-        if not self._http.sockets:
-            self._serve_at = time.monotonic() + _TAKE_OVER
+    def _serves(self, listener: Listener) -> bool:
+        return any(sock in self._http.sockets for sock in listener.sockets)
 
     def hand_over(self) -> None:
-        """Answer nothing any more: another master does, on the same sockets."""
+        """Answer, and send metrics, no more: another master does, on the same sockets."""
         self._http.remove(list(self._http.sockets))
+        self._end_exporter()
+
+    def _end_exporter(self) -> None:
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
 
     def abandon(self) -> None:
         """Close what a worker must not have. This runs in the child."""
@@ -253,9 +254,7 @@ class Administration:
             remove: Delete the files of unix sockets.
         """
         self._commands.close()
-        exporter, self._exporter = self._exporter, None
-        if exporter is not None:
-            exporter.close()
+        self._end_exporter()
         self._http.close()
         for listener in self.sockets:
             listener.close(remove=remove and str(listener.address) not in keep)
@@ -282,6 +281,7 @@ class Administration:
                 for block in blocks:
                     own.retire(block, COUNTED)
                 self._inherited.remove(arena)
+                arena.close()
 
     def status(self) -> dict[str, Any]:
         """Return the state of the master and its workers."""

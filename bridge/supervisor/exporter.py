@@ -34,9 +34,16 @@ class Exporter:
         config: The settings.
         families: Returns the metrics.
         abandon: Closes, in the child, what is the master's.
+        sent: What another process has sent of them already; None for everything so far.
     """
 
-    def __init__(self, config: Config, families: Callable[[], list[Family]], abandon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        families: Callable[[], list[Family]],
+        abandon: Callable[[], None],
+        sent: list[Family] | None = None,
+    ) -> None:
         self._channel, theirs = Channel.pair()
         streams.flush()
         self._pid = forks.fork()
@@ -46,7 +53,7 @@ class Exporter:
                 forks.begin_afresh()
                 self._channel.close()
                 abandon()
-                code = _export(config, families, theirs)
+                code = _export(config, families, sent, theirs)
             except BaseException as exc:
                 messages.say(f"bridge: metrics are not sent any more: {exc!r}", logging.ERROR)
             forks.leave(code)
@@ -69,7 +76,7 @@ class Exporter:
                 time.sleep(0.01)
 
 
-def _export(config: Config, families: Callable[[], list[Family]], channel: Channel) -> int:
+def _export(config: Config, families: Callable[[], list[Family]], sent: list[Family] | None, channel: Channel) -> int:
     """Send until the master is gone. This runs in the child."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -81,6 +88,6 @@ def _export(config: Config, families: Callable[[], list[Family]], channel: Chann
         channel.receive()  # the master sends nothing; this notices when it is gone
         return not channel.open
 
-    Pusher(config, families).run(ended)
+    Pusher(config, families, sent).run(ended)
     messages.flush()
     return 0

@@ -246,8 +246,9 @@ class Master:
             self._previous.close_unshared(self._plan)
         self.remove_files()
         self._selector.close()
-        if self.watch is not None:
-            self.watch.close()
+        for part in (self.watch, self._handover, self._successor):
+            if part is not None:
+                part.close()
 
     def remove_files(self) -> None:
         """Close the listening sockets and remove their files.
@@ -569,9 +570,10 @@ class Master:
         assert successor is not None
         self._selector.unregister(successor)
         if successor.read_outcome():
+            self._operated.hand_over()
+            successor.close()  # this tells the new master that it may answer
             if self._stop is None:
                 gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
-                self._operated.hand_over()
                 self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
         else:
             gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)

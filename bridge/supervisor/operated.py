@@ -33,6 +33,7 @@ class Operated:
         self._master = master
         self._selector = selector
         self._handover = handover
+        self._awaited: Handover | None = None
         self._administration: Administration | None = None
         self._regulation: Regulation | None = None
 
@@ -133,9 +134,29 @@ class Operated:
             self._regulation.check(now)
 
     def take_over(self) -> None:
-        """Answer in the place of the master before this one."""
-        if self._administration is not None:
-            self._administration.take_over()
+        """Answer in the place of the master before this one, as soon as that answers nothing any more.
+
+        Its sums do not have what this one and its workers count, so for nobody the two may answer in turns.
+        """
+        handover, self._handover = self._handover, None
+        if handover is None:
+            return
+        if self._administration is None:
+            handover.close()
+            return
+        self._awaited = handover
+        self._selector.register(handover, selectors.EVENT_READ, self._old_master_is_silent)
+
+    def _old_master_is_silent(self) -> None:
+        assert self._administration is not None
+        self._leave_line()
+        self._administration.take_over()
+
+    def _leave_line(self) -> None:
+        if self._awaited is not None:
+            self._selector.unregister(self._awaited)
+            self._awaited.close()
+            self._awaited = None
 
     def hand_over(self) -> None:
         """Answer nothing any more: another master does, on the same sockets."""
@@ -151,5 +172,6 @@ class Operated:
 
     def close(self, *, keep: frozenset[str], remove: bool) -> None:
         """Close everything; see :meth:`Administration.close`."""
+        self._leave_line()
         if self._administration is not None:
             self._administration.close(keep=keep, remove=remove)

@@ -1,7 +1,8 @@
 """A new master for the same sockets: started on SIGUSR2, with the code that is installed by then.
 
-The new master inherits the sockets. It writes to a pipe when it serves, and the old master then retires. If the pipe
-closes before that, the new master has failed, and the old one goes on.
+The new master inherits the sockets, and one end of a line to the old one. It writes there when it serves, and the old
+master then retires. If the line closes before that, the new master has failed, and the old one goes on. The old master
+closes its own end when it answers no probes and commands any more: from then on the new one does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -40,7 +42,8 @@ class Successor:
 
     def __init__(self, listeners: Iterable[Listener], notify_socket: str = "", memory: Sequence[int] = ()) -> None:
         self.ready = False
-        self._pipe, theirs = os.pipe()
+        ours, other = socket.socketpair()
+        self._line, theirs = ours.detach(), other.detach()
         passed = {str(listener.address): [sock.fileno() for sock in listener.sockets] for listener in listeners}
         environ = {name: value for name, value in os.environ.items() if name not in {"LISTEN_PID", "WATCHDOG_PID"}}
         environ[_VARIABLE] = json.dumps({"listeners": passed, "ready": theirs, "memory": list(memory)})
@@ -53,7 +56,7 @@ class Successor:
             words = [sys.executable, *sys.orig_argv[1:]]
             self.pid = at_origin(lambda: os.posix_spawn(sys.executable, words, environ))
         except BaseException:
-            os.close(self._pipe)
+            self.close()
             raise
         finally:
             os.close(theirs)
@@ -61,17 +64,19 @@ class Successor:
                 os.set_inheritable(number, False)
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when the new master serves or has failed."""
-        return self._pipe
+        """Return the descriptor, readable when the new master serves or has failed; -1 after :meth:`close`."""
+        return self._line
 
     def read_outcome(self) -> bool:
-        """Read from the pipe. Return True if the new master serves, False if it has failed."""
-        self.ready = os.read(self._pipe, 100) == _READY
+        """Read from the line. Return True if the new master serves, False if it has failed."""
+        self.ready = os.read(self._line, 100) == _READY
         return self.ready
 
     def close(self) -> None:
-        """Close the pipe."""
-        os.close(self._pipe)
+        """Close this end of the line. May be called again."""
+        if self._line >= 0:
+            os.close(self._line)
+            self._line = -1
 
 
 class Handover:
@@ -82,10 +87,10 @@ class Handover:
         memory: Descriptors of the memory with the counts of this and earlier masters.
     """
 
-    def __init__(self, descriptors: dict[str, list[int]], pipe: int, memory: Sequence[int] = ()) -> None:
+    def __init__(self, descriptors: dict[str, list[int]], line: int, memory: Sequence[int] = ()) -> None:
         self.descriptors = descriptors
         self.memory = memory
-        self._pipe = pipe
+        self._line = line
 
     @classmethod
     def received(cls) -> Self | None:
@@ -101,8 +106,8 @@ class Handover:
         return cls(handed["listeners"], handed["ready"], memory)
 
     def fileno(self) -> int:
-        """Return the descriptor of the pipe; -1 after :meth:`close`."""
-        return self._pipe
+        """Return the descriptor, readable when the old master has closed its end; -1 after :meth:`close`."""
+        return self._line
 
     def close_unused(self, listeners: Iterable[Listener]) -> None:
         """Close the inherited sockets that are not in *listeners*, since the settings no longer name them."""
@@ -115,11 +120,10 @@ class Handover:
     def ready(self) -> None:
         """Tell the old master to retire."""
         with contextlib.suppress(BrokenPipeError):  # the old master has ended meanwhile
-            os.write(self._pipe, _READY)
-        self.close()
+            os.write(self._line, _READY)
 
     def close(self) -> None:
-        """Close the pipe. Without :meth:`ready`, this tells the old master that this one has failed."""
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        """Close this end of the line. Without :meth:`ready`, this tells the old master that this one has failed."""
+        if self._line >= 0:
+            os.close(self._line)
+            self._line = -1

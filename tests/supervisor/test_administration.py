@@ -106,7 +106,7 @@ def test_no_counter_falls(socket_path: str) -> None:
         serve()
         server.signal("SIGUSR2")
         server.messages.wait("this one retires")
-        serve()
+        serve()  # at once: the new master answers when the old one has said that it does not
         until(lambda: server.process.poll() is not None)
         serve()
         serve()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -970,13 +969,12 @@ def test_logs_are_opened_anew_by_all_once(stage: Stage, config: Callable[..., Co
 
 
 class Spawned:
-    """New masters that were started: their environment, and their end of the pipe."""
+    """New masters that were started: their environment, and their end of the line."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.environ: list[dict[str, str]] = []
-        self.pipes: list[int] = []
+        self.lines: list[int] = []
         self.fault: OSError | None = None
-        self._inode = 0
         monkeypatch.setattr(os, "posix_spawn", self.spawn)
 
     def spawn(self, path: str, argv: list[str], environ: dict[str, str]) -> int:
@@ -986,25 +984,21 @@ class Spawned:
         self.environ.append(environ)
         for number in (handed["ready"], *chain(*handed["listeners"].values())):
             assert os.get_inheritable(number)
-        self.pipes.append(os.dup(handed["ready"]))
-        self._inode = os.fstat(handed["ready"]).st_ino
-        return 500 + len(self.pipes)
+        self.lines.append(os.dup(handed["ready"]))
+        return 500 + len(self.lines)
 
     def says(self, word: bytes) -> None:
         if word:
-            os.write(self.pipes[-1], word)
-        os.close(self.pipes[-1])
+            os.write(self.lines[-1], word)
+        else:
+            os.close(self.lines[-1])
 
-    def close(self) -> None:
-        close_pipe(self._inode)
-
-
-def close_pipe(inode: int) -> None:
-    """Close what a master leaves to the end of its process."""
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if os.fstat(int(name)).st_ino == inode:
-                os.close(int(name))
+    def told(self) -> bool:
+        """Tell whether the old master has closed its end, and close this one."""
+        try:
+            return os.read(self.lines[-1], 1) == b""
+        finally:
+            os.close(self.lines[-1])
 
 
 def test_a_new_master_that_serves_lets_this_one_retire(
@@ -1027,17 +1021,17 @@ def test_a_new_master_that_serves_lets_this_one_retire(
             "INFO SIGUSR2: a new master starts (pid 501)",
             "WARNING SIGUSR2: a new master is starting already (pid 501)",
         ]
-        assert (len(spawned.pipes), stage.players[0].heard) == (1, [])
+        assert (len(spawned.lines), stage.players[0].heard) == (1, [])
         spawned.says(b"ready")
         yield
         assert stage.news() == ["INFO The new master (pid 501) serves: this one retires"]
+        assert spawned.told()  # that this one answers no probes any more
         assert stage.players[0].heard == ["retire"]
         assert stage.killed == []
         stage.players[0].ends(0)
 
     assert stage.run(Master(config()), play()) == 0
     assert os.path.exists(path)  # it is the new one's
-    spawned.close()
 
 
 def test_a_new_master_that_fails_leaves_everything_as_it_was(
@@ -1062,7 +1056,7 @@ def test_a_new_master_that_fails_leaves_everything_as_it_was(
         spawned.fault = None
         stage.signal("SIGUSR2")  # and another one may follow
         yield
-        assert len(spawned.pipes) == 2
+        assert len(spawned.lines) == 2
         spawned.says(b"")
         yield
         yield from end(stage)
@@ -1088,11 +1082,11 @@ def test_a_new_master_is_nothing_to_one_that_stops(
         yield 1.0
         assert stage.news() == []
         assert stage.players[0].heard == [["stop", 30.0]]
+        assert spawned.told()
         stage.players[0].ends(0)
 
     assert stage.run(Master(config()), play()) == 0
     assert os.path.exists(path)
-    spawned.close()
 
 
 # --- systemd ---------------------------------------------------------------------------------------------------------
@@ -1231,8 +1225,9 @@ def nothing() -> Play:
 
 
 def handed(monkeypatch: pytest.MonkeyPatch, path: str, *more: str) -> tuple[int, list[socket.socket]]:
-    """Be the old master: hand over sockets; return the end of the pipe that is read, and the sockets."""
-    read, write = os.pipe()
+    """Be the old master: hand over sockets; return its end of the line, and the sockets."""
+    ours, theirs = socket.socketpair()
+    read, write = ours.detach(), theirs.detach()
     sockets = []
     for name in (path, *more):
         sockets.append(socket.socket(socket.AF_UNIX))
@@ -1274,6 +1269,34 @@ def test_a_new_master_takes_what_it_uses_and_says_so_once(
     os.close(read)
 
 
+def test_a_new_master_answers_probes_when_the_old_one_does_not_any_more(
+    stage: Stage, config: Callable[..., Config], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = str(tmp_path / "probes.sock")
+    line, sockets = handed(monkeypatch, path, probes)
+
+    def play() -> Play:
+        ready(*stage.players)
+        yield
+        assert os.read(line, 100) == b"ready"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(probes)
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.setblocking(False)
+            yield from later(stage)  # the old master may take its time
+            with pytest.raises(BlockingIOError):
+                client.recv(100)
+            os.close(line)
+            yield
+            yield
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        yield from end(stage)
+
+    assert stage.run(Master(config(admin_bind=(f"unix:{probes}",))), play()) == 0
+    for sock in sockets:
+        sock.close()
+
+
 def test_a_new_master_that_cannot_start_says_nothing_and_leaves_the_file(
     stage: Stage, config: Callable[..., Config], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1288,5 +1311,6 @@ def test_a_new_master_that_cannot_start_says_nothing_and_leaves_the_file(
     assert os.path.exists(path)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)  # the old one still listens
-    close_pipe(os.fstat(read).st_ino)
+    assert os.read(read, 100) == b""
+    os.close(read)
     sockets[0].close()

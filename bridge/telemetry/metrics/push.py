@@ -49,12 +49,14 @@ class Pusher:
     Args:
         config: The settings.
         families: Returns the metrics.
+        sent: Those that were sent already, of which statsd gets what is more; None for all that there are at the
+            first time.
 
     Raises:
         ConfigError: A setting cannot be used.
     """
 
-    def __init__(self, config: Config, families: Callable[[], list[Family]]) -> None:
+    def __init__(self, config: Config, families: Callable[[], list[Family]], sent: list[Family] | None = None) -> None:
         self._families = families
         self._start = time.time_ns()
         self._outages: set[str] = set()
@@ -62,6 +64,8 @@ class Pusher:
         self._where = config.statsd or ""
         if config.statsd is not None:
             self._statsd = Statsd(config.statsd_prefix, config.dogstatsd_tags)
+            if sent is not None:
+                self._statsd.lines(sent)
             self._family, self._address = _resolve(config.statsd)
         self._otlp = Destination.of(os.environ) if config.otlp else None
         now = time.monotonic()
