@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 from _thread import allocate_lock, start_new_thread  # before an application can replace them (gevent)
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from bridge import forks
 from bridge.core.log import gen_log
+from bridge.serving.listener import Listener
 from bridge.telemetry import messages
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _LEAST = 1.0
 # Seconds that the last words may take.
 _LAST_WORDS = 1.0
 _TICK = 0.1
+# Signals that ask for an end.
+_STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name))
 _BRIDGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -43,21 +46,27 @@ class Ending:
 
     Attributes:
         active: This process exists to serve, or serves just now. Otherwise nothing ends it.
+        owned: This process exists to serve, and ends with its server.
         status: The exit status.
         files: Called before the process is ended, to remove its files.
     """
 
     def __init__(self) -> None:
-        self.active = False
+        self.active = self.owned = False
         self.status = 0
         self.files: list[Callable[[], None]] = []
         self._at: float | None = None
         self._requests: float | None = None
         self._watched_by = 0
 
-    def begin(self) -> None:
-        """Be responsible for this process, which was started or forked to serve."""
+    def begin(self, *, owned: bool = True) -> None:
+        """Be responsible for this process, which was started or forked to serve.
+
+        Args:
+            owned: The process ends with its server. Otherwise :meth:`give_back` follows.
+        """
         self.active = True
+        self.owned = owned
         self.status = 0
         self._at = self._requests = None
         self.files = []
@@ -87,9 +96,25 @@ class Ending:
     def give_back(self) -> None:
         """Leave the process alone from now on: it belongs to a program that goes on."""
         forks.remove(self.give_back)
-        self.active = False
+        self.active = self.owned = False
         self._at = self._requests = None
         self.files = []
+
+    def restore_signals(self, before: Mapping[int, object]) -> None:
+        """Set the handlers of signals that the server handles no more.
+
+        A process that ends with its server does not get its old handlers back: most are the system's, and they would
+        let a signal during the last steps of a good stop look like a crash. There a stop signal leaves at once, with
+        the exit status, and the others do nothing.
+
+        Args:
+            before: The handlers from before the server, by their signals. None is a handler that is not Python's.
+        """
+        for number, handler in before.items():
+            if self.owned:
+                signal.signal(number, self._leave_at_once if number in _STOPS else _ignore)
+            elif handler is not None:
+                signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.getsignal has returned
 
     def last(self, status: int) -> int:
         """Wait no longer for threads of the application's than for its requests. The server has stopped.
@@ -106,6 +131,11 @@ class Ending:
         if not self.active:
             return status
         self.status = status
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in _STOPS:
+                signal.signal(number, self._leave_at_once)
+            # The main thread waits for others from now on. It does not hear of a signal that comes just before.
+            Listener(self._heard)
         now = monotonic()
         waits = self._at is None and status == 0  # the settings say that a stop takes as long as it takes
         left = _LEAST if self._requests is None else max(self._requests - now, _LEAST)
@@ -116,10 +146,6 @@ class Ending:
         if not waits:
             self._at = None
             self.within(left, 0.0)
-        with contextlib.suppress(ValueError):  # not the main thread
-            for name in ("SIGTERM", "SIGINT", "SIGQUIT"):
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), self._leave_at_once)
         return status
 
     # ------------------------------------------------------------------ when the time is over
@@ -130,6 +156,10 @@ class Ending:
             if at is not None and at <= monotonic():
                 self._leave(speak=True)
             sleep(_TICK if at is None else min(max(at - monotonic(), 0.001), _TICK))
+
+    def _heard(self, number: int) -> None:
+        if number in _STOPS:
+            self._leave(speak=False)
 
     def _leave_at_once(self, number: int, frame: object) -> None:
         self._leave(speak=False)
@@ -151,6 +181,10 @@ class Ending:
             messages.flush(_LAST_WORDS / 2)
         finally:
             said.release()
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Do nothing. SIG_IGN would be inherited by the children of what is called at the end."""
 
 
 def _sooner(time: float | None, other: float) -> float:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
@@ -17,6 +16,7 @@ from bridge import forks
 from bridge.core.log import app_log, gen_log
 from bridge.errors import ConfigError
 from bridge.serving.ending import ending
+from bridge.serving.listener import Listener
 
 __all__ = ["Interrupted", "Signals", "loop_factory", "process_loop", "run_on"]
 
@@ -130,7 +130,8 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
     task = loop.create_task(coroutine, context=context)
     while True:
         try:
-            return loop.run_until_complete(task)
+            with _woken_by_signals(loop):
+                return loop.run_until_complete(task)
         except Interrupted:
             raise
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -143,6 +144,27 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
             if task.done() or "stopped before" not in str(exc):
                 raise
             app_log.error("The application has stopped the event loop; the server goes on")
+
+
+@contextmanager
+def _woken_by_signals(loop: Any) -> Iterator[None]:
+    """Let a signal wake the loop, although it comes just before the loop waits for events.
+
+    The interpreter would call the handler after the next event, however late. uvloop does this by itself. asyncio does
+    it for its own handlers, which a blocked loop does not call.
+    """
+    wakes = getattr(loop, "_csock", None)
+    if wakes is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)  # the application's, or asyncio's for a handler that the application has set
+    try:
+        yield
+    finally:
+        if before == -1:
+            signal.set_wakeup_fd(-1)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -179,7 +201,7 @@ class Signals:
         self._limit: Callable[[int], float | None] = _no_limit
         self._task: asyncio.Task[Any] | None = None
         self._before: dict[int, object] = {}
-        self._listener: _Listener | None = None
+        self._listener: Listener | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -187,7 +209,7 @@ class Signals:
             for number in self._numbers:
                 signal.signal(number, self._handle)
             if self._ending and hasattr(os, "fork"):  # Windows wakes nobody by a pipe
-                self._listener = _Listener(self._note)
+                self._listener = Listener(self._note)
             forks.add(self._in_child)
         return self
 
@@ -195,7 +217,7 @@ class Signals:
         """Leave a child of the application's the handlers from before."""
         for number, before in self._before.items():
             if signal.getsignal(number) == self._handle and before is not None:
-                signal.signal(number, before)  # type: ignore[arg-type]  # as above
+                signal.signal(number, before)  # type: ignore[arg-type]  # signal.getsignal is annotated as returning int
         if self._listener is not None:
             self._listener.drop()
 
@@ -249,12 +271,10 @@ class Signals:
             signal.signal(number, self._handle)  # the application may have replaced it
 
     def restore(self) -> None:
-        """Restore the old handlers. May be called again."""
+        """Restore the old handlers, unless the process ends with its server. May be called again."""
         self.stop_listening()
         forks.remove(self._in_child)
-        for number, before in self._before.items():
-            if before is not None:
-                signal.signal(number, before)  # type: ignore[arg-type]  # signal.getsignal is annotated as returning int
+        ending.restore_signals(self._before)
         self._before.clear()
 
     def stop_listening(self) -> None:
@@ -265,40 +285,6 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         self.restore()
-
-
-class _Listener:
-    """Hears of signals while the main thread does not, such as in a library's call that waits for a database.
-
-    Args:
-        heard: Called with each signal's number, by a thread of its own.
-    """
-
-    def __init__(self, heard: Callable[[int], None]) -> None:
-        self._heard = heard
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._listening = allocate_lock()
-        self._listening.acquire()
-        start_new_thread(self._listen, ())
-
-    def _listen(self) -> None:
-        while numbers := os.read(self._read, 64):
-            for number in numbers:
-                self._heard(number)
-        self._listening.release()
-
-    def drop(self) -> None:
-        """Let a child hear nothing."""
-        forks.drop((self._read, self._write))
-
-    def close(self) -> None:
-        """Hear no more."""
-        signal.set_wakeup_fd(self._before)
-        os.close(self._write)  # the thread comes to its end
-        self._listening.acquire(timeout=_STEP)
-        os.close(self._read)
 
 
 def _no_limit(number: int) -> None:

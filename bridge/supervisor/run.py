@@ -56,7 +56,7 @@ def run(
     check_system(config)
     config = prepare_process(config)
     configure(config, later=future_identity(config))
-    ending.begin()
+    ending.begin(owned=own_process)
     try:
         with messages.serving():
             return _run(config, app, read_config)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable
 
 from bridge import forks
+from bridge.serving.ending import ending
 
 __all__ = ["SignalPipe"]
 
@@ -44,8 +45,7 @@ class SignalPipe:
         """Receive no more signals."""
         self.abandon()
         signal.set_wakeup_fd(self._wakeup)
-        for number, before in self._before.items():
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+        ending.restore_signals(self._before)
 
     def _in_child(self) -> None:
         forks.reset_signals(self._names, _ignore)

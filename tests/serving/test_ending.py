@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -110,6 +113,25 @@ def test_a_second_signal_ends_the_wait_for_threads(tmp_path: Path, way: list[str
         server.signal("SIGTERM")
         server.messages.wait("Waiting for threads")
         assert server.end() == 0
+
+
+@each_way
+def test_signals_that_come_at_any_moment_of_the_end_change_no_status(tmp_path: Path, way: list[str]) -> None:
+    with serve(tmp_path, THREAD + WSGI, way) as server:
+        get(server.address())
+        targets = server.workers() or {server.pid}
+        server.signal("SIGTERM")
+        while server.process.poll() is None and any(Path(f"/proc/{pid}").exists() for pid in targets):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                for pid in targets:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+            time.sleep(0.002)
+        if "--preload" in way:  # the thread is the master's
+            server.messages.wait("Waiting for threads")
+        assert server.end("SIGTERM" if "--preload" in way else "") == 0
+        assert "Traceback" not in server.messages.text
+        assert not re.search(r"killed by SIG(?!KILL)|ended with status [^0]", server.messages.text)
 
 
 @each_way

@@ -106,6 +106,7 @@ def test_a_reload_is_waited_for(place: Path) -> None:
     with running(place, "--workers", "2") as (server, path):
         before = server.current()
         assert steer(path, "reload", "--wait") == (0, "reloaded: 2 workers serve\n", "")
+        server.messages.wait("is ready", 4)
         assert not set(before.values()) & set(server.current().values())
         (place / "app.py").write_text("import plain\nasgi = plain.asgi\n1 / 0\n")
         status, _, err = steer(path, "reload", "--wait")

@@ -452,7 +452,12 @@ class _EventGate:
         self._file = os.eventfd(0, os.EFD_CLOEXEC)
 
     def wait(self) -> None:
-        os.eventfd_read(self._file)
+        while True:
+            try:
+                os.eventfd_read(self._file)
+                return
+            except InterruptedError:  # a signal has come to this thread: PEP 475 leaves this call out
+                continue
 
     def open(self) -> None:
         os.eventfd_write(self._file, 1)

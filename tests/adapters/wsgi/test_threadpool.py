@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -468,6 +469,24 @@ async def test_a_bell_is_heard_also_if_it_rang_before() -> None:
     assert time.monotonic() - start < WAIT / 2
     worker.wait(0.001)  # heard once only
     worker.gate.close()
+
+
+def test_a_signal_that_comes_to_an_idle_thread_does_not_end_it(gates) -> None:
+    gate = threadpool._Gate()
+    thread = threading.Thread(target=gate.wait)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        thread.start()
+        for _ in range(20):
+            signal.pthread_kill(thread.ident, signal.SIGUSR1)
+            time.sleep(0.001)
+        assert thread.is_alive()
+        gate.open()
+        thread.join(10)
+        assert not thread.is_alive()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        gate.close()
 
 
 def test_a_pool_does_not_keep_the_interpreter_from_exiting() -> None:
