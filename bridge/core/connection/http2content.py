@@ -183,7 +183,11 @@ class RequestContent:
     # ------------------------------------------------------------------ to the delegate
 
     def _hand_over(self, data: bytes, size: int) -> None:
-        waiting = self._stream.delegate.data_received(data)
+        self._delivering = True
+        try:
+            waiting = self._stream.delegate.data_received(data)
+        finally:
+            self._delivering = False
         if waiting is not None:
             self.pause_until(waiting)
         self._credit(size)
@@ -211,18 +215,17 @@ class RequestContent:
 
     def _deliver(self) -> None:
         """Hand over what has waited, until the delegate pauses again."""
-        if self._delivering:  # the delegate has resumed while it takes a chunk
+        if self._delivering:  # the delegate has resumed while it takes content: who calls it goes on
             return
         chunks = self._chunks
-        self._delivering = True
         try:
             while chunks and not self._paused:
                 data, size = chunks.popleft()
                 self._hold(-size)
                 self._hand_over(data, size)
-        finally:
-            self._delivering = False
-        self.finish()
+            self.finish()
+        except FAULTS as exc:  # of the delegate, and not of the caller
+            self._stream.report_failure(exc)
 
     def drop(self) -> None:
         """Drop what waits: the delegate takes no more."""
@@ -287,10 +290,7 @@ class RequestContent:
             elif (error := done.exception()) is not None:
                 stream.report_failure(error)
             elif not stream.finished:
-                try:
-                    self.resume(_BY_AWAITABLE)
-                except FAULTS as exc:  # of the delegate's, which is called by this
-                    stream.report_failure(exc)
+                self.resume(_BY_AWAITABLE)
 
         future.add_done_callback(go_on)
 

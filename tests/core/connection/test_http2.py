@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -215,6 +214,51 @@ def test_a_slow_peer_that_goes_on_reading_is_not_reset() -> None:
             link.open_window(number, 2000)
         assert link.stream(number).reset is None
         assert len(link.stream(number).content) == 65535 + 12000
+
+
+# --- faults of the delegate -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["start", "data", "data that has waited", "finish", "closed", "eof"])
+def test_what_a_delegate_raises_ends_its_stream_and_no_other(place: str, error: type[BaseException]) -> None:
+    def fail(told: Told, *args: Any) -> None:
+        if told.exchange.head.line.path == b"/bad":
+            raise error
+
+    name = "on_" + place.split(maxsplit=1)[0]
+    with linked2(Recorder(**{name: fail}), raises=error) as link:
+        good = link.request(path="/good")
+        bad = link.request(path="/bad", ended=place == "eof")
+        if place == "closed":
+            link.cancel(bad)
+        elif place == "eof":
+            link.loop.call(link.transport.peer_sends_eof)
+        else:
+            told = link.told[1]
+            if place == "data that has waited":
+                link.loop.call(told.exchange.pause_reading)
+            link.data(bad, b"x", ended=True)
+            if place == "data that has waited":
+                link.loop.call(told.exchange.resume_reading)  # it raises nothing here: the caller may be anybody
+        if place != "closed":
+            assert link.stream(bad).status == 500
+        if place == "start":
+            link.told.pop()  # it was never returned
+        link.loop.call(ok, link.told[0])
+        assert link.stream(good).content == b"ok"
+
+
+def test_a_delegate_that_pauses_and_resumes_while_it_takes_the_last_content_is_told_of_the_end_once() -> None:
+    def pause_and_resume(told: Told, chunk: bytes) -> None:
+        told.exchange.pause_reading()
+        told.exchange.resume_reading()
+
+    with linked2(Recorder(on_data=pause_and_resume, on_finish=ok)) as link:
+        number = link.request(method="POST", ended=False)
+        link.data(number, b"x", ended=True)
+        assert link.told[0].calls == ["start", "data", "finish"]
+        assert link.stream(number).content == b"ok"
 
 
 # --- faults of the peer -----------------------------------------------------------------------------------------------
@@ -565,28 +609,6 @@ def ends_at_once(link: HTTP2Link, wire: bytes) -> None:
     """Send *wire* and the end in one turn of the loop."""
     link.transport.peer_sends(wire)
     link.transport.peer_sends_eof()
-
-
-@pytest.mark.parametrize("where", ["on_start", "on_data", "on_finish", "on_closed", "on_eof"])
-def test_a_delegate_that_wants_to_exit_ends_its_request_only(where: str) -> None:
-    def leave(told: Told, *_: Any) -> None:
-        if told.exchange.head.path == b"/exit":
-            sys.exit(3)
-
-    with linked2(Recorder(**{where: leave}), raises=SystemExit) as link:
-        other = link.request()
-        number = link.request(path="/exit", method="POST", ended=False)
-        if where == "on_start":
-            link.told.pop()  # the server has got no delegate
-        elif where == "on_closed":
-            link.cancel(number)
-        else:
-            link.data(number, b"a", ended=True)
-        link.loop.call(ok, link.told[0])
-        assert link.stream(other).content == b"ok"
-        if where == "on_eof":
-            link.send_eof()
-        assert where == "on_closed" or link.stream(number).status == 500
 
 
 def test_a_websocket_takes_a_stream_and_outlives_a_stop() -> None:
