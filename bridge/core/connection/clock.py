@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.core.connection.turns import Turns
 from bridge.core.http.date import http_date
 from bridge.core.log import app_log
+
+if TYPE_CHECKING:
+    from bridge.core.http.fields import Special
 
 __all__ = ["NEVER", "Clock", "Watched"]
 
@@ -129,6 +132,16 @@ class Clock:
         if seconds is None:
             return NEVER
         return self.now + seconds + self._interval
+
+    def fields_besides(self, special: Special | None) -> bytes:
+        """Return the lines that every response starts with, without those that a response has itself.
+
+        Args:
+            special: What the fields of the response ask of the server.
+        """
+        if special is None or (not special.has_date and not special.has_server):
+            return self.default_fields
+        return (b"" if special.has_date else self.date_line) + (b"" if special.has_server else self.server_line)
 
     def shorten(self, seconds: float | None) -> None:
         """Shorten the interval, if it is too long for a timeout of *seconds*."""

@@ -30,8 +30,9 @@ from bridge.core.connection.states import (
 )
 from bridge.core.connection.times import Times
 from bridge.core.connection.writer import Writer, reset_now
+from bridge.core.http.status import status_text
 from bridge.core.http1.decoder import ChunkedDecoder
-from bridge.core.http1.encoder import encode_refusal, refusal_content
+from bridge.core.http1.encoder import encode_refusal
 from bridge.core.http1.reader import RequestReader
 from bridge.core.log import app_log, gen_log
 from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, RequestTimeout
@@ -896,7 +897,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.status = status
             fields = exchange.server_fields
             head_only = exchange.head.method == b"HEAD"
-            exchange.content_sent = 0 if head_only else len(refusal_content(status))
+            exchange.content_sent = 0 if head_only else len(status_text(status))
         self.writer.write(encode_refusal(status, self.clock.default_fields, own_fields=fields, head_only=head_only))
         self._abandon_exchange()
         self._close(linger=True)

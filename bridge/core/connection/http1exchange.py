@@ -15,7 +15,7 @@ from bridge.core.connection.sendfile import read_piece, send_range
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.http.fields import NO_LENGTH, encode_fields
 from bridge.core.http.message import KnownHeads
-from bridge.core.http.status import PHRASES, is_bodiless
+from bridge.core.http.status import is_bodiless, status_text
 from bridge.core.http1.encoder import (
     BODILESS,
     CONTINUE,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from bridge.core.connection.states import Writing
     from bridge.core.connection.times import Times
     from bridge.core.connection.writer import Writer
-    from bridge.core.http.fields import Special
     from bridge.core.http.message import RequestHead, ResponseHead
     from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
     from bridge.core.http1.encoder import Encoder
@@ -291,8 +290,6 @@ class HTTP1Exchange:
         except (TypeError, ValueError):  # it has no hash: a field is a list, or has a memoryview of a bytearray
             head = None
         if head is None:
-            if status < 200 and status != 101:
-                raise LocalProtocolError(f"{status} is no final status")
             head = _known_heads.add(status, reason, *key[2:])
         if self.writing is not HEAD or head.status < 200:
             self._check_head(head)
@@ -361,9 +358,7 @@ class HTTP1Exchange:
         if self.times is not None:
             self.times.began = monotonic_ns()
         if self.server_fields:
-            for name, value in self.server_fields:
-                response = response.with_field(name, value)
-            self.response = response
+            self.response = response = response.with_fields(self.server_fields)
         connection = self.connection
         head = self.head
         size = len(data)
@@ -402,7 +397,7 @@ class HTTP1Exchange:
             return
         close = self.close_after or connection.closing
         block, self._encoder, self.close_after = encode_head(
-            response, head.line, self._default_fields(response.special), size, last=last, close=close
+            response, head.line, connection.clock.fields_besides(response.special), size, last=last, close=close
         )
         self.writing = self.writing.start
         self.send(data, last, head=block)
@@ -468,13 +463,6 @@ class HTTP1Exchange:
     def _complete(self) -> None:
         self.writing = self.writing.complete
         self.connection.response_done(self)
-
-    def _default_fields(self, special: Special | None) -> bytes:
-        """Return the lines that every response starts with, without those that this response has itself."""
-        clock = self.connection.clock
-        if special is None or (not special.has_date and not special.has_server):
-            return clock.default_fields
-        return (b"" if special.has_date else clock.date_line) + (b"" if special.has_server else clock.server_line)
 
     def _note_sent(self, size: int) -> None:
         """Count content that did not go through the encoder."""
@@ -546,7 +534,7 @@ class HTTP1Exchange:
     def answer(self, status: int, text: bytes = b"", fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole plain-text response of the server's own."""
         self.respond(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
-        self.send(text or b"%d %s\r\n" % (status, PHRASES.get(status, b"")), True)
+        self.send(text or status_text(status), True)
 
     def fail(self, status: int = 500) -> None:
         """Answer *status* if nothing was sent yet; otherwise end the connection so that the client notices."""
@@ -580,16 +568,13 @@ class HTTP1Exchange:
         """
         if self.response is None:
             return None
-        size = len(name)
-        for line in self.response.lines:
-            if line[:size].lower() == name and line[size : size + 1] == b":":
-                return line[size + 1 :].strip()
-        if name == b"content-length" and self.response_started:
+        value = self.response.field(name)
+        if value is None and name == b"content-length" and self.response_started:
             if self._encoder is None:
                 return b"%d" % self.content_sent
             if self._encoder.length != NO_LENGTH:
                 return b"%d" % self._encoder.length
-        return None
+        return value
 
     # ------------------------------------------------------------------ called by the connection
 

@@ -16,7 +16,7 @@ from bridge.core.connection.sendfile import read_piece
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.http.fields import NO_LENGTH, encode_fields
 from bridge.core.http.message import KnownHeads
-from bridge.core.http.status import PHRASES, is_bodiless
+from bridge.core.http.status import is_bodiless, status_text
 from bridge.core.http2.codes import CANCEL, INTERNAL_ERROR
 from bridge.core.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, headers_frame, pack_header
 from bridge.errors import ConnectionGone, LocalProtocolError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bridge.core.connection.parameters import ConnectionParameters
     from bridge.core.connection.states import Writing
     from bridge.core.connection.times import Times
-    from bridge.core.http.fields import Special
     from bridge.core.http.message import RequestHead, ResponseHead
     from bridge.core.http2.request import StreamHead
 
@@ -366,8 +365,6 @@ class HTTP2Exchange:
         except (TypeError, ValueError):  # it has no hash: a field is a list, or has a memoryview of a bytearray
             head = None
         if head is None:
-            if status < 200 and status != 101:
-                raise LocalProtocolError(f"{status} is no final status")
             head = _known_heads.add(status, reason, *key[2:])
         self.respond_with(head)
         self.connection.output.note_head(self)
@@ -401,9 +398,7 @@ class HTTP2Exchange:
         if self.times is not None:
             self.times.began = monotonic_ns()
         if self.server_fields:
-            for name, value in self.server_fields:
-                response = response.with_field(name, value)
-            self.response = response
+            self.response = response = response.with_fields(self.server_fields)
         connection = self.connection
         output = connection.output
         size = len(data)
@@ -448,7 +443,7 @@ class HTTP2Exchange:
             ended = last and not data and not tunnel and (bodiless or length <= 0)
             block = output.encoder.head(
                 response,
-                self._default_fields(response.special),
+                connection.clock.fields_besides(response.special),
                 size if last and length < 0 and not bodiless and not tunnel else NO_LENGTH,
             )
             head_frames = headers_frame(stream_id, block, ended)
@@ -462,13 +457,6 @@ class HTTP2Exchange:
         output.send(head_frames)
         self.writing = self.writing.start
         self.send(data, last)
-
-    def _default_fields(self, special: Special | None) -> bytes:
-        """Return the lines that every response starts with, without those that this response has itself."""
-        clock = self.connection.clock
-        if special is None or (not special.has_date and not special.has_server):
-            return clock.default_fields
-        return (b"" if special.has_date else clock.date_line) + (b"" if special.has_server else clock.server_line)
 
     def send(self, data: bytes = b"", last: bool = False) -> None:
         """Send content; the first one is sent behind the head.
@@ -614,7 +602,7 @@ class HTTP2Exchange:
     def answer(self, status: int, text: bytes = b"", fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole plain-text response of the server's own."""
         self.respond(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
-        self.send(text or b"%d %s\r\n" % (status, PHRASES.get(status, b"")), True)
+        self.send(text or status_text(status), True)
 
     def fail(self, status: int = 500) -> None:
         """Answer *status* if nothing was sent yet; otherwise reset the stream so that the client notices."""
@@ -669,14 +657,10 @@ class HTTP2Exchange:
 
         Fields that the server adds to every response, such as Date, are not among them.
         """
-        if self.response is None:
-            return None
-        size = len(name)
-        for line in self.response.lines:
-            if line[:size].lower() == name and line[size : size + 1] == b":":
-                return line[size + 1 :].strip()
-        known = name == b"content-length" and self.writing is DONE and self._length == NO_LENGTH
-        return b"%d" % self.content_sent if known else None
+        value = None if self.response is None else self.response.field(name)
+        if value is None and name == b"content-length" and self.writing is DONE and self._length == NO_LENGTH:
+            return b"%d" % self.content_sent
+        return value
 
     # ------------------------------------------------------------------ called by the connection
 

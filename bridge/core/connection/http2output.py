@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bridge.core.connection.clock import NEVER
 from bridge.core.connection.states import HEAD
 from bridge.core.http.message import ResponseHead
-from bridge.core.http.status import PHRASES
+from bridge.core.http.status import status_text
 from bridge.core.http2.frames import FRAME_SIZE, data_header, headers_frame
 from bridge.core.http2.hpack import FieldEncoder
 from bridge.core.http2.scheduler import Scheduler
@@ -171,7 +171,7 @@ class Output:
         Returns:
             Bytes of content.
         """
-        text = b"%d %s\r\n" % (status, PHRASES.get(status, b""))
+        text = status_text(status)
         size = len(text)
         response = ResponseHead(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
         block = self.encoder.head(response, common, size)

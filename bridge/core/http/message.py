@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.http.cache import remember
 from bridge.core.http.fields import Field, Fields, Special, TextFields, check_fields
@@ -10,9 +10,13 @@ from bridge.core.http.status import HAS_NO_CONTENT, check_status
 from bridge.core.http.uri import percent_decoded
 from bridge.errors import LocalProtocolError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = ["KnownHeads", "RequestHead", "RequestLine", "ResponseHead", "request_line"]
 
 _NOT_SENT = (None, b"")
+_COLON = ord(":")
 # Version of HTTP -> as ASGI names it, as logs and CGI name it.
 _VERSIONS = {b"1.1": ("1.1", "HTTP/1.1"), b"1.0": ("1.0", "HTTP/1.0"), b"2": ("2", "HTTP/2.0")}
 # Heads in a KnownHeads, bytes of the fields of one that is kept, and heads that have come once.
@@ -218,18 +222,27 @@ class ResponseHead:
 
     def with_length(self, length: int) -> ResponseHead:
         """Return a copy that declares a Content-Length of *length* bytes."""
-        head = self.with_field(b"content-length", b"%d" % length)
+        head = self.with_fields([(b"content-length", b"%d" % length)])
         head.length = length
         return head
 
-    def with_field(self, name: bytes, value: bytes) -> ResponseHead:
-        """Return a copy with the field *name* (lower case), which replaces all fields of that name."""
+    def with_fields(self, fields: Iterable[Field]) -> ResponseHead:
+        """Return a copy with *fields* (names in lower case), each of which replaces all before it of its name."""
+        lines = self.lines
+        for name, value in fields:
+            lines = [line for line in lines if line[: len(name)].lower() != name or line[len(name)] != _COLON]
+            lines.append(b"%b: %b\r\n" % (name, value))
         head = ResponseHead.__new__(ResponseHead)  # without __init__: status, reason and the other lines are checked
-        start = name + b":"
-        lines = [line for line in self.lines if line[: len(start)].lower() != start]
-        lines.append(b"%b: %b\r\n" % (name, value))
         head._set(self.status, self.reason, lines, self.length, self.special)
         return head
+
+    def field(self, name: bytes) -> bytes | None:
+        """Return the value of the first field *name* (lower case); None if there is none."""
+        size = len(name)
+        for line in self.lines:
+            if line[:size].lower() == name and line[size] == _COLON:
+                return line[size + 1 :].strip()
+        return None
 
 
 class KnownHeads(dict[object, ResponseHead]):

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from bridge.errors import LocalProtocolError
 
-__all__ = ["HAS_NO_CONTENT", "HAS_NO_LENGTH", "PHRASES", "REASON", "check_status", "is_bodiless"]
+__all__ = ["HAS_NO_CONTENT", "HAS_NO_LENGTH", "PHRASES", "REASON", "check_status", "is_bodiless", "status_text"]
 
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 """Status code -> registered reason phrase."""
@@ -20,6 +20,11 @@ HAS_NO_LENGTH = frozenset({101, 204})
 
 # reason-phrase (RFC 9112 section 4).
 REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+
+def status_text(status: int) -> bytes:
+    """Return the content of the server's own answers: the status and its phrase, with a line end."""
+    return b"%d %b\r\n" % (status, PHRASES.get(status, b""))
 
 
 def is_bodiless(method: bytes, status: int) -> bool:

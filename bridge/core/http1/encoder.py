@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from bridge.core.http.fields import NO_LENGTH, Fields, encode_fields, without_length
-from bridge.core.http.status import HAS_NO_CONTENT, HAS_NO_LENGTH, PHRASES, check_status
+from bridge.core.http.status import HAS_NO_CONTENT, HAS_NO_LENGTH, PHRASES, check_status, status_text
 from bridge.errors import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = [
     "encode_start",
     "encode_whole",
     "raw_status",
-    "refusal_content",
     "says_close",
     "status_line",
 ]
@@ -81,11 +80,6 @@ def encode_interim(status: int, fields: Fields) -> bytes:
     return status_line(status) + encode_fields(fields) + b"\r\n"
 
 
-def refusal_content(status: int) -> bytes:
-    """Return the content of the server's own answer to a fault: the status and its phrase."""
-    return status_line(status)[9:]
-
-
 def encode_refusal(status: int, default_fields: bytes, *, own_fields: Fields = (), head_only: bool = False) -> bytes:
     """Return the server's own answer to a fault: its content is the status as text, and it ends the connection.
 
@@ -95,7 +89,7 @@ def encode_refusal(status: int, default_fields: bytes, *, own_fields: Fields = (
         own_fields: (name, value) pairs of bytes that are sent, too.
         head_only: Declare the content but do not send it, as for HEAD.
     """
-    text = refusal_content(status)
+    text = status_text(status)
     return b"%b%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
         status_line(status),
         default_fields,

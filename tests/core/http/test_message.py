@@ -61,7 +61,7 @@ def test_a_head_with_a_length_says_so_on_the_wire() -> None:
 
 def test_a_head_with_one_field_more_has_it_in_place_of_all_of_that_name() -> None:
     head = ResponseHead(200, [(b"X-A", b"1"), (b"b", b"2"), (b"x-a", b"3"), (b"x-ab", b"4"), (b"connection", b"close")])
-    other = head.with_field(b"x-a", b"5")
+    other = head.with_fields([(b"x-a", b"4"), (b"x-a", b"5")])
     assert other.lines == [b"b: 2\r\n", b"x-ab: 4\r\n", b"x-a: 5\r\n"]
     assert (other.status, other.reason, other.length) == (head.status, head.reason, head.length)
     assert other.special is head.special is not None
