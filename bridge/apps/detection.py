@@ -16,7 +16,7 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.apps.loading import TargetError
 from bridge.config.settings import option
@@ -50,7 +50,7 @@ def interface_of(app: object, wanted: str) -> Interface:
     """Return the interface of *app*: *wanted*, or what `detect` finds for "auto".
 
     Raises:
-        TargetError: *app* lacks the method that *wanted* needs, or `detect` fails.
+        TargetError: *app* lacks the method that *wanted* needs, or cannot be called as *wanted* says; or `detect` fails.
     """
     if wanted == "auto":
         return detect(app)
@@ -58,7 +58,34 @@ def interface_of(app: object, wanted: str) -> Interface:
     method = {Interface.TORNADO: "start_request", Interface.DELEGATE: "start_exchange"}.get(interface, "__call__")
     if not callable(getattr(app, method, None)):
         raise TargetError(f"{option('interface')} {wanted}: {_described(app)} has no method {method}")
+    if interface in _CALLS and not _fits(app, interface):
+        words, cure = _CALLS[interface]
+        raise TargetError(
+            f"{option('interface')} {wanted}: {_described(app)} cannot be called with ({words}), so every request would"
+            f" fail; {cure}"
+        )
     return interface
+
+
+# How an application is called, and what to do if it cannot be.
+_CALLS = {
+    Interface.WSGI: (
+        "environ, start_response",
+        "for an ASGI application pass --interface asgi3, or with bridge gunicorn -k uvicorn.workers.UvicornWorker",
+    ),
+    Interface.ASGI3: (
+        "scope, receive, send",
+        "for a WSGI application pass --interface wsgi, or with bridge gunicorn no -k",
+    ),
+}
+
+
+def _fits(app: Any, interface: Interface) -> bool:
+    """Tell whether *app* may speak *interface*: False only where a call must fail."""
+    if interface is Interface.WSGI and _is_async(app):
+        return False
+    parameters = _parameters(app, follow_wrapped=False)  # what is called, and not what a decorator says of it
+    return parameters is None or parameters.takes(2 if interface is Interface.WSGI else 3)
 
 
 def detect(app: object) -> Interface:
@@ -158,9 +185,9 @@ def _of_class(app: type, parameters: _Parameters) -> Interface | None:
     return None
 
 
-def _parameters(app: Callable[..., object]) -> _Parameters | None:
+def _parameters(app: Callable[..., object], *, follow_wrapped: bool = True) -> _Parameters | None:
     try:
-        signature = inspect.signature(app)
+        signature = inspect.signature(app, follow_wrapped=follow_wrapped)
     except (TypeError, ValueError):  # a builtin, or an extension's callable without a text signature
         return None
     names, required, unbounded, needs_keywords = [], 0, False, False

@@ -335,6 +335,28 @@ def test_interface_of_takes_the_users_word(interface: Interface) -> None:
     assert interface_of(anything, interface.value) is interface
 
 
+@pytest.mark.parametrize(
+    ("app", "wanted", "message"),
+    [
+        (asgi3, "wsgi", r"asgi3 cannot be called with \(environ, start_response\).* --interface asgi3"),
+        (AsyncCall(), "wsgi", "UvicornWorker"),
+        (async_of_two, "wsgi", "cannot be called"),
+        (asgi_returning_awaitable, "wsgi", "cannot be called"),
+        (wsgi, "asgi3", r"wsgi cannot be called with \(scope, receive, send\).* --interface wsgi"),
+        (handler, "asgi3", "cannot be called"),
+    ],
+)
+def test_interface_of_refuses_what_every_request_would_fail_with(app: object, wanted: str, message: str) -> None:
+    with pytest.raises(TargetError, match=f"^--interface {wanted}: .*{message}"):
+        interface_of(app, wanted)
+
+
+@pytest.mark.parametrize("wanted", ["wsgi", "asgi3"])
+def test_interface_of_believes_the_callable_and_not_what_a_decorator_says_of_it(wanted: str) -> None:
+    for app in (keeping_the_name(wsgi), keeping_the_name(asgi3), careless(wsgi), half_open, Mock()):
+        assert interface_of(app, wanted) is Interface(wanted)
+
+
 def test_interface_of_auto_detects() -> None:
     assert interface_of(wsgi, "auto") is Interface.WSGI
 
