@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from types import TracebackType
 
 from bridge.compat import install
 from bridge.errors import ConfigError
@@ -42,12 +43,27 @@ def execute(words: Sequence[str]) -> int:
     try:
         return _run(words)
     except SystemExit as exc:
-        if isinstance(exc.code, str):
-            sys.stderr.write(exc.code + "\n")
-            return 1
-        return int(exc.code or 0)
+        if exc.code is None or isinstance(exc.code, int):
+            return exc.code or 0
+        sys.stderr.write(f"{exc.code}\n")
+        return 1
     except KeyboardInterrupt:  # Ctrl-C ends the server gracefully, and servers raise it again at their end
         return _INTERRUPTED
+    except ConfigError:
+        raise
+    except Exception as exc:
+        part = _program_part(exc.__traceback__)
+        sys.excepthook(type(exc), exc.with_traceback(part), part)
+        return 1
+
+
+def _program_part(found: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames at its beginning that have called the program."""
+    ours = {__file__, runpy.__file__, "<frozen runpy>"}
+    part = found
+    while part is not None and part.tb_frame.f_code.co_filename in ours:
+        part = part.tb_next
+    return part
 
 
 def _run(words: list[str]) -> int:
@@ -78,7 +94,10 @@ def _run(words: list[str]) -> int:
         return result if isinstance(result, int) else 0
     path = shutil.which(command)
     if path is None:
-        raise ConfigError(f"exec {command}: there is no such command; write a module as -m NAME, a file as NAME.py")
+        raise ConfigError(
+            f"exec {command}: there is no such command: no package that is installed in {sys.prefix} has it, and PATH has"
+            f" none; install it there, or write a module as -m NAME, a file as NAME.py"
+        )
     with open(path, "rb") as file:
         if b"python" not in file.readline(200):
             raise ConfigError(f"exec {command}: {path} is no Python program, so nothing can be put in its place")

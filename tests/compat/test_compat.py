@@ -223,6 +223,10 @@ def test_commands_that_cannot_run(words: list[str], message: str, monkeypatch: p
         (["-c", "import sys; assert sys.argv == ['-c', 'a']", "a"], 0),
         (["python3", "-c", "import sys; sys.exit('no')"], 1),
         (["-m", "this"], 0),
+        (["-c", "raise SystemExit([1])"], 1),
+        (["-c", "def f(): raise ValueError('no')\nf()"], 1),
+        (["-c", "x = ("], 1),
+        (["-m", "nowhere_to_be_found"], 1),
     ],
 )
 def test_statuses(
@@ -232,8 +236,11 @@ def test_statuses(
     monkeypatch.setattr(sys, "argv", ["x"])
     monkeypatch.setattr(sys, "path", sys.path[:])
     assert execute(words) == status
+    err = capsys.readouterr().err
     if words[0] == "python3":
-        assert capsys.readouterr().err == "no\n"
+        assert err == "no\n"
+    assert "execution.py" not in err  # a traceback begins in the program
+    assert ("in f" in err) == ("def f" in words[1])
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])
