@@ -21,6 +21,7 @@ _CLASSES = frozenset(
 _MAKERS = frozenset({"get_wsgi_application", "get_asgi_application", "create_app", "make_app", "make_wsgi_app"})
 _NAMES = ("application", "app", "api", "asgi", "wsgi")
 _FACTORIES = ("create_app", "make_app")
+_MOST_FILES = 100  # that are read if no module has a usual name; each takes about a millisecond
 
 
 class Found(NamedTuple):
@@ -46,19 +47,22 @@ def find(environ: Mapping[str, str]) -> Found:
         if found is not None:
             return found
     candidates = _in_modules()
+    if candidates:  # a module of the most usual name is meant
+        place = candidates[0].how.partition(":")[0]
+        candidates = [found for found in candidates if found.how.partition(":")[0] == place]
+    else:
+        candidates = _in_other_files()
     if not candidates:
         raise TargetError(
             "TARGET: no application was found in this directory: not in pyproject.toml, FLASK_APP, manage.py, nor in"
-            f" {', '.join(name + '.py' for name in _MODULES)}; name it, as in `bridge dev module:app`"
+            f" {', '.join(name + '.py' for name in _MODULES)} or another *.py; name it, as in `bridge dev module:app`"
         )
-    best = candidates[0]
-    others = [found for found in candidates[1:] if found.how.partition(":")[0] == best.how.partition(":")[0]]
-    if others:
-        names = " and ".join(found.target for found in [best, *others])
+    if len(candidates) > 1:
+        names = " and ".join(found.target for found in candidates)
         raise TargetError(
-            f"TARGET: there is more than one application: {names}; name one, as in `bridge dev {best.target}`"
+            f"TARGET: there is more than one application: {names}; name one, as in `bridge dev {candidates[0].target}`"
         )
-    return best
+    return candidates[0]
 
 
 def _configured(environ: Mapping[str, str]) -> Found | None:
@@ -80,11 +84,12 @@ def _table(path: str, *keys: str) -> dict[str, str]:
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, RecursionError):  # no TOML, no UTF-8, nested too deeply
         return {}
     for key in keys:
-        table = table.get(key, {})
-    return table if isinstance(table, dict) else {}
+        inner = table.get(key)
+        table = inner if isinstance(inner, dict) else {}
+    return table
 
 
 def _of_flask(environ: Mapping[str, str]) -> Found | None:
@@ -147,12 +152,24 @@ def _in_modules() -> list[Found]:
     return found
 
 
+def _in_other_files() -> list[Found]:
+    """Return the applications in files of any name, of which none is more usual than another."""
+    with os.scandir() as entries:
+        names = sorted(
+            entry.name for entry in entries if re.fullmatch(r"(?!test_|conftest|setup\.)[^\W\d]\w*\.py", entry.name)
+        )
+    files = names[:_MOST_FILES]
+    return [
+        Found(f"{path.removesuffix('.py')}:{name}", f"{path}: {name}") for path in files for name in _applications(path)
+    ]
+
+
 def _applications(path: str) -> list[str]:
     """Return the names of the applications that a file makes at its top level, or of its factory."""
     try:
         with open(path, "rb") as file:
             tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return []
     names: list[str] = []
     functions: list[str] = []

@@ -34,6 +34,9 @@ FOUND: list[tuple[dict[str, str], dict[str, str], str]] = [
     ({"app/__init__.py": "", "app/main.py": FLASK}, {}, "app.main:app"),
     ({"src/main.py": FLASK}, {}, "src/main.py:app"),
     ({"main.py": FLASK, "app.py": FLASK}, {}, "main:app"),
+    ({"hello.py": FLASK, "test_hello.py": FLASK, "util.py": "x = 1", "setup.py": FLASK}, {}, "hello:app"),
+    ({"hello.py": FLASK, "bad.py": "x = (", "deep.py": "-" * 100_000 + "1", "a-b.py": FLASK}, {}, "hello:app"),
+    ({"hello.py": FLASK, "pyproject.toml": "tool = 5", "bridge.toml": "a = " + "[" * 9999}, {}, "hello:app"),
     ({"pyproject.toml": '[tool.bridge]\ntarget = "a:b"', "app.py": FLASK}, {}, "a:b"),
     ({"bridge.toml": 'target = "a:b"'}, {}, "a:b"),
     ({"pyproject.toml": '[tool.fastapi]\nentrypoint = "a:b"'}, {}, "a:b"),
@@ -70,6 +73,12 @@ def test_nothing_is_found() -> None:
 def test_two_are_found(place: Path) -> None:
     write(place, {"main.py": "a = Flask('a')\nb = Flask('b')"})
     with pytest.raises(TargetError, match=r"more than one application: main:a and main:b; name one"):
+        find({})
+
+
+def test_two_files_of_unusual_names(place: Path) -> None:
+    write(place, {"one.py": FLASK, "two.py": FLASK})
+    with pytest.raises(TargetError, match=r"more than one application: one:app and two:app; name one"):
         find({})
 
 

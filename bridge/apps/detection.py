@@ -50,7 +50,7 @@ def interface_of(app: object, wanted: str) -> Interface:
     """Return the interface of *app*: *wanted*, or what `detect` finds for "auto".
 
     Raises:
-        TargetError: *app* lacks the method that *wanted* needs, or cannot be called as *wanted* says; or `detect` fails.
+        TargetError: *app* lacks the method that *wanted* needs or cannot be called as it says, or `detect` fails.
     """
     if wanted == "auto":
         return detect(app)

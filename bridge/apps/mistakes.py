@@ -32,7 +32,7 @@ def server_started_by(path: str) -> str:
         if _MAY_START.search(source) is None:
             return ""
         tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return ""
     runners = set()
     for node in tree.body:

@@ -95,8 +95,8 @@ def _run(words: list[str]) -> int:
     path = shutil.which(command)
     if path is None:
         raise ConfigError(
-            f"exec {command}: there is no such command: no package that is installed in {sys.prefix} has it, and PATH has"
-            f" none; install it there, or write a module as -m NAME, a file as NAME.py"
+            f"exec {command}: there is no such command in PATH or in the packages of {sys.prefix}; install it there, or"
+            " write a module as -m NAME, a file as NAME.py"
         )
     with open(path, "rb") as file:
         if b"python" not in file.readline(200):
