@@ -17,7 +17,7 @@ from bridge.core.connection.closing import close
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
-from bridge.core.connection.refusals import refusal_reason
+from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
     DONE,
@@ -829,12 +829,7 @@ class ServerConnection(asyncio.Protocol):
         if observer is not None:
             in_head = self.reading is READ_HEAD
             observer.request_refused(self, refusal_reason(error.status, in_head=in_head))
-        if error.status == 431:
-            gen_log.info("Unsatisfiable read from %s: %s", self.context, error)
-        elif error.status == 408:
-            gen_log.info("%s from %s", error, self.context)
-        else:
-            gen_log.info("Malformed HTTP message from %s: %s", self.context, error)
+        gen_log.info("%s", refusal_message(error.status, str(self.context), error))
         self.refuse(error.status)
 
     def _start_http2(self) -> bool:

@@ -20,7 +20,7 @@ from bridge.core.connection.http2incoming import Incoming
 from bridge.core.connection.http2output import Output
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.preface import agreed_on_http2
-from bridge.core.connection.refusals import refusal_reason
+from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.streamtransport import StreamTransport
 from bridge.core.connection.times import Times
@@ -530,7 +530,7 @@ class HTTP2Connection(asyncio.Protocol):
 
     def _refuse_fault(self, stream: int, exchange: HTTP2Exchange | None, error: RemoteProtocolError) -> None:
         """Answer a fault of the peer with its status, on its stream."""
-        gen_log.info("Malformed HTTP message from %s, stream %d: %s", self.context, stream, error)
+        gen_log.info("%s", refusal_message(error.status, f"{self.context}, stream {stream}", error))
         self.refused(refusal_reason(error.status, in_head=exchange is None))
         if exchange is not None:
             exchange.refuse(error.status)

@@ -1,8 +1,27 @@
-"""What observers are told of requests that the connection itself refuses."""
+"""What observers and the log are told of requests that the connection itself refuses."""
 
 from __future__ import annotations
 
-__all__ = ["refusal_reason"]
+__all__ = ["refusal_message", "refusal_reason"]
+
+_TOO_LARGE = frozenset({413, 414, 431})
+
+
+def refusal_message(status: int, sender: str, fault: object) -> str:
+    """Return the line for the log.
+
+    Args:
+        status: What the peer is answered.
+        sender: Where the request came from.
+        fault: What is wrong, in words.
+    """
+    if status == 408:
+        return f"{fault} from {sender}"
+    if status in _TOO_LARGE:
+        return f"HTTP message beyond a limit from {sender}: {fault}"
+    if status in {417, 501, 505}:
+        return f"Unsupported HTTP message from {sender}: {fault}"
+    return f"Malformed HTTP message from {sender}: {fault}"
 
 
 def refusal_reason(status: int, *, in_head: bool) -> str:
@@ -14,4 +33,4 @@ def refusal_reason(status: int, *, in_head: bool) -> str:
     """
     if status == 408:
         return "head_timeout" if in_head else "body_timeout"
-    return "too_large" if status in {413, 414, 431} else "malformed"
+    return "too_large" if status in _TOO_LARGE else "malformed"
