@@ -43,8 +43,9 @@ class OutputConfig(OperationConfig):
         OUTPUT,
         choice("SOURCE", "off", "new", "proxy", "any", "traceparent", synonyms={"on": "proxy"}),
         "off",
-        "give each request an id, for the application, the response and the log: CHOICES; proxy accepts ids from"
-        " --forwarded-allow-ips, any accepts all, traceparent takes the trace id of that field",
+        "give each request an id, for the application, the response and the log: CHOICES. new makes one always; proxy"
+        " takes the request's from --forwarded-allow-ips, any from everybody, traceparent the trace id of that field,"
+        " and each makes one where there is none",
     )
     request_id_header: str = setting(OUTPUT, FIELD_NAME, "x-request-id", "the field that has the id")
     log_format: str = setting(

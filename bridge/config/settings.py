@@ -57,7 +57,7 @@ GROUPS: Final = (
     *(OUTPUT, OPERATION, DEVELOPMENT),
 )
 
-#: The fields by which proxies report the client.
+#: The fields by which proxies report the client, as they are believed unless the settings say otherwise.
 FORWARDED_FIELDS: Final = (
     "x-forwarded-for",
     "x-real-ip",
@@ -68,6 +68,8 @@ FORWARDED_FIELDS: Final = (
     "x-forwarded-prefix",
     "forwarded",
 )
+#: What old proxies say the scheme with; for settings that name it.
+OLD_SCHEME_FIELDS: Final = ("x-forwarded-scheme", "x-forwarded-protocol", "x-forwarded-ssl")
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -443,9 +445,15 @@ class Config(HTTP2Config):
     )
     forwarded_fields: tuple[str, ...] = setting(
         PROXIES,
-        words("NAMES", f"a list of {', '.join(FORWARDED_FIELDS)}", *FORWARDED_FIELDS),
+        words(
+            "NAMES",
+            f"a list of {', '.join(FORWARDED_FIELDS + OLD_SCHEME_FIELDS)}",
+            *FORWARDED_FIELDS,
+            *OLD_SCHEME_FIELDS,
+        ),
         FORWARDED_FIELDS,
-        "the fields that the proxies in front set; the others are removed",
+        "the fields that the proxies in front set; the others are removed. Proxies that say the scheme in another way"
+        f" need {', '.join(OLD_SCHEME_FIELDS)}",
         aliases=("trusted-proxy-headers",),
     )
     forwarded_strip: bool = setting(

@@ -12,6 +12,7 @@ __all__ = [
     "access_format",
     "cert_reqs",
     "each",
+    "fact",
     "factor",
     "host_and_port",
     "minimum",
@@ -25,6 +26,15 @@ __all__ = [
 ]
 
 _FIELDS_ONLY = re.compile(r"%\(([^)]*)\)[-+ 0#]*[0-9]*(?:\.[0-9]+)?([a-zA-Z])")
+
+
+def fact(name: str) -> Convert:
+    """Return a conversion that keeps the value among the dialect's facts, of which several settle one setting."""
+
+    def convert(value: Any, t: Translation) -> None:
+        t.dialect[name] = value
+
+    return convert
 
 
 def zero_is_off(name: str) -> Convert:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import host_and_port, zero_is_off
-from bridge.dialects.parsing import last_of_each, parse
+from bridge.dialects.convert import fact, host_and_port, zero_is_off
+from bridge.dialects.parsing import last_of_each, parse, single
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 
 __all__ = ["DIALECT"]
@@ -15,13 +15,6 @@ SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFU
 
 _FORMAT = '%(h)s:%({REMOTE_PORT}e)s - - %(t)s "%(m)s %(Uq)s" %(s)s %(b)s'
 _LEVELS = {0: "warning", 1: "info", 2: "debug", 3: "debug"}
-
-
-def _fact(name: str) -> Any:
-    def convert(value: Any, t: Translation) -> None:
-        t.dialect[name] = value
-
-    return convert
 
 
 def _endpoints(value: Any, t: Translation) -> tuple[Fate, str] | None:
@@ -92,14 +85,14 @@ def _name(value: Any, t: Translation) -> tuple[Fate, str] | None:
 
 
 ROWS: tuple[Row, ...] = (
-    row("-p --port", SAME, "bind", takes=Takes.INT, convert=_fact("port")),
-    row("-b --bind", SAME, "bind", name="host", convert=_fact("host")),
+    row("-p --port", SAME, "bind", takes=Takes.INT, convert=fact("port")),
+    row("-b --bind", SAME, "bind", name="host", convert=fact("host")),
     row("--websocket_timeout", NO_EFFECT, "", "WebSockets have no time limit; pings find out who has left",
         takes=Takes.INT),
     row("--websocket_connect_timeout", NEAR, "", "the application has --timeout-request to accept a WebSocket",
         takes=Takes.INT),
-    row("-u --unix-socket", SAME, "bind", convert=_fact("unix_socket")),
-    row("--fd", SAME, "bind", name="file_descriptor", takes=Takes.INT, convert=_fact("fd")),
+    row("-u --unix-socket", SAME, "bind", convert=fact("unix_socket")),
+    row("--fd", SAME, "bind", name="file_descriptor", takes=Takes.INT, convert=fact("fd")),
     row("-e --endpoint", SAME, "bind", name="socket_strings", takes=Takes.LIST, convert=_endpoints),
     row("-v --verbosity", SAME, "log_level access_log", takes=Takes.INT, convert=_verbosity),
     row("-t --http-timeout", NEAR, "timeout_request", "the answer is 504, in daphne 503", takes=Takes.INT,
@@ -127,15 +120,10 @@ _BY_NAME = {one.name: one for one in ROWS}
 
 def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
     found, arguments = parse(ROWS, words, Grammar.ARGPARSE)
-    if len(arguments) != 1:
-        raise Usage(
-            f"unrecognized arguments: {' '.join(arguments[1:])}"
-            if arguments
-            else "the following arguments are required: application"
-        )
-    if arguments[0].endswith(":channel_layer"):
-        raise Usage(f"{arguments[0]}: Channels 1 has ended; name the ASGI application, as project.asgi:application")
-    found.append(Option(_BY_NAME["application"], arguments[0], "APPLICATION"))
+    application = str(single(arguments, Grammar.ARGPARSE, "application"))
+    if application.endswith(":channel_layer"):
+        raise Usage(f"{application}: Channels 1 has ended; name the ASGI application, as project.asgi:application")
+    found.append(Option(_BY_NAME["application"], application, "APPLICATION"))
     return last_of_each(found)
 
 

@@ -87,7 +87,9 @@ def _table(spoken: Dialect, translation: Translation) -> str:
     if defaults := _defaults(translation):
         text = " ".join(f"{name}={_cut(given.text)}" for name, given in defaults.items())
         lines.append(f"(defaults of {spoken.name}, which `bridge run` does not have)")
-        lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+        )
     counts = {fate: sum(outcome.fate is fate for outcome in translation.outcomes) for fate in Fate}
     lines.append("")
     lines.append(f"{spoken.name} {spoken.version}: " + ", ".join(f"{number} {fate}" for fate, number in counts.items()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import access_format, each, factor, window, with_attribute
-from bridge.dialects.parsing import from_variables, last_of_each, parse
+from bridge.dialects.convert import access_format, each, fact, factor, window, with_attribute
+from bridge.dialects.parsing import from_variables, last_of_each, parse, single
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 from bridge.dialects.uvicorn import settle_address
 
@@ -28,13 +28,6 @@ def _interface(value: Any, t: Translation) -> tuple[Fate, str] | None:
     if value == "asginl":
         t.set("lifespan", "off")
     return None
-
-
-def _address(name: str) -> Any:
-    def convert(value: Any, t: Translation) -> None:
-        t.dialect[name] = value
-
-    return convert
 
 
 def _duration(name: str) -> Any:
@@ -95,9 +88,9 @@ def _log(value: Any, t: Translation) -> tuple[Fate, str] | None:
 
 ROWS: tuple[Row, ...] = (
     row("app", SAME, "target", convert=lambda value, t: t.set("target", value)),
-    row("--host", SAME, "bind", convert=_address("host")),
-    row("--port", SAME, "bind", takes=Takes.INT, convert=_address("port")),
-    row("--uds", SAME, "uds", convert=_address("uds")),
+    row("--host", SAME, "bind", convert=fact("host")),
+    row("--port", SAME, "bind", takes=Takes.INT, convert=fact("port")),
+    row("--uds", SAME, "uds", convert=fact("uds")),
     row("--uds-permissions", SAME, "uds_permissions"),
     row("--interface", SAME, "interface", choices="asgi asginl rsgi wsgi", convert=_interface),
     row("--http", SAME, "http_protocols", choices="auto 1 2", convert=_http),
@@ -187,10 +180,9 @@ def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
     found = from_variables(ROWS, "GRANIAN", environ)
     given, arguments = parse(ROWS, words, Grammar.CLICK)
     found += given
-    if len(arguments) > 1:
-        raise Usage(f"Got unexpected extra argument{'s' * (len(arguments) > 2)} ({' '.join(arguments[1:])})")
-    if arguments:
-        found.append(Option(ROWS[0], arguments[0], "APP"))
+    app = single(arguments, Grammar.CLICK)
+    if app is not None:
+        found.append(Option(ROWS[0], app, "APP"))
     return last_of_each(found)
 
 

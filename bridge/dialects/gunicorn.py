@@ -19,7 +19,7 @@ from bridge.dialects.convert import (
     with_attribute,
     zero_is_off,
 )
-from bridge.dialects.gunicornfile import options, require_target
+from bridge.dialects.gunicornfile import SCRIPT_NAME, options, require_target
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
 from bridge.dialects.workerclasses import imported, worker_class
 from bridge.hooks.logger import overrides_access
@@ -29,8 +29,18 @@ __all__ = ["DIALECT", "with_gunicorns_defaults"]
 SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFUSED
 
 _DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
-_USUAL_SCHEME_FIELDS = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}
-_SCHEME = "X-Forwarded-Proto of a trusted peer says the scheme, in every spelling; no other field does"
+# The fields that can say the scheme, and the values that mean https.
+_SCHEME_FIELDS = {
+    "x-forwarded-proto": {"https"},
+    "x-forwarded-protocol": {"https", "ssl"},
+    "x-forwarded-ssl": {"on"},
+    "x-forwarded-scheme": {"https"},
+    "x-scheme": {"https"},
+}
+# gunicorn's default: X-FORWARDED-PROTO: https, X-FORWARDED-PROTOCOL: ssl, X-FORWARDED-SSL: on.
+_USUAL_SCHEME_FIELDS = "x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl"
+_HEARTBEAT = "a worker whose event loop stands still for so long is replaced; a request may take longer"
+_NO_LIMIT = "neither a request nor a worker has a limit of time"
 _DIRTY = "bridge has no dirty workers; run such work in a task queue"
 _STRICT = "bridge's parser refuses such requests always: they are used to smuggle others"
 _SYSLOG = "bridge does not speak to syslog; a --log-config with a SysLogHandler does"
@@ -137,20 +147,17 @@ def _extra_files(value: Any, t: Translation) -> None:
 
 
 def _forwarded(value: Any, t: Translation) -> None:
-    text = value if isinstance(value, str) else ",".join(value)
-    if text.strip():
-        t.set("forwarded_allow_ips", text)
-    else:
-        t.set("proxy_headers", "off")
+    t.dialect["believed"] = value if isinstance(value, str) else ",".join(value)
 
 
 def _scheme_headers(value: Any, t: Translation) -> tuple[Fate, str] | None:
-    if not value:
-        t.set("forwarded_fields", "x-forwarded-prefix")  # believed by nobody, so the scheme stays
-        return NEAR, "no field changes the scheme"
-    unusual = {str(name).upper() for name in value} - _USUAL_SCHEME_FIELDS.keys()
-    if unusual:
-        return NO_EFFECT, f"{', '.join(sorted(unusual))}: {_SCHEME}"
+    names = [str(name).lower() for name, word in dict(value or {}).items()
+             if str(word).lower() in _SCHEME_FIELDS.get(str(name).lower(), ())]  # fmt: skip
+    t.set("forwarded_fields", ",".join(names) or "x-forwarded-prefix")  # the latter says nothing of the scheme
+    useless = [f"{name}: {word}" for name, word in dict(value or {}).items() if str(name).lower() not in names]
+    if useless:
+        known = "; ".join(f"{name}: {' or '.join(sorted(words))}" for name, words in _SCHEME_FIELDS.items())
+        return NO_EFFECT, f"{', '.join(useless)} changes no scheme; what can is {known}"
     return None
 
 
@@ -308,7 +315,8 @@ ROWS: tuple[Row, ...] = (
     row("--max-requests", SAME, "limit_max_requests", takes=Takes.INT, convert=zero_is_off("limit_max_requests")),
     row("--max-requests-jitter", SAME, "limit_max_requests_jitter", takes=Takes.INT),
     row("-t --timeout", NEAR, "timeout_worker timeout_request",
-        "a limit for each request of a sync worker (504), and a heartbeat of the event loop for all",
+        "a worker whose event loop stands still for so long is replaced; requests of a sync worker that take longer are"
+        " answered with 504",
         takes=Takes.INT, convert=_timeout),
     row("--graceful-timeout", SAME, "timeout_graceful_shutdown", takes=Takes.INT),
     row("--keep-alive", NEAR, "timeout_keep_alive", "sync workers keep connections here too, which costs no worker",
@@ -340,7 +348,8 @@ ROWS: tuple[Row, ...] = (
     row("--initgroups", NEAR, "", "the groups of --user are always taken", takes=Takes.FLAG),
     row("tmp_upload_dir", NO_EFFECT, "", "uploads wait in TMPDIR", takes=_FILE,
         convert=lambda value, t: None if value else (SAME, "")),
-    row("secure_scheme_headers", NEAR, "forwarded_fields", _SCHEME, takes=_FILE, convert=_scheme_headers),
+    row("secure_scheme_headers", NEAR, "forwarded_fields", "names count in any case; where fields contradict each"
+        " other, which gunicorn answers with 400, X-Forwarded-Proto counts", takes=_FILE, convert=_scheme_headers),
     row("--forwarded-allow-ips", SAME, "forwarded_allow_ips", convert=_forwarded),
     row("--access-logfile", SAME, "access_logfile", name="accesslog", convert=_accesslog),
     row("--disable-redirect-access-to-syslog", NEAR, "", "no requests go to syslog", takes=Takes.FLAG),
@@ -431,17 +440,13 @@ def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
 
 def _finish(t: Translation) -> None:
     _settle_time_and_threads(t)
+    _settle_proxies(t)
     default = t.default
     if "bind" not in t.layer:
         default("bind", "127.0.0.1:8000", "gunicorn")
     default("workers", "1", "gunicorn")
     default("lifespan", "auto", "gunicorn")
     default("timeout_graceful_shutdown", "30", "gunicorn")
-    default("proxy_headers", "on", "gunicorn")
-    default("forwarded_allow_ips", "127.0.0.1,::1", "gunicorn")
-    # Applications behind gunicorn read these fields themselves (ProxyFix, SECURE_PROXY_SSL_HEADER).
-    default("forwarded_fields", "x-forwarded-proto", "gunicorn")
-    default("forwarded_strip", "off", "gunicorn")
     if t.dialect.get("log_config") and ("access_log" not in t.layer or t.layer["access_log"].text == "off"):
         t.set("access_log", "on")  # a configuration of loggers switches it on in gunicorn
     if "logger_class" in t.dialect and overrides_access(t.dialect["logger_class"]):
@@ -465,6 +470,36 @@ def _finish(t: Translation) -> None:
         require_target(t)
 
 
+def _settle_mount(t: Translation) -> None:
+    """Set where a WSGI application is mounted: gunicorn asks the variable SCRIPT_NAME, which raw_env may set."""
+    for item in t.given["raw_env"].value if "raw_env" in t.given else ():
+        name, _, path = item.partition("=")
+        if name == SCRIPT_NAME.name:
+            t.origin = t.given["raw_env"].origin
+            t.set("root_path", path)
+            return
+    if SCRIPT_NAME.name in t.given:
+        t.settle(SCRIPT_NAME.name, "root_path", t.given[SCRIPT_NAME.name].value)
+
+
+def _settle_proxies(t: Translation) -> None:
+    """Set whose reports are believed: gunicorn believes peers on Unix sockets always, uvicorn's worker only with *."""
+    peers = [word.strip() for word in t.dialect.get("believed", "127.0.0.1,::1").split(",") if word.strip()]
+    if not t.dialect.get("is_uvicorn") and "*" not in peers:
+        peers.append("unix")
+    if peers:
+        t.default("proxy_headers", "on", "gunicorn")
+        t.settle("forwarded_allow_ips", "forwarded_allow_ips", ",".join(dict.fromkeys(peers)))
+    else:
+        t.settle("forwarded_allow_ips", "proxy_headers", "off")
+    if t.dialect.get("is_uvicorn") and "secure_scheme_headers" in t.given:
+        t.layer.pop("forwarded_fields", None)
+        t.correct("secure_scheme_headers", NEAR, "uvicorn's worker believes X-Forwarded-Proto and -For in any case")
+    # Applications behind gunicorn read the other fields themselves (ProxyFix, SECURE_PROXY_SSL_HEADER).
+    t.default("forwarded_fields", _USUAL_SCHEME_FIELDS, "gunicorn")
+    t.default("forwarded_strip", "off", "gunicorn")
+
+
 def _settle_time_and_threads(t: Translation) -> None:
     """Set the threads and the two times that gunicorn's one ``timeout`` stands for."""
     facts = t.dialect
@@ -473,6 +508,7 @@ def _settle_time_and_threads(t: Translation) -> None:
     if kind == "sync" and threads > 1:
         kind = "gthread"
     if kind in {"sync", "gthread"}:
+        _settle_mount(t)
         t.settle("threads", "threads", threads if kind == "gthread" else 1)
         t.default("interface", "wsgi", "gunicorn")
     timeout = facts.get("timeout", 30)
@@ -480,6 +516,8 @@ def _settle_time_and_threads(t: Translation) -> None:
     t.settle("timeout", "timeout_worker", "off" if never else timeout)
     if kind == "sync" and not never:
         t.settle("timeout", "timeout_request", timeout)
+    elif "timeout" in t.given:
+        t.correct("timeout", NEAR, _NO_LIMIT if never else _HEARTBEAT)
 
 
 DIALECT = Dialect(

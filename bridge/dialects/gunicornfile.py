@@ -13,9 +13,9 @@ from typing import Any
 from bridge.config.hooks import POINTS
 from bridge.dialects.files import in_words, names_of_module, names_of_program, shown
 from bridge.dialects.parsing import last_of_each, parse
-from bridge.dialects.table import Grammar, Option, Row, Takes, Translation, Usage
+from bridge.dialects.table import Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 
-__all__ = ["checked", "file_settings", "options", "require_target"]
+__all__ = ["SCRIPT_NAME", "checked", "file_settings", "options", "require_target"]
 
 #: What a function of a file may take, where gunicorn takes more than one number.
 _ARITIES = {"post_request": {2, 3, 4}, "ssl_context": {2}}
@@ -23,6 +23,8 @@ _FREE = frozenset(
     {"worker_class", "logger_class", "logconfig_dict", "secure_scheme_headers", "proxy_protocol", "ssl_version",
      "cert_reqs", "umask"}
 )  # fmt: skip
+#: A variable that says where a WSGI application is mounted.
+SCRIPT_NAME = row("SCRIPT_NAME", Fate.SAME, "root_path", takes=Takes.FILE_ONLY, convert=lambda value, t: None)
 _ADDRESS_LISTS = frozenset({"forwarded_allow_ips", "proxy_allow_ips", "uwsgi_allow_ips"})
 
 
@@ -60,6 +62,8 @@ def _variables(by_name: Mapping[str, Row], environ: Mapping[str, str]) -> list[O
     for variable, name in (("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")):
         if environ.get(variable):
             found.append(Option(by_name[name], environ[variable], variable))
+    if environ.get("SCRIPT_NAME"):
+        found.append(Option(SCRIPT_NAME, environ["SCRIPT_NAME"], "SCRIPT_NAME"))
     if environ.get("PORT"):
         found.append(Option(by_name["bind"], [f"0.0.0.0:{environ['PORT']}"], "PORT"))
     return found

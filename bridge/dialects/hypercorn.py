@@ -9,8 +9,8 @@ from typing import Any
 
 from bridge.dialects.convert import access_format, cert_reqs, host_and_port, statsd, statsd_prefix, zero_is_off
 from bridge.dialects.files import in_words, names_of_module, names_of_program, read
-from bridge.dialects.parsing import last_of_each, parse
-from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
+from bridge.dialects.parsing import last_of_each, parse, single
+from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
 from bridge.errors import ConfigError
 
 __all__ = ["DIALECT", "ROWS", "settle_defaults"]
@@ -225,16 +225,11 @@ _BY_NAME = {one.name: one for one in ROWS}
 
 def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
     given, arguments = parse(ROWS, words, Grammar.ARGPARSE)
-    if len(arguments) != 1:
-        raise Usage(
-            f"unrecognized arguments: {' '.join(arguments[1:])}"
-            if arguments
-            else "the following arguments are required: application"
-        )
+    application = single(arguments, Grammar.ARGPARSE, "application")
     path = next((str(option.value) for option in reversed(given) if option.row.name == "config"), None)
     found = [] if path is None else _file(path)
     found += given
-    found.append(Option(ROWS[0], arguments[0], "APPLICATION"))
+    found.append(Option(ROWS[0], application, "APPLICATION"))
     return last_of_each(found)
 
 

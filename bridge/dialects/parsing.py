@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from bridge.dialects.table import Grammar, Option, Row, Takes, Usage
 
-__all__ = ["from_variables", "last_of_each", "parse"]
+__all__ = ["from_variables", "last_of_each", "parse", "single"]
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
@@ -22,6 +22,27 @@ def parse(rows: Sequence[Row], words: Sequence[str], grammar: Grammar) -> tuple[
         Usage: An option is unknown or ambiguous, lacks its value, or its value is not allowed.
     """
     return _Parser(rows, grammar).parse(list(words))
+
+
+def single(arguments: Sequence[str], grammar: Grammar, name: str = "") -> str | None:
+    """Return the only argument; None if there is none.
+
+    Args:
+        arguments: What is no option.
+        grammar: The parser, whose words are used.
+        name: What the argument is called, if there must be one.
+
+    Raises:
+        Usage: There are more, or none although there must be one.
+    """
+    more = " ".join(arguments[1:])
+    if more:
+        plural = "s" if len(arguments) > 2 else ""
+        click = grammar is Grammar.CLICK
+        raise Usage(f"Got unexpected extra argument{plural} ({more})" if click else f"unrecognized arguments: {more}")
+    if not arguments and name:
+        raise Usage(f"the following arguments are required: {name}")
+    return arguments[0] if arguments else None
 
 
 class _Parser:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import cert_reqs, each, host_and_port, zero_is_off
-from bridge.dialects.parsing import from_variables, last_of_each, parse
+from bridge.dialects.convert import cert_reqs, each, fact, host_and_port, zero_is_off
+from bridge.dialects.parsing import from_variables, last_of_each, parse, single
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 
 __all__ = ["ACCESS_FORMAT", "DIALECT", "keywords", "settle_address", "settle_defaults"]
@@ -43,13 +43,6 @@ def _loop(value: Any, t: Translation) -> tuple[Fate, str] | None:
         t.set("loop", "auto")
         return NEAR, "bridge makes its own loop, uvloop where it is installed"
     return REFUSED, f"{value}: the loops are auto, asyncio and uvloop"
-
-
-def _address(name: str) -> Any:
-    def convert(value: Any, t: Translation) -> None:
-        t.dialect[name] = value
-
-    return convert
 
 
 def _target(value: Any, t: Translation) -> tuple[Fate, str] | None:
@@ -134,10 +127,10 @@ def _ssl_factory(value: Any, t: Translation) -> None:
 
 ROWS: tuple[Row, ...] = (
     row("app", SAME, "target", convert=_target),
-    row("--host", SAME, "bind", convert=_address("host")),
-    row("--port", SAME, "bind", takes=Takes.INT, convert=_address("port")),
-    row("--uds", SAME, "uds", convert=_address("uds")),
-    row("--fd", SAME, "fd", takes=Takes.INT, convert=_address("fd")),
+    row("--host", SAME, "bind", convert=fact("host")),
+    row("--port", SAME, "bind", takes=Takes.INT, convert=fact("port")),
+    row("--uds", SAME, "uds", convert=fact("uds")),
+    row("--fd", SAME, "fd", takes=Takes.INT, convert=fact("fd")),
     row("--reload", SAME, "reload", takes=Takes.FLAG),
     row("--reload-dir", SAME, "reload_dir", name="reload_dirs", takes=Takes.LIST, convert=each("reload_dir")),
     row("--reload-include", SAME, "reload_include", name="reload_includes", takes=Takes.LIST,
@@ -261,10 +254,9 @@ def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
         found.insert(0, Option(_BY_NAME["forwarded_allow_ips"], environ["FORWARDED_ALLOW_IPS"], "FORWARDED_ALLOW_IPS"))
     given, arguments = parse(ROWS, words, Grammar.CLICK)
     found += given
-    if len(arguments) > 1:
-        raise Usage(f"Got unexpected extra argument{'s' * (len(arguments) > 2)} ({' '.join(arguments[1:])})")
-    if arguments:
-        found.append(Option(ROWS[0], arguments[0], "APP"))
+    app = single(arguments, Grammar.CLICK)
+    if app is not None:
+        found.append(Option(ROWS[0], app, "APP"))
     return last_of_each(found)
 
 

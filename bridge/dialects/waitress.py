@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import host_and_port, zero_is_off
+from bridge.dialects.convert import fact, host_and_port, zero_is_off
 from bridge.dialects.parsing import last_of_each, parse
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 
@@ -17,13 +17,6 @@ _OWN_BUFFERS = "bridge sizes its buffers itself"
 _KNOWN_FIELDS = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-by",
                  "forwarded"}  # fmt: skip
 _TRUE = frozenset({"t", "true", "y", "yes", "on", "1"})
-
-
-def _fact(name: str) -> Any:
-    def convert(value: Any, t: Translation) -> None:
-        t.dialect[name] = value
-
-    return convert
 
 
 def _yes(value: Any) -> bool:
@@ -97,8 +90,8 @@ def _sockets(value: Any, t: Translation) -> None:
 ROWS: tuple[Row, ...] = (
     row("--help", SAME, "", takes=Takes.FLAG),
     row("--call", SAME, "factory", takes=Takes.FLAG, convert=lambda value, t: t.set("factory", value)),
-    row("--host", SAME, "bind", convert=_fact("host")),
-    row("--port", SAME, "bind", convert=_fact("port")),
+    row("--host", SAME, "bind", convert=fact("host")),
+    row("--port", SAME, "bind", convert=fact("port")),
     row("--ipv4", NEAR, "", "the address says which protocol it is", takes=Takes.FLAG, negative="--no-ipv4"),
     row("--ipv6", NEAR, "", "the address says which protocol it is", takes=Takes.FLAG, negative="--no-ipv6"),
     row("--listen", SAME, "bind", takes=Takes.LIST, convert=_listen),
@@ -130,7 +123,7 @@ ROWS: tuple[Row, ...] = (
     row("--ident", SAME, "header", convert=_ident),
     row("--asyncore-loop-timeout", NEAR, "", "the loop is asyncio's"),
     row("--asyncore-use-poll", NEAR, "", "the loop is asyncio's", takes=Takes.FLAG, negative="--no-asyncore-use-poll"),
-    row("--unix-socket", SAME, "uds", convert=_fact("unix_socket")),
+    row("--unix-socket", SAME, "uds", convert=fact("unix_socket")),
     row("--unix-socket-perms", SAME, "uds_permissions",
         convert=lambda value, t: t.set("uds_permissions", f"{value:o}" if isinstance(value, int) else value)),
     row("--sockets", SAME, "bind", convert=_sockets),

@@ -100,6 +100,7 @@ def _settle(kind: str, options: Mapping[str, Any], t: Translation) -> tuple[Fate
         return Fate.REFUSED, "an aiohttp application speaks none of bridge's interfaces; it brings a server of its own"
     facts["kind"] = "asgi" if kind == "uvicorn" else kind
     if kind == "uvicorn":
+        facts["is_uvicorn"] = True
         t.set("interface", "asgi3")
         t.default("forwarded_fields", "x-forwarded-for,x-forwarded-proto", "UvicornWorker")
         return _uvicorn_options(options, t)

@@ -66,7 +66,12 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("gunicorn --access-logfile - - a:a", {"access_log": True, "access_logfile": "-", "target": "-:application"}),
     ("gunicorn -e A=1 --env B=x,y a:a", {"env": "('A', '1'),('B', 'x,y')"}),
     ("gunicorn --forwarded-allow-ips '*' a:a", {"forwarded_allow_ips": "*", "proxy_headers": True}),
-    ("gunicorn --forwarded-allow-ips '' a:a", {"proxy_headers": False}),
+    ("gunicorn --forwarded-allow-ips '' a:a", {"forwarded_allow_ips": "unix", "proxy_headers": True}),
+    ("gunicorn --forwarded-allow-ips '10.0.0.1, ::1' a:a", {"forwarded_allow_ips": "10.0.0.1,::1,unix"}),
+    ("gunicorn --forwarded-allow-ips 10.0.0.1 -k asgi a:a", {"forwarded_allow_ips": "10.0.0.1,unix"}),
+    ("gunicorn --forwarded-allow-ips 10.0.0.1 -k uvicorn_worker.UvicornWorker a:a",
+     {"forwarded_allow_ips": "10.0.0.1", "forwarded_fields": "x-forwarded-for,x-forwarded-proto"}),
+    ("gunicorn --forwarded-allow-ips '' -k uvicorn_worker.UvicornWorker a:a", {"proxy_headers": False}),
     ("gunicorn --limit-request-field_size 0 a:a", {"limit_request_field_size": 65536}),
     ("gunicorn --max-requests 0 a:a", {"limit_max_requests": None}),
     ("gunicorn -m 007 a:a", {"umask": 7}),
@@ -129,6 +134,9 @@ ENVIRONMENTS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("gunicorn a:a", {"BRIDGE_TIMEOUT_REQUEST": "9", "BRIDGE_THREADS": "3"}, {"timeout_request": 9.0, "threads": 3}),
     ("gunicorn -t 5 a:a", {"BRIDGE_TIMEOUT_REQUEST": "9"}, {"timeout_request": 5.0}),
     ("gunicorn", {"GUNICORN_CMD_ARGS": "a:b"}, {"target": "a:b"}),
+    ("gunicorn a:a", {"SCRIPT_NAME": "/a"}, {"root_path": "/a"}),
+    ("gunicorn -e SCRIPT_NAME=/b a:a", {"SCRIPT_NAME": "/a"}, {"root_path": "/b"}),
+    ("gunicorn -k uvicorn.workers.UvicornWorker a:a", {"SCRIPT_NAME": "/a"}, {"root_path": None}),
     ("uvicorn", {"UVICORN_APP": "a:a", "UVICORN_PORT": "81", "UVICORN_RELOAD": "true"}, {"bind": "127.0.0.1:81"}),
     ("uvicorn a:a", {"PORT": "5000"}, {"bind": "127.0.0.1:8000"}),
     ("uvicorn --port 5 a:a", {"UVICORN_PORT": "6"}, {"bind": "127.0.0.1:5"}),
@@ -226,7 +234,11 @@ FILES: list[tuple[str, dict[str, Any]]] = [
     ("proxy_protocol = True\nproxy_allow_ips = '*'", {"proxy_protocol": "auto", "proxy_allow_from": "*"}),
     ("import ssl\ncert_reqs = ssl.CERT_NONE\nssl_version = 5", {"workers": 1}),
     ("secure_scheme_headers = {'X-Forwarded-Proto': 'https'}", {"forwarded_fields": "x-forwarded-proto"}),
-    ("forwarded_allow_ips = '10.0.0.0/8,172.16.0.0/12'", {"forwarded_allow_ips": "10.0.0.0/8,172.16.0.0/12"}),
+    ("secure_scheme_headers = {'X-Forwarded-Ssl': 'on'}\nworker_class = 'uvicorn_worker.UvicornWorker'",
+     {"forwarded_fields": "x-forwarded-for,x-forwarded-proto"}),
+    ("forwarded_allow_ips = '10.0.0.0/8,172.16.0.0/12'", {"forwarded_allow_ips": "10.0.0.0/8,172.16.0.0/12,unix"}),
+    ("raw_env = ['SCRIPT_NAME=/a']", {"root_path": "/a"}),
+    ("raw_env = ['SCRIPT_NAME=/a']\nworker_class = 'asgi'", {"root_path": None}),
     ("preload_app = 'true'\nreload = False\nreuse_port = True", {"preload": True, "reuse_port": True}),
     ("wsgi_app = 'pkg.wsgi:application'", {"target": "a:a"}),
     ("logconfig_dict = {}", {"access_log": False}),
@@ -455,10 +467,13 @@ def test_explain_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 EXPLAINED = [
     ("gunicorn -t 60 a:a", "-t 60 near as timeout_worker=60 timeout_request=60"),
-    ("gunicorn -k asgi -t 60 a:a", "-t 60 near as timeout_worker=60 a limit"),
-    ("gunicorn -t 0 a:a", "-t 0 near as timeout_worker=off a limit"),
+    ("gunicorn -k asgi -t 60 a:a", "-t 60 near as timeout_worker=60 a worker whose event loop stands still for so long"
+     " is replaced; a request may take longer"),
+    ("gunicorn -t 0 a:a", "-t 0 near as timeout_worker=off neither a request nor a worker has"),
     ("gunicorn -k gthread --threads 4 a:a", "--threads 4 same as threads=4"),
-    ("gunicorn a:a", "forwarded_allow_ips=127.0.0.1,::1 forwarded_fields=x-forwarded-proto forwarded_strip=off"),
+    ("gunicorn a:a", "forwarded_allow_ips=127.0.0.1,::1,unix"
+     " forwarded_fields=x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl forwarded_strip=off"),
+    ("gunicorn -k uvicorn_worker.UvicornWorker a:a", "forwarded_allow_ips=127.0.0.1,::1 forwarded_strip"),
     ("uvicorn --host :: --port 9 a:a", "--host :: same as bind=[::]:9 --port 9 same as bind=[::]:9"),
     ("uvicorn --uds /a --port 9 a:a", "--uds /a same as bind=unix:/a --port 9 same APP"),
     ("uvicorn --workers 2 --reload a:a", "--workers 2 near ignored beside --reload"),
@@ -477,9 +492,14 @@ def test_explain_says_what_an_option_becomes(line: str, text: str, capsys: pytes
 @pytest.mark.parametrize(
     ("value", "status", "text"),
     [
-        ("{'X-FORWARDED-PROTO': 'https'}", 0, "near X-Forwarded-Proto of a trusted peer says the scheme"),
-        ("{'X-SCHEME': 'https'}", 1, "no effect X-SCHEME: X-Forwarded-Proto of a trusted peer says"),
-        ("{}", 0, "near as forwarded_fields=x-forwarded-prefix no field changes the scheme"),
+        ("{'X-FORWARDED-PROTO': 'https'}", 0, "near as forwarded_fields=x-forwarded-proto names count in any case"),
+        ("{'X-Forwarded-Ssl': 'on', 'X-SCHEME': 'https'}", 0, "near as forwarded_fields=x-forwarded-ssl,x-scheme"),
+        (
+            "{'X-CLIENT-SCHEME': 'https', 'X-SCHEME': '%(h)s'}",
+            1,
+            "X-CLIENT-SCHEME: https, X-SCHEME: %(h)s changes no scheme; what can is x-forwarded-proto: https;",
+        ),
+        ("{}", 0, "near as forwarded_fields=x-forwarded-prefix"),
     ],
 )
 def test_explain_secure_scheme_headers(

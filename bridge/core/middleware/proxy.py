@@ -1,9 +1,9 @@
 """What proxies report of the client: which reports are believed, and what they change for one exchange.
 
-The fields are X-Forwarded-For, -Proto, -Host, -Port and -Prefix, X-Real-Ip, X-Scheme, and Forwarded (RFC 7239). Reports
-from a trusted peer are believed. From any other peer the fields are removed, so that no application believes them. A
-report changes the exchange's own copy of the context. The connection keeps its context: a proxy uses one connection for
-many clients.
+The fields are X-Forwarded-For, -Proto, -Host, -Port and -Prefix, X-Real-Ip, X-Scheme, and Forwarded (RFC 7239); if they
+are named, also X-Forwarded-Scheme, -Protocol and -Ssl. Reports from a trusted peer are believed. From any other peer
+the fields are removed, so that no application believes them. A report changes the exchange's own copy of the context.
+The connection keeps its context: a proxy uses one connection for many clients.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ ALL_FIELDS = frozenset(
         b"x-forwarded-port",
         b"x-forwarded-prefix",
         b"forwarded",
+        # Other names for the scheme, which old proxies use. Believed only where the settings name them.
+        b"x-forwarded-scheme",
+        b"x-forwarded-protocol",
+        b"x-forwarded-ssl",
         # Other spellings that frameworks read. They are never believed, and so always removed.
         b"x-forwarded-by",
         b"x-forwarded-server",
-        b"x-forwarded-ssl",
-        b"x-forwarded-protocol",
-        b"x-forwarded-scheme",
     }
 )
 
@@ -56,6 +57,12 @@ _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?
 _PAIR = re.compile(r"[ \t]*([A-Za-z]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;=]*))[ \t]*")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+# Each with its words for the schemes; the first that a request has counts.
+_OTHER_SCHEME_FIELDS = (
+    (b"x-forwarded-scheme", _SCHEMES),
+    (b"x-forwarded-protocol", {**_SCHEMES, "ssl": "https"}),
+    (b"x-forwarded-ssl", {"on": "https", "off": "http"}),
+)
 _DECISIONS_MAX = 1024
 
 
@@ -251,6 +258,8 @@ def _read(policy: ProxyPolicy, found: dict[bytes, str]) -> Report:
     scheme = found.get(b"x-forwarded-proto") or found.get(b"x-scheme")
     if scheme:
         report.scheme = _SCHEMES.get(_at(scheme, index).lower(), "")
+    else:
+        _set_scheme(report, found, index)
     port = found.get(b"x-forwarded-port")
     if port:
         port = _at(port, index)
@@ -266,6 +275,13 @@ def _read(policy: ProxyPolicy, found: dict[bytes, str]) -> Report:
     if _PREFIX.fullmatch(prefix) and "/../" not in prefix + "/" and "/./" not in prefix + "/":
         report.prefix = prefix.rstrip("/")
     return report
+
+
+def _set_scheme(report: Report, found: dict[bytes, str], index: int) -> None:
+    for name, words in _OTHER_SCHEME_FIELDS:
+        if found.get(name):
+            report.scheme = words.get(_at(found[name], index).lower(), "")
+            return
 
 
 def _read_forwarded(policy: ProxyPolicy, text: str, report: Report) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bridge.config.settings import FORWARDED_FIELDS, OLD_SCHEME_FIELDS
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http.limits import Limits
 from bridge.core.http.message import RequestHead
@@ -176,6 +177,22 @@ SCHEMES = [
 @pytest.mark.parametrize(("lines", "scheme"), SCHEMES)
 def test_the_scheme(lines: list[str], scheme: str) -> None:
     assert passed(lines)[0].protocol == scheme
+
+
+OLD_SCHEMES = [
+    (["X-Forwarded-Ssl: on"], "https"), (["X-Forwarded-Ssl: off"], "http"), (["X-Forwarded-Ssl: https"], "http"),
+    (["X-Forwarded-Protocol: ssl"], "https"), (["X-Forwarded-Protocol: HTTPS"], "https"),
+    (["X-Forwarded-Protocol: on"], "http"), (["X-Forwarded-Scheme: https"], "https"),
+    (["X-Forwarded-Scheme: ssl"], "http"), (["X-Forwarded-Proto: http", "X-Forwarded-Ssl: on"], "http"),
+    (["X-Forwarded-Scheme: http", "X-Forwarded-Protocol: ssl"], "http"), (["X-Forwarded-Ssl:"], "http"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "scheme"), OLD_SCHEMES)
+def test_the_scheme_in_fields_that_must_be_named(lines: list[str], scheme: str) -> None:
+    assert passed(lines, fields=("x-forwarded-proto", *OLD_SCHEME_FIELDS))[0].protocol == scheme
+    assert passed(lines, fields=FORWARDED_FIELDS)[0].protocol == "http"
+    assert passed(lines, fields=OLD_SCHEME_FIELDS, peer=STRANGER)[0].protocol == "http"
 
 
 HOSTS = [
