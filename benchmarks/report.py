@@ -90,7 +90,7 @@ def scenario_section(scenario: dict[str, Any], apart: str = "") -> list[str]:
         lines += [note, ""]
     if apart:
         lines += [f"Measured apart: {apart}.", ""]
-    lines += ["<details><summary>Commands</summary>", "", "```"]
+    lines += ["<details><summary>Commands</summary>", "", "```text"]
     lines += [f"{name}: {command}" for name, command in scenario["commands"].items()]
     if scenario["load"]:
         lines.append(f"load: {scenario['load']}")
@@ -280,7 +280,7 @@ def published(records: list[Record], plots: list[tuple[str, str]], commands: lis
         lines += [f"![{title}]({file})", ""]
     lines += targets(records)
     lines += ["## How it was measured", "", *introduction(records)]
-    lines += ["```", *commands, "```", ""]
+    lines += ["```text", *commands, "```", ""]
     lines += [
         "`make bench` repeats all of it, `make bench S=asgi` the scenarios whose names begin so; the results of the "
         "others stay (`results/`).",

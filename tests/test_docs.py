@@ -14,6 +14,9 @@ from tests.support import ROOT
 from tests.support.running import Running, get
 
 FILE = re.compile(r"^```python\n# file: (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+#: Languages of blocks that claim nothing of their own: output, tables of files, and what other programs read.
+QUIET = {"text", "json", "toml", "ini", "nginx", "dockerfile", "yaml"}
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -42,8 +45,8 @@ def test_an_application_is_served(page: str, number: int, tmp_path: Path) -> Non
         assert server.end() == 0
 
 
-def shown(name: str) -> str:
-    (text,) = (text for found, text in blocks("docs/embedding.md") if found == name)
+def shown(page: str, name: str) -> str:
+    (text,) = (text for found, text in blocks(page) if found == name)
     return text
 
 
@@ -73,22 +76,29 @@ def answers(program: str, tmp_path: Path, *, method: str = "GET", data: bytes | 
             process.kill()
 
 
+#: Programs that serve on port 8000: page, name, request, and the content of the answer.
+PROGRAMS = [
+    ("docs/embedding.md", "program.py", "GET", None, b"from a program\n"),
+    ("docs/embedding.md", "function.py", "GET", None, b"GET /path\n"),
+    ("docs/embedding.md", "delegate.py", "PUT", b"12345", b"5 bytes\n"),
+    ("docs/asgi.md", "mounted.py", "GET", None, b"the site, /path\n"),
+    ("docs/wsgi.md", "program.py", "GET", None, b"from a thread\n"),
+    ("docs/tornado.md", "program.py", "GET", None, b"Hello from Tornado, path\n"),
+    ("docs/tornado.md", "installed.py", "GET", None, b"Hello from Tornado\n"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "method", "data", "content"),
-    [
-        ("program.py", "GET", None, b"from a program\n"),
-        ("function.py", "GET", None, b"GET /path\n"),
-        ("delegate.py", "PUT", b"12345", b"5 bytes\n"),
-    ],
-)
-def test_a_program_answers(name: str, method: str, data: bytes | None, content: bytes, tmp_path: Path) -> None:
-    assert answers(shown(name), tmp_path, method=method, data=data) == content
+@pytest.mark.parametrize(("page", "name", "method", "data", "content"), PROGRAMS)
+def test_a_program_answers(
+    page: str, name: str, method: str, data: bytes | None, content: bytes, tmp_path: Path
+) -> None:
+    assert answers(shown(page, name), tmp_path, method=method, data=data) == content
 
 
 @pytest.mark.slow
 def test_a_server_beside_other_tasks(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text(shown("beside.py"))
+    (tmp_path / "beside.py").write_text(shown("docs/embedding.md", "beside.py"))
     done = subprocess.run([sys.executable, "beside.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout == "200 b'from WSGI\\n'\n", done.stderr
 
@@ -96,10 +106,58 @@ def test_a_server_beside_other_tasks(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_fixture(tmp_path: Path) -> None:
     for name in ("conftest.py", "test_app.py"):
-        (tmp_path / name).write_text(shown(name))
+        (tmp_path / name).write_text(shown("docs/embedding.md", name))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "1 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.slow
+def test_an_event_stream_ends_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "events.py").write_text(shown("docs/asgi.md", "events.py"))
+    with Running("events:app", "--app-dir", str(tmp_path), "--port", "0") as server:
+        host, port = server.address()
+        with urllib.request.urlopen(f"http://{host}:{port}/", timeout=60) as answer:
+            assert answer.readline() == b"data: tick\n"
+            server.signal("SIGTERM")
+            assert answer.read().endswith(b"data: bye\n\n")
+        assert server.end("") == 0
+
+
+#: What the tests above run.
+RUN = {(page, name) for page, name, *_ in PROGRAMS} | {
+    ("README.md", "hello.py"),
+    ("docs/start.md", "hello.py"),
+    ("docs/asgi.md", "events.py"),
+    *(("docs/embedding.md", name) for name in ("beside.py", "conftest.py", "test_app.py")),
+}
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    """Return (language, text) of the blocks of *page*."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def untested(page: str, found: list[tuple[str, str]]) -> list[str]:
+    """Return the first lines of the blocks that claim to work, and that no test runs."""
+    faults = []
+    for language, text in found:
+        name = re.match(r"# file: (\S+)\n", text)
+        known = language in QUIET | {"sh"} or language.startswith("{")  # sh: test_docs_commands.py, test_switching.py
+        if not known and not (language == "python" and name and (page, name[1]) in RUN):
+            faults.append(text.partition("\n")[0])
+    return faults
+
+
+def test_every_block_is_run() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    faults = {page.name: untested(page.relative_to(ROOT).as_posix(), fences(page)) for page in pages}
+    assert {name: found for name, found in faults.items() if found} == {}
+
+
+@pytest.mark.parametrize("language", ["", "python", "shell"])
+def test_a_block_that_nothing_runs_is_found(language: str) -> None:
+    assert untested("docs/start.md", [(language, "print()\n"), ("sh", "bridge run\n")]) == ["print()"]
 
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

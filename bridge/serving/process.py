@@ -82,7 +82,9 @@ def read_variables(path: str) -> None:
     try:
         from dotenv import load_dotenv
     except ImportError:
-        raise ConfigError("--env-file: needs the package python-dotenv; install it, or use --env") from None
+        raise ConfigError(
+            "--env-file: needs the package python-dotenv: pip install python-dotenv, or use --env"
+        ) from None
     try:
         with open(path, encoding="utf-8") as file:
             load_dotenv(stream=file)
@@ -118,6 +120,6 @@ def set_title(config: Config, role: str) -> None:
         from setproctitle import setproctitle
     except ImportError:
         raise ConfigError(
-            "--process-name: needs the package setproctitle; install it, or leave the option out"
+            "--process-name: needs the package setproctitle: pip install setproctitle, or leave the option out"
         ) from None
     setproctitle(f"{config.process_name}: {role}")

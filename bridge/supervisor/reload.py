@@ -40,7 +40,7 @@ class Watcher:
         try:
             import watchfiles  # noqa: F401 - imported only to check that it is installed
         except ImportError:
-            raise ConfigError("--reload: watchfiles is not installed; `pip install 'bridge[reload]'`") from None
+            raise ConfigError("--reload: needs the package watchfiles: pip install watchfiles") from None
         directories = config.reload_dir or (config.app_dir or os.getcwd(),)
         for directory in directories:
             if not os.path.isdir(directory):

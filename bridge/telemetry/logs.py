@@ -403,7 +403,7 @@ def _parsed(path: str, data: bytes) -> dict[str, Any]:
         try:
             import yaml
         except ImportError:
-            raise ValueError("needs the package PyYAML; install it, or use .json") from None
+            raise ValueError("needs the package PyYAML: pip install PyYAML, or use .json") from None
         settings = yaml.safe_load(data)
     if not isinstance(settings, dict):
         raise TypeError(f"{type(settings).__name__} is no dictionary")

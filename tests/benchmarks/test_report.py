@@ -132,7 +132,7 @@ def test_what_was_measured_otherwise_is_said_at_its_scenario():
 def test_a_report_has_its_plots_its_commands_and_what_to_see():
     text = published(record("flask", bridge=[one_round(10)], granian=[one_round(12)]))
     assert "![ASGI](asgi.svg)" in text
-    assert "```\npython -m benchmarks --publish\n```" in text
+    assert "```text\npython -m benchmarks --publish\n```" in text
     assert "\nSee also.\n" in text
     assert text.endswith("</details>\n")
     assert "\n\n\n" not in text

@@ -85,7 +85,7 @@ class Running:
 
     def address(self) -> tuple[str, int]:
         """Wait until it serves; return the first address."""
-        line = self.messages.wait(r"bridge: serving")
+        line = self.messages.wait(r"bridge: serving|served by bridge")
         match = re.search(r"https?://([0-9.]+):([0-9]+)", line)
         assert match is not None, line
         return match[1], int(match[2])
