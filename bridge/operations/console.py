@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge.operations.client import Client, NotReached, find
+from bridge.telemetry.processes import runs
 
 __all__ = ["COMMANDS", "HELP", "run"]
 
@@ -250,26 +251,12 @@ def _stop(client: Client, options: _Options) -> int:
         print("stopping")
         return OK
     end = time.monotonic() + timeout
-    while _runs(pid):
+    while runs(pid):
         if time.monotonic() > end:
             raise NotReached(f"process {pid} has not ended within {timeout:g} s")
         time.sleep(_LOOK)
     print("stopped")
     return OK
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"Z"  # one that only waits for its parent has ended
-    except OSError:
-        return False
 
 
 def _dump(client: Client, options: _Options) -> int:
@@ -338,6 +325,7 @@ def _table(found: dict[str, Any], before: dict[str, Any] | None, seconds: float)
     where = ", ".join(found["listeners"])
     lines = [
         f"{found['application']} ({found['interface']}) on {where}",
+        *([f"probes and metrics on {', '.join(found['admin'])}"] if found.get("admin") else []),
         f"{found['state']}, pid {found['pid']}, for {_age(found['uptime'])}, bridge {found['version']}",
     ]
     earlier = {worker["pid"]: worker for worker in before["workers"]} if before else {}

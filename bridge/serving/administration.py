@@ -75,6 +75,7 @@ class Administration:
     ) -> None:
         self._server = server
         self._metrics = metrics
+        self._admin = listeners
         self._listeners = [*listeners, *([] if control is None else [control])]
         self._loop = loop
         self._began = time.monotonic()
@@ -130,6 +131,7 @@ class Administration:
             "application": server.config.target,
             "interface": server.kind,
             "listeners": [url(sock, server.scheme) for sock in server.sockets if sock.fileno() >= 0],
+            "admin": [url(sock, "http") for listener in self._admin for sock in listener.sockets],
             "workers": workers_of(self._metrics.arenas),
         }
 

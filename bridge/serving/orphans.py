@@ -1,8 +1,8 @@
 """Reaps the processes that the first process of a container inherits.
 
 The parent of a process whose own parent has ended is process 1, or a process that has asked for that
-(``PR_SET_CHILD_SUBREAPER``). Who does not wait for them keeps zombies, until no number for a process is left. A master
-waits for all of its children; a server alone must leave those to the application that the application has started.
+(``PR_SET_CHILD_SUBREAPER``). Who does not wait for them keeps zombies, until no number for a process is left. Children
+that the application has started are left to it: in a server alone, and in a master that has imported the application.
 """
 
 from __future__ import annotations
@@ -13,18 +13,66 @@ import gc
 import os
 import subprocess
 import sys
+import weakref
 from typing import Any
 
-__all__ = ["Orphans"]
+__all__ = ["INTERVAL", "Orphans", "Zombies"]
 
-_INTERVAL = 0.5
+#: Seconds between two looks.
+INTERVAL = 0.5
 _PR_GET_CHILD_SUBREAPER = 37
 
 
-class Orphans:
-    """Looks twice a second for zombies that nobody has waited for since the last look.
+class Zombies:
+    """Reaps the zombies that nobody has waited for since the last look.
 
     A zombie that an object of ``subprocess`` or ``multiprocessing`` stands for is the application's.
+
+    Attributes:
+        possible: This process may inherit orphans. Nothing is known until there is a zombie.
+    """
+
+    def __init__(self) -> None:
+        self.possible = hasattr(os, "waitid") and os.path.isdir("/proc/self")
+        self._known = False
+        self._seen: set[int] = set()
+        self._hidden: list[weakref.ref[Any]] = []
+
+    def before_freeze(self) -> None:
+        """Take note of the objects that stand for children: after ``gc.freeze()`` they are not found any more."""
+        self._hidden = [weakref.ref(thing) for thing in _standing()]
+
+    def look(self) -> bool:
+        """Look, and return whether there is a zombie, which has to be looked at again."""
+        try:
+            zombie = self.possible and os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            zombie = None
+        self._seen = self._reap() if zombie else set()
+        return bool(self._seen)
+
+    def _reap(self) -> set[int]:
+        """Reap the zombies that were there before and are nobody's. Return those that are left."""
+        if not self._known:
+            self._known, self.possible = True, _inherits()
+        if not self.possible:
+            return set()
+        left = set(_zombies())
+        again = left & self._seen
+        for pid in again - self._expected() if again else ():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            left.discard(pid)
+        return left
+
+    def _expected(self) -> set[int]:
+        """Return the processes for which an object stands that will ask for their status."""
+        hidden = [thing for reference in self._hidden if (thing := reference()) is not None]
+        return {thing.pid for thing in [*_standing(), *hidden] if thing.returncode is None}
+
+
+class Orphans:
+    """Looks twice a second for zombies, on a loop.
 
     Args:
         loop: The loop.
@@ -32,38 +80,22 @@ class Orphans:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._seen: set[int] = set()
-        self._inherits: bool | None = None  # unknown until there is a zombie
+        self._zombies = Zombies()
         self._timer: asyncio.TimerHandle | None = None
-        if hasattr(os, "waitid") and os.path.isdir("/proc/self"):
-            self._timer = loop.call_later(_INTERVAL, self._look)
+        self._wait()
 
     def stop(self) -> None:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look(self) -> None:
-        try:
-            zombie = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            zombie = None
-        self._seen = self._reap() if zombie is not None else set()
-        if self._inherits is not False:
-            self._timer = self._loop.call_later(_INTERVAL, self._look)
+    def _wait(self) -> None:
+        if self._zombies.possible:
+            self._timer = self._loop.call_later(INTERVAL, self._look)
 
-    def _reap(self) -> set[int]:
-        """Reap the zombies that were there before and are nobody's. Return those that are left."""
-        if self._inherits is None:
-            self._inherits = _inherits()
-        if not self._inherits:
-            return set()
-        left = set(_zombies())
-        for pid in (left & self._seen) - _expected():
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-            left.discard(pid)
-        return left
+    def _look(self) -> None:
+        self._zombies.look()
+        self._wait()
 
 
 def _inherits() -> bool:
@@ -90,9 +122,8 @@ def _zombies() -> list[int]:
     return found
 
 
-def _expected() -> set[int]:
-    """Return the processes for which an object stands that will ask for their status."""
+def _standing() -> list[Any]:
+    """Return the objects that stand for children."""
     forking: Any = sys.modules.get("multiprocessing.popen_fork")  # the other kinds of multiprocessing derive from it
     kinds = (subprocess.Popen,) if forking is None else (subprocess.Popen, forking.Popen)
-    objects: list[Any] = [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
-    return {thing.pid for thing in objects if thing.returncode is None}
+    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]

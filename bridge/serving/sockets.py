@@ -29,14 +29,18 @@ class Listener:
 
     Attributes:
         address: The address as the settings name it.
+        name: Its text, and what it takes to tell it from others with the same text, such as two with port 0.
         sockets: The listening sockets.
         inode: Device and inode of a unix socket's file; None for other addresses.
     """
 
-    __slots__ = ("_pid", "address", "inode", "sockets")
+    __slots__ = ("_pid", "address", "inode", "name", "sockets")
 
-    def __init__(self, address: Address, sockets: list[socket.socket], inode: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, address: Address, sockets: list[socket.socket], inode: tuple[int, int] | None = None, name: str = ""
+    ) -> None:
         self.address = address
+        self.name = name or str(address)
         self.sockets = sockets
         self.inode = inode
         self._pid = os.getpid()
@@ -59,8 +63,11 @@ class Listener:
 def bind_admin(
     config: Config, inherited: Mapping[str, Sequence[int]] | None = None, keep: Sequence[Listener] = ()
 ) -> list[Listener]:
-    """Return a listener for every ``--admin-bind``; otherwise as :func:`bind_all`."""
-    listeners = bind_all(config, inherited, keep, config.admin_bind)
+    """Return a listener for every ``--admin-bind``, and log where it is; otherwise as :func:`bind_all`."""
+    listeners = bind_all(config, inherited, keep, config.admin_bind, "admin ")
+    fresh = [sock for listener in listeners if listener not in keep for sock in listener.sockets]
+    if fresh:
+        gen_log.info("Probes and metrics on %s", ", ".join(url(sock, "http") for sock in fresh))
     for listener in listeners:
         if isinstance(listener.address, TCPAddress) and listener not in keep:
             for sock in listener.sockets:
@@ -88,33 +95,42 @@ def bind_all(
     inherited: Mapping[str, Sequence[int]] | None = None,
     keep: Sequence[Listener] = (),
     addresses: Sequence[Address] | None = None,
+    prefix: str = "",
 ) -> list[Listener]:
     """Return a listener for every address of *config*.
 
     Args:
         config: Names the addresses.
-        inherited: Descriptors of sockets that already listen, by the text of their address.
+        inherited: Descriptors of sockets that already listen, by the name of their listener.
         keep: Listeners to use again for the addresses that they have.
         addresses: Other addresses in place of those that *config* names.
+        prefix: What the names of the listeners begin with.
 
     Raises:
         BindError: As for :func:`bind`. The sockets that were bound before the failure are closed.
     """
-    held = {str(listener.address): listener for listener in keep}
+    held = {listener.name: listener for listener in keep}
+    used: dict[str, int] = {}
     found: list[Listener] = []
     fresh: list[Listener] = []
     try:
         for address in config.addresses if addresses is None else addresses:
-            name = str(address)
+            name = f"{prefix}{address}"
+            used[name] = used.get(name, 0) + 1
+            if used[name] > 1:
+                name += f" ({used[name]})"
             if name in held:
                 found.append(held[name])
                 continue
             if inherited is not None and name in inherited:
-                listener = Listener(address, [_inherited(number, name) for number in inherited[name]])
+                listener = Listener(
+                    address, [_inherited(number, str(address)) for number in inherited[name]], name=name
+                )
                 if isinstance(address, UnixAddress):
                     listener.inode = _file(address.path)
             else:
                 listener = bind(address, config)
+                listener.name = name
                 fresh.append(listener)
             found.append(listener)
     except BaseException:
@@ -136,19 +152,20 @@ def bind_control(path: str, config: Config, inherited: Mapping[str, Sequence[int
         BindError: As for :func:`bind`.
     """
     address = UnixAddress(os.path.abspath(path))
-    name = str(address)
+    name = f"control {address}"
     try:
         if inherited is not None and name in inherited:
-            return Listener(address, [_inherited(number, name) for number in inherited[name]], _file(address.path))
+            sockets = [_inherited(number, str(address)) for number in inherited[name]]
+            return Listener(address, sockets, _file(address.path), name)
         owner = None
         if config.user is not None and (config.preload or config.log_config is not None or config.workers is None):
             from bridge.serving.privileges import owner_ids
 
             owner = owner_ids("--user", config.user)
         sock, inode = _bind_unix_as(address.path, 0o600, 128, owner)
-        return Listener(address, [sock], inode)
+        return Listener(address, [sock], inode, name)
     except (OSError, ValueError) as exc:
-        raise BindError(f"--control-socket: cannot listen on {name}: {_reason(exc)}") from exc
+        raise BindError(f"--control-socket: cannot listen on {address}: {_reason(exc)}") from exc
 
 
 def bind(address: Address, config: Config) -> Listener:

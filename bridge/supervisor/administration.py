@@ -7,7 +7,7 @@ import os
 import selectors
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bridge._version import __version__
 from bridge.config import Config
@@ -18,28 +18,21 @@ from bridge.operations.listener import Listener as AdminListener
 from bridge.operations.listener import SelectorWatch
 from bridge.operations.routes import Command, Routes
 from bridge.serving.sockets import Listener, accept_queues, bind_admin, bind_control, url
-from bridge.supervisor.commands import Commands, Steered
+from bridge.supervisor.commands import Commands
 from bridge.telemetry.metrics.arena import Arena, Block
 from bridge.telemetry.metrics.catalog import COUNTED
-from bridge.telemetry.metrics.collect import Family, collect, resident, workers_of
+from bridge.telemetry.metrics.collect import Family, collect, workers_of
+from bridge.telemetry.processes import resident, runs
 
 if TYPE_CHECKING:
     from bridge.supervisor.exporter import Exporter
+    from bridge.supervisor.steered import Steered
     from bridge.supervisor.workers import Worker
 
-__all__ = ["Administration", "State"]
+__all__ = ["Administration"]
 
 # Blocks beyond the workers': for those that are replaced, and for more workers than at first.
 _SPARE = 64
-
-
-class State(Steered, Protocol):
-    """What is shown of a master."""
-
-    @property
-    def was_ready(self) -> bool:
-        """All workers have served at the same time."""
-        ...
 
 
 class Administration:
@@ -50,7 +43,7 @@ class Administration:
         selector: Its selector.
         config: The settings.
         inherited: The descriptors of the memory of the masters before this one.
-        sockets: The descriptors of listening sockets that they hand over, by address.
+        sockets: The descriptors of listening sockets that they hand over, by the name of their listener.
 
     Attributes:
         listeners: The addresses for probes and metrics.
@@ -61,7 +54,7 @@ class Administration:
 
     def __init__(
         self,
-        state: State,
+        state: Steered,
         selector: selectors.BaseSelector,
         config: Config,
         inherited: Sequence[int] = (),
@@ -99,6 +92,7 @@ class Administration:
         from bridge.supervisor.exporter import Exporter
 
         self._exporter = Exporter(config, lambda: collect(self.arenas), self._leave_exporter, sent)
+        self._state.workers.adopt(self._exporter.pid)
 
     def _leave_exporter(self) -> None:
         """Close what only a master may have: a listening socket would take connections that nobody accepts."""
@@ -250,14 +244,14 @@ class Administration:
         """Close everything.
 
         Args:
-            keep: The addresses whose files stay, since another master uses them.
+            keep: The names of the listeners whose files stay, since another master uses them.
             remove: Delete the files of unix sockets.
         """
         self._commands.close()
         self._end_exporter()
         self._http.close()
         for listener in self.sockets:
-            listener.close(remove=remove and str(listener.address) not in keep)
+            listener.close(remove=remove and listener.name not in keep)
         for arena in self.arenas:
             arena.close()
         self._arena, self._inherited = None, []
@@ -277,7 +271,7 @@ class Administration:
             return
         for arena in self._inherited[:]:
             blocks = [arena.own, *arena.blocks]
-            if not any(_exists(block.pid) for block in blocks):
+            if not any(block.pid and runs(block.pid) for block in blocks):
                 for block in blocks:
                     own.retire(block, COUNTED)
                 self._inherited.remove(arena)
@@ -299,6 +293,7 @@ class Administration:
             "listeners": [
                 url(sock, scheme) for listener in plan.listeners for sock in listener.sockets if sock.fileno() >= 0
             ],
+            "admin": [url(sock, "http") for listener in self.listeners for sock in listener.sockets],
             "wanted": plan.count,
             "workers": workers_of(self.arenas) or self._known_workers(),
             "counts": self._arena is not None,
@@ -350,15 +345,3 @@ class Administration:
         if plan.config.readiness_check is not None:
             found.append(Condition("check", ready > 0, ", ".join(checks) or "the check passed"))
         return found
-
-
-def _exists(pid: int) -> bool:
-    if not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

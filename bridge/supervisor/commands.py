@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.log import gen_log
 from bridge.operations.messages import Answer, Respond, as_json, refusal
@@ -17,10 +17,10 @@ from bridge.operations.routes import Command, Refused
 from bridge.supervisor.messages import ToWorker
 
 if TYPE_CHECKING:
-    from bridge.supervisor.plan import Plan
+    from bridge.supervisor.steered import Steered
     from bridge.supervisor.workers import Worker, Workers
 
-__all__ = ["Commands", "Steered"]
+__all__ = ["Commands"]
 
 # Seconds that a reload may take for who waits for it, and that a worker may take for a dump.
 _RELOAD_TIME = 60.0
@@ -29,43 +29,6 @@ _DUMP_TIME = 3.0
 _DRAIN_GRACE = 30.0
 _MOST_WORKERS = 1000
 _NEVER = float("inf")
-
-
-class Steered(Protocol):
-    """A master, as commands see it."""
-
-    @property
-    def plan(self) -> Plan:
-        """The workers as they should be."""
-        ...
-
-    @property
-    def workers(self) -> Workers:
-        """The worker processes."""
-        ...
-
-    @property
-    def phase(self) -> str:
-        """``starting``, ``serving``, ``reloading``, ``draining`` or ``stopping``."""
-        ...
-
-    def ask_reload(self) -> None:
-        """Reload as on SIGHUP."""
-
-    def ask_stop(self) -> None:
-        """Stop as on SIGTERM."""
-
-    def scale(self, number: int) -> None:
-        """Run another number of workers."""
-
-    def drain(self, grace: float, *, notify: bool = True) -> None:
-        """Announce the end, and serve on."""
-
-    def undrain(self) -> None:
-        """Serve as before that."""
-
-    def reopen(self) -> None:
-        """Open the log files again."""
 
 
 @dataclass(slots=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import select
-import signal
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bridge import forks
 from bridge.config import Config
 from bridge.serving.privileges import drop_privileges
 from bridge.supervisor.channel import Channel
-from bridge.telemetry import messages, streams
+from bridge.supervisor.helper import Helper
+from bridge.telemetry import messages
 from bridge.telemetry.metrics.push import Pusher
 
 if TYPE_CHECKING:
@@ -35,6 +30,9 @@ class Exporter:
         families: Returns the metrics.
         abandon: Closes, in the child, what is the master's.
         sent: What another process has sent of them already; None for everything so far.
+
+    Attributes:
+        pid: The process that sends.
     """
 
     def __init__(
@@ -44,42 +42,24 @@ class Exporter:
         abandon: Callable[[], None],
         sent: list[Family] | None = None,
     ) -> None:
-        self._channel, theirs = Channel.pair()
-        streams.flush()
-        self._pid = forks.fork()
-        if self._pid == 0:
-            code = 1
-            try:
-                forks.begin_afresh()
-                self._channel.close()
-                abandon()
-                code = _export(config, families, sent, theirs)
-            except BaseException as exc:
-                messages.say(f"bridge: metrics are not sent any more: {exc!r}", logging.ERROR)
-            forks.leave(code)
-        theirs.close()
+        def live(channel: Channel) -> int:
+            abandon()
+            return _export(config, families, sent, channel)
+
+        self._helper = Helper(live, "bridge: metrics are not sent any more")
+        self.pid = self._helper.pid
 
     def abandon(self) -> None:
         """Close this end of the line, in a child."""
-        self._channel.close()
+        self._helper.channel.close()
 
     def close(self) -> None:
         """Let the process send a last time, and end."""
-        self._channel.close()
-        end = time.monotonic() + _LAST
-        with contextlib.suppress(ChildProcessError):  # the master has reaped it already
-            while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                if time.monotonic() > end:
-                    os.kill(self._pid, signal.SIGKILL)
-                    os.waitpid(self._pid, 0)
-                    return
-                time.sleep(0.01)
+        self._helper.close(_LAST)
 
 
 def _export(config: Config, families: Callable[[], list[Family]], sent: list[Family] | None, channel: Channel) -> int:
     """Send until the master is gone. This runs in the child."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
     messages.begin_process()
     drop_privileges(config)
 

@@ -32,6 +32,7 @@ from bridge.serving.server import fast_stop_timeout, note_times, serving_line
 from bridge.serving.sockets import bind_all
 from bridge.serving.systemd import Notifier
 from bridge.supervisor.channel import Channel
+from bridge.supervisor.children import Children
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.operated import Operated
 from bridge.supervisor.plan import Plan
@@ -117,6 +118,7 @@ class Master:
         self._hooks = NO_HOOKS
         self._workers = Workers(self._selector, lambda: self._plan.config, self._ended)
         self._workers.stalled = lambda worker, abort: self._hooks.stalled(worker.pid, abort=abort)
+        self._children = Children(self._workers)
         self._slots = Slots(lambda: any(worker.state == READY for worker in self._workers))
         self._was_ready = False
         self._stop: _Stop | None = None
@@ -171,6 +173,7 @@ class Master:
 
                 self._mount_points = load_mount_points(config, self._app)
                 gc.collect()
+                self._children.before_freeze()
                 gc.freeze()  # the workers' garbage collections do not write to what they share with this process
             if self._starting is not None:
                 self._starting.check()
@@ -226,7 +229,9 @@ class Master:
                 before = time.monotonic()
                 self._reconcile()
                 patience = self._next_event()
-                for key, _ in self._selector.select(patience):
+                events = self._selector.select(patience)
+                self._handle_signals()  # first: what a worker says may be due to a signal that all have got
+                for key, _ in events:
                     # An event before it may have closed its file: the signal that a worker has ended closes the line
                     # to that worker. Compared by number, since the selector cannot find a closed file.
                     if self._selector.get_map().get(key.fd) is key:
@@ -234,6 +239,7 @@ class Master:
                 if patience is not None and time.monotonic() - before > patience + 1.0:
                     self._workers.reset_heartbeats()  # this process stood still too, as on a suspended machine
                 self._workers.check_heartbeats()
+                self._children.check(time.monotonic())
                 self._operated.check(time.monotonic())
                 self._feed_watchdog()
         except _Ended as end:
@@ -258,7 +264,7 @@ class Master:
         """
         others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
         for listener in self._plan.listeners:
-            listener.close(remove=self._successor is None and str(listener.address) not in others)
+            listener.close(remove=self._successor is None and listener.name not in others)
         self._operated.close(keep=frozenset(others), remove=self._successor is None)
 
     # ------------------------------------------------------------------ what has to be done
@@ -373,7 +379,7 @@ class Master:
         """Return for how many seconds there is nothing to do unless an event comes; None for any time."""
         now = time.monotonic()
         times = self._workers.next_events()
-        times += self._operated.next_event()
+        times += self._operated.next_event() + self._children.next_event()
         if self._stop is None:
             times += self._slots.next_starts(now)
         if self._drain is not None and self._drain.until != _NEVER and self._stop is None:
@@ -423,7 +429,7 @@ class Master:
         assert self._signals is not None
         for name in self._signals.receive():
             if name == "SIGCHLD":
-                self._workers.reap()
+                self._children.reap()
             elif name in _STOP_SIGNALS:
                 self._stop_on(name)
             elif self._stop is None:
@@ -459,6 +465,7 @@ class Master:
             self._workers.broadcast(ToWorker.DRAIN, delay, True)  # it has begun, without notice of a stop
         assert self._drain is not None
         self._drain.until = self._drain.since + delay
+        self._workers.ending = True
         left = max(self._drain.until - time.monotonic(), 0.0)
         gen_log.info("Draining on SIGTERM: serving for %.1f s more; a second SIGTERM stops now", left)
         self._notifier.stopping("draining")
@@ -478,6 +485,7 @@ class Master:
     def undrain(self) -> None:
         """Serve as before :meth:`drain`."""
         self._drain = None
+        self._workers.ending = False
         self._workers.standing = [order for order in self._workers.standing if order[0] != ToWorker.DRAIN]
         self._workers.broadcast(ToWorker.UNDRAIN)
         gen_log.info("Not draining any more")
@@ -562,6 +570,7 @@ class Master:
         except OSError as exc:
             gen_log.error("SIGUSR2: no new master could be started: %s", exc)
             return
+        self._workers.adopt(self._successor.pid)
         gen_log.info("SIGUSR2: a new master starts (pid %d)", self._successor.pid)
         self._selector.register(self._successor, selectors.EVENT_READ, self._successor_decided)
 

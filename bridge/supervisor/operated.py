@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bridge.config import Config
     from bridge.serving.sockets import Listener
-    from bridge.supervisor.administration import Administration, State
+    from bridge.supervisor.administration import Administration
     from bridge.supervisor.regulation import Regulation
+    from bridge.supervisor.steered import Steered
     from bridge.supervisor.successor import Handover
     from bridge.supervisor.workers import Worker
     from bridge.telemetry.metrics.arena import Arena, Block
@@ -29,7 +30,7 @@ class Operated:
         handover: What a master before it hands over; None if there is none.
     """
 
-    def __init__(self, master: State, selector: selectors.BaseSelector, handover: Handover | None) -> None:
+    def __init__(self, master: Steered, selector: selectors.BaseSelector, handover: Handover | None) -> None:
         self._master = master
         self._selector = selector
         self._handover = handover

@@ -10,6 +10,7 @@ import stat
 
 from bridge.errors import ConfigError
 from bridge.files import Place, replace
+from bridge.telemetry.processes import runs
 
 __all__ = ["PidFile"]
 
@@ -78,7 +79,7 @@ class PidFile:
                 number, locked = _read(place)
         except OSError as exc:
             raise ConfigError(f"{self._option}: {exc.strerror}") from exc
-        return number if number is not None and locked and number != os.getpid() and _alive(number) else None
+        return number if number is not None and locked and number != os.getpid() and runs(number) else None
 
 
 def _read(place: Place) -> tuple[int | None, bool]:
@@ -111,13 +112,3 @@ def _locked(descriptor: int) -> bool:
     except OSError:  # or a file system without locks: then the number alone decides
         return True
     return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it belongs to another user
-    return True

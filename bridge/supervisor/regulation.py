@@ -3,50 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bridge.config.cgroups import memory_limit, memory_usage
 from bridge.core.log import gen_log
 from bridge.serving.sockets import accept_queues
 from bridge.supervisor.sizing import Load, Memory, Size
 from bridge.supervisor.workers import LEAVING, READY, Worker
-from bridge.telemetry.metrics.collect import resident, workers_of
+from bridge.telemetry.metrics.collect import workers_of
+from bridge.telemetry.processes import resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bridge.config import Config
-    from bridge.supervisor.plan import Plan
-    from bridge.supervisor.workers import Workers
+    from bridge.supervisor.steered import Steered
     from bridge.telemetry.metrics.arena import Arena
 
-__all__ = ["Regulated", "Regulation"]
+__all__ = ["Regulation"]
 
 # Seconds between two measurements of the load.
 _INTERVAL = 1.0
 _NEVER = float("inf")
-
-
-class Regulated(Protocol):
-    """A master, as regulation sees it."""
-
-    @property
-    def plan(self) -> Plan:
-        """The workers as they should be."""
-        ...
-
-    @property
-    def workers(self) -> Workers:
-        """The worker processes."""
-        ...
-
-    @property
-    def phase(self) -> str:
-        """``starting``, ``serving``, ``reloading``, ``draining`` or ``stopping``."""
-        ...
-
-    def scale(self, number: int) -> None:
-        """Run another number of workers."""
 
 
 class Regulation:
@@ -58,7 +36,7 @@ class Regulation:
         arenas: Returns the memory in which the workers count.
     """
 
-    def __init__(self, master: Regulated, config: Config, arenas: Callable[[], Iterable[Arena]]) -> None:
+    def __init__(self, master: Steered, config: Config, arenas: Callable[[], Iterable[Arena]]) -> None:
         self._master = master
         self._arenas = arenas
         least, most = config.workers or 1, getattr(config.workers, "most", config.workers) or 1

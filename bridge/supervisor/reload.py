@@ -5,20 +5,16 @@ A separate process watches, so that the master has no threads and imports no thi
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import signal
 from fnmatch import fnmatch
 from pathlib import Path
 
-from bridge import forks
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.serving.privileges import drop_privileges
 from bridge.supervisor.channel import Channel, Message
+from bridge.supervisor.helper import Helper
 from bridge.supervisor.messages import FromWatcher
-from bridge.telemetry import messages, streams
 
 __all__ = ["Watcher", "watched"]
 
@@ -31,6 +27,9 @@ class Watcher:
 
     Args:
         config: Names the directories and the patterns to watch.
+
+    Attributes:
+        pid: The watching process.
 
     Raises:
         ConfigError: watchfiles is not installed, or a directory does not exist.
@@ -45,20 +44,9 @@ class Watcher:
         for directory in directories:
             if not os.path.isdir(directory):
                 raise ConfigError(f"--reload-dir {directory}: not a directory")
-        self._channel, theirs = Channel.pair()
-        streams.flush()
-        self._pid = forks.fork()
-        if self._pid == 0:
-            code = 1
-            try:
-                forks.begin_afresh()
-                self._channel.close()
-                drop_privileges(config)
-                code = _watch(config, directories, theirs)
-            except BaseException as exc:
-                messages.say(f"bridge: --reload: {exc!r}", logging.ERROR)
-            forks.leave(code)
-        theirs.close()
+        self._helper = Helper(lambda channel: _watch(config, directories, channel), "bridge: --reload")
+        self._channel = self._helper.channel
+        self.pid = self._helper.pid
 
     @property
     def open(self) -> bool:
@@ -79,20 +67,14 @@ class Watcher:
 
     def close(self) -> None:
         """End the watching process."""
-        self._channel.close()
-        with contextlib.suppress(ChildProcessError):  # the master has reaped it already
-            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                os.kill(self._pid, signal.SIGKILL)  # it has no state that could be lost
-                os.waitpid(self._pid, 0)
+        self._helper.close(0.0)  # it has no state that could be lost
 
 
 def _watch(config: Config, directories: tuple[str, ...], channel: Channel) -> int:
     """Watch until the master is gone. This runs in the child."""
     from watchfiles import watch
 
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    drop_privileges(config)
     changes = watch(
         *directories,
         watch_filter=lambda _, path: watched(config, directories, path),

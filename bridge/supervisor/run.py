@@ -122,6 +122,7 @@ def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | No
         from bridge.supervisor.reload import Watcher
 
         master.watch = Watcher(config)
+        master.workers.adopt(master.watch.pid)
     remove = [master.remove_files] if pid_file is None else [pid_file.remove, master.remove_files]
     ending.files += remove
     try:

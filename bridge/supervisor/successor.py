@@ -44,7 +44,7 @@ class Successor:
         self.ready = False
         ours, other = socket.socketpair()
         self._line, theirs = ours.detach(), other.detach()
-        passed = {str(listener.address): [sock.fileno() for sock in listener.sockets] for listener in listeners}
+        passed = {listener.name: [sock.fileno() for sock in listener.sockets] for listener in listeners}
         environ = {name: value for name, value in os.environ.items() if name not in {"LISTEN_PID", "WATCHDOG_PID"}}
         environ[_VARIABLE] = json.dumps({"listeners": passed, "ready": theirs, "memory": list(memory)})
         if notify_socket:
@@ -83,7 +83,7 @@ class Handover:
     """The old master, as the new one sees it.
 
     Attributes:
-        descriptors: Listening sockets by the text of their address.
+        descriptors: Listening sockets by the name of their listener.
         memory: Descriptors of the memory with the counts of this and earlier masters.
     """
 

@@ -100,6 +100,7 @@ class Workers:
     Attributes:
         on_dump: Called with a worker that has written what it does.
         standing: Orders that every worker gets that starts from now on, with their values.
+        ending: The server ends soon: a worker that a signal has asked to end gets no successor for that.
         stalled: Called with a worker that is replaced because it stands still, and whether it is killed at once.
     """
 
@@ -111,7 +112,9 @@ class Workers:
         self._on_end = ended
         self.stalled: Callable[[Worker, bool], None] = lambda worker, abort: None
         self._workers: dict[int, Worker] = {}
+        self._helpers: set[int] = set()
         self.on_dump: Callable[[Worker], None] = _ignore
+        self.ending = False
         self.standing: list[tuple[ToWorker, tuple[object, ...]]] = []
 
     def __iter__(self) -> Iterator[Worker]:
@@ -177,6 +180,7 @@ class Workers:
             timeout: None for as long as it takes.
             retiring: Other processes serve the same sockets from now on.
         """
+        self.ending = True
         for worker in self:
             self._kill_if_starting(worker)
             if worker.state == READY:
@@ -236,8 +240,11 @@ class Workers:
         if word == FromWorker.READY and worker.state == STARTING:
             self._became_ready(worker, str(values[0]))
         elif word == FromWorker.FINISHED:
+            cause = str(values[0]) if values else "asked"
+            if worker.finished or (self.ending and cause == "asked"):
+                return
             worker.finished = True
-            worker.cause = str(values[0]) if values else "asked"
+            worker.cause = cause
             gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
         elif word == FromWorker.STUCK:
             worker.finished = True
@@ -325,24 +332,37 @@ class Workers:
     # ------------------------------------------------------------------ their end
 
     def reap(self) -> None:
-        """Reap the processes that have ended, and report each to ``ended``."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            worker = self._workers.get(pid)
-            if worker is None:
-                continue  # the successor, or an orphan: the first process of a container gets those
+        """Reap the workers that have ended and report each to ``ended``; reap the helpers that have ended.
+
+        The application's own children are left to it.
+        """
+        for pid in [*self._helpers]:
+            if _ended(pid) is not None:
+                self._helpers.discard(pid)
+        for worker in [*self]:
+            status = _ended(worker.pid)
+            if status is None:
+                continue
             if worker.channel.open:
                 self._receive(worker)
             if worker.channel.open:
                 self._selector.unregister(worker.channel)
                 worker.channel.close()
-            del self._workers[pid]
-            self._on_end(worker, os.waitstatus_to_exitcode(status))
+            del self._workers[worker.pid]
+            self._on_end(worker, status)
+
+    def adopt(self, pid: int) -> None:
+        """Reap another child of this process, too: one that serves nothing."""
+        self._helpers.add(pid)
+
+
+def _ended(pid: int) -> int | None:
+    """Reap a child if it has ended, and return its status; None if it has not. A status that is gone is 1."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 1  # somebody else has taken it
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def _live(serve: Callable[[], int]) -> NoReturn:

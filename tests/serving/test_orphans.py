@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from tests.support.running import PATIENCE, Running, get
 #: Runs a command as a process that inherits orphans, as process 1 of a container does.
 INHERITING = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1); os.execv(sys.argv[1], sys.argv[1:])"
 CODE = """
-import subprocess
+import os, subprocess, threading
 mine = []
+early = subprocess.Popen(["sh", "-c", "sleep 0.1; exit 6"])
+def tell(): os.write(1, b"early %d\\n" % early.wait())
+threading.Timer(1.5, tell).start()
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/orphans":
@@ -33,7 +37,9 @@ def app(environ, start_response):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets other processes than 1 inherit")
-@pytest.mark.parametrize("way", [["--loop", "uvloop"], ["--loop", "asyncio"], ["--workers", "1"]])
+@pytest.mark.parametrize(
+    "way", [["--loop", "uvloop"], ["--loop", "asyncio"], ["--workers", "1"], ["--workers", "1", "--preload"]]
+)
 def test_orphans_are_reaped_and_children_are_not(tmp_path: Path, way: list[str]) -> None:
     (tmp_path / "parents.py").write_text(CODE)
     command = Running.command("parents:app", "--app-dir", str(tmp_path), *way)
@@ -41,6 +47,7 @@ def test_orphans_are_reaped_and_children_are_not(tmp_path: Path, way: list[str])
         address = server.address()
         get(address, "/own")
         get(address, "/orphans")
+        server.output.wait("early 6")  # the status of a child that was started by the import
         end = time.monotonic() + PATIENCE
         before = None
         while (left := zombies(server.pid)) != before or len(left) > (0 if "--workers" in way else 1):
@@ -79,6 +86,20 @@ def test_a_process_that_inherits_nothing_looks_once(monkeypatch: pytest.MonkeyPa
 
 def test_an_object_stands_for_a_child_until_it_knows_the_status() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
-    assert child.pid in orphans._expected()
+    zombies = orphans.Zombies()
+    assert child.pid in zombies._expected()
     child.wait()
-    assert child.pid not in orphans._expected()
+    assert child.pid not in zombies._expected()
+
+
+def test_an_object_that_was_frozen_stands_for_its_child() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    zombies = orphans.Zombies()
+    zombies.before_freeze()
+    gc.freeze()
+    try:
+        assert child.pid in zombies._expected()
+        child.wait()
+        assert child.pid not in zombies._expected()
+    finally:
+        gc.unfreeze()

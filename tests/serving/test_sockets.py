@@ -19,7 +19,7 @@ from bridge.config import Config
 from bridge.config.kinds import Address, FileDescriptor, TCPAddress, UnixAddress
 from bridge.errors import BindError
 from bridge.serving import sockets as sockets_module
-from bridge.serving.sockets import Listener, bind, bind_all
+from bridge.serving.sockets import Listener, bind, bind_admin, bind_all
 from tests.support.running import Client, Running, get
 
 slow = pytest.mark.slow
@@ -183,6 +183,21 @@ def test_all_are_bound_or_none(path: str, tmp_path: Path) -> None:
     first, second = bind_all(Config(bind=(good, held.address)), keep=[held])
     assert second is held
     first.close()
+
+
+def test_addresses_with_one_text_are_told_apart() -> None:
+    free = TCPAddress("127.0.0.1", 0)
+    config = Config(bind=(free, free), admin_bind=(free,))
+    listeners = [*bind_all(config), *bind_admin(config)]
+    assert [listener.name for listener in listeners] == ["127.0.0.1:0", "127.0.0.1:0 (2)", "admin 127.0.0.1:0"]
+    assert bind_all(config, keep=listeners) == listeners[:2]
+    assert bind_admin(config, keep=listeners) == listeners[2:]
+    handed = {listener.name: [os.dup(sock.fileno()) for sock in listener.sockets] for listener in listeners}
+    inherited = [*bind_all(config, handed), *bind_admin(config, handed)]
+    for ours, theirs in zip(listeners, inherited, strict=True):
+        assert ours.sockets[0].getsockname() == theirs.sockets[0].getsockname()
+        ours.close()
+        theirs.close()
 
 
 @slow

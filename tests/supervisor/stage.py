@@ -157,14 +157,14 @@ class Stage:
             player.ends(-number)
 
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        assert (pid, options) == (-1, os.WNOHANG)
-        for player in self.players:
-            if player.alive and player.status is not None:
-                player.alive = False
-                return player.pid, player.status
-        if any(player.alive for player in self.players):
+        assert options == os.WNOHANG
+        player = self.player(pid)
+        if player is None or not player.alive:
+            raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
+        if player.status is None:
             return 0, 0
-        raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
+        player.alive = False
+        return player.pid, player.status
 
     def select(self, poll: Callable[[float], list[Any]], timeout: float | None) -> list[Any]:
         """Let time pass, or the play go on, until something happens or the time is up."""

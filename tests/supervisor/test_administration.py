@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.support.running import PATIENCE, Client, Running, get
+from tests.support.running import PATIENCE, REPOSITORY, Client, Running, get, surroundings
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +43,13 @@ def until(condition: Callable[[], Any]) -> Any:
 
 def counters(found: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in found.items() if re.search(r"_(?:total|count|sum|bucket)\b", key)}
+
+
+def probes(server: Running, count: int = 1) -> tuple[str, int]:
+    """Return where probes and metrics are answered, as the log says."""
+    match = re.search(r"http://([0-9.]+):([0-9]+)", server.messages.wait("Probes and metrics on", count))
+    assert match is not None
+    return match[1], int(match[2])
 
 
 @pytest.fixture
@@ -69,6 +80,69 @@ def test_what_is_served_is_counted(form: str, app: str, socket_path: str) -> Non
         )
         assert server.end() == 0
     assert not os.path.exists(socket_path)
+
+
+@pytest.mark.parametrize("form", ["alone", "workers"])
+def test_where_they_are_is_said(form: str, tmp_path: Any) -> None:
+    control = str(tmp_path / "c.sock")
+    options = ["--admin-bind", "127.0.0.1:0", "--control-socket", control]
+    with Running("plain:asgi", *options, *FORMS[form]) as server:
+        server.address()
+        host, port = where = probes(server)
+        assert samples(where)
+        words = [sys.executable, "-m", "bridge", "status", "--socket", control]
+        environ = {**surroundings(), "PYTHONPATH": str(REPOSITORY)}
+        shown = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=environ, check=True)
+        assert f"probes and metrics on http://{host}:{port}\n" in shown.stdout
+        assert server.end() == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(4))
+def test_no_counter_falls_at_any_change_of_masters(part: int) -> None:
+    """Twenty changes in all, in parts that end in time on a busy machine."""
+    with Running("plain:asgi", "--workers", "2", "--admin-bind", "127.0.0.1:0") as server:
+        address = server.address()
+        where = probes(server)
+        falls: list[object] = []
+        looks = served = 0
+        over = threading.Event()
+
+        def look() -> None:
+            nonlocal looks
+            last: dict[str, float] = {}
+            while not over.is_set():
+                now = samples(where)
+                before, last = last, counters(now)
+                falls.extend((key, value, last.get(key)) for key, value in before.items() if last.get(key, -1) < value)
+                looks += 1
+                over.wait(0.02)
+
+        def serve() -> None:
+            nonlocal served
+            while not over.is_set():
+                assert get(address)[0] == 200
+                served += 1
+                over.wait(0.02)
+
+        with ThreadPoolExecutor(2) as pool:
+            running = [pool.submit(look), pool.submit(serve)]
+            master = server.pid
+            try:
+                for number in range(1, 6):
+                    os.kill(master, signal.SIGUSR2)
+                    line = server.messages.wait(r"this one retires", number)
+                    master = int(re.search(r"pid (\d+)", line)[1])  # type: ignore[index]  # the pattern has it
+                    seen = looks
+                    until(lambda seen=seen: looks > seen + 1)  # type: ignore[misc]  # mypy knows no such lambda
+            finally:
+                over.set()
+            for future in running:
+                future.result()
+        assert falls == []
+        assert looks > 10
+        until(lambda: total(samples(where)) == served)
+        os.kill(master, signal.SIGTERM)
 
 
 def test_no_counter_falls(socket_path: str) -> None:

@@ -319,6 +319,32 @@ def test_a_worker_that_asks_for_it_is_replaced_and_serves_until_then(
     assert stage.run(Master(config(workers=2)), play()) == 0
 
 
+@pytest.mark.parametrize("delay", [None, 5.0])
+def test_a_signal_to_all_processes_is_no_wish_for_successors(
+    stage: Stage, config: Callable[..., Config], delay: float | None
+) -> None:
+    def play() -> Play:
+        ready(*stage.players)
+        yield
+        stage.news()
+        stage.players[0].says("finished", "asked")  # it is heard in the same turn as the signal
+        stage.signal("SIGTERM")
+        yield
+        stage.players[1].says("finished", "asked")
+        yield
+        assert stage.forks == 2
+        if delay is not None:
+            yield delay
+        assert [player.heard for player in stage.players] == [
+            [["drain", delay, True]] * bool(delay) + [["stop", 30]]
+        ] * 2
+        assert not any("served its time" in line for line in stage.news())
+        for player in stage.players:
+            player.ends(0)
+
+    assert stage.run(Master(config(workers=2, drain_delay=delay, timeout_graceful_shutdown=30)), play()) == 0
+
+
 def test_a_successor_that_does_not_start_is_tried_again_later(stage: Stage, config: Callable[..., Config]) -> None:
     def play() -> Play:
         old = stage.players[0]
@@ -1224,16 +1250,17 @@ def nothing() -> Play:
 # --- the new master --------------------------------------------------------------------------------------------------
 
 
-def handed(monkeypatch: pytest.MonkeyPatch, path: str, *more: str) -> tuple[int, list[socket.socket]]:
+def handed(monkeypatch: pytest.MonkeyPatch, path: str, *more: tuple[str, str]) -> tuple[int, list[socket.socket]]:
     """Be the old master: hand over sockets; return its end of the line, and the sockets."""
     ours, theirs = socket.socketpair()
     read, write = ours.detach(), theirs.detach()
     sockets = []
-    for name in (path, *more):
+    for name in (path, *(name for _, name in more)):
         sockets.append(socket.socket(socket.AF_UNIX))
         sockets[-1].bind(name)
         sockets[-1].listen()
-    numbers = {f"unix:{sock.getsockname()}": [os.dup(sock.fileno())] for sock in sockets}
+    names = [f"unix:{path}", *(f"{role}unix:{name}" for role, name in more)]
+    numbers = {name: [os.dup(sock.fileno())] for name, sock in zip(names, sockets, strict=True)}
     monkeypatch.setenv("BRIDGE_HANDOVER", json.dumps({"listeners": numbers, "ready": write}))
     return read, sockets
 
@@ -1242,7 +1269,7 @@ def test_a_new_master_takes_what_it_uses_and_says_so_once(
     stage: Stage, config: Callable[..., Config], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unused = str(tmp_path / "unused.sock")
-    read, sockets = handed(monkeypatch, path, unused)
+    read, sockets = handed(monkeypatch, path, ("", unused))
     os.set_blocking(read, False)
     master = Master(config())
     assert master.takes_over
@@ -1273,7 +1300,7 @@ def test_a_new_master_answers_probes_when_the_old_one_does_not_any_more(
     stage: Stage, config: Callable[..., Config], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes = str(tmp_path / "probes.sock")
-    line, sockets = handed(monkeypatch, path, probes)
+    line, sockets = handed(monkeypatch, path, ("admin ", probes))
 
     def play() -> Play:
         ready(*stage.players)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 import time
 from contextlib import ExitStack
@@ -208,3 +209,24 @@ def test_a_second_signal_cuts_with_workers() -> None:
             assert client.closed()
             assert server.end("") == 0
             assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("way", [["--workers", "2"], ["--workers", "2", "--preload"], ["--reload"]], ids=" ".join)
+def test_a_signal_to_all_processes_is_a_stop_and_nothing_else(way: list[str]) -> None:
+    """Process managers, and `timeout`, signal a whole group: the master, its workers, who watches files."""
+    if "--reload" in way:
+        pytest.importorskip("watchfiles", reason="the extra `reload` is not installed")
+    with Running("plain:asgi", *way) as server:
+        address = server.address()
+        with Client(address) as client:
+            client.send("/sleep/0.3")
+            get(address)
+            get(address)
+            os.killpg(server.pid, signal.SIGTERM)
+            assert client.read()[0] == 200
+        assert server.end("") == 0
+        text = server.messages.text
+        assert "Stopping on SIGTERM" in text
+        assert text.count(" is ready") == (2 if "2" in way else 1)
+        assert not re.search("served its time|ERROR|WARNING|Traceback", text)
+        assert gone(server.pid)

@@ -155,6 +155,27 @@ def test_a_worker_that_asks_for_a_successor(company: Company, word: str, line: s
     assert player.heard == []
 
 
+def test_that_a_worker_has_served_its_time_is_told_once(company: Company) -> None:
+    worker, player = company.start()
+    company.stage.news()  # that it is ready
+    for cause in ("requests", "asked", "lifetime"):
+        player.says("finished", cause)
+        company.listen()
+    assert worker.cause == "requests"
+    assert company.stage.news() == ["INFO Worker 0 (pid 101) has served its time"]
+
+
+@pytest.mark.parametrize("cause", ["asked", "requests"])
+def test_a_signal_asks_for_no_successor_when_all_end(company: Company, cause: str) -> None:
+    worker, player = company.start()
+    company.stage.news()  # that it is ready
+    company.workers.ending = True
+    player.says("finished", cause)
+    company.listen()
+    assert worker.finished == (cause == "requests")
+    assert len(company.stage.news()) == (cause == "requests")
+
+
 def test_words_that_change_one_thing(company: Company) -> None:
     worker, player = company.start()
     company.stage.news()  # that it is ready
@@ -376,14 +397,28 @@ def test_the_last_words_of_a_worker_are_heard_whatever_comes_first(company: Comp
     assert company.selector.get_map() == {}
 
 
-def test_somebody_else_s_child_is_reaped_and_nobody_is_told(company: Company) -> None:
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_child_that_is_no_worker_is_reaped_if_it_is_the_server_s(company: Company, adopted: bool) -> None:
     _, player = company.start()
     stranger = company.stage.stranger()
+    if adopted:
+        company.workers.adopt(stranger.pid)
+        company.workers.reap()
     stranger.ends(1)
     player.ends(0)
     company.workers.reap()
-    assert not stranger.alive
+    company.workers.reap()
+    assert stranger.alive is not adopted
     assert [worker.pid for worker, _ in company.ended] == [101]
+
+
+def test_a_worker_whose_status_somebody_has_taken_has_ended(company: Company) -> None:
+    _, player = company.start()
+    player.ends(0)
+    os.waitpid(player.pid, os.WNOHANG)
+    company.workers.reap()
+    assert [code for _, code in company.ended] == [1]
+    assert len(company.workers) == 0
 
 
 def test_a_system_without_room_leaves_nothing_behind(company: Company) -> None:

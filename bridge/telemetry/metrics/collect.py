@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.telemetry.metrics.arena import LEAVING, MASTER, READY, STARTING, read
 from bridge.telemetry.metrics.catalog import CATALOG, GAUGE, HISTOGRAM, SECOND, Metric
+from bridge.telemetry.processes import measured, resident
 
 if TYPE_CHECKING:
     from bridge.telemetry.metrics.arena import Arena, Row
 
-__all__ = ["Family", "Labels", "collect", "resident", "workers_of"]
+__all__ = ["Family", "Labels", "collect", "workers_of"]
 
 Labels = tuple[tuple[str, str], ...]
 
 _STATES = {STARTING: "starting", READY: "ready", LEAVING: "leaving"}
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Family(NamedTuple):
@@ -53,7 +51,7 @@ def collect(arenas: Iterable[Arena], accept_queues: Iterable[tuple[str, int]] = 
         label: Labels = (("worker", str(slot)),)
         _count(workers, (("state", _STATES.get(state, "unknown")),), 1)
         _merge(sums, "process_uptime_seconds", label, int((now - since) * SECOND))
-        for name, value in _process(pid).items():
+        for name, value in measured(pid).items():
             _merge(sums, name, label, value)
     sums["bridge_workers"] = workers
     for listener, number in accept_queues:
@@ -130,25 +128,3 @@ def _merge(sums: dict[str, dict[Labels, list[int]]], name: str, labels: Labels, 
 
 def _count(samples: dict[Labels, list[int]], labels: Labels, value: int) -> None:
     samples.setdefault(labels, [0])[0] += value
-
-
-def _process(pid: int) -> dict[str, int]:
-    """Return what the system says of a process; nothing where it says nothing."""
-    found: dict[str, int] = {}
-    memory = resident(pid)
-    if memory is not None:
-        found["process_memory_usage_bytes"] = memory
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
-        found["process_threads"] = int(file.read().rpartition(b")")[2].split()[17])
-    with contextlib.suppress(OSError):  # a process of another user, or a system without /proc
-        found["process_open_fds"] = len(os.listdir(f"/proc/{pid}/fd"))
-    return found
-
-
-def resident(pid: int) -> int | None:
-    """Return the resident memory of a process in bytes; None if the system does not say."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, ValueError, IndexError):
-        return None
