@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -49,6 +50,7 @@ class _Dump:
     """A dump that workers are asked for.
 
     Attributes:
+        number: Its number, by which workers tell of it.
         respond: Takes the answer.
         until: How long they have.
         files: Where each worker writes, by its process.
@@ -56,6 +58,7 @@ class _Dump:
         done: Those that have written.
     """
 
+    number: int
     respond: Respond
     until: float
     files: dict[int, int]
@@ -75,6 +78,7 @@ class Commands:
         self._next: list[_Waiting] = []  # for the reload that begins next
         self._current: list[_Waiting] = []
         self._dumps: list[_Dump] = []
+        self._numbers = itertools.count()
         self._level_until = _NEVER
         self.reports: dict[str, Command] = {"/config": self._config, "/workers": self._workers, "/dump": self._dump}
         self.commands: dict[str, Command] = {
@@ -139,10 +143,11 @@ class Commands:
             else:
                 waiting.respond(as_json({"reloaded": True, "workers": self._master.plan.count}))
 
-    def dumped(self, worker: Worker) -> None:
-        """Take note that a worker has written its dump."""
+    def dumped(self, worker: Worker, number: int) -> None:
+        """Take note that a worker has written its part of a dump. Several dumps may be asked for at once."""
         for dump in self._dumps:
-            dump.done.add(worker.pid)
+            if dump.number == number:
+                dump.done.add(worker.pid)
 
     # ------------------------------------------------------------------ reports
 
@@ -178,12 +183,12 @@ class Commands:
             workers = self._of_slot(query)
         if not workers:
             raise Refused(409, "no worker has started")
-        dump = _Dump(respond, time.monotonic() + _DUMP_TIME, {}, {})
+        dump = _Dump(next(self._numbers), respond, time.monotonic() + _DUMP_TIME, {}, {})
         for worker in workers:
             descriptor = os.memfd_create("bridge-dump")
             dump.files[worker.pid] = descriptor
             dump.slots[worker.pid] = worker.slot
-            worker.channel.send(ToWorker.DUMP, descriptors=[descriptor])
+            worker.channel.send(ToWorker.DUMP, dump.number, descriptors=[descriptor])
         self._dumps.append(dump)
 
     def _end_dump(self, dump: _Dump) -> None:

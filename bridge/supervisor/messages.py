@@ -24,7 +24,7 @@ class ToWorker(enum.StrEnum):
     """Serve as before that. No values."""
 
     DUMP = "dump"
-    """Write what the process does into the file whose descriptor comes with the message. No values."""
+    """Write what the process does into the file whose descriptor comes with the message. Value: the dump's number."""
 
     LOG_LEVEL = "log-level"
     """Log messages from this level on. Value: the level."""
@@ -58,7 +58,7 @@ class FromWorker(enum.StrEnum):
     """Every thread of a full pool is busy for too long; the worker asks for a successor. No values."""
 
     DUMPED = "dumped"
-    """What DUMP has asked for is written. No values."""
+    """What DUMP has asked for is written. Value: the dump's number."""
 
     CHECKED = "checked"
     """The readiness check has another result. Values: whether the worker is ready, and a few words."""

@@ -229,11 +229,11 @@ class _Worker:
             take(path, descriptors.pop(0))
         self.server.reopen_logs()
 
-    def _dump(self) -> None:
+    def _dump(self, number: int) -> None:
         """Write what the process does into the file that the master has sent."""
         with open(self._channel.descriptors.pop(0), "wb") as file:
             file.write(json.dumps(self.server.dump()).encode())
-        self._channel.send(FromWorker.DUMPED)
+        self._channel.send(FromWorker.DUMPED, number)
 
     def _ask_for_successor(self, reason: str) -> None:
         """Report that this worker has served its time. It serves until the master retires it."""

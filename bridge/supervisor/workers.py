@@ -98,7 +98,7 @@ class Workers:
         ended: Called with each worker that was reaped, and its exit status in the form of waitstatus_to_exitcode.
 
     Attributes:
-        on_dump: Called with a worker that has written what it does.
+        on_dump: Called with a worker that has written what it does, and the dump's number.
         standing: Orders that every worker gets that starts from now on, with their values.
         ending: The server ends soon: a worker that a signal has asked to end gets no successor for that.
         stalled: Called with a worker that is replaced because it stands still, and whether it is killed at once.
@@ -113,7 +113,7 @@ class Workers:
         self.stalled: Callable[[Worker, bool], None] = lambda worker, abort: None
         self._workers: dict[int, Worker] = {}
         self._helpers: set[int] = set()
-        self.on_dump: Callable[[Worker], None] = _ignore
+        self.on_dump: Callable[[Worker, int], None] = lambda worker, number: None
         self.ending = False
         self.standing: list[tuple[ToWorker, tuple[object, ...]]] = []
 
@@ -262,7 +262,7 @@ class Workers:
             worker.reason = str(values[1])
             worker.traceback = str(values[2]) if len(values) > 2 else ""
         elif word == FromWorker.DUMPED:
-            self.on_dump(worker)
+            self.on_dump(worker, int(str(values[0])))
 
     def _became_ready(self, worker: Worker, kind: str) -> None:
         worker.state = READY
@@ -376,10 +376,6 @@ def _live(serve: Callable[[], int]) -> NoReturn:
     except BaseException:
         messages.say("A fault of the server's own in a worker", logging.CRITICAL, traceback.format_exc())
     forks.leave(ending.last(code))
-
-
-def _ignore(worker: Worker) -> None:
-    pass
 
 
 def kill(pid: int, number: int) -> None:

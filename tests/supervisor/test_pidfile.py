@@ -25,9 +25,9 @@ import os, sys
 from bridge.supervisor.pidfile import PidFile
 file = PidFile(sys.argv[1])
 if os.fork() == 0:  # a child does not hold the lock
+    print("begun", flush=True)
     sys.stdin.read()
     os._exit(0)
-print(os.getpid(), flush=True)
 sys.stdin.read()
 """
 

@@ -69,7 +69,7 @@ async def _send_and_note(send: Any, messages: list[dict[str, Any]], errors: list
         ([{"type": "http.response.debug", "info": {}}, START, body(b"ok")], ["unexpected ASGI message"]),
         ([START, body(b"ok"), body(b"more")], ["content after the end of the response"]),
         ([{**START, "trailers": False}, body(b"ok"), {"type": "http.response.trailers"}], ["not promised"]),
-        ([{**START, "status": 99}, START, body(b"ok")], ["99 is no final status"]),
+        ([{**START, "status": 99}, START, body(b"ok")], ["status 99 is not a number from 100 to 999"]),
         ([{**START, "headers": [(b"a b", b"")]}, START, body(b"ok")], ["illegal field line"]),
         ([{**START, "headers": [(b"a", b"x\r\nb: y")]}, START, body(b"ok")], ["illegal field line"]),
         ([{**START, "headers": [("a", "b")]}, START, body(b"ok")], ["a field is a pair of bytes"]),
