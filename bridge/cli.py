@@ -63,6 +63,9 @@ usage: bridge dev [TARGET] [options]
 
 Finds the application in this directory, says where, and serves it while it is written: with --reload, --debug, and the
 variables of .env if the package python-dotenv is there. Takes the options of `bridge run`; --no-debug, for one, wins.
+
+  --https       serve TLS, with a certificate for this machine from an authority that is made once, and kept; needs the
+                package trustme
 """
 
 
@@ -117,12 +120,15 @@ def _develop(words: Sequence[str], *, own_process: bool) -> int:
         return 0
     from bridge.dev import development_words
 
-    words, found = development_words(words, os.environ)
-    if found is not None and sys.stderr is not None:
+    development = development_words(words, os.environ)
+    if sys.stderr is not None:
         from bridge.telemetry import messages
 
-        messages.tell(f"bridge: {found.target}, found in {found.how}")
-    return _run(words, own_process=own_process)
+        if development.found is not None:
+            messages.tell(f"bridge: {development.found.target}, found in {development.found.how}")
+        if development.authority:
+            messages.tell(f"bridge: let your browser trust the authority of this machine: {development.authority}")
+    return _run(development.words, own_process=own_process)
 
 
 def _execute(words: Sequence[str], *, own_process: bool) -> int:

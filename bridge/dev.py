@@ -7,11 +7,15 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.apps.loading import TargetError
+from bridge.errors import ConfigError
 
-__all__ = ["Found", "development_words", "find"]
+if TYPE_CHECKING:
+    from bridge.authority import LocalCertificate
+
+__all__ = ["Development", "Found", "development_words", "find"]
 
 _MODULES = ("main", "app", "api", "wsgi", "asgi", "application", "server")
 _CLASSES = frozenset(
@@ -34,6 +38,20 @@ class Found(NamedTuple):
 
     target: str
     how: str
+
+
+class Development(NamedTuple):
+    """What ``bridge dev`` does.
+
+    Attributes:
+        words: The arguments of ``bridge run``.
+        found: The application that was found; None if it was named.
+        authority: The file with the certificate of the local authority; empty without TLS.
+    """
+
+    words: list[str]
+    found: Found | None
+    authority: str = ""
 
 
 def find(environ: Mapping[str, str]) -> Found:
@@ -194,17 +212,18 @@ def _applications(path: str) -> list[str]:
     return called[:1] or [f"{name}()" for name in _FACTORIES if name in functions][:1]
 
 
-def development_words(words: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], Found | None]:
-    """Return the arguments of ``bridge run`` for those of ``bridge dev``, and what was found, None if it is named.
+def development_words(words: Sequence[str], environ: Mapping[str, str]) -> Development:
+    """Return what the arguments of ``bridge dev`` mean.
 
     Raises:
         TargetError: No application is named, and none was found.
-        ConfigError: An option is unknown.
+        ConfigError: An option is unknown, or --https cannot be had.
     """
     from bridge.config.sources import from_command_line, split_config
 
-    options, _ = split_config(words)
-    layer = from_command_line(options)
+    at = words.index("--") if "--" in words else len(words)
+    options, rest = [word for word in words[:at] if word != "--https"], words[at:]
+    layer = from_command_line(split_config([*options, *rest])[0])
     found = None if "target" in layer or "mount" in layer else find(environ)
     more = [] if found is None else [found.target]
     for name, option in (("reload", "--reload"), ("debug", "--debug")):
@@ -217,5 +236,24 @@ def development_words(words: Sequence[str], environ: Mapping[str, str]) -> tuple
 
         if find_spec("dotenv") is not None:
             more += ["--env-file", ".env"]
-    at = words.index("--") if "--" in words else len(words)
-    return [*words[:at], *more, *words[at:]], found
+    authority = ""
+    if len(options) < at:
+        given = [layer[name].origin for name in _OTHER_CERTIFICATES if name in layer]
+        if given:
+            raise ConfigError(f"--https and {given[0]}: --https makes a certificate; leave one of them out")
+        file, authority = _certificate([*options, *more, *rest], environ)
+        more += ["--ssl-certfile", file, "--ssl-keyfile", file]
+    return Development([*options, *more, *rest], found, authority)
+
+
+_OTHER_CERTIFICATES = ("ssl_certfile", "ssl_keyfile", "ssl_context_factory", "ssl_sni")
+
+
+def _certificate(words: Sequence[str], environ: Mapping[str, str]) -> LocalCertificate:
+    """Return a certificate for the hosts that the server will listen on."""
+    from bridge.authority import certificate_for
+    from bridge.config.kinds import TCPAddress
+    from bridge.config.sources import load
+
+    addresses = load(words, environ).addresses
+    return certificate_for([one.host for one in addresses if isinstance(one, TCPAddress)], environ)

@@ -84,12 +84,14 @@ def test_two_files_of_unusual_names(place: Path) -> None:
 
 def test_the_arguments(place: Path) -> None:
     write(place, {"app.py": FLASK})
-    words, found = development_words(["--port", "0"], {})
+    words, found, authority = development_words(["--port", "0"], {})
+    assert authority == ""
     assert words[:4] == ["--port", "0", "app:app", "--reload"]
     assert found is not None
     assert found.how == "app.py: app"
-    words, found = development_words(["a:b", "--no-debug", "--no-reload", "--reload-include", "x"], {})
-    assert (words, found) == (["a:b", "--no-debug", "--no-reload", "--reload-include", "x"], None)
+    given = ["a:b", "--no-debug", "--no-reload", "--reload-include", "x"]
+    assert development_words(given, {}) == (given, None, "")
+    assert development_words([*given[1:], "--", "a:b"], {}).words == [*given[1:], "--", "a:b"]
 
 
 FRAMEWORKS = {

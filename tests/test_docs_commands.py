@@ -111,6 +111,7 @@ class Place:
         self.environ = {
             "BRIDGE_CONTROL_SOCKET": str(folder / "bridge.ctl"),
             "PYTHONPATH": f"{ROOT}:{folder}",
+            "XDG_DATA_HOME": str(folder),
         }
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.admin = listener.getsockname()[1]
@@ -169,8 +170,9 @@ class Place:
             return
         host, port = self.server.address()
         path = "/api" if "--mount" in command and "/api=api:app" in command else "/"
-        if "--ssl-certfile" in command:
-            context = ssl.create_default_context(cafile=self.folder / "authority.pem")
+        if {"--ssl-certfile", "--https"} & set(command):
+            made = "bridge/https" if "--https" in command else ""
+            context = ssl.create_default_context(cafile=self.folder / made / "authority.pem")
             with urllib.request.urlopen(f"https://localhost:{port}{path}", timeout=60, context=context) as answer:
                 assert answer.status == 200
             return

@@ -110,7 +110,8 @@ LAYERS = {
     "bridge.supervisor": (*SERVING, *CONTRACTS, "bridge.serving", "bridge.operations", "bridge.hooks"),
     "bridge.dialects": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.hooks"),
     "bridge.compat": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.dialects", "bridge.hooks", "bridge.cli"),
-    "bridge.dev": (*SERVING,),
+    "bridge.authority": ("bridge.errors",),
+    "bridge.dev": (*SERVING, "bridge.authority"),
     "bridge.contrib": (*SERVING, "bridge.serving", "bridge.supervisor", "bridge.cli"),
     "bridge.cli": (
         "bridge.dev",
@@ -762,9 +763,9 @@ def test_the_page_of_dialects_is_current() -> None:
     assert (DOCS / "dialects.md").read_text(encoding="utf-8") == dialects_page(), "run `make docs`"
 
 
-#: The options of `bridge explain`, and those of other servers, which `bridge gunicorn` and its like take.
+#: The options of `bridge explain` and `dev`, and those of other servers, which `bridge gunicorn` and its like take.
 OTHERS = {
-    *("--json", "--toml", "--noasgi", "--app"),
+    *("--json", "--toml", "--noasgi", "--app", "--https"),
     # of the commands that steer a running server
     *("--socket", "--pid", "--interval", "--count", "--wait", "--timeout", "--worker", "--for"),
 } | {spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)}

@@ -29,6 +29,7 @@ _COLLISIONS = {
     "-t": "means a worker's heartbeat in some servers and a request's deadline in others; write --timeout-request",
     "--timeout": "means a worker's heartbeat in some servers and a request's deadline in others;"
     " write --timeout-request",
+    "--https": "belongs to `bridge dev`, for the machine that it runs on; write --ssl-certfile",
     "-u": "means a Unix domain socket in some servers and a user in others; write --uds",
 }
 
