@@ -96,10 +96,10 @@ bench: $(BENCH) $(BUILT) ## measure bridge beside other servers, about an hour, 
 profile: $(BENCH) $(BUILT) ## show where the time of one benchmark scenario goes (S=)
 	@exec $(PY) -m benchmarks.profile $(S) $(A)
 
-docs: $(SITE) ## write the generated parts of docs/, and the site into build/docs
+docs: $(SITE) $(BUILT) ## write the generated parts of docs/, the site into build/docs, and run all blocks that claim to work
 	@$(PY) docs/generate.py
-	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
-	@echo "Made build/docs/index.html"
+	@$(PY) docs/build.py build/docs
+	@$(PY) -m pytest -q -n $(JOBS) --dist load tests/test_docs.py tests/test_docs_commands.py tests/test_switching.py
 
 dist: $(RELEASE) ## build and check what is published: source, a wheel for this platform, a wheel without compiled part
 	rm -rf dist

@@ -22,6 +22,7 @@ extensions = [
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["benchmarks/results"]
+templates_path = ["templates"]
 nitpicky = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -43,6 +44,16 @@ html_theme = "furo"
 html_title = f"bridge {release}"
 html_static_path = ["site"]
 html_css_files = ["bridge.css"]
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "versions.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
 html_theme_options = {
     "navigation_with_keys": True,
     "light_css_variables": {"color-brand-primary": "#0b6e6e", "color-brand-content": "#0b6e6e"},
