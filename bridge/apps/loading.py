@@ -62,6 +62,8 @@ class Deferred:
         """
         try:
             made = self._load()
+        except TargetError:
+            raise
         except (Exception, SystemExit) as exc:
             raise _raised("the application", "loading it", exc) from exc
         if made is None:

@@ -22,6 +22,8 @@ __all__ = ["SERVERS", "install", "install_missing"]
 
 #: The servers that have a stand-in.
 SERVERS = ("uvicorn", "hypercorn", "waitress", "gunicorn")
+#: Those whose stand-in is in place.
+installed: list[str] = []
 
 
 def install(*names: str) -> None:
@@ -39,6 +41,8 @@ def install(*names: str) -> None:
         if name not in SERVERS:
             raise ValueError(f"there is no stand-in for {name!r}; there are {', '.join(SERVERS)}")
         import_module(f"{__name__}.{name}").install()
+        if name not in installed:
+            installed.append(name)
 
 
 def install_missing(name: str) -> None:

@@ -11,12 +11,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 from bridge.apps.loading import TargetError
-from bridge.compat import importable, put_in_place
+from bridge.compat import importable, installed, put_in_place
+from bridge.compat import install as install_all
 from bridge.config import Config as Settings
 from bridge.dialects.command import config_of, refuse
 from bridge.dialects.table import Translation
@@ -401,7 +403,10 @@ def run(app: Any, **settings: Any) -> None:
                 "You must pass the application as an import string to enable 'reload' or 'workers'."
             )
             sys.exit(1)
-        sys.exit(_run_processes(config))
+        status = _run_processes(config)
+        if status:
+            sys.exit(status)
+        return
     server = Server(config=config)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
@@ -410,15 +415,20 @@ def run(app: Any, **settings: Any) -> None:
 
 
 def _run_processes(config: Config) -> int:
-    from bridge.supervisor.run import run as serve
+    from bridge.supervisor.apart import run_apart
 
-    stand_for("uvicorn")
     try:
-        settings, app = config.settings()
-        return serve(settings, app)
+        settings, _ = config.settings()
+        return run_apart(settings, partial(_prepare, *installed))
     except ConfigError as exc:
         sys.stderr.write(f"{getattr(exc, 'app_traceback', '')}bridge: {exc}\n")
         return 1
+
+
+def _prepare(*names: str) -> None:
+    if names:
+        install_all(*names)
+    stand_for("uvicorn")
 
 
 class _Formatter(logging.Formatter):

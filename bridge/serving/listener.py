@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from _thread import allocate_lock, start_new_thread  # before an application can replace them (gevent)
@@ -24,6 +25,7 @@ class Listener:
 
     def __init__(self, heard: Callable[[int], None]) -> None:
         self._heard = heard
+        self._closed = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
@@ -32,9 +34,11 @@ class Listener:
         start_new_thread(self._listen, ())
 
     def _listen(self) -> None:
-        while numbers := os.read(self._read, 64):
-            for number in numbers:
-                self._heard(number)
+        while not self._closed:
+            for number in os.read(self._read, 64):
+                if number:
+                    self._heard(number)
+        os.close(self._read)  # nobody else may: the number could be another file's while this thread reads from it
         self._listening.release()
 
     def drop(self) -> None:
@@ -44,6 +48,8 @@ class Listener:
     def close(self) -> None:
         """Hear no more."""
         signal.set_wakeup_fd(self._before)
-        os.close(self._write)  # the thread comes to its end
+        self._closed = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b"\0")  # a process that was forked meanwhile may hold this end open
+        os.close(self._write)
         self._listening.acquire(timeout=_PATIENCE)
-        os.close(self._read)

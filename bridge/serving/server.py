@@ -14,24 +14,19 @@ from bridge import forks
 from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
 from bridge.apps.loading import load_target
 from bridge.config import Config
-from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
 from bridge.core.connection.turns import Turns
-from bridge.core.http.limits import Limits
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
 from bridge.serving.certificates import Certificates, tls_context
 from bridge.serving.loops import run_on
 from bridge.serving.middleware import known_proxies, trusted_peers, wrap
+from bridge.serving.parameters import connection_parameters
 from bridge.serving.sockets import Listener, bind_admin, bind_all, bind_control, url
-from bridge.telemetry.observers import Observers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.interfaces import Observer
-    from bridge.core.middleware.proxy import ProxyPolicy
     from bridge.operations.health import Condition
     from bridge.serving.administration import Administration
     from bridge.serving.readiness import ReadinessCheck
@@ -119,6 +114,8 @@ class Server:
         self._stop_early = False
         self._timeout: float | None = config.timeout_graceful_shutdown
         self._idle_grace = 0.0
+        self._replaced = False
+        self._drained: HTTPServer | None = None
         self._forced = False
         self._draining: asyncio.Task[Any] | None = None
         self._drains = False
@@ -351,7 +348,7 @@ class Server:
         certificates = self._certificates
         http = HTTPServer(
             delegate,
-            params=_parameters(config, application, observers, timed=timed),
+            params=connection_parameters(config, application, observers, timed=timed),
             server_name=b"bridge" if config.server_header and not _names(config, b"server") else b"",
             date_header=config.date_header,
             tls=None if certificates is None else lambda: certificates.context,
@@ -400,19 +397,34 @@ class Server:
         await self._stopping.wait()
 
     def stop(
-        self, timeout: float | Literal[Timeout.CONFIGURED] | None = Timeout.CONFIGURED, idle_grace: float = 0.0
+        self,
+        timeout: float | Literal[Timeout.CONFIGURED] | None = Timeout.CONFIGURED,
+        idle_grace: float = 0.0,
+        *,
+        replaced: bool = False,
     ) -> None:
-        """Ask for a stop; call it on the loop.
+        """Ask for a stop; call it on the loop. A stop in progress only becomes quicker.
 
         Args:
             timeout: Seconds that requests in progress have; None for as long as they take.
             idle_grace: Seconds for which idle connections stay open, so that their last response can say
                 ``Connection: close``.
+            replaced: Another process serves the same sockets.
         """
+        if self._draining is not None:
+            self._hasten(self.config.timeout_graceful_shutdown if timeout is Timeout.CONFIGURED else timeout)
+            return
         if timeout is not Timeout.CONFIGURED:
             self._timeout = timeout
         self._idle_grace = idle_grace
+        self._replaced = replaced
         self.should_exit = True
+
+    def _hasten(self, timeout: float | None) -> None:
+        if self._drained is not None:
+            self._drained.announce_end(0.0)
+        if timeout is not None and self._loop is not None:
+            self._loop.call_later(timeout, self.force)
 
     def force(self) -> None:
         """Stop at once and cut off requests in progress; call it on the loop."""
@@ -451,13 +463,13 @@ class Server:
         if http is None or application is None or loop is None:
             self.close_listeners()  # it was prepared, and not started
             return
-        self._http = None
+        self._http, self._drained = None, http
         self.started = False
         self.should_exit = True
         if self._lifetime is not None:
             self._lifetime.cancel()
-        application.stop(restart=self._idle_grace > 0)
-        if not self._idle_grace and not self._forced:  # no other process will take these connections
+        application.stop(restart=self._replaced)
+        if not self._replaced and not self._forced:  # no other process will take these connections
             http.accept_waiting()
         http.stop()
         if self._metrics is not None:
@@ -639,51 +651,3 @@ def serving_line(config: Config, app: Any, kind: str, sockets: Sequence[socket.s
     if config.target or app is not None:
         names.insert(0, config.target or type(app).__name__)
     return f"bridge: serving {', '.join(names)} ({kind}) on {where}"
-
-
-def _parameters(
-    config: Config, application: Application, observers: list[Observer], *, timed: bool
-) -> ConnectionParameters:
-    return ConnectionParameters(
-        limits=Limits(
-            request_line=config.limit_request_line,
-            field_line=config.limit_request_field_size,
-            fields=config.limit_request_fields,
-            head=config.limit_request_head,
-        ),
-        no_keep_alive=config.timeout_keep_alive == 0,
-        max_body_size=config.body_limit(application.default_body_limit),
-        head_timeout=config.timeout_request_head,
-        keep_alive_timeout=config.timeout_keep_alive or None,
-        body_timeout=config.timeout_request_body,
-        write_timeout=config.timeout_write,
-        max_requests=config.limit_keep_alive_requests or 0,
-        limit_after_start=application.limit_after_start,
-        observer=Observers.of(observers),
-        timed=timed,
-        http2=_http2_parameters(config, application) if config.serves_http2 else None,
-    )
-
-
-def _http2_parameters(config: Config, application: Application) -> HTTP2Parameters:
-    policy: ProxyPolicy | None = None
-
-    def trusts(context: ConnectionContext) -> bool:
-        nonlocal policy
-        if policy is None:  # made for the first peer that asks: its import takes 20 ms of CPU
-            from bridge.core.middleware.proxy import ProxyPolicy
-
-            policy = ProxyPolicy(
-                {"off": (), "trusted": config.forwarded_allow_ips, "on": ("*",)}[config.http2_cleartext]
-            )
-        return policy.trusts(context)
-
-    return HTTP2Parameters(
-        cleartext=trusts,
-        alone=not config.serves_http1,
-        max_concurrent_streams=config.http2_max_concurrent_streams,
-        max_stream_window=config.http2_max_stream_window,
-        max_header_list_size=config.http2_max_header_list_size,
-        ping_interval=config.http2_ping_interval,
-        extended_connect=getattr(application.delegate, "takes_websockets", False),
-    )

@@ -14,7 +14,8 @@ __all__ = ["run"]
 def run(app: Any, **options: Any) -> int:
     """Serve *app* until a signal asks for a stop.
 
-    With ``workers`` or ``reload``, this process becomes the master of workers. Outside the main thread the server gets
+    With ``workers``, this process becomes the master of workers. With ``reload``, the master is a process of its own,
+    since this one may have imported what is to be reloaded. Outside the main thread the server gets
     no signals. There, and in a program that runs an event loop, use ``bridge.Server``.
 
     Args:
@@ -38,4 +39,8 @@ def run(app: Any, **options: Any) -> int:
     alone = config.workers is None and not config.reload
     if not alone and threading.current_thread() is not threading.main_thread():
         raise RuntimeError("workers need the main thread, which gets the signals; elsewhere use bridge.Server")
+    if config.reload and app is None:
+        from bridge.supervisor.apart import run_apart
+
+        return run_apart(config)
     return start(config, app)

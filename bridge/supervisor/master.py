@@ -36,6 +36,7 @@ from bridge.supervisor.children import Children
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.operated import Operated
 from bridge.supervisor.plan import Plan
+from bridge.supervisor.program import STOP_SIGNALS, Program
 from bridge.supervisor.signals import SignalPipe
 from bridge.supervisor.slots import Slots
 from bridge.supervisor.successor import Handover, Successor
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Master"]
 
-_STOP_SIGNALS = frozenset({"SIGTERM", "SIGINT", "SIGQUIT"})
 # Seconds that this process has to end after the time of the requests is up. It kills the workers in that time.
 _OVERTIME = 6.0
 _NEVER = float("inf")
@@ -95,6 +95,7 @@ class Master:
     Attributes:
         on_ready: Called when all workers serve.
         watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`); None for no watching.
+        program: The program that has started this process beside itself; None for none.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Master:
         }
         self.on_ready: Callable[[], None] | None = None
         self.watch: Any = None
+        self.program: Program | None = None
 
     @property
     def takes_over(self) -> bool:
@@ -189,7 +191,7 @@ class Master:
         """Leave a child of the application's, which ``--preload`` has imported, nothing of the master's."""
         listeners = [*self._plan.listeners, *self._operated.sockets]
         forks.drop_connections([sock.getsockname() for listener in listeners for sock in listener.sockets])
-        parts = [self._selector, self._handover, self._successor, self.watch]
+        parts = [self._selector, self._handover, self._successor, self.watch, self.program]
         parts += [worker.channel for worker in self._workers]
         forks.drop(part.fileno() for part in parts if part is not None)
 
@@ -220,10 +222,12 @@ class Master:
         return "serving" if self._previous is None and not self._reload_asked else "reloading"
 
     def _loop(self) -> int:
-        self._signals = SignalPipe([*_STOP_SIGNALS, "SIGCHLD", *self._on_signal])
+        self._signals = SignalPipe([*STOP_SIGNALS, "SIGCHLD", *self._on_signal])
         self._selector.register(self._signals, selectors.EVENT_READ, self._handle_signals)
         if self.watch is not None:
             self._selector.register(self.watch, selectors.EVENT_READ, self._files_changed)
+        if self.program is not None:
+            self.program.listen(self._selector, self._obey)
         try:
             while True:
                 before = time.monotonic()
@@ -252,7 +256,7 @@ class Master:
             self._previous.close_unshared(self._plan)
         self.remove_files()
         self._selector.close()
-        for part in (self.watch, self._handover, self._successor):
+        for part in (self.watch, self.program, self._handover, self._successor):
             if part is not None:
                 part.close()
 
@@ -328,10 +332,9 @@ class Master:
             self.watch.abandon()
         assert self._signals is not None
         self._signals.abandon()
-        if self._handover is not None:
-            self._handover.close()
-        if self._successor is not None:
-            self._successor.close()
+        for part in (self._handover, self._successor, self.program):
+            if part is not None:
+                part.close()
         hooks = self._hooks.in_worker(view)
         return run_worker(
             self._plan.config, self._app, self._plan.listeners, channel, self._mount_points, counts, hooks
@@ -430,10 +433,14 @@ class Master:
         for name in self._signals.receive():
             if name == "SIGCHLD":
                 self._children.reap()
-            elif name in _STOP_SIGNALS:
-                self._stop_on(name)
-            elif self._stop is None:
-                self._on_signal[name]()
+            elif self.program is None or self.program.new(name):
+                self._obey(name)
+
+    def _obey(self, name: str) -> None:
+        if name in STOP_SIGNALS:
+            self._stop_on(name)
+        elif self._stop is None:
+            self._on_signal[name]()
 
     def _stop_on(self, name: str) -> None:
         if self._stop is not None:
@@ -446,13 +453,9 @@ class Master:
         gen_log.info("Stopping on %s", name)
         if name != "SIGTERM" and self._hooks is not NO_HOOKS:
             self._workers.broadcast(ToWorker.INTERRUPTED)
-        timeout = self._plan.config.timeout_graceful_shutdown
-        if name == "SIGQUIT":
-            self._end_all(OK, 0.0)
-        elif name == "SIGINT":
-            self._end_all(OK, fast_stop_timeout(self._plan.config))
-        else:
-            self._end_all(OK, timeout)
+        config = self._plan.config
+        limits = {"SIGQUIT": 0.0, "SIGINT": fast_stop_timeout(config)}
+        self._end_all(OK, limits.get(name, config.timeout_graceful_shutdown))
 
     def _drains_first(self) -> bool:
         """Begin ``--drain-delay``, and tell whether a stop has to wait for it. A second signal waits no longer."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["FromWatcher", "FromWorker", "ToWorker"]
+__all__ = ["FromProgram", "FromWatcher", "FromWorker", "ToWorker"]
 
 
 class ToWorker(enum.StrEnum):
@@ -68,6 +68,13 @@ class FromWorker(enum.StrEnum):
 
     FAILED = "failed"
     """The worker cannot start. Values: its exit status, the reason in one line, the traceback or an empty text."""
+
+
+class FromProgram(enum.StrEnum):
+    """What the program that has started a master beside itself passes on."""
+
+    SIGNAL = "signal"
+    """The program has got a signal. Value: its name."""
 
 
 class FromWatcher(enum.StrEnum):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.config import Config
 from bridge.core.log import gen_log
@@ -21,6 +21,9 @@ from bridge.serving.server import Server, fast_stop_timeout, note_times, run_pre
 from bridge.supervisor.heartbeat import Heartbeat, cancel_stacks, write_stacks_later
 from bridge.telemetry import messages, streams
 
+if TYPE_CHECKING:
+    from bridge.supervisor.program import Program
+
 __all__ = ["run"]
 
 
@@ -30,6 +33,7 @@ def run(
     read_config: Callable[[], Config] | None = None,
     *,
     own_process: bool = False,
+    program: Program | None = None,
 ) -> int:
     """Serve until a signal asks for a stop; return the process's exit status.
 
@@ -41,6 +45,7 @@ def run(
         app: The application; without it, the server imports what ``config.target`` names.
         read_config: Reads the settings again when a reload is asked for; raises ConfigError.
         own_process: The process ends with the server; otherwise a program goes on.
+        program: The program that has started this process beside itself.
 
     Raises:
         ConfigError: A setting cannot be used.
@@ -59,7 +64,7 @@ def run(
     ending.begin(owned=own_process)
     try:
         with messages.serving():
-            return _run(config, app, read_config)
+            return _run(config, app, read_config, program)
     finally:
         if not own_process:
             ending.give_back()
@@ -77,7 +82,7 @@ def _undo_inherited_signals() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> int:
+def _run(config: Config, app: Any, read_config: Callable[[], Config] | None, program: Program | None) -> int:
     check(config)
     if config.debug:
         import bridge.serving.debugging  # noqa: F401 - its secret is one for all workers
@@ -94,7 +99,9 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> 
         with Signals(numbers, ending=_ENDING) as signals:
             try:
                 set_title(config, "server" if alone else "master")
-                return _run_single(config, app, signals) if alone else _run_master(config, app, read_config, signals)
+                if alone:
+                    return _run_single(config, app, signals)
+                return _run_master(config, app, read_config, signals, program)
             except BaseException:  # the application may have made anything of Interrupted
                 if signals.ended is None:
                     raise
@@ -110,11 +117,18 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None) -> 
         return LIFESPAN_FAILED
 
 
-def _run_master(config: Config, app: Any, read_config: Callable[[], Config] | None, signals: Signals) -> int:
+def _run_master(
+    config: Config,
+    app: Any,
+    read_config: Callable[[], Config] | None,
+    signals: Signals,
+    program: Program | None,
+) -> int:
     from bridge.supervisor.master import Master
     from bridge.supervisor.pidfile import PidFile
 
     master = Master(config, app, read_config, signals)
+    master.program = program
     pid_file = PidFile(config.pid, takes_over=master.takes_over) if config.pid is not None else None
     if pid_file is not None and master.takes_over:
         master.on_ready = pid_file.write

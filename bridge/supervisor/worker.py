@@ -153,12 +153,12 @@ class _Worker:
         server.on_draining = lambda: channel.send(FromWorker.DRAINING)
         server.on_readiness = lambda holds, detail: channel.send(FromWorker.CHECKED, holds, detail)
         self._orders: dict[object, Callable[..., None]] = {
-            ToWorker.RETIRE: lambda: self._stop(idle_grace=IDLE_GRACE),
+            ToWorker.RETIRE: self._retire,
             ToWorker.DRAIN: lambda grace, notify: server.drain(grace, notify=notify),
             ToWorker.UNDRAIN: server.undrain,
             ToWorker.DUMP: self._dump,
             ToWorker.LOG_LEVEL: lambda level: logging.getLogger("bridge").setLevel(level.upper()),
-            ToWorker.STOP: self._stop,
+            ToWorker.STOP: self._end,
             ToWorker.INTERRUPTED: self._interrupted,
             ToWorker.FORCE: self._force,
             ToWorker.REOPEN: self._reopen_logs,
@@ -179,6 +179,15 @@ class _Worker:
         self.server.stop(*arguments, **options)
         if self._hooks is not None:
             self._hooks.stopping()
+
+    def _end(self, timeout: float | None) -> None:
+        if self.server.should_exit:
+            ending.within(timeout)
+        self._stop(timeout)
+
+    def _retire(self) -> None:
+        # In development an idle connection would bring a browser's next request to the old code.
+        self._stop(idle_grace=0.0 if self._config.reload else IDLE_GRACE, replaced=True)
 
     def _interrupted(self) -> None:
         if self._hooks is not None and not self._hooks.interrupted():

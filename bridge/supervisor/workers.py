@@ -183,16 +183,17 @@ class Workers:
         self.ending = True
         for worker in self:
             self._kill_if_starting(worker)
-            if worker.state == READY:
-                if retiring:
-                    worker.channel.send(ToWorker.RETIRE)
-                else:
-                    worker.channel.send(ToWorker.STOP, timeout)
+            if retiring and worker.state == READY:
+                worker.channel.send(ToWorker.RETIRE)
+            elif not retiring and worker.state != STARTING:
+                worker.channel.send(ToWorker.STOP, timeout)  # one that retires already becomes quicker
             worker.state = LEAVING
             self._limit_time(worker, timeout)
 
     def _limit_time(self, worker: Worker, timeout: float | None) -> None:
-        worker.kill_at = None if timeout is None else time.monotonic() + timeout + _OVERTIME
+        if timeout is not None:
+            at = time.monotonic() + timeout + _OVERTIME
+            worker.kill_at = at if worker.kill_at is None else min(worker.kill_at, at)
 
     def force(self) -> None:
         """Order all of them to cut off their requests."""

@@ -10,7 +10,7 @@ from bridge.apps.detection import Interface
 from bridge.apps.lifecycle import MountedApplications, adapt_application
 from bridge.config import Config
 from bridge.core.connection.interfaces import NULL_DELEGATE
-from bridge.serving.server import _parameters
+from bridge.serving.parameters import connection_parameters
 
 
 class Native:
@@ -36,7 +36,7 @@ def test_the_interface_decides_unless_the_settings_do(
 ) -> None:
     config = Config(limit_request_body=limit)
     application = adapt_application(target, interface, config)
-    params = _parameters(config, application, [], timed=False)
+    params = connection_parameters(config, application, [], timed=False)
     assert (params.max_body_size, params.limit_after_start) == (most if limit == "auto" else limit, late)
 
 

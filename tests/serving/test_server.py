@@ -242,12 +242,13 @@ def test_an_application_that_does_not_start_is_shut_down_and_nothing_is_left(ser
 
 
 @pytest.mark.parametrize("grace", [0.0, 5.0])
-def test_whether_somebody_else_serves_is_told_to_the_application(serve: Start, grace: float) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_whether_somebody_else_serves_is_told_to_the_application(serve: Start, grace: float, replaced: bool) -> None:
     served = serve()
-    served.do(served.start().stop, idle_grace=grace)
+    served.do(served.start().stop, idle_grace=grace, replaced=replaced)
     served.loop.advance(grace)
     assert served.done
-    assert served.app.calls[1] == ("stop", grace > 0)
+    assert served.app.calls[1] == ("stop", replaced)
 
 
 # --- the time of a stop ----------------------------------------------------------------------------------------------

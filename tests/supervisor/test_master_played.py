@@ -18,6 +18,8 @@ from bridge.serving.sockets import Listener
 from bridge.supervisor import master as master_module
 from bridge.supervisor.channel import Channel
 from bridge.supervisor.master import Master
+from bridge.supervisor.messages import FromProgram
+from bridge.supervisor.program import Program
 from tests.supervisor.stage import Play, Player, Stage, a_child_that_ends_by_system_exit, descriptors, staged
 
 
@@ -70,6 +72,65 @@ def later(stage: Stage) -> Play:
 
 def announced(capfd: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capfd.readouterr().err.splitlines() if line.startswith("bridge: ")]
+
+
+# --- the program that has started the master -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["own", "passed"])
+def test_a_terminals_signal_counts_once_although_it_comes_on_two_ways(
+    stage: Stage, config: Callable[..., Config], first: str
+) -> None:
+    program, line = map(Channel, socket.socketpair())
+    master = Master(config())
+    master.program = Program(line)
+    ways = {"own": lambda: stage.signal("SIGINT"), "passed": lambda: program.send(FromProgram.SIGNAL, "SIGINT")}
+    second = "passed" if first == "own" else "own"
+
+    def play() -> Play:
+        (worker,) = stage.players
+        ready(worker)
+        yield
+        stage.news()
+        for way in (first, second):
+            ways[way]()
+            yield
+        assert (worker.heard, stage.news()) == ([["stop", 5.0]], ["INFO Stopping on SIGINT"])
+        ways[first]()
+        yield
+        assert (worker.heard, stage.news()) == (["force"], ["WARNING Stopping at once on SIGINT"])
+        worker.ends(0)
+
+    assert stage.run(master, play()) == 0
+    program.close()
+
+
+def test_the_signals_and_the_end_of_the_program(stage: Stage, config: Callable[..., Config]) -> None:
+    program, line = map(Channel, socket.socketpair())
+    master = Master(config())
+    master.program = Program(line)
+
+    def play() -> Play:
+        ready(*stage.players)
+        yield
+        stage.news()
+        program.send(FromProgram.SIGNAL, "SIGTTIN")
+        yield
+        assert stage.news() == ["INFO 2 workers from now on (SIGTTIN)"]
+        assert len(stage.players) == 2
+        ready(stage.players[1])
+        yield
+        stage.news()
+        program.close()
+        yield
+        assert stage.news() == [
+            "INFO The program that has started the server has ended",
+            "INFO Stopping on SIGTERM",
+        ]
+        for player in stage.players:
+            player.ends(0)
+
+    assert stage.run(master, play()) == 0
 
 
 # --- start -----------------------------------------------------------------------------------------------------------

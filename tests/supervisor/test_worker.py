@@ -191,8 +191,8 @@ def test_it_does_what_the_master_says(work: Work, word: str, monkeypatch: pytest
     calls: list[tuple[object, ...]] = []
 
     class Told(worker_module.Server):
-        def stop(self, timeout: float | None = -1.0, idle_grace: float = 0.0) -> None:
-            calls.append(("stop", timeout, idle_grace))
+        def stop(self, timeout: float | None = -1.0, idle_grace: float = 0.0, *, replaced: bool = False) -> None:
+            calls.append(("stop", timeout, idle_grace, replaced))
             super().stop(0.0)
 
         def force(self) -> None:
@@ -206,7 +206,10 @@ def test_it_does_what_the_master_says(work: Work, word: str, monkeypatch: pytest
 
     work.duty = duty
     assert work.run() == 0
-    assert calls == {"retire": [("stop", -1.0, 5.0)], "stop": [("stop", 7.0, 0.0)], "force": [("force",)]}[word]
+    assert (
+        calls
+        == {"retire": [("stop", -1.0, 5.0, True)], "stop": [("stop", 7.0, 0.0, False)], "force": [("force",)]}[word]
+    )
 
 
 @pytest.mark.parametrize("word", ["reopen"])

@@ -221,13 +221,22 @@ def test_a_stop_kills_who_serves_nothing_yet_and_tells_it_nothing(company: Compa
     assert player.line.receive() == []
 
 
-def test_who_is_leaving_is_not_told_twice(company: Company) -> None:
+def test_who_is_leaving_already_becomes_quicker_with_the_stop(company: Company) -> None:
     worker, player = company.start()
     company.workers.retire(worker)
     company.stage.now += 1
     company.workers.stop(7.0)
-    assert player.heard == ["retire"]
+    assert player.heard == ["retire", ["stop", 7.0]]
     assert worker.kill_at == 1008.0 + 3.0
+    company.workers.stop(90.0)
+    assert worker.kill_at == 1008.0 + 3.0
+
+
+def test_who_is_leaving_is_not_told_of_a_successor(company: Company) -> None:
+    worker, player = company.start()
+    company.workers.retire(worker)
+    company.workers.stop(7.0, retiring=True)
+    assert player.heard == ["retire"]
 
 
 def test_a_forced_stop_says_it_to_all_and_ends_soon(company: Company) -> None:
