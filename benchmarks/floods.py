@@ -21,6 +21,8 @@ import time
 import zlib
 from pathlib import Path
 
+from benchmarks.held import KINDS, held
+
 __all__ = ["FLOODS", "longest_wait", "main"]
 
 _APP = """
@@ -152,13 +154,27 @@ def longest_wait(flood: str, loop: str, seconds: float) -> tuple[float, float, f
     return max(waits), sorted(waits)[len(waits) // 2], max(busy), len(waits)
 
 
+def _print_held(kinds: list[str], loops: list[str], seconds: float) -> None:
+    for kind in kinds or KINDS:
+        for loop in loops:
+            most, left, files, files_left = held(kind, loop, seconds)
+            line = (
+                f"memory {most:7.1f} MiB, at the end {left:7.1f}  files {files:6.1f} MiB, at the end {files_left:6.1f}"
+            )
+            print(f"{kind:20} {loop:8} {line}", flush=True)
+
+
 def main() -> None:
     """Measure, and print a line for each flood and loop."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.floods", description=__doc__)
     parser.add_argument("flood", nargs="*", help=f"one of: {', '.join(FLOODS)}")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each flood takes")
     parser.add_argument("--loop", action="append", help="asyncio or uvloop; both by default")
+    parser.add_argument("--held", action="store_true", help="measure what a thousand hostile clients make it hold")
     arguments = parser.parse_args()
+    if arguments.held:
+        _print_held(arguments.flood, arguments.loop or ["asyncio", "uvloop"], max(arguments.seconds, 8.0))
+        return
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     for flood in arguments.flood or FLOODS:
         for loop in arguments.loop or ("asyncio", "uvloop"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bridge.config.budgets import BudgetsConfig
 from bridge.config.kinds import SIZE, choice, off_or, seconds, whole, words
-from bridge.config.output import OutputConfig
 from bridge.config.table import setting
 from bridge.errors import ConfigError
 
@@ -18,7 +18,7 @@ FIRST_WINDOW = 65_535
 LARGEST_WINDOW = (1 << 31) - 1
 
 
-class HTTP2Config(OutputConfig):
+class HTTP2Config(BudgetsConfig):
     """Which versions of HTTP are served, to whom, and how much one connection of HTTP/2 may use."""
 
     http_protocols: tuple[str, ...] = setting(

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from bridge.config.budgets import BUDGETS
 from bridge.config.http2 import HTTP2, HTTP2Config
 from bridge.config.kinds import (
     ADDRESSES,
@@ -53,7 +54,7 @@ LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 PROXIES = "Behind a proxy"
 GROUPS: Final = (
-    *(APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, HTTP2, LIMITS, TIMEOUTS, PROXIES),
+    *(APPLICATION, BINDING, WORKERS, WSGI, WEBSOCKET, TLS, HTTP2, LIMITS, TIMEOUTS, BUDGETS, PROXIES),
     *(OUTPUT, OPERATION, DEVELOPMENT),
 )
 
@@ -336,13 +337,6 @@ class Config(HTTP2Config):
         None,
         "open connections; beyond it none is accepted",
         aliases=("worker-connections", "connection-limit"),
-    )
-    limit_turn: int = setting(
-        LIMITS,
-        whole(1),
-        4096,
-        "chunks, frames and the like that a process reads in one turn of its loop, about one a microsecond; the rest"
-        " waits for the next turn, so that a flood of them keeps nobody waiting",
     )
     limit_keep_alive_requests: int | None = setting(
         LIMITS,

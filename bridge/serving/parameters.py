@@ -41,6 +41,7 @@ def connection_parameters(
         head_timeout=config.timeout_request_head,
         keep_alive_timeout=config.timeout_keep_alive or None,
         body_timeout=config.timeout_request_body,
+        min_body_rate=config.rate_request_body,
         write_timeout=config.timeout_write,
         max_requests=config.limit_keep_alive_requests or 0,
         limit_after_start=application.limit_after_start,

@@ -1,14 +1,16 @@
-"""What the settings change for the whole process: its directory, its environment variables, its name."""
+"""What the settings change for the whole process: its directory, its environment variables, its name, its budgets."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bridge.config import Config
 from bridge.config.paths import located
+from bridge.core.connection.budgets import Budgets
+from bridge.core.connection.turns import Turns
 from bridge.core.log import gen_log
 from bridge.errors import ConfigError
 from bridge.files import home, logical_directory, set_home
@@ -19,8 +21,12 @@ __all__ = [
     "leave_forbidden_directory",
     "prepare_process",
     "read_variables",
+    "set_budgets",
     "set_title",
 ]
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -123,3 +129,12 @@ def set_title(config: Config, role: str) -> None:
             "--process-name: needs the package setproctitle: pip install setproctitle, or leave the option out"
         ) from None
     setproctitle(f"{config.process_name}: {role}")
+
+
+def set_budgets(config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    """Set what all connections of *loop* may do in one turn, and make the process hold."""
+    Turns.of(loop).units = config.limit_turn
+    budgets = Budgets.of(loop)
+    budgets.unfinished.limit = config.limit_unfinished
+    budgets.unsent.limit = config.limit_unsent
+    budgets.spool.limit = config.limit_spool

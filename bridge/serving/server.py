@@ -14,7 +14,6 @@ from bridge import forks
 from bridge.apps.lifecycle import Application, MountPoint, application_for, load_mount_points
 from bridge.apps.loading import load_target
 from bridge.config import Config
-from bridge.core.connection.turns import Turns
 from bridge.core.httpserver import HTTPServer
 from bridge.core.log import gen_log
 from bridge.core.tcpserver import ACCEPTS_PER_TURN
@@ -22,6 +21,7 @@ from bridge.serving.certificates import Certificates, tls_context
 from bridge.serving.loops import run_on
 from bridge.serving.middleware import known_proxies, trusted_peers, wrap
 from bridge.serving.parameters import connection_parameters
+from bridge.serving.process import set_budgets
 from bridge.serving.sockets import Listener, bind_admin, bind_all, bind_control, url
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Server:
         """
         config = self.config
         self._loop = asyncio.get_running_loop()
-        Turns.of(self._loop).units = config.limit_turn
+        set_budgets(config, self._loop)
         self._stopping = asyncio.Event()
         if self._stop_early:
             self._stopping.set()

@@ -191,6 +191,7 @@ class Link:
         assert self.ended == [self.connection]
         assert self.connection.closing
         assert not self.clock.watched
+        assert self.clock.budgets.unfinished.total == self.clock.budgets.unsent.total == 0
         for told in getattr(self.delegate, "told", ()):
             assert told.calls.count("closed") <= 1
             assert told.calls.count("finish") <= 1

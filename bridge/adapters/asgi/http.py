@@ -292,6 +292,7 @@ class HTTPExchange:
                 else:
                     exchange.send(body, not more)
                 if exchange.writer.paused:
+                    message, body = {}, b""  # not kept twice while the client does not read
                     await exchange.writer.writable()  # not drained(), which would make one more coroutine
                 elif more:
                     self._sends -= 1

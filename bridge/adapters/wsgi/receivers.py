@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.core.connection.budgets import SMALL
 from bridge.core.log import app_log
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from bridge.adapters.wsgi.filethreads import FileThreads
     from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["ContentReceiver", "StreamReceiver"]
@@ -75,6 +77,8 @@ class ContentReceiver:
     """
 
     __slots__ = (
+        "_at_work",
+        "_budgets",
         "_complete",
         "_content",
         "_ended",
@@ -82,10 +86,12 @@ class ContentReceiver:
         "_limit",
         "_loop",
         "_memory",
+        "_noted",
         "_paused",
         "_pending",
         "_request",
         "_writing",
+        "_written_size",
     )
 
     def __init__(
@@ -103,8 +109,12 @@ class ContentReceiver:
         self._limit = limit
         self._file_threads = file_threads
         self._loop = loop
+        self._budgets = request.exchange.clock.budgets
+        self._noted = False  # in the budgets
         self._pending = 0  # bytes in content.rest
         self._writing = False  # from the start of a job until _written(); the file is the job's
+        self._at_work = 0  # bytes that a job is writing
+        self._written_size = 0  # bytes that were given to jobs
         self._paused = False  # the client waits for the job
         self._complete = False
         self._ended = False  # the content is not wanted any more
@@ -119,10 +129,15 @@ class ContentReceiver:
             return
         content.rest.append(chunk)
         self._pending += size
+        if self._ended:
+            return
+        if self._pending > SMALL:
+            self._noted = True
+            self._budgets.unfinished.note(self, self._pending + self._at_work)
         if self._pending > self._memory:
             if not self._writing:
                 self._write()
-            elif self._pending > _WINDOW and not self._paused:
+            elif not self._paused and (self._pending > _WINDOW or self._budgets.unfinished.is_short):
                 self._paused = True
                 self._request.exchange.pause_reading()
 
@@ -130,11 +145,43 @@ class ContentReceiver:
         """Let a thread answer the request, once the job is done."""
         self._complete = True
         if not self._writing:
-            self._request.finish()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let a thread answer the request: it has all content, and gives up nothing any more."""
+        if self._noted:
+            self._forget()
+            if self._written_size:
+                self._content.keep(self._budgets.spool)
+        self._request.finish()
+
+    def give_up(self, budget: Budget) -> str:
+        """Move content from memory to the file; or, if there are too many files, answer 503."""
+        if budget is self._budgets.unfinished:
+            if not self._writing and self._pending:
+                self._write()
+            return ""
+        request = self._request
+        exchange = request.exchange
+        what = f"the upload of {request.describe()}"
+        if exchange.times is not None:
+            exchange.times.refused = "budget"
+        if exchange.response_started:
+            exchange.fail()
+        else:
+            exchange.answer(503, fields=[(b"retry-after", b"1")])
+        return what
+
+    def _forget(self) -> None:
+        """Take the content out of the budgets of what is not finished."""
+        if self._noted:
+            self._budgets.unfinished.forget(self)
+            self._budgets.spool.forget(self)
 
     def on_connection_close(self) -> None:
         """Release the content: nobody waits for the response any more, or the request will never be complete."""
         self._ended = True
+        self._forget()
         request = self._request
         if not request.queued and not self._writing:
             request.discard_content()
@@ -148,9 +195,14 @@ class ContentReceiver:
         """Start a job that writes everything that has come."""
         content = self._content
         chunks, content.rest = content.rest, []
+        self._written_size += self._pending
+        self._at_work = self._pending
         self._pending = 0
         self._memory = _WORTH_WRITING
         self._writing = True
+        self._noted = True
+        self._budgets.unfinished.note(self, self._at_work)
+        self._budgets.spool.note(self, self._written_size)
         self._file_threads.submit(self._write_in_thread, chunks)
 
     def _write_in_thread(self, chunks: list[bytes]) -> None:
@@ -168,6 +220,9 @@ class ContentReceiver:
     def _written(self, error: Exception | None) -> None:
         """Go on after a job."""
         self._writing = False
+        self._at_work = 0
+        if not self._ended:
+            self._budgets.unfinished.note(self, self._pending)
         request = self._request
         if error is not None:
             app_log.error("The content of %s cannot be kept: %s", request.describe(), error)
@@ -178,7 +233,7 @@ class ContentReceiver:
         elif self._pending > self._memory:
             self._write()
         elif self._complete:
-            request.finish()
+            self._pass_on()
         if self._paused:
             self._paused = False
             request.exchange.resume_reading()  # the last step: it may call data_received() and finish()

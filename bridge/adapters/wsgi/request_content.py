@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.adapters.wsgi.threadpool import Worker
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.interfaces import Exchange
 
     Post = Callable[[Callable[[Exchange, None], None], Exchange], None]
@@ -44,9 +45,10 @@ class ReceivedContent:
         rest: Content that is not in the file: the end of it, or all of it.
     """
 
-    __slots__ = ("_file", "rest", "size")
+    __slots__ = ("_budget", "_file", "rest", "size")
 
     def __init__(self) -> None:
+        self._budget: Budget | None = None
         self.size = 0
         self.rest: list[bytes] = []
         self._file: IO[bytes] | None = None
@@ -55,6 +57,11 @@ class ReceivedContent:
     def has_file(self) -> bool:
         """Some of the content is in a temporary file."""
         return self._file is not None
+
+    def keep(self, budget: Budget) -> None:
+        """Count the content, which is complete and in a file, in *budget* until it is closed."""
+        self._budget = budget
+        budget.keep(self.size)
 
     def append(self, chunks: list[bytes]) -> None:
         """Write content to the temporary file.
@@ -90,6 +97,9 @@ class ReceivedContent:
     def close(self) -> None:
         """Release the memory and the file."""
         self.rest = []
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.release(self.size)
         if self._file is not None:
             with suppress(OSError):  # it tries again to write what could not be written; it closes the file anyway
                 self._file.close()

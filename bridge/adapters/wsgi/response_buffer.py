@@ -61,15 +61,18 @@ class ResponseBuffer:
 
     __slots__ = (
         "_awaiting_client",
+        "_budget",
         "_bytes_put",
         "_bytes_taken",
         "_client_slow",
+        "_disk_full",
         "_exchange",
         "_file",
         "_file_end",
         "_file_limit",
         "_file_start",
         "_lock",
+        "_on_disk",
         "_parts",
         "_post",
         "_take_posted",
@@ -98,6 +101,9 @@ class ResponseBuffer:
         self._bytes_put = 0
         self._bytes_taken = 0
         self._file: IO[bytes] | None = None
+        self._budget = exchange.clock.budgets.spool
+        self._on_disk = 0  # bytes that were taken of the budget
+        self._disk_full = False  # the budget was used up: the thread waits for the client
         self._file_start = 0
         self._file_end = 0
         # The loop holds it to take, the thread to move parts to the file. The loop never waits for it.
@@ -131,18 +137,24 @@ class ResponseBuffer:
             SpoolError: The temporary file cannot be written.
         """
         if self._client_slow and self._parts and not self.closed:
-            self._spill(b"")
+            self._spill(b"")  # if there is no room on the disk, it stays in memory
         self.complete = True
         self._notify()
 
     def _put_piece(self, data: bytes) -> None:
         if self.closed:
             raise ConnectionGone("the client left")
-        if self._file_end > self._file_start or not self._wait_for_room(len(data)):
-            self._spill(data)
-        else:
-            self._parts.append(data)
-            self._bytes_put += len(data)
+        while True:
+            if self._file_end > self._file_start:
+                if self._spill(data):
+                    break
+                self._wait_for_client()
+            elif self._wait_for_room(len(data)):
+                self._parts.append(data)
+                self._bytes_put += len(data)
+                break
+            elif self._spill(data):
+                break
         self._notify()
 
     def _notify(self) -> None:
@@ -158,36 +170,49 @@ class ResponseBuffer:
         """Wait until the loop has taken enough; False if the client is slow and the thread should not wait."""
         patient = True
         while not self._has_room(size):
-            if self._client_slow and not (patient and not self._worker.pool.queue):
+            slow = self._client_slow and not self._disk_full
+            if slow and not (patient and not self._worker.pool.queue):
                 return False
             self._thread_waits = True
             if not self._has_room(size) and not self.closed:
-                self._worker.wait(_PATIENCE if self._client_slow else 1.0)
-                patient = not self._client_slow
+                self._worker.wait(_PATIENCE if slow else 1.0)
+                patient = not slow
             self._thread_waits = False
+            self._disk_full = False  # others may have left the disk
             if self.closed:
                 raise ConnectionGone("the client left")
         return True
 
-    def _spill(self, data: bytes) -> None:
-        """Move what is in memory, and *data*, to the temporary file."""
+    def _wait_for_client(self) -> None:
+        """Wait until the loop has taken something of the file."""
+        self._thread_waits = True
+        if self._file_end > self._file_start and not self.closed:
+            self._worker.wait(1.0)
+        self._thread_waits = False
+        if self.closed:
+            raise ConnectionGone("the client left")
+
+    def _spill(self, data: bytes) -> bool:
+        """Move what is in memory, and *data*, to the temporary file; tell whether there was room for it."""
         size = len(data) + self._bytes_put - self._bytes_taken
-        while self._file_end + size > self._file_limit and self._file_end > self._file_start:
-            self._thread_waits = True
-            if self._file_end > self._file_start and not self.closed:
-                self._worker.wait(1.0)
-            self._thread_waits = False
-            if self.closed:
-                raise ConnectionGone("the client left")
-            size = len(data) + self._bytes_put - self._bytes_taken
+        if self._file_end + size > self._file_limit and self._file_end > self._file_start:
+            return False
+        if not self._budget.take(size):
+            self._disk_full = True
+            return False
         try:
             with self._lock:
                 if self.closed:
+                    self._budget.give_back(size)
                     raise ConnectionGone("the client left")
                 if self._file is None:
                     self._file = _temporary_file()
                 if self._file_end == self._file_start:  # everything was taken: use the file from its start
                     self._file_end = self._file_start = 0
+                    os.ftruncate(self._file.fileno(), 0)
+                    self._budget.give_back(self._on_disk)
+                    self._on_disk = 0
+                self._on_disk += size
                 parts, self._parts = self._parts, deque()
                 self._bytes_taken = self._bytes_put
                 for part in (*parts, data):
@@ -196,6 +221,7 @@ class ResponseBuffer:
             raise
         except OSError as exc:
             raise SpoolError(exc.errno, exc.strerror) from exc
+        return True
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None
@@ -285,6 +311,8 @@ class ResponseBuffer:
             self._parts.clear()
             if self._file is not None:
                 self._file.close()
+                self._budget.give_back(self._on_disk)
+                self._on_disk = 0
             self._lock.release()
         if self._thread_waits:
             self._worker.notify()

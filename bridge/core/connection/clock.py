@@ -12,6 +12,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.turns import Turns
 from bridge.core.http.date import http_date
 from bridge.core.log import app_log
@@ -63,6 +64,7 @@ class Clock:
         keep_alive: The keep-alive timeout in seconds; None for no limit.
 
     Attributes:
+        budgets: What all connections of the process may make it hold.
         lost: Seconds in all in which the loop was blocked. An object with many deadlines, of which the clock knows only
             the next, keeps them without this time: ``after(seconds) - lost``.
         now: The loop's time in seconds, at most one interval old while anything is watched.
@@ -86,6 +88,7 @@ class Clock:
         "_previous_idle_deadline",
         "_second",
         "_timer",
+        "budgets",
         "date_line",
         "default_fields",
         "idle_deadline",
@@ -109,6 +112,7 @@ class Clock:
     ) -> None:
         self._loop = loop
         self.turns = Turns.of(loop)
+        self.budgets = Budgets.of(loop)
         self._keep_alive = keep_alive
         self.idle_deadline = self._previous_idle_deadline = NEVER
         self._interval = 0.5

@@ -12,14 +12,17 @@ from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
+from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.closing import close
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.pace import Pace
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
+    CONTENT,
     DONE,
     READ_CLOSED,
     READ_CONTENT,
@@ -39,6 +42,7 @@ from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, Re
 from bridge.forks import FAULTS, end_if_forked
 
 if TYPE_CHECKING:
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import ConnectionDelegate, ExchangeDelegate
     from bridge.core.connection.parameters import ConnectionParameters
@@ -109,8 +113,11 @@ class ServerConnection(asyncio.Protocol):
         "_head_begun",
         "_idle_grace",
         "_limit_pending",
+        "_noted",
         "_on_end",
+        "_pace",
         "_paused",
+        "_progress",
         "_progress_at",
         "_reading_paused",
         "_successor",
@@ -154,6 +161,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.reading: Reading = READ_HEAD
         self._head_begun = False  # the first byte of the next head has come, and its deadline is set
+        self._noted = False  # what is kept stands in the budget of the process
         self._advancing = False  # data_received() is running, or the connection waits for its turn
         self._taken = False  # another protocol has the transport
         self._turn_awaited = False
@@ -167,7 +175,9 @@ class ServerConnection(asyncio.Protocol):
         self._on_end = on_end
         self._successor = successor
         self._paused = 0  # the reasons for which content is paused now
-        self._progress_at = NEVER  # the clock's time when content came last
+        self._pace: Pace | None = None  # the time that content has for its next bytes
+        self._progress = 0  # bytes of content since the pace was told of them
+        self._progress_at = NEVER  # the clock's time then
         self._limit_pending = False  # the limit, which the delegate may have set, is still to be applied
 
     @property
@@ -291,13 +301,14 @@ class ServerConnection(asyncio.Protocol):
                 # Otherwise the buffer waits for the peer to read earlier responses. The writer's deadline watches that.
                 self._refuse_fault(RequestTimeout("Timeout reading the request head"))
         elif reading is READ_CONTENT:
+            pace = self._pace
             if self._content_deadline < now:
                 gen_log.info("Timeout reading body from %s", self.context)
                 if self.parameters.observer is not None:
                     self.parameters.observer.request_refused(self, "body_timeout")
                 self.cut(reset=False)
             else:
-                self._refuse_fault(RequestTimeout("Timeout reading body"))
+                self._refuse_fault(RequestTimeout("Timeout reading body" if pace is None else pace.describe()))
         elif reading is READ_DONE:
             self.cut(reset=True)
         elif reading in _ENDED and reading is not READ_CLOSED:
@@ -393,7 +404,7 @@ class ServerConnection(asyncio.Protocol):
         """Go on with the bytes that were received before."""
         self.data_received(b"")
 
-    def _read_head(self) -> bool:
+    def _read_head(self) -> bool:  # noqa: C901 -- calls would cost every request
         """Start an exchange if a head is complete; tell whether one was started.
 
         The order matters:
@@ -417,6 +428,8 @@ class ServerConnection(asyncio.Protocol):
             self._await_head()
             return False
         self._head_begun = False
+        if self._noted:
+            self._note_unread()
         length = head.content_length
         parameters = self.parameters
         if self.reader.heads == parameters.max_requests:
@@ -470,7 +483,28 @@ class ServerConnection(asyncio.Protocol):
             self._head_begun = True
             if self.reader.heads:  # the first head's deadline began with the connection
                 self.deadline = self.clock.after(self.parameters.head_timeout)
+        if self.reader.unread > SMALL:
+            self._note_unread()
         self._resume_reading()
+
+    def _note_unread(self) -> None:
+        """Note in the budget of the process how much of a head, or of later requests, is kept."""
+        unread = self.reader.unread
+        self._noted = unread > SMALL
+        self.clock.budgets.unfinished.note(self, unread if self._noted else 0)
+
+    def give_up(self, budget: Budget) -> str:
+        """Answer 503 to a head that is not complete; reset a connection with too many requests behind the current one.
+
+        Content that the delegate does not take is not noted: that is not the peer's fault.
+        """
+        if self.parameters.observer is not None:
+            self.parameters.observer.request_refused(self, "budget")
+        if self.exchange is None and not self.writer.paused:
+            self.refuse(503)
+        else:
+            self.cut(reset=True)
+        return f"the requests of {self.context}"
 
     def _expect_content(self, length: int | None) -> None:
         """Prepare for content of *length* bytes, None for chunks, and refuse it if it is declared too long."""
@@ -481,14 +515,16 @@ class ServerConnection(asyncio.Protocol):
             raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
         self._limit_pending = parameters.limit_after_start
         self._content_deadline = self.clock.after(parameters.body_total_timeout)
+        self._progress = 0
         self._progress_at = self.clock.now
+        self._pace = Pace(self.clock, parameters.body_timeout, parameters.min_body_rate)
         self._expect_bytes()
 
     def _expect_bytes(self) -> None:
         """Set the deadline of content: that of the whole, and, unless it is paused, that of the next bytes."""
         self.deadline = self._content_deadline
-        if not self._paused:
-            self.deadline = min(self.clock.after(self.parameters.body_timeout), self.deadline)
+        if self._pace is not None:  # None if there is no content, and the delegate has paused nevertheless
+            self.deadline = min(self._pace.deadline + self.clock.lost, self.deadline)
 
     def _peer_left(self) -> bool:
         """Tell whether a write has failed: the peer will not read responses to further pipelined requests."""
@@ -539,9 +575,9 @@ class ServerConnection(asyncio.Protocol):
             else:
                 progress = True
                 self._turns.left -= decoder.steps + (len(data) >> 10)
-                if self.clock.now != self._progress_at:  # it changes with the clock's ticks only: saves two calls
-                    self._progress_at = self.clock.now
-                    self._expect_bytes()
+                self._progress += len(data)
+                if self.clock.now != self._progress_at:  # it changes with the clock's ticks only: saves three calls
+                    self._note_progress(exchange)
                 exchange.continue_pending = False  # the client did not wait for it
                 if data:
                     waiting = exchange.delegate.data_received(data)
@@ -561,9 +597,18 @@ class ServerConnection(asyncio.Protocol):
         # With an empty buffer, another step is only needed to resume reading, or to act on the peer's EOF.
         return bool(reader.buffer) or self._reading_paused or self._eof
 
+    def _note_progress(self, exchange: HTTP1Exchange) -> None:
+        """Give the peer the time that it has earned by the content that has come since the last call."""
+        self._progress_at = self.clock.now
+        if self._pace is not None:
+            self._pace.take(self._progress, free=exchange.writing is CONTENT)
+        self._progress = 0
+        self._expect_bytes()
+
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
         """End a request whose content was read, or dropped."""
         self.reader.decoder = None
+        self._pace = None
         self._content_deadline = NEVER
         self.deadline = NEVER
         self.reading = self.reading.content_complete
@@ -580,9 +625,13 @@ class ServerConnection(asyncio.Protocol):
     def _limit_read_ahead(self) -> None:
         """Stop reading from the transport if much waits in the buffer to be served; TCP slows the peer down."""
         transport = self.writer.transport
-        if transport is not None and not self._reading_paused and self.reader.unread > _AHEAD_MAX:
-            self._reading_paused = True
-            transport.pause_reading()
+        unread = self.reader.unread
+        if transport is not None and unread > SMALL:
+            if self.reading is not READ_CONTENT:
+                self._note_unread()
+            if unread > _AHEAD_MAX and not self._reading_paused:
+                self._reading_paused = True
+                transport.pause_reading()
 
     def pause_content(self, reason: int = _PAUSED_BY_DELEGATE) -> None:
         """Hand no content to the delegate.
@@ -595,6 +644,8 @@ class ServerConnection(asyncio.Protocol):
         """
         self._paused |= reason
         if self.reading is READ_CONTENT:
+            if self._pace is not None:
+                self._pace.pause()
             self._expect_bytes()
             transport = self.writer.transport
             if not self._reading_paused and transport is not None:
@@ -609,11 +660,17 @@ class ServerConnection(asyncio.Protocol):
         if self._paused:
             return
         if self.reading is READ_CONTENT:
-            self._expect_bytes()
+            self._go_on_waiting()
         self._resume_reading()
         decoder = self.reader.decoder
         if self.reader.buffer or self._eof or (decoder is not None and decoder.done):
             self._advance()
+
+    def _go_on_waiting(self) -> None:
+        """Let the time for the next bytes go on after a pause."""
+        if self._pace is not None:
+            self._pace.resume()
+        self._expect_bytes()
 
     def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None:
         """Hand no content to the delegate of *exchange* until *waiting*, which it returned, is done.
@@ -724,7 +781,7 @@ class ServerConnection(asyncio.Protocol):
             self.exchange = None
             self._close(linger=True)
         else:
-            self.deadline = self.clock.after(self.parameters.body_timeout)
+            self._go_on_waiting()
             self._resume_reading()
             if not self._advancing:
                 self._advance_soon()
@@ -793,6 +850,7 @@ class ServerConnection(asyncio.Protocol):
             A function to call when a transport that was taken is gone.
         """
         self.clock.forget(self)
+        self.clock.budgets.unfinished.forget(self)
         self.deadline = NEVER
         self.reader.clear()
         self.reading = self.reading.close
@@ -983,6 +1041,7 @@ class ServerConnection(asyncio.Protocol):
         self.closing = True
         if transport is None or self.reading is READ_CLOSED:
             return
+        self.clock.budgets.unfinished.forget(self)
         self.reader.clear()
         if linger and not self._eof:
             self.reading = self.reading.linger

@@ -90,6 +90,7 @@ class HTTP2Connection(asyncio.Protocol):
         "_most_streams",
         "_on_end",
         "_on_gone",
+        "_unsent",
         "_window_max",
         "clock",
         "closing",
@@ -125,10 +126,11 @@ class HTTP2Connection(asyncio.Protocol):
         self.clock = clock
         self.loop = loop
         self.writer = Writer(self, parameters, context, clock, loop)
-        self.output = Output(self.writer, parameters, clock, loop, self.watch)
+        self.output = Output(self.writer, parameters, clock, loop, self.watch, self._end_unread)
         self.ending = Ending(self)
         self.streams: dict[int, HTTP2Exchange] = {}
         self.templates: dict[object, Any] = _NO_TEMPLATES
+        self._unsent = clock.budgets.unsent
         self.requests = 0
         self.initial_window = INITIAL_WINDOW
         self.last_stream = -1
@@ -308,7 +310,13 @@ class HTTP2Connection(asyncio.Protocol):
             RemoteProtocolError: The stream is refused, or its content is.
         """
         streams = self.streams
-        if len(streams) >= self._most_streams or self.ending.final or self._lingering or head.upgrade:
+        if (
+            len(streams) >= self._most_streams
+            or self.ending.final
+            or self._lingering
+            or head.upgrade
+            or self._unsent.over
+        ):
             self._check_stream(head, received)
         parameters = self.parameters
         self.requests += 1
@@ -351,6 +359,10 @@ class HTTP2Connection(asyncio.Protocol):
         """
         if len(self.streams) >= self._most_streams or self.ending.final:
             raise StreamFault(codes.REFUSED_STREAM, "too many concurrent streams (RFC 9113 section 5.1.2)")
+        if self._unsent.over and self.streams:
+            raise StreamFault(
+                codes.REFUSED_STREAM, "too many responses wait for clients that do not read (--limit-unsent)"
+            )
         if len(self._lingering) >= _LINGERING_MAX:
             raise StreamFault(codes.REFUSED_STREAM, "too many streams that were reset and still run")
         if head.upgrade and head.upgrade != b"websocket":
@@ -520,10 +532,16 @@ class HTTP2Connection(asyncio.Protocol):
         except ConnectionFault as fault:
             self.fault(fault)
 
-    def fault(self, error: ConnectionFault) -> None:
-        """End the connection with GOAWAY (section 5.4.1), and say why."""
+    def _end_unread(self) -> str:
+        """End the connection, since its peer does not read; return that in words for the log."""
+        self.fault(ConnectionFault(codes.ENHANCE_YOUR_CALM, "responses are not read"), "budget")
+        return f"the HTTP/2 connection of {self.context}, which does not read"
+
+    def fault(self, error: ConnectionFault, reason: str = "") -> None:
+        """End the connection with GOAWAY (section 5.4.1), and say why; *reason* is for observers."""
         gen_log.info("HTTP/2 from %s ended, %s: %s", self.context, codes.error_name(error.code), error)
-        self.refused("head_timeout" if error.code in {codes.NO_ERROR, codes.SETTINGS_TIMEOUT} else "malformed")
+        late = error.code in {codes.NO_ERROR, codes.SETTINGS_TIMEOUT}
+        self.refused(reason or ("head_timeout" if late else "malformed"))
         self.abandon_all(-1)
         self.output.send(frames.goaway_frame(max(self.last_stream, 0), error.code, str(error).encode()[:120]))
         self.ending.close()

@@ -7,6 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
+from bridge.core.connection.pace import Pace
+from bridge.core.connection.states import CONTENT
 from bridge.core.http2.codes import FLOW_CONTROL_ERROR, MalformedRequest, StreamFault
 from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow
 from bridge.errors import LimitExceeded
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.clock import Clock
     from bridge.core.connection.interfaces import ExchangeDelegate
     from bridge.core.connection.parameters import ConnectionParameters
+    from bridge.core.connection.states import Writing
 
     class Stream(Protocol):
         """What the content needs of its exchange."""
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         delegate: ExchangeDelegate
         max_body_size: int | None
         stream_id: int
+        writing: Writing
 
         @property
         def clock(self) -> Clock: ...
@@ -67,8 +71,7 @@ class RequestContent:
         ended: The peer has sent all of it.
         held: Bytes that wait for the delegate, since it has paused.
         tunnel: The argument. Such a stream has neither a limit nor a deadline.
-        bytes_deadline: Clock time, without blocked time, until which more has to come.
-        whole_deadline: The same for all of it.
+        whole_deadline: Clock time, without blocked time, until which all of it has to come.
     """
 
     __slots__ = (
@@ -77,10 +80,10 @@ class RequestContent:
         "_delivering",
         "_left",
         "_limit_pending",
+        "_pace",
         "_paused",
         "_received",
         "_stream",
-        "bytes_deadline",
         "ended",
         "held",
         "tunnel",
@@ -103,8 +106,17 @@ class RequestContent:
         self.tunnel = tunnel
         self.window = ReceiveWindow(INITIAL_WINDOW, window, stream.clock.now)
         self.whole_deadline = NEVER if tunnel else self._after(parameters.body_total_timeout)
-        self.bytes_deadline = NEVER
+        self._pace = None if tunnel else Pace(stream.clock, parameters.body_timeout, parameters.min_body_rate)
         self._expect_bytes()
+
+    def describe_timeout(self) -> str:
+        """Return for the log why a deadline has passed."""
+        return "Timeout reading body" if self._pace is None else self._pace.describe()
+
+    @property
+    def bytes_deadline(self) -> float:
+        """Clock time, without blocked time, until which more has to come."""
+        return NEVER if self._pace is None else self._pace.deadline
 
     # ------------------------------------------------------------------ from the peer
 
@@ -124,6 +136,7 @@ class RequestContent:
             raise StreamFault(FLOW_CONTROL_ERROR, "more content than the stream's window (RFC 9113 section 6.9.1)")
         length = len(data)
         self._received += length
+        stream = self._stream
         if self._left is not None:
             self._left -= length
             if self._left < 0 or (ended and self._left):
@@ -131,8 +144,9 @@ class RequestContent:
                 raise MalformedRequest(f"content {over} than its content-length (RFC 9113 section 8.1.1)")
         self.ended = ended
         if ended:
-            self.bytes_deadline = self.whole_deadline = NEVER
-        elif not self._paused:
+            self._expect_nothing()
+        elif not self._paused and self._pace is not None:
+            self._pace.take(length, free=stream.writing is CONTENT)
             self._expect_bytes()
         if self._limit_pending:
             self._apply_limit()
@@ -168,7 +182,7 @@ class RequestContent:
         if self._left:
             raise MalformedRequest("content shorter than its content-length (RFC 9113 section 8.1.1)")
         self.ended = True
-        self.bytes_deadline = self.whole_deadline = NEVER
+        self._expect_nothing()
         self.finish()
 
     def _apply_limit(self) -> None:
@@ -229,7 +243,7 @@ class RequestContent:
 
     def drop(self) -> None:
         """Drop what waits: the delegate takes no more."""
-        self.bytes_deadline = self.whole_deadline = NEVER
+        self._expect_nothing()
         self._paused = 0
         if self.held:
             self._hold(-self.held)
@@ -242,6 +256,8 @@ class RequestContent:
         """
         if self._left is None or self._left > min(most, INITIAL_WINDOW):
             return False
+        parameters = self._stream.parameters
+        self._pace = Pace(self._stream.clock, parameters.body_timeout, parameters.min_body_rate)
         self._expect_bytes()
         return True
 
@@ -258,7 +274,8 @@ class RequestContent:
     def pause(self, reason: int = _BY_DELEGATE) -> None:
         """Hand no content over. The deadline of the next bytes is off meanwhile, that of the whole content stays."""
         self._paused |= reason
-        self.bytes_deadline = NEVER
+        if self._pace is not None:
+            self._pace.pause()
 
     def resume(self, reason: int = _BY_DELEGATE) -> None:
         """End the pause for *reason*. Content goes on if it is not paused for another reason, too."""
@@ -268,6 +285,8 @@ class RequestContent:
         if self._paused:
             return
         if not self.ended:
+            if self._pace is not None:
+                self._pace.resume()
             self._expect_bytes()
             self._credit(0)
         self._deliver()
@@ -304,13 +323,14 @@ class RequestContent:
             self._expect_bytes()
 
     def _expect_bytes(self) -> None:
-        """Start the deadline of the next bytes, unless the delegate has paused."""
-        stream = self._stream
-        if self.tunnel:
-            return
-        if not self._paused:
-            self.bytes_deadline = self._after(stream.parameters.body_timeout)
-        stream.watch(min(self.bytes_deadline, self.whole_deadline))
+        """Let the connection look at the deadlines in time."""
+        if not self.tunnel:
+            self._stream.watch(min(self.bytes_deadline, self.whole_deadline))
+
+    def _expect_nothing(self) -> None:
+        """Drop the deadlines: nothing more has to come."""
+        self._pace = None
+        self.whole_deadline = NEVER
 
     def _after(self, seconds: float | None) -> float:
         clock = self._stream.clock

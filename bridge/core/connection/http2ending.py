@@ -285,7 +285,8 @@ class Ending:
             content, outbox = exchange.content, exchange.outbox
             if content is not None:
                 if min(content.whole_deadline, content.bytes_deadline) < now:
-                    gen_log.info("Timeout reading body from %s, stream %d", owner.context, exchange.stream_id)
+                    why = content.describe_timeout()
+                    gen_log.info("%s from %s, stream %d", why, owner.context, exchange.stream_id)
                     owner.refused("body_timeout")
                     if content.whole_deadline < now or exchange.response_started:
                         owner.abandon(exchange, NO_ERROR if exchange.over else CANCEL)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.clock import Clock
     from bridge.core.connection.parameters import ConnectionParameters
     from bridge.core.connection.states import Writing
@@ -57,6 +58,8 @@ __all__ = ["NEVER_PAUSED", "Outbox", "Output"]
 _ROOM = 65536
 # Bytes of all streams' content that may wait. Beyond them a stream's writer is paused while any of its own waits.
 _QUEUED_MAX = 1 << 20
+# Bytes that may wait without being noted in the budget of the process.
+_LITTLE = 16384
 # Bytes that a peer has to take within the write timeout: one that takes an octet now and then reads nothing.
 _PROGRESS = 1024
 
@@ -88,6 +91,7 @@ class Output:
         clock: The server's clock.
         loop: The event loop.
         watch: Called with the clock's time, without blocked time, of a deadline that has been set.
+        end: Ends the connection, since the peer does not read; returns what was ended, in words.
 
     Attributes:
         loop: The argument.
@@ -108,7 +112,10 @@ class Output:
 
     __slots__ = (
         "_clock",
+        "_end",
+        "_noted",
         "_progress",
+        "_read",
         "_scheduler",
         "_watch",
         "_write_timeout",
@@ -133,8 +140,12 @@ class Output:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         watch: Callable[[float], None],
+        end: Callable[[], str],
     ) -> None:
         self._writer = writer
+        self._end = end
+        self._noted = False  # what waits stands in the budget of the process
+        self._read = 0  # bytes of content that were sent since then
         self._clock = clock
         self.loop = loop
         self._watch = watch
@@ -230,15 +241,18 @@ class Output:
         while room > 0 and self.window > 0:
             outbox = scheduler.next()
             if outbox is None:
-                return
+                break
             size = outbox.give(parts, min(FRAME_SIZE, self.window), over)
             room -= size
             self.window -= size
             self.queued -= size
             self._progress += size
+            self._read += size
             if not outbox.unsent:
                 self.pieces += 1
             outbox.wake()
+        if self._noted:
+            self.note_queued()
         if self.window <= 0 and self.deadline == NEVER and scheduler:
             self._progress = 0
             self.deadline = self.start_deadline()
@@ -257,6 +271,30 @@ class Output:
     def reprioritise(self, outbox: Outbox, urgency: int, incremental: bool) -> None:
         """Change the priority of *outbox*."""
         self._scheduler.reprioritise(outbox, urgency, incremental)
+
+    def note_queued(self) -> None:
+        """Note how much waits in the budget of the process, unless it is little."""
+        if self.queued <= _LITTLE:
+            self._forget_queued()
+            return
+        if not self._noted:
+            self._noted = True
+            self._read = 0
+        self._clock.budgets.unsent.note_reader(self, self.queued, anew=False)
+
+    def _forget_queued(self) -> None:
+        self._noted = False
+        self._clock.budgets.unsent.forget(self)
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes the peer has taken since much began to wait."""
+        return self._read
+
+    def give_up(self, budget: Budget) -> str:
+        """End the connection: the peer reads next to nothing."""
+        self._forget_queued()
+        return self._end()
 
     def start_deadline(self) -> float:
         """Return the deadline of content that has to wait for a window from now on."""
@@ -285,6 +323,7 @@ class Output:
 
     def close(self) -> None:
         """Forget what was not sent."""
+        self._forget_queued()
         self.parts.clear()
         self.deadline = NEVER
 
@@ -345,6 +384,8 @@ class Outbox:
         self._pieces.append(data)
         self.unsent += size
         output.queued += size
+        if output.queued > _LITTLE:
+            output.note_queued()
         self.paused = self.unsent > output.high_water or output.queued > _QUEUED_MAX
         self.activate()
 

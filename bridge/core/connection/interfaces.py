@@ -143,7 +143,7 @@ class Observer:
 
         Args:
             connection: The connection. If the head was complete, the end of its exchange is told as well.
-            reason: ``head_timeout``, ``body_timeout``, ``too_large`` or ``malformed``.
+            reason: ``head_timeout``, ``body_timeout``, ``too_large``, ``malformed`` or ``budget``.
         """
 
     def exchange_started(self, exchange: Exchange) -> None:

@@ -76,6 +76,7 @@ class ConnectionParameters:
             408 after it.
         keep_alive_timeout: Time that a connection may be idle between requests; closed without an answer after it.
         body_timeout: Time within which more content has to come; 408 after it.
+        min_body_rate: Bytes of content that earn a second of that time. None if any byte earns all of it.
         body_total_timeout: Time for the whole content of one request; closed without an answer after it (Tornado's
             ``body_timeout``).
         write_timeout: Time within which the peer has to read something; the connection is reset after it.
@@ -100,6 +101,7 @@ class ConnectionParameters:
         "max_body_size",
         "max_buffer_size",
         "max_requests",
+        "min_body_rate",
         "no_keep_alive",
         "observer",
         "timed",
@@ -120,6 +122,7 @@ class ConnectionParameters:
         body_total_timeout: float | None = None,
         write_timeout: float | None = 60.0,
         max_requests: int = 0,
+        min_body_rate: int | None = 240,
         high_water: int = 65536,
         limit_after_start: bool = False,
         observer: Observer | None = None,
@@ -137,6 +140,7 @@ class ConnectionParameters:
         self.body_total_timeout = body_total_timeout
         self.write_timeout = write_timeout
         self.max_requests = max_requests
+        self.min_body_rate = min_body_rate
         self.high_water = high_water
         self.limit_after_start = limit_after_start
         self.observer = observer

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.writer import Writer
@@ -19,6 +20,7 @@ from bridge.core.log import gen_log
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.frames import (
     POLICY_VIOLATION,
+    TRY_AGAIN_LATER,
     WebSocketError,
     encode_binary,
     encode_close,
@@ -32,6 +34,7 @@ from bridge.core.websocket.sender import Sender
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.interfaces import Exchange
 
 __all__ = ["ABNORMAL", "DEFAULT_OPTIONS", "WebSocketConnection", "WebSocketOptions"]
@@ -127,6 +130,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_lost_unread",
         "_max_queue",
         "_next_event",
+        "_noted",
         "_on_transport_gone",
         "_options",
         "_ping_pending",
@@ -200,6 +204,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._closed_by_us = False  # messages that still arrive are dropped, up to the peer's close frame
         self._lost_unread = False  # the transport is gone, but the receiver still has unread bytes
         self._discarded = 0  # bytes that were dropped after the end
+        self._noted = False  # what has come of an unfinished message stands in the budget of the process
         self._readers = Waiters(exchange.loop)
         self.arrival = self._readers.next_event
 
@@ -384,7 +389,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ reading
 
-    def _read(self) -> None:
+    def _read(self) -> None:  # noqa: C901 -- calls would cost every message
         """Read messages and control frames from the receiver, until enough messages wait, or others have their turn."""
         turns = self._turns
         floor = turns.left - turns.slice
@@ -394,6 +399,7 @@ class WebSocketConnection(asyncio.Protocol):
         messages = self.messages
         receiver = self._receiver
         next_event = self._next_event
+        event: Event | None = None
         try:
             while (event := next_event()) is not None:
                 if event.__class__ is str or event.__class__ is bytes:
@@ -420,10 +426,29 @@ class WebSocketConnection(asyncio.Protocol):
             if self._lost_unread:
                 self._end(self.close_code or ABNORMAL, self.close_reason)
         finally:
+            if self._noted or event is None or event.__class__ is Progress:
+                self._note_unfinished()
             if self._pings:
                 self._answer_pings()
             if messages:
                 self._readers.wake()
+
+    def _note_unfinished(self) -> None:
+        """Note how much memory a message takes that is not complete."""
+        size = self._receiver.held
+        if size > SMALL:
+            self._noted = True
+            self.clock.budgets.unfinished.note(self, size)
+        elif self._noted:
+            self._noted = False
+            self.clock.budgets.unfinished.forget(self)
+
+    def give_up(self, budget: Budget) -> str:
+        """End the connection with 1013, since clients have begun too many messages."""
+        self._noted = False
+        budget.forget(self)
+        self._fail(self._receiver.fault(TRY_AGAIN_LATER, "too many unfinished messages"))
+        return f"the WebSocket of {self.context}"
 
     def _await_turn(self, *, begun: bool) -> None:
         """Let others go on, and read when it is this connection's turn."""
@@ -524,6 +549,9 @@ class WebSocketConnection(asyncio.Protocol):
     def _end(self, code: int, reason: str) -> None:
         """Note the connection's end, and wake its reader."""
         self.open = self._lost_unread = False
+        if self._noted:
+            self._noted = False
+            self.clock.budgets.unfinished.forget(self)
         self.close_code = code
         self.close_reason = reason
         self._pings.clear()

@@ -22,6 +22,7 @@ if sys.platform == "linux":
         _COUNT_UNSENT = termios.TIOCOUTQ  # tcp(7): bytes that are not sent, or not acknowledged
 
 if TYPE_CHECKING:
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import WriteLimits
 
@@ -118,6 +119,8 @@ class Writer:
     def close(self) -> None:
         """End writing: the transport is gone, or another protocol has it. Waiting coroutines get a ConnectionGone."""
         self.unwatch()
+        if self.paused:
+            self._clock.budgets.unsent.forget(self)
         self.pending = b""
         self.wake(ConnectionGone("the peer closed the connection"))
         self.paused = False
@@ -204,11 +207,30 @@ class Writer:
         """Let writers wait: the transport's buffer is above its high-water mark."""
         self.paused = True
         self.watch()
+        self._note_unsent()
+
+    def _note_unsent(self) -> None:
+        if self.transport is not None and self._owner is not None:
+            self._clock.budgets.unsent.note_reader(self, self.transport.get_write_buffer_size() or 1, anew=True)
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes the peer has read since the deadline was set."""
+        return 0 if self.transport is None else self._unsent - self._outgoing(self.transport)
+
+    def give_up(self, budget: Budget) -> str:
+        """Reset the connection: the peer reads next to nothing."""
+        context, owner = self._context, self._owner
+        self.unwatch()
+        if owner is not None:
+            owner.write_stalled()
+        return f"the connection of {context}, which does not read"
 
     def resume(self) -> None:
         """Let writers go on."""
         self.paused = False
         self.unwatch()
+        self._clock.budgets.unsent.forget(self)
         self.wake(None)
 
     def set_high_water(self, size: int) -> None:
@@ -291,6 +313,8 @@ class Writer:
             owner.write_stalled()
         else:
             self.watch()
+            if self.paused:
+                self._note_unsent()
 
     def on_idle(self) -> None:
         """Do nothing: a writer keeps nothing for speed."""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import DONE
 from bridge.core.tornado import gzip as gzipcontent
@@ -24,6 +25,7 @@ from bridge.core.tornado.startline import RequestStartLine, raise_by_fault
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
+    from bridge.core.connection.budgets import Budget
     from bridge.core.connection.http1exchange import HTTP1Exchange
     from bridge.core.connection.interfaces import Connection, ExchangeDelegate
 
@@ -216,20 +218,37 @@ class CallableAdapter(_Adapter):
 class _Collector(HTTPMessageDelegate):
     """Collects a request's content, and calls the callable when it is complete."""
 
-    __slots__ = ("_adapter", "_chunks", "_connection", "_headers")
+    __slots__ = ("_adapter", "_chunks", "_connection", "_headers", "_size", "_spool")
 
     def __init__(self, adapter: CallableAdapter, connection: TornadoExchange) -> None:
         self._adapter = adapter
         self._connection = connection
         self._chunks: list[bytes] = []
+        self._size = 0
+        self._spool: Budget | None = None  # set with the first content that is not small
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
         self._headers = headers
 
     def data_received(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size > SMALL:
+            if self._spool is None:
+                self._spool = self._connection.exchange.clock.budgets.spool
+            self._spool.note(self, self._size)
+
+    def give_up(self, budget: Budget) -> str:
+        """Answer 503: all clients together have sent too much that is not complete."""
+        budget.forget(self)
+        exchange = self._connection.exchange
+        if not exchange.response_started:
+            exchange.answer(503, fields=[(b"retry-after", b"1")])
+        return f"the content of a request from {exchange.context}"
 
     def finish(self) -> None:
+        if self._spool is not None:
+            self._spool.forget(self)
         request = HTTPServerRequest.from_connection(self._connection)
         request.headers = self._headers
         request.body = b"".join(self._chunks)
@@ -238,6 +257,8 @@ class _Collector(HTTPMessageDelegate):
         self._adapter.call(self._connection, request)
 
     def on_connection_close(self) -> None:
+        if self._spool is not None:
+            self._spool.forget(self)
         self._chunks.clear()
 
 

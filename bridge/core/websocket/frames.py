@@ -20,6 +20,7 @@ __all__ = [
     "PROTOCOL_ERROR",
     "TEXT",
     "TOO_BIG",
+    "TRY_AGAIN_LATER",
     "WebSocketError",
     "encode_binary",
     "encode_close",
@@ -43,6 +44,7 @@ PROTOCOL_ERROR = 1002
 BAD_DATA = 1007
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
+TRY_AGAIN_LATER = 1013  # registered by IANA, after RFC 6455
 
 FIN = 0x80
 RSV1 = 0x40

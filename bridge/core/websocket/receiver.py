@@ -98,6 +98,10 @@ class Close(NamedTuple):
         return encode_close(None if self.code == NO_STATUS else self.code)
 
 
+# Bytes that a frame of a message takes besides its payload.
+_FRAME_COST = 48
+
+
 class Progress:
     """Something was read, and nothing is complete by that. The connection may let others go on.
 
@@ -191,6 +195,14 @@ class Receiver:
         self._texts: list[str] | None = None  # the content of its frames if it is text, else None
         self._chunks: list[bytes] = []  # the content of its frames if it is binary
         self._tail = b""  # of a text, the first bytes of a character that the next frame has to complete
+
+    @property
+    def held(self) -> int:
+        """The memory of a message that is not complete, in bytes: its content, and what each frame takes besides."""
+        size = self._max_size - self._room + self._fragments * _FRAME_COST
+        if self._payload is not None:
+            size += len(self._payload)
+        return size + len(self.unread)
 
     def feed(self, data: bytes) -> None:
         """Take received bytes.

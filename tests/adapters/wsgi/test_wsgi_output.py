@@ -20,6 +20,7 @@ import trustme
 
 from bridge.adapters.wsgi import response_buffer
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
+from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.errors import LocalProtocolError
 from tests.support.protocols import BOTH_PROTOCOLS
@@ -111,6 +112,26 @@ async def test_past_the_cap_the_thread_waits_for_the_client() -> None:
         answer = Answer(await asyncio.wait_for(reader.read(), 20))
         assert answer.content == PIECE * (BIG // len(PIECE))
         writer.close()
+
+
+async def test_without_room_on_the_disk_the_thread_waits_for_the_client() -> None:
+    loop = asyncio.get_running_loop()
+    budget = Budgets.of(loop).spool
+    budget.limit = 2_000_000
+    async with serving(big, threads=2) as served:
+        clients = [await slow(served), await slow(served)]
+        async with asyncio.timeout(10):
+            while budget.total < 800_000:
+                await asyncio.sleep(0.01)
+        assert budget.total <= 1_000_000
+        assert served.delegate.pool.idle == 0
+        answers = await asyncio.wait_for(asyncio.gather(*(reader.read() for reader, _ in clients)), 30)
+        for answer in answers:
+            assert len(Answer(answer).content) == BIG
+        for _, writer in clients:
+            writer.close()
+        await free(served)
+    assert budget.total == 0
 
 
 async def test_a_thread_that_waits_for_a_client_that_leaves_is_free_again() -> None:

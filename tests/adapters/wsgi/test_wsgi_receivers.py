@@ -20,6 +20,7 @@ from hypothesis import given
 from bridge.adapters.wsgi import receivers
 from bridge.adapters.wsgi.receivers import ContentReceiver
 from bridge.adapters.wsgi.request_content import ReceivedContent
+from bridge.core.connection.budgets import Budgets
 from tests.support.loops import both_loops
 from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import messages, serving
@@ -47,7 +48,7 @@ class Disk(io.BytesIO):
 class Upload:
     """A receiver with everything around it: the test does what connection, file threads and loop would do."""
 
-    def __init__(self, memory: int, *, limit: int | None = None) -> None:
+    def __init__(self, memory: int, *, limit: int | None = None, budgets: Budgets | None = None) -> None:
         self.jobs: list[Any] = []
         self.calls: list[Any] = []  # that a thread wants made on the loop
         self.content = ReceivedContent()
@@ -60,11 +61,22 @@ class Upload:
             fail=self.fail,
             pause_reading=functools.partial(self.pause, True),
             resume_reading=functools.partial(self.pause, False),
+            clock=SimpleNamespace(budgets=budgets or Budgets(self)),
+            times=None,
+            response_started=False,
+            answer=lambda status, fields: self.fail(status),
         )
+        self.budgets = self.exchange.clock.budgets
         self.receiver = ContentReceiver(self, self.content, memory, limit, self, self)
         self.most = 0
 
-    # What the receiver uses of file threads, loop, exchange and request.
+    # What the receiver and the budgets use of file threads, loop, exchange and request.
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_soon(self, function: Any, *arguments: Any) -> None:
+        self.calls.append(functools.partial(function, *arguments))
 
     def submit(self, function: Any, *arguments: Any) -> None:
         self.jobs.append(functools.partial(function, *arguments))
@@ -175,6 +187,11 @@ def test_any_order_of_events(steps: list[Any], memory: int, room: int, end: str)
             if not upload.ended:
                 upload.finish_request()
         upload.settle()
+        budgets = upload.budgets
+        assert budgets.unfinished.total == 0
+        assert budgets.spool.total == (
+            len(sent) if upload.content.has_file and end == "finish" and not upload.failed else 0
+        )
         assert upload.most <= max(memory, WINDOW) + WINDOW + 2 * PIECE
         assert not upload.paused or upload.ended
         if upload.failed:
@@ -187,6 +204,7 @@ def test_any_order_of_events(steps: list[Any], memory: int, room: int, end: str)
             assert upload.content.open().read() == sent
             upload.content.close()
             assert disk.closed is (len(sent) > memory)
+            assert budgets.spool.total == 0
             return
         assert upload.finished == 0
         assert upload.ended == 1
@@ -252,6 +270,44 @@ def test_the_request_waits_for_the_last_write() -> None:
     upload.turn()
     assert upload.finished == 1
     upload.content.close()
+
+
+def test_memory_that_others_need_goes_to_the_file() -> None:
+    one = Upload(100_000)
+    two = Upload(100_000, budgets=one.budgets)
+    one.budgets.unfinished.limit = 20_000
+    one.receive(bytes(12_000))
+    two.receive(bytes(9000))
+    assert [len(upload.jobs) for upload in (one, two)] == [1, 0]
+    one.settle()
+    assert (one.budgets.unfinished.total, one.budgets.spool.total) == (9000, 12_000)
+    for upload in (one, two):
+        upload.finish_request()
+        assert upload.finished == 1
+        upload.content.close()
+    assert (one.budgets.unfinished.total, one.budgets.spool.total) == (0, 0)
+
+
+def test_the_largest_upload_ends_when_the_disk_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
+    uploads = [Upload(100)]
+    uploads += [Upload(100, budgets=uploads[0].budgets) for _ in range(2)]
+    budget = uploads[0].budgets.spool
+    budget.limit = 3000
+    uploads[2].receive(bytes(300))
+    uploads[2].settle()
+    uploads[2].finish_request()
+    for upload, size in zip(uploads[:2], (2500, 2600), strict=True):
+        upload.receive(bytes(size))
+    assert [upload.failed for upload in uploads] == [[], [], []]  # it is the one that receives right now
+    uploads[0].turn()
+    assert [upload.failed for upload in uploads] == [[], [503], []]
+    for upload in uploads:
+        upload.settle()
+    assert budget.total == 2800
+    assert "--limit-spool is used up" in caplog.text
+    assert "the upload of POST /" in caplog.text
+    for upload in uploads:
+        upload.content.close()
 
 
 def test_too_much_content() -> None:

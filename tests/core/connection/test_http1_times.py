@@ -233,13 +233,76 @@ def test_content_without_progress_is_answered_408(start: bytes, caplog: pytest.L
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
-def test_every_byte_of_content_is_progress() -> None:
-    with linked(Recorder(on_finish=ok)) as link:
+def test_without_a_rate_every_byte_of_content_is_progress() -> None:
+    with linked(Recorder(on_finish=ok), min_body_rate=None) as link:
         link.send(FIXED)
         for octet in b"hello":
             link.loop.advance(29, 0.5)
             link.send(bytes([octet]))
         assert link.response().status == 200
+
+
+LARGE = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["plain", "the delegate waits for each piece"])
+def test_content_that_trickles_is_answered_408(waits: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def soon() -> None:
+        await asyncio.sleep(0)
+
+    with linked(Recorder(on_data=lambda told, data: soon() if waits else None)) as link:
+        link.send(LARGE)
+        for _ in range(7):
+            assert not link.transport.eof
+            link.loop.advance(5, 0.5)
+            link.send(b"x")
+        link.loop.advance(2)
+        assert link.response().status == 408
+    assert "less than 240 bytes a second (--rate-request-body)" in caplog.text
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(1300, 5), (9000, 29)], ids=["steady", "in bursts"])
+def test_slow_content_that_keeps_the_rate_goes_on(size: int, seconds: float) -> None:
+    with linked(Recorder()) as link:
+        link.send(LARGE)
+        for _ in range(40):
+            link.loop.advance(seconds, 0.5)
+            link.send(b"x" * size)
+        assert not link.transport.eof
+
+
+def test_a_burst_earns_no_more_than_the_time() -> None:
+    with linked(Recorder()) as link:
+        link.send(LARGE + b"x" * 500_000)
+        for _ in range(7):
+            assert not link.transport.eof
+            link.loop.advance(5, 0.5)
+            link.send(b"x")
+        link.loop.advance(2)
+        assert link.response().status == 408
+
+
+def test_content_beside_a_response_that_has_begun_has_no_rate() -> None:
+    with linked(Recorder()) as link:
+        link.send(LARGE)
+        link.told[0].exchange.respond(200, [])
+        link.told[0].exchange.send(b"part")
+        for _ in range(10):
+            link.loop.advance(29, 0.5)
+            link.send(b"x")
+        assert not link.transport.eof
+
+
+def test_content_that_is_dropped_has_the_rate() -> None:
+    with linked(Recorder(on_start=ok)) as link:
+        link.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
+        for _ in range(7):
+            link.loop.advance(5, 0.5)
+            link.send(b"x")
+        link.loop.advance(2)
+        assert link.transport.eof
 
 
 def test_content_that_is_late_behind_a_response_that_has_begun_cuts_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -422,13 +423,34 @@ def test_content_that_does_not_come_is_answered_408() -> None:
         number = link.request(method="POST", ended=False)
         other = link.request()
         link.loop.advance(8)
-        link.data(number, b"x" * 300)
+        link.data(number, b"x" * 3000)
         link.loop.advance(8)
         assert not link.stream(number).ended
         link.loop.advance(4)
         assert link.stream(number).status == 408
         assert link.stream(number).reset == 0
         assert not link.stream(other).ended
+
+
+def test_content_that_trickles_is_answered_408(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with linked2(Recorder()) as link:
+        number = link.request(method="POST", ended=False)
+        talk = link.request(method="POST", ended=False)
+        steady = link.request(method="POST", ended=False)
+        link.loop.call(link.told[1].exchange.respond, 200, [])
+        link.loop.call(link.told[1].exchange.send, b"part")
+        for _ in range(7):
+            assert not link.stream(number).ended
+            link.loop.advance(5, 0.5)
+            link.data(number, b"x")
+            link.data(talk, b"x")
+            link.data(steady, b"x" * 1300)
+        link.loop.advance(2)
+        assert link.stream(number).status == 408
+        assert not link.stream(talk).ended  # its response has begun: the two talk
+        assert not link.stream(steady).ended
+    assert "less than 240 bytes a second (--rate-request-body)" in caplog.text
 
 
 def test_small_pieces_of_content_are_joined_while_they_wait() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,6 +111,8 @@ def peer(loop: ManualLoop) -> Iterator[Peer]:
     loop.settle()
     assert peer.transport.faults == []
     assert peer.gone == [True] * peer.transport.lost
+    if peer.transport.lost:
+        assert peer.clock.budgets.unfinished.total == peer.clock.budgets.unsent.total == 0
 
 
 def test_messages_both_ways(peer: Peer) -> None:
@@ -384,3 +387,62 @@ def test_a_peer_that_has_not_read_earlier_responses(loop: ManualLoop) -> None:
     loop.advance(130)
     assert peer.transport.aborted
     assert connection.close_code == 1006
+
+
+# ---------------------------------------------------------------------- what all clients together may hold
+
+
+def bomb(size: int) -> bytes:
+    coder = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (coder.compress(bytes(size)) + coder.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+UNFINISHED = {
+    "fragments": frame(0x02, bytes(30_000)) + frame(0x00, bytes(20_000)),
+    "half a frame": frame(0x82, bytes(60_000))[:50_000],
+    "small fragments": frame(0x02) + frame(0x00, b"x") * 1100,
+    "half a frame behind fragments": frame(0x01, b"x" * 100) + frame(0x80, bytes(60_000))[:50_000],
+}
+
+
+@pytest.mark.parametrize("wire", UNFINISHED.values(), ids=UNFINISHED)
+def test_unfinished_messages_have_a_budget(loop: ManualLoop, wire: bytes) -> None:
+    peers = [Peer(loop) for _ in range(3)]
+    budget = peers[0].clock.budgets.unfinished
+    budget.limit = 120_000
+    connections = [peer.open() for peer in peers]
+    peers[0].send(wire)
+    assert budget.total >= 49_000
+    budget.limit = budget.total * 5 // 2
+    loop.advance(5)
+    peers[1].send(wire)
+    peers[2].send(frame(0x81, b"whole"))
+    assert connections[2].take() == "whole"
+    assert all(connection.open for connection in connections)
+    peers[2].send(wire)
+    assert [connection.open for connection in connections] == [False, True, True]  # the oldest
+    assert connections[0].close_code == 1013
+    assert peers[0].got()[2:4] == b"\x03\xf5"
+    for peer in peers[1:]:
+        peer.loop.call(peer.transport.abort)
+    assert budget.total == 0
+
+
+def test_a_message_that_is_complete_is_in_no_budget(peer: Peer) -> None:
+    connection = peer.open()
+    budget = peer.clock.budgets.unfinished
+    peer.send(frame(0x02, bytes(30_000)))
+    assert budget.total > 30_000
+    peer.send(frame(0x80, bytes(10)))
+    assert budget.total == 0
+    assert connection.take() == bytes(30_010)
+
+
+def test_a_compressed_message_counts_by_what_it_has_become(loop: ManualLoop) -> None:
+    peer = Peer(loop)
+    peer.send(HEAD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+    peer.send(frame(0x42, bomb(3 << 20)))
+    loop.advance(1)
+    assert peer.clock.budgets.unfinished.total > 3 << 20
+    peer.loop.call(peer.transport.abort)
+    assert peer.clock.budgets.unfinished.total == 0
