@@ -59,8 +59,10 @@ sanitize: $(DEV) ## run the parsers' tests and the fuzzer on a build with Addres
 	@cd build/sanitize && export PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
 	  LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" && \
 	  ../../$(PY) -m pytest -q -p no:xdist -m 'not slow and not long' tests/test_speedups.py \
-	    tests/core/http1/test_request.py tests/core/http2/test_hpack.py tests/core/websocket/test_websocket_receiver.py \
-	    tests/core/websocket/test_websocket_masking.py tests/adapters/wsgi/test_wsgi_environ.py && \
+	    tests/core/http1/test_request.py tests/core/http2/test_hpack.py \
+	    tests/core/http2/test_request_compiled.py tests/core/http2/test_request_memo.py \
+	    tests/core/websocket/test_websocket_receiver.py tests/core/websocket/test_websocket_masking.py \
+	    tests/adapters/wsgi/test_wsgi_environ.py && \
 	  ../../$(PY) -m fuzz --seconds $(SECONDS) $(T)
 
 test-all: $(DEV) ## run all tests, also without the compiled part, on other Pythons that are installed, and the fuzzer

@@ -150,9 +150,9 @@ def start_of(kind: int, flags: int, pieces: list[bytes]) -> bytes:
 
 
 @functools.cache
-def mixed_requests() -> tuple[tuple[bytes, ...], tuple[Template, ...]]:
-    """Return the frames of a connection's first requests, on streams 1, 3, ..., and the templates of the others."""
-    requests = [request_lines(template, number) for number, template in enumerate(mixed.templates())]
+def mixed_requests(count: int = mixed.COUNT) -> tuple[tuple[bytes, ...], tuple[Template, ...]]:
+    """Return the frames of a connection's first requests, on streams 1, 3, ..., and *count* templates of the others."""
+    requests = [request_lines(template, number) for number, template in enumerate(mixed.templates(count=count))]
     number = mixed.NUMBER.decode()
     counts = Counter(line for lines, _ in requests for line in lines if not any(number in text for text in line))
     repeated: Lines = []
@@ -191,14 +191,40 @@ def mixed_requests() -> tuple[tuple[bytes, ...], tuple[Template, ...]]:
 class Frames:
     """The next requests of all connections of a load: no block twice."""
 
-    def __init__(self, part: int) -> None:
-        self.first, self.templates = mixed_requests()
+    def __init__(self, part: int, count: int = mixed.COUNT) -> None:
+        self.first, self.templates = mixed_requests(count)
         self.numbers = itertools.count(part * mixed.PART)
         self.state = mixed.SEED + part * 1009 + 1
 
     def next(self, stream: int) -> bytes:
         self.state = self.state * mixed.MULTIPLIER % mixed.MODULUS
         return self.templates[self.state % len(self.templates)].frames(stream, mixed.digits(next(self.numbers)))
+
+
+class RepeatedFrames:
+    """Requests as h2load makes them: every line but :path is in the dynamic table from the first request on.
+
+    Args:
+        paths: Sent in turn, as literals that are not indexed where the static table has none.
+        fields: The lines behind the pseudo-fields.
+    """
+
+    def __init__(self, paths: list[str], fields: Lines) -> None:
+        rest = [(":scheme", "http"), (":authority", "127.0.0.1:8000"), (":method", "GET")]
+        rest += [("user-agent", "h2load nghttp2/1.52.0"), *fields]
+        indexed = [line for line in rest if line not in static_table()]
+        indexes = {line: 61 + len(indexed) - at for at, line in enumerate(indexed)}
+        first = encode([(":path", paths[0])], {})
+        first += b"".join(literal(*line, 6, 0x40) if line in indexes else encode([line], {}) for line in rest)
+        self.first = (frame(HEADERS, END_HEADERS | END_STREAM, 1, first),)
+        frames = [
+            frame(HEADERS, END_HEADERS | END_STREAM, 0, encode([(":path", path), *rest], indexes)) for path in paths
+        ]
+        self.frames = itertools.cycle([(whole[:5], whole[9:]) for whole in frames])
+
+    def next(self, stream: int) -> bytes:
+        start, block = next(self.frames)
+        return start + stream.to_bytes(4, "big") + block
 
 
 def plain_request(stream: int, method: str = "GET", content: bytes = b"", scheme: str = "http") -> bytes:

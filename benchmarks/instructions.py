@@ -8,6 +8,9 @@
 | wsgi | a WSGI request, 13 bytes of text, with the pool of threads; one at a time |
 | wsgi-mixed | the same with the requests of benchmarks/mixed.py |
 | websocket | a WebSocket message of 64 bytes of text and its echo, through ASGI |
+| h2-plaintext | an ASGI request over HTTP/2, 13 bytes of text; 32 come in one read |
+| h2-paths | the same with a browser's 10 fields and 500 paths, which alone differ |
+| h2-mixed | the same with the requests of benchmarks/mixed.py, no field block of which comes twice |
 
 One process, one connection, a transport that only counts: no socket, no timer that runs out, and no system call but
 those that wake a thread or the loop. So the figure holds on a busy machine too: one and the same code gives the same
@@ -32,9 +35,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.answers import PLAINTEXT
 from benchmarks.apps import asgi, wsgi
 from benchmarks.client import TEXT, WEBSOCKET_REQUEST, Requests, masked
-from benchmarks.socketless import ASGIDelegate, HTTPServer, Transport, WSGIDelegate, connect, with_metrics
+from benchmarks.http2 import Frames, RepeatedFrames, opening
+from benchmarks.measure import browser_lines
+from benchmarks.process import PATHS
+from benchmarks.socketless import ASGIDelegate, HTTPServer, Transport, WSGIDelegate, connect, parameters
 
 ASGI = {
     "plaintext": asgi.plaintext,
@@ -44,7 +51,10 @@ ASGI = {
 }
 WSGI = {"wsgi": wsgi.plaintext, "wsgi-mixed": wsgi.taking}
 SENDS = {"browser": "browser", "mixed": "mixed", "wsgi-mixed": "mixed"}  # of the others: get
-KINDS = ["plaintext", "browser", "mixed", "wsgi", "wsgi-mixed", "websocket"]
+HTTP2 = {"h2-plaintext": asgi.plaintext, "h2-paths": asgi.plaintext, "h2-mixed": asgi.taking}
+KINDS = ["plaintext", "browser", "mixed", "wsgi", "wsgi-mixed", "websocket", *HTTP2]
+STREAMS = 32  # requests of HTTP/2 that come in one read
+TEMPLATES = 400  # of the mixed ones: to encode them takes long with valgrind
 MESSAGE = b"0123456789abcdef" * 4
 SHORT = 500  # requests
 COUNTED = re.compile(rb"Collected : (\d+)")
@@ -62,10 +72,13 @@ class AwaitedTransport(Transport):
 
 async def run(what: str, number: int, idle: bool, metrics: bool = False) -> None:
     """Serve *number* requests, or messages, on one connection, perhaps with metrics; or only make them."""
+    if what in HTTP2:
+        await run_http2(what, number, idle, metrics)
+        return
     threads = WSGIDelegate(WSGI[what]) if what in WSGI else None
     transport = AwaitedTransport() if threads else Transport()
-    params = with_metrics() if metrics else None
-    connect(HTTPServer(threads or ASGIDelegate(ASGI[what]), server_name=b"bridge", params=params), transport)
+    delegate = threads or ASGIDelegate(ASGI[what])
+    connect(HTTPServer(delegate, server_name=b"bridge", params=parameters(metrics=metrics)), transport)
     make = Requests(SENDS.get(what, "get")).next
     if what == "websocket":
         transport.protocol.data_received(WEBSOCKET_REQUEST)
@@ -115,6 +128,48 @@ async def serve_by_threads(transport: AwaitedTransport, make: Callable[[], bytes
         else:
             receive(data)
         await transport.answered
+
+
+class CountingTransport(Transport):
+    """Counts the answers, of which one write has many."""
+
+    answers = 0
+
+    def write(self, data: Any) -> None:
+        self.answers += data.count(PLAINTEXT)
+
+
+async def run_http2(what: str, number: int, idle: bool, metrics: bool) -> None:
+    """Serve *number* requests on one connection of HTTP/2, as many in a read as a client has streams."""
+    params = parameters(metrics=metrics, http2=True)
+    transport = CountingTransport()
+    connect(HTTPServer(ASGIDelegate(HTTP2[what]), server_name=b"bridge", params=params), transport)
+    frames: Frames | RepeatedFrames
+    if what == "h2-mixed":
+        frames = Frames(0, TEMPLATES)
+    else:
+        lines = [line.split(": ", 1) for line in browser_lines()]
+        fields = [(name.lower(), value) for name, value in lines]
+        frames = RepeatedFrames(PATHS, fields) if what == "h2-paths" else RepeatedFrames(["/"], [])
+    receive = transport.protocol.data_received
+    receive(opening() + b"".join(frames.first))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    transport.answers = 0
+    stream = 2 * len(frames.first) + 1
+    for begun in range(0, number, STREAMS):
+        streams = range(stream, stream + 2 * min(STREAMS, number - begun), 2)
+        data = b"".join([frames.next(one) for one in streams])
+        stream = streams.stop
+        if not idle:
+            receive(data)
+        for _ in range(4):
+            await asyncio.sleep(0)
+    answers = transport.answers
+    if answers != (0 if idle else number):
+        raise SystemExit(f"{answers} answers to {number} requests")
+    transport.protocol.connection_lost(None)
+    await asyncio.sleep(0)
 
 
 def per_request(what: str, requests: int, *more: str) -> float:

@@ -84,6 +84,12 @@ def load_command(scenario: Scenario, settings: Settings, port: str, seconds: flo
     return [*command, "--tls"] if scenario.target.tls else command
 
 
+def browser_lines() -> list[str]:
+    """Return the field lines that a browser sends over HTTP/2, behind the pseudo-fields."""
+    head = Path(__file__).with_name("browser.http").read_text().replace("{n}", "00000000")
+    return [line for line in head.splitlines()[2:] if line and not line.startswith("Connection")]
+
+
 def http2_command(scenario: Scenario, connections: str, port: str, seconds: float, part: int) -> list[str]:
     """Return the command of a load over HTTP/2: h2load's, or our own client's for requests that differ."""
     streams = str(scenario.streams)
@@ -96,9 +102,7 @@ def http2_command(scenario: Scenario, connections: str, port: str, seconds: floa
     if scenario.sends == "upload":
         return [*command, "-d", "{upload}", base]
     if scenario.sends == "paths":
-        head = Path(__file__).with_name("browser.http").read_text().replace("{n}", "00000000")
-        fields = [line for line in head.splitlines()[2:] if line and not line.startswith("Connection")]
-        return [*command, *(f"-H{line}" for line in fields), "-i", "{paths}", "-B", base]
+        return [*command, *(f"-H{line}" for line in browser_lines()), "-i", "{paths}", "-B", base]
     return [*command, base]
 
 

@@ -107,6 +107,9 @@ def end(process: subprocess.Popen[bytes], patience: float) -> None:
             pipe.close()
 
 
+PATHS = [f"/articles/{number * 7919}?page={number % 9}" for number in range(500)]
+
+
 def free_port() -> int:
     """Return a port of the loopback address that was free a moment ago."""
     with socket.socket() as probe:
@@ -116,7 +119,7 @@ def free_port() -> int:
 
 def paths() -> bytes:
     """Return 500 addresses for h2load, which takes the paths of them."""
-    return b"".join(b"http://127.0.0.1/articles/%d?page=%d\n" % (number * 7919, number % 9) for number in range(500))
+    return b"".join(b"http://127.0.0.1%b\n" % path.encode() for path in PATHS)
 
 
 CONTENTS = {"templates": mixed.file_text, "paths": paths, "upload": lambda: b"u" * UPLOAD_SIZE}

@@ -10,7 +10,7 @@ from typing import Any
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
 from bridge.config import Config
-from bridge.core.connection.parameters import ConnectionParameters
+from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.httputil import HTTPHeaders, ResponseStartLine
 
@@ -22,7 +22,7 @@ __all__ = [
     "Transport",
     "WSGIDelegate",
     "connect",
-    "with_metrics",
+    "parameters",
 ]
 
 PEER = ("127.0.0.1", 4000)
@@ -79,11 +79,20 @@ class AcceptedSocket:
         return LOCAL
 
 
-def with_metrics() -> ConnectionParameters:
-    """Return the parameters of a server that counts its exchanges, as with --admin-bind."""
-    from bridge.telemetry.metrics.process import ProcessMetrics
+def parameters(*, metrics: bool = False, http2: bool = False) -> ConnectionParameters:
+    """Return the parameters of a server.
 
-    return ConnectionParameters(observer=ProcessMetrics.alone(Config()).observer, timed=True)
+    Args:
+        metrics: It counts its exchanges, as with --admin-bind.
+        http2: It speaks HTTP/2 only.
+    """
+    made = ConnectionParameters(http2=HTTP2Parameters(alone=True, cleartext=lambda context: True) if http2 else None)
+    if metrics:
+        from bridge.telemetry.metrics.process import ProcessMetrics
+
+        made.observer = ProcessMetrics.alone(Config()).observer
+        made.timed = True
+    return made
 
 
 def connect(server: HTTPServer, transport: Transport) -> None:

@@ -21,12 +21,15 @@
 #include <string.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 3
+#define REVISION 4
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
-/* What a field decides about framing, persistence or the host. */
-enum { PLAIN, HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, UPGRADE };
+/* What a field decides about framing, persistence or the host; in HTTP/2 also HOP, which no request may have there,
+ * and what is joined, is a secret, or orders the responses. */
+enum {
+    PLAIN, HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, UPGRADE, HOP, TE, COOKIE, SECRET, PRIORITY
+};
 
 typedef struct {
     const char *name; /* in lower case */
@@ -49,7 +52,7 @@ static const Known KNOWN[] = {
     {"accept-language", NULL, PLAIN},
     {"access-control-request-headers", NULL, PLAIN},
     {"access-control-request-method", NULL, PLAIN},
-    {"authorization", NULL, PLAIN},
+    {"authorization", NULL, SECRET},
     {"cache-control", NULL, PLAIN},
     {"cdn-loop", NULL, PLAIN},
     {"cf-connecting-ip", NULL, PLAIN},
@@ -59,7 +62,7 @@ static const Known KNOWN[] = {
     {"content-disposition", NULL, PLAIN},
     {"content-encoding", NULL, PLAIN},
     {"content-language", NULL, PLAIN},
-    {"cookie", NULL, PLAIN},
+    {"cookie", NULL, COOKIE},
     {"date", NULL, PLAIN},
     {"dnt", NULL, PLAIN},
     {"fastly-client-ip", NULL, PLAIN},
@@ -70,12 +73,13 @@ static const Known KNOWN[] = {
     {"if-none-match", NULL, PLAIN},
     {"if-range", NULL, PLAIN},
     {"if-unmodified-since", NULL, PLAIN},
-    {"keep-alive", NULL, PLAIN},
+    {"keep-alive", NULL, HOP},
     {"max-forwards", NULL, PLAIN},
     {"origin", NULL, PLAIN},
     {"pragma", NULL, PLAIN},
-    {"priority", NULL, PLAIN},
-    {"proxy-authorization", NULL, PLAIN},
+    {"priority", NULL, PRIORITY},
+    {"proxy-authorization", NULL, SECRET},
+    {"proxy-connection", NULL, HOP},
     {"purpose", NULL, PLAIN},
     {"range", NULL, PLAIN},
     {"referer", NULL, PLAIN},
@@ -96,7 +100,7 @@ static const Known KNOWN[] = {
     {"sec-websocket-key", NULL, PLAIN},
     {"sec-websocket-protocol", NULL, PLAIN},
     {"sec-websocket-version", NULL, PLAIN},
-    {"te", NULL, PLAIN},
+    {"te", NULL, TE},
     {"traceparent", NULL, PLAIN},
     {"tracestate", NULL, PLAIN},
     {"trailer", NULL, PLAIN},
@@ -179,13 +183,16 @@ typedef struct {
     PyObject *variables[VARIABLES_COUNT]; /* str */
     PyObject *methods[METHODS_COUNT];     /* bytes */
     PyObject *method_texts[METHODS_COUNT]; /* str */
+    int host;                              /* the index of that name */
     uint8_t lengths[KNOWN_COUNT];
     uint8_t slots[SLOTS]; /* by hash: 1 + the index of a known name; 0 if there is none */
     /* Of the Huffman code: the first code and symbol of each length, and what eight bits begin with, if that is short. */
     uint32_t first_codes[HUFFMAN_LENGTHS];
     uint8_t first_symbols[HUFFMAN_LENGTHS];
-    uint8_t short_bits[256];
-    uint8_t short_symbols[256];
+    struct {
+        uint8_t bits; /* 0 for a longer code */
+        uint8_t symbol;
+    } shorts[256];
 } State;
 
 static State *
@@ -628,6 +635,18 @@ path_text_of(Span path)
     return PyUnicode_DecodeUTF8((const char *)decoded, size, "replace");
 }
 
+/* Return the index of a known method, or -1. */
+static int
+find_method(Span method)
+{
+    for (int i = 0; i < METHODS_COUNT; i++) {
+        if (strlen(METHODS[i]) == span_length(method) && memcmp(METHODS[i], method.start, span_length(method)) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 static PyObject *
 fields_of(const Head *head, const State *state)
 {
@@ -676,12 +695,8 @@ head_values(const Head *head, const State *state)
         PyTuple_SET_ITEM(values, at, object);                                                                          \
     } while (0)
 
-    int method = 0;
-    while (method < METHODS_COUNT && (strlen(METHODS[method]) != span_length(head->method) ||
-                                      memcmp(METHODS[method], head->method.start, span_length(head->method)) != 0)) {
-        method++;
-    }
-    if (method < METHODS_COUNT) {
+    int method = find_method(head->method);
+    if (method >= 0) {
         SET(R_METHOD, Py_NewRef(state->methods[method]));
         SET(R_METHOD_TEXT, Py_NewRef(state->method_texts[method]));
     } else {
@@ -1081,6 +1096,21 @@ read_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 /* --------------------------------------------------------------------------------------------- fields of HTTP/2 */
 
+/* Find the code that the highest bits of *window* begin with, which is longer than eight bits. Return its length, or 0
+ * if there is none. */
+static unsigned
+long_code(const State *state, uint64_t window, unsigned char *symbol)
+{
+    for (int i = HUFFMAN_SHORT; i < HUFFMAN_LENGTHS; i++) {
+        uint32_t behind = (uint32_t)(window >> (64 - HUFFMAN[i].bits)) - state->first_codes[i];
+        if (behind < HUFFMAN[i].count) {
+            *symbol = HUFFMAN_ORDER[state->first_symbols[i] + behind];
+            return HUFFMAN[i].bits;
+        }
+    }
+    return 0;
+}
+
 /* Return the octets that a Huffman coded string stands for (RFC 7541 section 5.2), at *to*; -1 if it is malformed.
  *
  * *to* has room for size * 8 / 5 octets: no code is shorter than five bits.
@@ -1088,38 +1118,48 @@ read_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static Py_ssize_t
 huffman_decode(const State *state, const unsigned char *from, size_t size, unsigned char *to)
 {
-    uint64_t bits = 0; /* the lowest *have* of them are to be decoded */
+    const unsigned char *end = from + size;
+    uint64_t window = 0; /* its highest *have* bits are to be decoded */
     unsigned have = 0;
-    size_t at = 0;
-    Py_ssize_t made = 0;
+    unsigned char *made = to;
 
     for (;;) {
-        while (have <= 56 && at < size) {
-            bits = bits << 8 | from[at++];
+        while (have <= 56 && from < end) {
+            window |= (uint64_t)*from++ << (56 - have);
             have += 8;
         }
-        if (have == 0) {
-            return made;
-        }
-        /* The next 32 bits; behind the end there are ones, as in padding. */
-        uint32_t window = have >= 32 ? (uint32_t)(bits >> (have - 32))
-                                     : (uint32_t)(bits << (32 - have)) | (((uint32_t)1 << (32 - have)) - 1);
-        unsigned length = state->short_bits[window >> 24];
-        unsigned char symbol = state->short_symbols[window >> 24];
-        for (int i = HUFFMAN_SHORT; length == 0 && i < HUFFMAN_LENGTHS; i++) {
-            uint32_t behind = (window >> (32 - HUFFMAN[i].bits)) - state->first_codes[i];
-            if (behind < HUFFMAN[i].count) {
-                length = HUFFMAN[i].bits;
-                symbol = HUFFMAN_ORDER[state->first_symbols[i] + behind];
+        /* While there are enough bits for the longest code, none can be cut off. */
+        while (have >= 30) {
+            unsigned length = state->shorts[window >> 56].bits;
+            unsigned char symbol = state->shorts[window >> 56].symbol;
+            if (length == 0 && (length = long_code(state, window, &symbol)) == 0) {
+                return -1; /* the end-of-string symbol */
             }
+            *made++ = symbol;
+            window <<= length;
+            have -= length;
+        }
+        if (from == end) {
+            break;
+        }
+    }
+    /* Behind the end there are ones, as in padding. */
+    window |= have == 0 ? UINT64_MAX : UINT64_MAX >> have;
+    while (have > 0) {
+        unsigned length = state->shorts[window >> 56].bits;
+        unsigned char symbol = state->shorts[window >> 56].symbol;
+        if (length == 0) {
+            length = long_code(state, window, &symbol);
         }
         if (length == 0 || length > have) {
-            /* The end of the string, or the end-of-string symbol, or a code that is cut off. */
-            return have < 8 && (bits & ((1u << have) - 1)) == (1u << have) - 1 ? made : -1;
+            /* Padding, or a code that is cut off. */
+            return have < 8 && window == UINT64_MAX ? made - to : -1;
         }
-        to[made++] = symbol;
+        *made++ = symbol;
+        window = window << length | (((uint64_t)1 << length) - 1);
         have -= length;
     }
+    return made - to;
 }
 
 static void
@@ -1134,8 +1174,8 @@ fill_huffman(State *state)
         state->first_symbols[i] = (uint8_t)symbol;
         for (int n = 0; n < HUFFMAN[i].count; n++, code++, symbol++) {
             for (int rest = 0; length <= 8 && rest < 1 << (8 - length); rest++) {
-                state->short_bits[(code << (8 - length)) + (uint32_t)rest] = (uint8_t)length;
-                state->short_symbols[(code << (8 - length)) + (uint32_t)rest] = HUFFMAN_ORDER[symbol];
+                state->shorts[(code << (8 - length)) + (uint32_t)rest].bits = (uint8_t)length;
+                state->shorts[(code << (8 - length)) + (uint32_t)rest].symbol = HUFFMAN_ORDER[symbol];
             }
         }
     }
@@ -1147,6 +1187,7 @@ fill_huffman(State *state)
 #define INSERTED_MAX 128
 /* A Huffman coded string of more octets is the Python function's. */
 #define CODED_MAX 4096
+#define DECODED_STRING_MAX (CODED_MAX * 8 / 5 + 1)
 
 /* A field block that is decoded. The table is left as it is until all is well: entries that the block inserts are kept
  * here, and those that it evicts are only counted. */
@@ -1185,29 +1226,54 @@ read_integer(Block *block, int bits)
     return -1;
 }
 
-/* Return a string as bytes; NULL without an exception if it is malformed, or too long for this function. */
-static PyObject *
-read_string(Block *block)
+/* Read a string. Return 0 if it is malformed, or too long for this function.
+ *
+ * Its octets are those of the block, or *decoded*, which has room for DECODED_STRING_MAX.
+ */
+static int
+read_octets(Block *block, Span *string, unsigned char *decoded)
 {
     if (block->at == block->end) {
-        return NULL;
+        return 0;
     }
     int coded = *block->at & 0x80;
     Py_ssize_t length = read_integer(block, 7);
     if (length < 0 || length > block->end - block->at) {
+        return 0;
+    }
+    string->start = block->at;
+    string->end = block->at += length;
+    if (coded) {
+        Py_ssize_t size = length > CODED_MAX ? -1 : huffman_decode(block->state, string->start, (size_t)length, decoded);
+        if (size < 0) {
+            return 0;
+        }
+        string->start = decoded;
+        string->end = decoded + size;
+    }
+    return 1;
+}
+
+/* Return a value as bytes; NULL without an exception if the Python function has to decide. */
+static PyObject *
+read_value(Block *block)
+{
+    unsigned char decoded[DECODED_STRING_MAX];
+    Span value;
+    return read_octets(block, &value, decoded) ? bytes_of(value) : NULL;
+}
+
+/* Return a name as bytes: the shared object of a known one. NULL as above. */
+static PyObject *
+read_name(Block *block)
+{
+    unsigned char decoded[DECODED_STRING_MAX];
+    Span name;
+    if (!read_octets(block, &name, decoded)) {
         return NULL;
     }
-    const unsigned char *from = block->at;
-    block->at += length;
-    if (!coded) {
-        return PyBytes_FromStringAndSize((const char *)from, length);
-    }
-    if (length > CODED_MAX) {
-        return NULL;
-    }
-    unsigned char decoded[CODED_MAX * 8 / 5 + 1];
-    Py_ssize_t size = huffman_decode(block->state, from, (size_t)length, decoded);
-    return size < 0 ? NULL : PyBytes_FromStringAndSize((const char *)decoded, size);
+    int known = find_name(block->state, name.start, span_length(name));
+    return known < 0 ? bytes_of(name) : Py_NewRef(block->state->names[known]);
 }
 
 static int
@@ -1288,7 +1354,7 @@ read_field(Block *block, int *literal, int *never_indexed, Py_ssize_t *largest)
     Py_ssize_t index = read_integer(block, octet >= 0x40 ? 6 : 4);
     PyObject *name = NULL;
     if (index == 0) {
-        name = read_string(block);
+        name = read_name(block);
     } else if (index > 0) {
         PyObject *entry = table_entry(block, index);
         if (entry != NULL) {
@@ -1296,13 +1362,15 @@ read_field(Block *block, int *literal, int *never_indexed, Py_ssize_t *largest)
             Py_DECREF(entry);
         }
     }
-    PyObject *value = name == NULL ? NULL : read_string(block);
-    PyObject *field = value == NULL ? NULL : PyTuple_Pack(2, name, value);
-    Py_XDECREF(name);
-    Py_XDECREF(value);
+    PyObject *value = name == NULL ? NULL : read_value(block);
+    PyObject *field = value == NULL ? NULL : PyTuple_New(2);
     if (field == NULL) {
+        Py_XDECREF(name);
+        Py_XDECREF(value);
         return NULL;
     }
+    PyTuple_SET_ITEM(field, 0, name);
+    PyTuple_SET_ITEM(field, 1, value);
     if (octet >= 0x40) {
         Py_ssize_t size = field_size(field);
         if (size > *largest) {
@@ -1315,6 +1383,28 @@ read_field(Block *block, int *literal, int *never_indexed, Py_ssize_t *largest)
         *never_indexed = 1;
     }
     return field;
+}
+
+static void
+open_block(Block *block, const State *state, const Py_buffer *buffer, PyObject *table, Py_ssize_t size,
+           Py_ssize_t capacity)
+{
+    block->state = state;
+    block->at = (const unsigned char *)buffer->buf;
+    block->end = block->at + buffer->len;
+    block->table = table;
+    block->kept = PyList_GET_SIZE(table) - NEWEST;
+    block->inserted_count = block->inserted_evicted = 0;
+    block->size = size;
+    block->capacity = capacity;
+}
+
+static void
+close_block(Block *block)
+{
+    for (int i = 0; i < block->inserted_count; i++) {
+        Py_DECREF(block->inserted[i]);
+    }
 }
 
 /* Make the table what it is behind the block. Return -1 with an exception. */
@@ -1362,14 +1452,7 @@ decode_fields(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     Block block;
-    block.state = state_of(module);
-    block.at = (const unsigned char *)buffer.buf;
-    block.end = block.at + buffer.len;
-    block.table = args[1];
-    block.kept = PyList_GET_SIZE(args[1]) - NEWEST;
-    block.inserted_count = block.inserted_evicted = 0;
-    block.size = sizes[0];
-    block.capacity = sizes[1];
+    open_block(&block, state_of(module), &buffer, args[1], sizes[0], sizes[1]);
     int never_indexed = 0, literal = 0;
     Py_ssize_t largest = 0, total = 0;
     PyObject *result = NULL;
@@ -1392,11 +1475,384 @@ decode_fields(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         result = Py_BuildValue("OOinOn", fields, literals, block.inserted_count, block.size,
                                never_indexed ? Py_True : Py_False, largest);
     }
-    for (int i = 0; i < block.inserted_count; i++) {
-        Py_DECREF(block.inserted[i]);
-    }
+    close_block(&block);
     Py_XDECREF(fields);
     Py_XDECREF(literals);
+    if (result == NULL && !PyErr_Occurred()) {
+        Py_RETURN_NONE;
+    }
+    return result;
+}
+
+/* ------------------------------------------------------------------------------------------- requests of HTTP/2 */
+
+/* Octets of a request line besides method and target: two spaces and "HTTP/2.0". */
+#define LINE_REST 10
+/* Octets of a field line besides name and value: the colon and a space. */
+#define FIELD_REST 2
+
+/* The pseudo-fields of a usual request. Each comes once. */
+enum { P_METHOD, P_SCHEME, P_AUTHORITY, P_PATH, P_COUNT };
+static const char *const PSEUDO[] = {":method", ":scheme", ":authority", ":path"};
+_Static_assert(sizeof PSEUDO / sizeof PSEUDO[0] == P_COUNT, "each pseudo-field has its name");
+
+/* A request that is read. Its objects are owned. */
+typedef struct {
+    PyObject *pseudo[P_COUNT]; /* values */
+    int pseudo_count;
+    PyObject *fields[FIELDS_MAX]; /* behind the pseudo-fields; a cookie field holds all cookies at the end */
+    int count;
+    int cookie; /* the index of the first cookie field, or -1 */
+    int cookies;
+    Py_ssize_t cookies_size; /* octets of their values */
+    PyObject *cookie_values[FIELDS_MAX];
+    PyObject *priority; /* a value, or NULL */
+    long long content_length; /* -1 if it is not declared */
+    int expect_continue;
+    int secret; /* it has a field that must not be kept */
+} Request;
+
+static Span
+span_of(PyObject *octets)
+{
+    const unsigned char *start = (const unsigned char *)PyBytes_AS_STRING(octets);
+    return (Span){start, start + PyBytes_GET_SIZE(octets)};
+}
+
+/* Tell whether a name is a token in lower case. */
+static int
+is_lower_token(Span name)
+{
+    const unsigned char *at = name.start;
+    while (at < name.end && TCHAR[*at] == *at && *at != 0) {
+        at++;
+    }
+    return at == name.end && at != name.start;
+}
+
+/* Tell whether a value may be one in HTTP/2: no control characters, and no white space around it. */
+static int
+is_value(Span value)
+{
+    if (value.start == value.end) {
+        return 1;
+    }
+    unsigned char first = value.start[0], last = value.end[-1];
+    return first != ' ' && first != '\t' && last != ' ' && last != '\t' && value_end(value.start, value.end) == value.end;
+}
+
+static int
+take_pseudo_field(Request *request, Span name, PyObject *value)
+{
+    for (int i = 0; i < P_COUNT; i++) {
+        if (strlen(PSEUDO[i]) == span_length(name) && memcmp(PSEUDO[i], name.start, span_length(name)) == 0) {
+            if (request->pseudo[i] != NULL) {
+                return 0;
+            }
+            request->pseudo[i] = Py_NewRef(value);
+            request->pseudo_count++;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Take one field. Return 0 if the Python function has to decide.
+ *
+ * What comes from the table was checked when it came as a literal.
+ */
+static int
+take_field(Request *request, const State *state, PyObject *field, int literal, Py_ssize_t longest)
+{
+    PyObject *value_object = PyTuple_GET_ITEM(field, 1);
+    Span name = span_of(PyTuple_GET_ITEM(field, 0));
+    Span value = span_of(value_object);
+
+    if (literal && !is_value(value)) {
+        return 0;
+    }
+    if (name.start < name.end && *name.start == ':') {
+        return request->count == 0 && take_pseudo_field(request, name, value_object);
+    }
+    int known = find_name(state, name.start, span_length(name));
+    if (known < 0 && literal && !is_lower_token(name)) {
+        return 0;
+    }
+    if (field_size(field) + FIELD_REST > longest) {
+        return 0;
+    }
+    switch (known < 0 ? PLAIN : KNOWN[known].meaning) {
+    case HOST: case TRANSFER_ENCODING: case CONNECTION: case UPGRADE: case HOP:
+        return 0;
+    case TE:
+        if (!IS_WORD(value, "trailers")) {
+            return 0;
+        }
+        break;
+    case CONTENT_LENGTH:
+        if (request->content_length >= 0 || value.start == value.end || span_length(value) > LENGTH_DIGITS) {
+            return 0;
+        }
+        request->content_length = 0;
+        for (const unsigned char *at = value.start; at < value.end; at++) {
+            if (!is_digit(*at)) {
+                return 0;
+            }
+            request->content_length = request->content_length * 10 + (*at - '0');
+        }
+        break;
+    case EXPECT:
+        if (request->expect_continue++ || !IS_WORD(value, "100-continue")) {
+            return 0;
+        }
+        break;
+    case PRIORITY:
+        if (request->priority != NULL) {
+            return 0;
+        }
+        request->priority = Py_NewRef(value_object);
+        break;
+    case COOKIE:
+        request->secret |= literal;
+        if (request->cookies == FIELDS_MAX) {
+            return 0;
+        }
+        request->cookies_size += (Py_ssize_t)span_length(value);
+        request->cookie_values[request->cookies++] = Py_NewRef(value_object);
+        if (request->cookies > 1) {
+            return 1;
+        }
+        request->cookie = request->count;
+        break;
+    case SECRET:
+        request->secret |= literal;
+        break;
+    default:
+        break;
+    }
+    if (request->count == FIELDS_MAX) {
+        return 0;
+    }
+    request->fields[request->count++] = Py_NewRef(field);
+    return 1;
+}
+
+/* Make one field of several cookie fields (RFC 9113 section 8.2.3). Return 0 if the Python function has to decide, or
+ * with an exception. */
+static int
+join_cookies(Request *request, Py_ssize_t longest)
+{
+    if (request->cookies < 2) {
+        return 1;
+    }
+    Py_ssize_t size = request->cookies_size + 2 * (request->cookies - 1);
+    if (size + (Py_ssize_t)strlen("cookie") + FIELD_REST > longest) {
+        return 0;
+    }
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, size);
+    if (joined == NULL) {
+        return 0;
+    }
+    char *to = PyBytes_AS_STRING(joined);
+    for (int i = 0; i < request->cookies; i++) {
+        if (i > 0) {
+            *to++ = ';';
+            *to++ = ' ';
+        }
+        memcpy(to, PyBytes_AS_STRING(request->cookie_values[i]), (size_t)PyBytes_GET_SIZE(request->cookie_values[i]));
+        to += PyBytes_GET_SIZE(request->cookie_values[i]);
+    }
+    PyObject *first = request->fields[request->cookie];
+    PyObject *field = PyTuple_Pack(2, PyTuple_GET_ITEM(first, 0), joined);
+    Py_DECREF(joined);
+    if (field == NULL) {
+        return 0;
+    }
+    request->fields[request->cookie] = field;
+    Py_DECREF(first);
+    return 1;
+}
+
+/* Tell whether the request line that the pseudo-fields stand for is a usual one, and set the parts of its target. */
+static int
+is_usual_line(const Request *request, Span *path, Span *query, Py_ssize_t most)
+{
+    if (request->pseudo_count != P_COUNT) {
+        return 0;
+    }
+    Span method = span_of(request->pseudo[P_METHOD]);
+    Span scheme = span_of(request->pseudo[P_SCHEME]);
+    Span target = span_of(request->pseudo[P_PATH]);
+    const unsigned char *at = method.start;
+    while (at < method.end && TCHAR[*at] != 0) {
+        at++;
+    }
+    if (at != method.end || at == method.start ||
+        (span_length(method) == 7 && memcmp(method.start, "CONNECT", 7) == 0) ||
+        !((span_length(scheme) == 4 && memcmp(scheme.start, "http", 4) == 0) ||
+          (span_length(scheme) == 5 && memcmp(scheme.start, "https", 5) == 0)) ||
+        target.start == target.end || *target.start != '/' || !is_usual_host(span_of(request->pseudo[P_AUTHORITY])) ||
+        PyBytes_GET_SIZE(request->pseudo[P_METHOD]) > most - LINE_REST ||
+        PyBytes_GET_SIZE(request->pseudo[P_PATH]) > most - LINE_REST - PyBytes_GET_SIZE(request->pseudo[P_METHOD])) {
+        return 0;
+    }
+    at = target.start;
+    while (at < target.end && is_target(*at) && *at != '?') {
+        at++;
+    }
+    *path = (Span){target.start, at};
+    *query = (Span){at, at};
+    if (at < target.end && *at == '?') {
+        query->start = ++at;
+        while (at < target.end && is_target(*at)) {
+            at++;
+        }
+        query->end = at;
+    }
+    return at == target.end && (span_length(*path) <= DECODED_MAX || !has_percent(*path));
+}
+
+/* The order of the values in what read_request() returns. */
+enum {
+    Q_METHOD, Q_METHOD_TEXT, Q_TARGET, Q_PATH, Q_PATH_TEXT, Q_QUERY, Q_FIELDS, Q_HOST, Q_CONTENT_LENGTH,
+    Q_EXPECT_CONTINUE, Q_PRIORITY, Q_KEEP, Q_TABLE, Q_COUNT
+};
+
+static PyObject *
+request_fields(const Request *request, const State *state)
+{
+    PyObject *host = PyTuple_Pack(2, state->names[state->host], request->pseudo[P_AUTHORITY]);
+    PyObject *fields = host == NULL ? NULL : PyTuple_New(request->count + 1);
+    if (fields == NULL) {
+        Py_XDECREF(host);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(fields, 0, host);
+    for (int i = 0; i < request->count; i++) {
+        PyTuple_SET_ITEM(fields, i + 1, Py_NewRef(request->fields[i]));
+    }
+    return fields;
+}
+
+static PyObject *
+request_values(const Request *request, const State *state, int ended, Span path, Span query, int keep, PyObject *table)
+{
+    PyObject *values = PyTuple_New(Q_COUNT);
+    if (values == NULL) {
+        return NULL;
+    }
+#define SET(at, made)                                                                                                  \
+    do {                                                                                                               \
+        PyObject *object = (made);                                                                                     \
+        if (object == NULL) {                                                                                          \
+            Py_DECREF(values);                                                                                         \
+            return NULL;                                                                                               \
+        }                                                                                                              \
+        PyTuple_SET_ITEM(values, at, object);                                                                          \
+    } while (0)
+
+    Span method = span_of(request->pseudo[P_METHOD]);
+    int known = find_method(method);
+    SET(Q_METHOD, Py_NewRef(request->pseudo[P_METHOD]));
+    SET(Q_METHOD_TEXT, known < 0 ? ascii_of(method) : Py_NewRef(state->method_texts[known]));
+    SET(Q_TARGET, Py_NewRef(request->pseudo[P_PATH]));
+    SET(Q_PATH, query.start == path.end ? Py_NewRef(request->pseudo[P_PATH]) : bytes_of(path));
+    SET(Q_PATH_TEXT, path_text_of(path));
+    SET(Q_QUERY, bytes_of(query));
+    SET(Q_FIELDS, request_fields(request, state));
+    SET(Q_HOST, Py_NewRef(request->pseudo[P_AUTHORITY]));
+    SET(Q_CONTENT_LENGTH, request->content_length >= 0 ? PyLong_FromLongLong(request->content_length)
+                          : ended                      ? PyLong_FromLong(0)
+                                                       : Py_NewRef(Py_None));
+    SET(Q_EXPECT_CONTINUE, PyBool_FromLong(request->expect_continue && !ended && request->content_length != 0));
+    SET(Q_PRIORITY, Py_NewRef(request->priority == NULL ? Py_None : request->priority));
+    SET(Q_KEEP, PyBool_FromLong(keep));
+    SET(Q_TABLE, Py_NewRef(table));
+#undef SET
+    return values;
+}
+
+PyDoc_STRVAR(read_request_doc,
+             "read_request(block, ended, table, size, capacity, limits, /)\n--\n\n"
+             "Return the parts of a usual request that a field block stands for; None for the Python function to decide.\n\n"
+             "limits are the size of a list of fields, of a request line and of a field line, and the number of fields.\n"
+             "The table is changed, as by decode_fields(), except if the result is None.");
+
+static PyObject *
+read_request(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t sizes[2];  /* size, capacity */
+    Py_ssize_t limits[4]; /* list_size, request_line, field_line, fields */
+    const State *state = state_of(module);
+    Py_buffer buffer;
+
+    if (nargs != 6 || !PyBool_Check(args[1]) || !PyList_CheckExact(args[2]) || !PyTuple_CheckExact(args[5]) ||
+        PyTuple_GET_SIZE(args[5]) != 4) {
+        PyErr_SetString(PyExc_TypeError, "read_request() takes a block, a bool, a table, 2 sizes and 4 limits");
+        return NULL;
+    }
+    PyObject *const given[] = {PyTuple_GET_ITEM(args[5], 0), PyTuple_GET_ITEM(args[5], 1),
+                               PyTuple_GET_ITEM(args[5], 2), PyTuple_GET_ITEM(args[5], 3)};
+    if (take_sizes(args + 3, sizes, 2) < 0 || take_sizes(given, limits, 4) < 0 ||
+        PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    int ended = args[1] == Py_True;
+    int never_indexed = 0, literal = 0;
+    Py_ssize_t largest = 0, total = 0;
+    PyObject *result = NULL;
+    Span path, query;
+    Block block;
+    open_block(&block, state, &buffer, args[2], sizes[0], sizes[1]);
+    Request request;
+    memset(request.pseudo, 0, sizeof request.pseudo);
+    request.pseudo_count = request.count = request.cookies = request.expect_continue = request.secret = 0;
+    request.cookie = -1;
+    request.cookies_size = 0;
+    request.priority = NULL;
+    request.content_length = -1;
+    int understood = block.kept >= 0;
+
+    while (understood && block.at < block.end) {
+        PyObject *field = read_field(&block, &literal, &never_indexed, &largest);
+        understood = field != NULL;
+        if (understood) {
+            total += field_size(field) + ENTRY_OVERHEAD;
+            understood = total <= limits[0] && take_field(&request, state, field, literal, limits[2]);
+            Py_DECREF(field);
+        }
+    }
+    PyBuffer_Release(&buffer);
+    understood = understood && is_usual_line(&request, &path, &query, limits[1]) && request.count < limits[3] &&
+                 PyBytes_GET_SIZE(request.pseudo[P_AUTHORITY]) + (Py_ssize_t)strlen("host") + FIELD_REST <= limits[2] &&
+                 !(ended && request.content_length > 0) && join_cookies(&request, limits[2]);
+    if (understood) {
+        PyObject *table = Py_None;
+        if (block.inserted_count == 0) {
+            Py_INCREF(table);
+        } else {
+            table = Py_BuildValue("inn", block.inserted_count, block.size, largest);
+        }
+        if (table != NULL) {
+            int keep = block.inserted_count == 0 && !never_indexed && !request.secret;
+            result = request_values(&request, state, ended, path, query, keep, table);
+            Py_DECREF(table);
+        }
+        if (result != NULL && change_table(&block) < 0) {
+            Py_CLEAR(result);
+        }
+    }
+    close_block(&block);
+    for (int i = 0; i < P_COUNT; i++) {
+        Py_XDECREF(request.pseudo[i]);
+    }
+    for (int i = 0; i < request.count; i++) {
+        Py_DECREF(request.fields[i]);
+    }
+    for (int i = 0; i < request.cookies; i++) {
+        Py_DECREF(request.cookie_values[i]);
+    }
+    Py_XDECREF(request.priority);
     if (result == NULL && !PyErr_Occurred()) {
         Py_RETURN_NONE;
     }
@@ -1415,6 +1871,9 @@ add_name(State *state, int index)
         return -1;
     }
     state->lengths[index] = (uint8_t)length;
+    if (KNOWN[index].meaning == HOST) {
+        state->host = index;
+    }
     unsigned slot = name_hash((const unsigned char *)KNOWN[index].name, length);
     while (state->slots[slot] != 0) {
         slot = (slot + 1) & (SLOTS - 1);
@@ -1494,6 +1953,7 @@ static PyMethodDef module_functions[] = {
     FUNCTION(apply_mask),
     FUNCTION(read_frame),
     FUNCTION(decode_fields),
+    FUNCTION(read_request),
     {NULL, NULL, 0, NULL},
 };
 

@@ -23,6 +23,25 @@ HeadValues = tuple[
     int,
 ]
 
+# method, the same as text, target, path, the same as decoded text, query, fields with the host in front, host, content
+# length (None if it is not declared), expect_continue, the value of the field priority, whether the head may be kept,
+# what has become of the table: fields that were inserted, bytes of it, octets of the largest; None for nothing
+RequestValues = tuple[
+    bytes,
+    str,
+    bytes,
+    bytes,
+    str,
+    bytes,
+    tuple[tuple[bytes, bytes], ...],
+    bytes,
+    int | None,
+    bool,
+    bytes | None,
+    bool,
+    tuple[int, int, int] | None,
+]
+
 def parse_head(
     buffer: bytes | bytearray, start: int, request_line: int, field_line: int, fields: int, head: int, /
 ) -> HeadValues | None: ...
@@ -41,3 +60,12 @@ def read_frame(data: bytes, position: int, room: int, /) -> tuple[int, str | byt
 def decode_fields(
     block: bytes, table: list[tuple[bytes, bytes]], size: int, capacity: int, list_size: int, /
 ) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], int, int, bool, int] | None: ...
+def read_request(
+    block: bytes,
+    ended: bool,
+    table: list[tuple[bytes, bytes]],
+    size: int,
+    capacity: int,
+    limits: tuple[int, int, int, int],
+    /,
+) -> RequestValues | None: ...

@@ -28,11 +28,12 @@ __all__ = [
     "make_environ",
     "parse_head",
     "read_frame",
+    "read_request",
 ]
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 3
+_REVISION = 4
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
@@ -69,6 +70,17 @@ make_environ: Callable[[dict[str, Any], tuple[Field, ...], str, bytes, bytes, by
 decode_fields: (
     Callable[[bytes, list[Field], int, int, int], tuple[list[Field], list[Field], int, int, bool, int] | None] | None
 )
+# (block, whether the stream ends with it, table, bytes and most bytes of the dynamic table, limits): decodes the field
+# block of a usual request as decode_fields does, and checks it (RFC 9113 section 8). The limits are the most bytes of
+# the list of fields, of a request line and of a field line, and the number of fields. It is None, and nothing was
+# changed, for each request that would be refused, and for what comes seldom.
+read_request: (
+    Callable[
+        [bytes, bool, list[Field], int, int, tuple[int, int, int, int]],
+        functions.RequestValues | None,
+    ]
+    | None
+)
 apply_mask: Callable[[Octets, bytes], bytes] | None
 # (data, position, room): first byte, payload (str of a whole text) and end of a complete frame
 read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | None
@@ -76,6 +88,7 @@ read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | N
 parse_head = None if _module is None else _module.parse_head
 make_environ = None if _module is None else _module.make_environ
 decode_fields = None if _module is None else _module.decode_fields
+read_request = None if _module is None else _module.read_request
 apply_mask = None if _module is None else _module.apply_mask
 read_frame = None if _module is None else _module.read_frame
 

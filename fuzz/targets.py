@@ -275,6 +275,21 @@ def memos(data: bytes) -> None:
             return
 
 
+def streams(data: bytes) -> None:
+    """The compiled and the Python functions say the same of the heads of one connection, and leave the same table."""
+    limits = Limits(request_line=60, field_line=300, fields=20)
+    mine, pure = memo.HeadReader(limits, 3000), memo.HeadReader(limits, 3000)
+    pure._decoder = memo.PureDecoder(3000)
+    for block in data.split(b"\n\n"):
+        ended = bool(block[:1] < b"\x80")
+        said = memo.outcome(mine, block[1:], ended)
+        assert said == memo.outcome(pure, block[1:], ended)
+        ours, theirs = mine._decoder, pure._decoder
+        assert (ours._table, ours._size, ours.generation) == (theirs._table, theirs._size, theirs.generation)
+        if isinstance(said, tuple) and isinstance(said[0], type) and issubclass(said[0], ConnectionFault):
+            return
+
+
 def connection(data: bytes) -> None:
     """A connection of HTTP/2 takes any bytes in any cut; what comes of them is the same."""
     wire = PREFACE + frame(SETTINGS, 0, 0) + data
@@ -328,6 +343,32 @@ TARGETS = {
         ),
         Target(
             "blocks", blocks, [b"\n\n", b"\x40", b"\xbe", b"\x82", b"\x3f\xe1\x1f", b"\x7f\x00", b"\xff\x00", b"\x8c"]
+        ),
+        Target(
+            "streams",
+            streams,
+            [
+                *(
+                    b"\n\n\x00\x82\x86\x84\x01\x01a",
+                    b"\n\n\xff\x83\x87\x85\xbe",
+                    b"\x04\x05/%41?",
+                    b"\x41\x01a",
+                    b"\xbe",
+                ),
+                *(
+                    b"\x40\x01x\x01y",
+                    b"\x00\x06cookie\x01a",
+                    b"\x00\x08priority\x03u=1",
+                    b"\x00\x04host\x01a",
+                    b"\x60\x01c",
+                ),
+                *(
+                    b"\x00\x0econtent-length\x015",
+                    b"\x00\x02te\x08trailers",
+                    b"\x00\x06expect\x0c100-continue",
+                    b"\x20",
+                ),
+            ],
         ),
         Target(
             "memos",

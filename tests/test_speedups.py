@@ -47,7 +47,7 @@ def test_the_revision_is_the_one_that_python_asks_for() -> None:
 def test_python_is_forced_by_a_variable() -> None:
     code = (
         "from bridge import speedups as s; import sys;"
-        "print(s.COMPILED, s.parse_head, s.make_environ, s.apply_mask, s.read_frame, s.decode_fields,"
+        "print(s.COMPILED, s.parse_head, s.make_environ, s.apply_mask, s.read_frame, s.decode_fields, s.read_request,"
         " s.find_apply_mask(), 'bridge._speedups' in sys.modules)"
     )
     done = subprocess.run(
@@ -59,7 +59,7 @@ def test_python_is_forced_by_a_variable() -> None:
         timeout=30,
         check=True,
     )
-    assert done.stdout == "False None None None None None None False\n"
+    assert done.stdout == "False None None None None None None None False\n"
 
 
 # ---------------------------------------------------------------------- request heads
@@ -441,6 +441,25 @@ def test_a_block_of_something_else_is_an_error_of_the_caller(arguments: tuple[An
 
 # ---------------------------------------------------------------------- references
 
+TABLE = [(b"", b""), *STATIC_TABLE]
+LIMITS = (2000, 8000, 8000, 100)
+REQUEST = (
+    b"\x82\x86\x04\x06/a%41?\x01\x01a"
+    + literal(b"cookie", b"a=b") * 3
+    + literal(b"priority", b"u=1")
+    + literal(b"content-length", b"0")
+    + literal(b"x-y", b"\xe4")
+)
+
+
+def refused(function: Callable[..., object], *arguments: object) -> None:
+    try:
+        function(*arguments)
+    except ValueError:
+        return
+    raise AssertionError
+
+
 CALLS: dict[str, Callable[[], object]] = {
     "a head": lambda: parse(HEAD),
     "a head with content": lambda: parse(USUAL[21]),
@@ -453,6 +472,11 @@ CALLS: dict[str, Callable[[], object]] = {
     "a field block": lambda: _speedups.decode_fields(BLOCKS[5] + BLOCKS[1], [(b"", b"")] * 62, 0, 300, 2000),
     "a field block for Python": lambda: _speedups.decode_fields(BLOCKS[5] + b"\x80", [(b"", b"")] * 62, 0, 300, 2000),
     "a frame for Python": lambda: _speedups.read_frame(frame(0x81, b"\xff"), 0, 99),
+    "a request": lambda: _speedups.read_request(REQUEST + literal(b"x", b"y"), True, [*TABLE], 0, 40, LIMITS),
+    "a request for Python": lambda: _speedups.read_request(REQUEST + b"\x80", False, [*TABLE], 0, 4096, LIMITS),
+    "a request with a wrong limit": lambda: refused(
+        _speedups.read_request, REQUEST, True, [*TABLE], 0, 0, (1, 1, 1, -1)
+    ),
 }
 
 

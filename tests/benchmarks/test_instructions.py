@@ -48,6 +48,19 @@ async def test_every_message_comes_back_or_none_is_sent(idle, written):
     assert echoes == ([] if idle else [b"\x81\x40" + instructions.MESSAGE] * 3)
 
 
+@pytest.mark.parametrize("what", instructions.HTTP2)
+@pytest.mark.parametrize("metrics", [False, True])
+@pytest.mark.parametrize("idle", [False, True])
+async def test_every_stream_is_answered_or_none_is_opened(what, idle, metrics):
+    await instructions.run(what, 50, idle, metrics)  # two reads, the second of which is shorter
+
+
+async def test_a_stream_without_an_answer_is_an_error(monkeypatch):
+    monkeypatch.setattr(instructions.CountingTransport, "write", lambda self, data: None)
+    with pytest.raises(SystemExit, match="0 answers to 40 requests"):
+        await instructions.run("h2-plaintext", 40, False)
+
+
 async def test_a_missing_answer_is_an_error(monkeypatch):
     monkeypatch.setattr(instructions.Transport, "write", lambda self, data: None)
     with pytest.raises(SystemExit, match="0 answers to 3 requests"):

@@ -16,8 +16,8 @@ from bridge.core.connection.clock import NEVER
 from bridge.core.connection.states import HEAD
 from bridge.core.http.message import ResponseHead
 from bridge.core.http.status import status_text
+from bridge.core.http2.encoder import FieldEncoder
 from bridge.core.http2.frames import FRAME_SIZE, data_header, headers_frame
-from bridge.core.http2.hpack import FieldEncoder
 from bridge.core.http2.scheduler import Scheduler
 from bridge.errors import ConnectionGone
 

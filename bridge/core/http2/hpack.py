@@ -1,4 +1,4 @@
-"""Field compression (RFC 7541): field blocks to fields, and fields to field blocks.
+"""Field compression (RFC 7541): the static table, and field blocks to fields, as requests have them.
 
 Nothing here knows what a field means: whether a name or a value is allowed is decided in ``request``.
 """
@@ -8,17 +8,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bridge.core.http.cache import remember
-from bridge.core.http.fields import NO_LENGTH, Field, without_length
-from bridge.core.http.status import HAS_NO_LENGTH
+from bridge.core.http.fields import Field
 from bridge.core.http2 import huffman
 from bridge.core.http2.codes import ENHANCE_YOUR_CALM, CompressionError, ConnectionFault
 from bridge.errors import LimitExceeded
 from bridge.speedups import decode_fields as _decode_fields
+from bridge.speedups import read_request as _read_request
 
 if TYPE_CHECKING:
-    from bridge.core.http.message import ResponseHead
+    # Method, the same as text, target, path, the same as decoded text, query; fields with the host in front, host,
+    # content length, expect_continue, the value of the field priority; whether the head may be kept; what was inserted.
+    RequestValues = tuple[
+        bytes,
+        str,
+        bytes,
+        bytes,
+        str,
+        bytes,
+        tuple[Field, ...],
+        bytes,
+        int | None,
+        bool,
+        bytes | None,
+        bool,
+        tuple[int, int, int] | None,
+    ]
 
-__all__ = ["STATIC_TABLE", "TABLE_SIZE", "FieldDecoder", "FieldEncoder"]
+__all__ = ["ENTRY_OVERHEAD", "NEWEST", "STATIC_TABLE", "TABLE_SIZE", "FieldDecoder"]
 
 TABLE_SIZE: Final = 4096
 """Bytes of the largest dynamic table, on both sides: what a peer may expect without a setting (section 4.2)."""
@@ -99,12 +115,12 @@ def _static_fields() -> tuple[Field, ...]:
 STATIC_TABLE: Final = _static_fields()
 """The static table (appendix A); its first entry has the index 1."""
 
-# Where the newest entry of the dynamic table is. A decoder's table begins with an entry that stands for the index 0,
-# which no field has.
-_NEWEST = len(STATIC_TABLE) + 1
+NEWEST: Final = len(STATIC_TABLE) + 1
+"""The index of the newest entry of the dynamic table."""
+ENTRY_OVERHEAD: Final = 32
+"""What an entry takes besides its octets (section 4.1)."""
+# A decoder's table begins with an entry that stands for the index 0, which no field has.
 _NO_FIELD: Field = (b"", b"")
-# What an entry takes besides its octets (section 4.1).
-_OVERHEAD = 32
 # Most octets behind the first one of an integer: 5 of them hold 35 bits.
 _INTEGER_SHIFT_MAX = 28
 # Octets of the end of a block that are kept.
@@ -229,12 +245,35 @@ class FieldDecoder:
         if _decode_fields is not None:
             result = _decode_fields(block, self._table, self._size, self._capacity, self._list_size)
             if result is not None:
-                fields, self.literals, inserted, self._size, self.never_indexed, largest = result
+                fields, self.literals, inserted, size, self.never_indexed, largest = result
                 if inserted:
-                    self.generation += inserted
-                    self.largest = max(self.largest, largest)
+                    self._note_inserted(inserted, size, largest)
                 return fields
         return self._decode(block)
+
+    def read_request(self, block: bytes, ended: bool, limits: tuple[int, int, int, int]) -> RequestValues | None:
+        """Return the parts of a usual request, decoded and checked; None if there is no compiled function for it.
+
+        None means that nothing was changed: :meth:`decode` has to read the block.
+
+        Args:
+            block: A whole field block.
+            ended: The stream ends with it.
+            limits: Most bytes of the list of fields, of a request line and of a field line, and most fields.
+        """
+        if _read_request is None:
+            return None
+        values = _read_request(block, ended, self._table, self._size, self._capacity, limits)
+        if values is not None and values[-1] is not None:
+            self._note_inserted(*values[-1])
+        return values
+
+    def _note_inserted(self, count: int, size: int, largest: int) -> None:
+        """Note that a compiled function has put *count* fields into the table, which has *size* bytes now."""
+        self.generation += count
+        self.largest = max(self.largest, largest)
+        self._size = size
+        self._tail_size = _NO_TAIL
 
     def _decode(self, block: bytes) -> list[Field]:
         table = self._table
@@ -273,8 +312,8 @@ class FieldDecoder:
                         fields += self._tail_fields
                         at = end
                 # What all of the fields may have at most: nearly always far less than the limit.
-                if len(fields) * (self.largest + _OVERHEAD) + end * 8 // 5 > self._list_size:
-                    size += sum([len(name) + len(value) + _OVERHEAD for name, value in fields[counted:]])
+                if len(fields) * (self.largest + ENTRY_OVERHEAD) + end * 8 // 5 > self._list_size:
+                    size += sum([len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields[counted:]])
                     counted = len(fields)
                     if size > self._list_size:
                         self._keep_table(block, at, size)
@@ -338,10 +377,10 @@ class FieldDecoder:
         """Put a field into the dynamic table (section 4.4)."""
         self.generation += 1
         self._tail_size = _NO_TAIL
-        self._table.insert(_NEWEST, field)
+        self._table.insert(NEWEST, field)
         size = len(field[0]) + len(field[1])
         self.largest = max(self.largest, size)
-        self._size += size + _OVERHEAD
+        self._size += size + ENTRY_OVERHEAD
         if self._size > self._capacity:
             self._evict()
 
@@ -351,7 +390,7 @@ class FieldDecoder:
         table = self._table
         while size > self._capacity:
             name, value = table.pop()
-            size -= len(name) + len(value) + _OVERHEAD
+            size -= len(name) + len(value) + ENTRY_OVERHEAD
         self._size = size
 
     def _keep_table(self, block: bytes, at: int, size: int) -> None:
@@ -376,7 +415,7 @@ class FieldDecoder:
                 index, at = _integer(block, at, prefix)
             if octet >= 0x80:
                 name, value = table[index]
-                size += len(name) + len(value) + _OVERHEAD
+                size += len(name) + len(value) + ENTRY_OVERHEAD
                 if not index:
                     raise CompressionError("index 0 (RFC 7541 section 6.1)")
                 continue
@@ -387,7 +426,7 @@ class FieldDecoder:
             if not index:
                 at = _string_end(block, at)
             at = _string_end(block, at)
-            size += at - start + len(name) + _OVERHEAD
+            size += at - start + len(name) + ENTRY_OVERHEAD
             if octet < 0x40:
                 continue
             if (at - start) // 4 > self._capacity:  # no code has more than 30 bits
@@ -407,223 +446,3 @@ def _string_end(block: bytes, at: int) -> int:
     if length == 0x7F:
         length, at = _integer(block, at, 0x7F)
     return at + length
-
-
-# --- sent ------------------------------------------------------------------------------------------------------------
-
-_STATIC_NAMES = {name: index for index, (name, _) in reversed([*enumerate(STATIC_TABLE, 1)])}
-_STATUS_INDEX = _STATIC_NAMES[b":status"]
-_STATUSES = {
-    int(value): bytes([0x80 | index]) for index, (name, value) in enumerate(STATIC_TABLE, 1) if name == b":status"
-}
-# Fields that seldom come twice, so that an entry of the table would be wasted on them.
-_NOT_INDEXED = frozenset(
-    {
-        b"age",
-        b"content-length",
-        b"content-range",
-        b"etag",
-        b"last-modified",
-        b"location",
-    }
-)
-# Secrets: an intermediary must not index them either (section 7.1.3).
-_NEVER_INDEXED = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
-# Bytes of a table entry; a larger one would push out too many others.
-_ENTRY_MAX = 512
-# Fields that have come once, and encoded heads.
-_ONCE_MAX = 64
-_HEADS_MAX = 16
-_HEAD_LENGTH_MAX = 1024
-
-
-def _encode_integer(value: int, prefix: int, first: int) -> bytes:
-    """Return an integer; *first* has the bits in front of its prefix (5.1)."""
-    if value < prefix:
-        return bytes([first | value])
-    octets = bytearray([first | prefix])
-    value -= prefix
-    while value >= 0x80:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    octets.append(value)
-    return bytes(octets)
-
-
-def _encode_string(text: bytes, shorten: bool) -> bytes:
-    """Return a string, Huffman coded if that is asked for and makes it shorter (5.2)."""
-    if shorten:
-        coded = huffman.encode(text)
-        if len(coded) < len(text):
-            return _encode_integer(len(coded), 0x7F, 0x80) + coded
-    return _encode_integer(len(text), 0x7F, 0) + text
-
-
-def _split_lines(lines: bytes) -> list[Field]:
-    """Return the fields of checked field lines, names in lower case, values without surrounding white space."""
-    fields = []
-    for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        fields.append((name.lower(), value.strip(b" \t")))
-    return fields
-
-
-class FieldEncoder:
-    """Encodes the field blocks of one connection. They have to be sent in the order in which they were made.
-
-    A field is put into the dynamic table when it comes for the second time. So a connection with a single request needs
-    no table on either side, and values that are new in each response push nothing out.
-
-    Attributes:
-        generation: Goes up with every change of the dynamic table.
-        settled: The fields of the last block would be encoded in the same way once more.
-    """
-
-    __slots__ = (
-        "_capacity",
-        "_common",
-        "_entries",
-        "_heads",
-        "_inserted",
-        "_once",
-        "_size",
-        "_updates",
-        "generation",
-        "settled",
-    )
-
-    def __init__(self) -> None:
-        self._capacity = TABLE_SIZE
-        self._updates: list[int] = []  # sizes that the next block has to announce
-        self._entries: dict[Field, int] = {}  # field -> how many were inserted before it; oldest first
-        self._inserted = 0
-        self._size = 0
-        self._once: dict[Field, None] = {}
-        self._common = b""
-        self._heads: dict[object, bytes] = {}  # blocks that change nothing, for this generation and these common fields
-        self.generation = 0
-        self.settled = True
-
-    def head(self, response: ResponseHead, common: bytes, length: int = NO_LENGTH) -> bytes:
-        """Return the block of a final response.
-
-        Args:
-            response: The checked head. Fields that have no meaning in HTTP/2, such as Connection, are left out.
-            common: The field lines that every response starts with, each with its CRLF.
-            length: The Content-Length to add, in bytes; NO_LENGTH to add none.
-        """
-        if common is not self._common:
-            self._common = common
-            self._heads.clear()
-        key = response if length < 0 else (response, length)
-        block = self._heads.get(key)
-        if block is None:
-            block = self._make_head(key, response, common, length)
-        return block
-
-    def _make_head(self, key: object, response: ResponseHead, common: bytes, length: int) -> bytes:
-        self.settled = True
-        lines = response.lines
-        status = response.status
-        if response.length != NO_LENGTH and status in HAS_NO_LENGTH:
-            lines = without_length(lines)
-        parts = [self._announce(), self._status(status)]
-        fields = _split_lines(common) + _split_lines(b"".join(lines))
-        if length >= 0:
-            fields.append((b"content-length", b"%d" % length))
-        parts += map(self._field, fields)
-        secret = not _NEVER_INDEXED.isdisjoint([name for name, _ in fields])
-        block = b"".join(parts)
-        if self.settled and not secret and len(block) <= _HEAD_LENGTH_MAX:
-            remember(self._heads, key, block, _HEADS_MAX)
-        return block
-
-    def fields(self, lines: bytes, status: int = 0) -> bytes:
-        """Return the block of a trailer section, or of an interim response.
-
-        Args:
-            lines: Checked field lines, each with its CRLF, as from ``encode_fields``.
-            status: The interim response's status; 0 for trailers.
-        """
-        parts = [self._announce()]
-        if status:
-            parts.append(self._status(status))
-        parts += map(self._field, _split_lines(lines))
-        return b"".join(parts)
-
-    def set_limit(self, size: int) -> None:
-        """Obey the peer's SETTINGS_HEADER_TABLE_SIZE (section 4.2): the table gets *size* bytes, 4096 at most."""
-        capacity = min(size, TABLE_SIZE)
-        if capacity == self._capacity and not self._updates:
-            return
-        smallest = min([capacity, *self._updates])
-        self._updates = [smallest] if smallest == capacity else [smallest, capacity]
-        self._capacity = capacity
-        self._changed()
-        self._evict()
-
-    def rest(self) -> None:
-        """Drop what only saves work: the connection is idle."""
-        self._heads.clear()
-        self._once.clear()
-
-    def _announce(self) -> bytes:
-        """Return the size updates that stand in front of the next block: the smallest and the last size (4.2)."""
-        if not self._updates:
-            return b""
-        updates = b"".join([_encode_integer(size, 0x1F, 0x20) for size in self._updates])
-        self._updates.clear()
-        self._changed()  # the same fields without the updates are another block
-        return updates
-
-    def _status(self, status: int) -> bytes:
-        return _STATUSES.get(status) or b"%c\x03%d" % (_STATUS_INDEX, status)
-
-    def _field(self, field: Field) -> bytes:
-        """Return the representation of a field, and put it into the table if it has come before (section 6)."""
-        before = self._entries.get(field)
-        if before is not None:
-            return _encode_integer(_NEWEST + self._inserted - 1 - before, 0x7F, 0x80)
-        name, value = field
-        index = _STATIC_NAMES.get(name, 0)
-        indexed = False
-        if name in _NEVER_INDEXED:
-            start = _encode_integer(index, 0x0F, 0x10)
-        else:
-            indexed = self._comes_again(field)
-            start = _encode_integer(index, 0x3F, 0x40) if indexed else _encode_integer(index, 0x0F, 0)
-        # Huffman code takes time: it is worth that where the table is going to save it.
-        if not index:
-            start += _encode_string(name, indexed)
-        start += _encode_string(value, indexed)
-        if indexed:
-            self._entries[field] = self._inserted
-            self._inserted += 1
-            self._size += len(name) + len(value) + _OVERHEAD
-            self._changed()
-            self._evict()
-        return start
-
-    def _comes_again(self, field: Field) -> bool:
-        """Tell whether *field* has come before and has room in the table; remember it."""
-        name, value = field
-        if name in _NOT_INDEXED or len(name) + len(value) + _OVERHEAD > min(_ENTRY_MAX, self._capacity):
-            return False
-        if field in self._once:
-            del self._once[field]
-            return True
-        remember(self._once, field, None, _ONCE_MAX)
-        self.settled = False
-        return False
-
-    def _changed(self) -> None:
-        self.generation += 1
-        self.settled = False
-        self._heads.clear()
-
-    def _evict(self) -> None:
-        """Remove the oldest entries that have no room (section 4.4)."""
-        while self._size > self._capacity:
-            name, value = field = next(iter(self._entries))
-            del self._entries[field]
-            self._size -= len(name) + len(value) + _OVERHEAD

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bridge.core.http.cache import remember
 from bridge.core.http.fields import FIELD_VALUE, TOKEN, VALUE_OCTETS, Field, content_length, list_members
-from bridge.core.http.message import RequestHead, request_line
+from bridge.core.http.message import RequestHead, RequestLine, request_line
 from bridge.core.http.uri import HOST, ORIGIN_FORM
 from bridge.core.http2.codes import MalformedRequest
 from bridge.core.http2.hpack import FieldDecoder
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bridge.core.http.limits import Limits
-    from bridge.core.http.message import RequestLine
 
 __all__ = ["HeadReader", "StreamHead"]
 
@@ -52,6 +51,23 @@ _names: dict[bytes, None] = dict.fromkeys(_PSEUDO_FIELDS)
 _LINE_REST = 10
 
 
+# The value of the field `priority` as browsers write it -> what it means. Others are parsed.
+_PRIORITIES = {
+    b"u=%d%b" % (urgency, end): (urgency, bool(end)) for urgency in range(8) for end in (b"", b", i", b",i")
+} | {b"i": (DEFAULT_PRIORITY[0], True)}
+
+
+class StreamLine(RequestLine):
+    """The request line that the pseudo-fields of HTTP/2 stand for. What is the same in all of them is the class's."""
+
+    __slots__ = ()
+
+    version = b"2"
+    version_text = "2"
+    protocol_text = "HTTP/2.0"
+    authority = b""
+
+
 class StreamHead(RequestHead):
     """The head of a request of HTTP/2.
 
@@ -65,6 +81,7 @@ class StreamHead(RequestHead):
 
     __slots__ = ("incremental", "urgency")
 
+    keep_alive = True
     urgency: int
     incremental: bool
 
@@ -80,13 +97,14 @@ class HeadReader:
 
     __slots__ = (
         *("_decoder", "_extended_connect", "_last", "_last_ended", "_last_regular", "_limits", "_line", "_memos"),
-        "_unchecked",
+        *("_sizes", "_unchecked"),
     )
 
     def __init__(self, limits: Limits, list_size: int = 32768, *, extended_connect: bool = False) -> None:
         self._limits = limits
         self._extended_connect = extended_connect
         self._decoder = FieldDecoder(list_size)
+        self._sizes = (list_size, limits.request_line, limits.field_line, limits.fields)
         # Blocks -> heads, of streams that go on and of those that end with their head. A block is only kept if it has
         # changed nothing in the table, has no secret in it, and as long as nothing else changes the table.
         self._memos: tuple[dict[bytes, StreamHead], dict[bytes, StreamHead]] = ({}, {})
@@ -113,9 +131,36 @@ class HeadReader:
             UnsupportedFeature: 501 for CONNECT.
         """
         memo = self._memos[ended]
-        head = memo.get(block)
-        if head is not None:
-            return head
+        if memo:
+            head = memo.get(block)
+            if head is not None:
+                return head
+        values = None if self._unchecked else self._decoder.read_request(block, ended, self._sizes)
+        if values is None:
+            return self._read_unusual(block, ended)
+        line = StreamLine()
+        head = StreamHead.__new__(StreamHead)
+        (
+            line.method, line.method_text, line.target, line.path, line.path_text, line.query,
+            head.fields, head.host, head.content_length, head.expect_continue, priority, keep, inserted,
+        ) = values  # fmt: skip
+        line.plain = line.method_text != "HEAD"
+        head.line = line
+        head.upgrade = b""
+        head.size = len(block)
+        head.urgency, head.incremental = (
+            DEFAULT_PRIORITY if priority is None else _PRIORITIES.get(priority) or parse_priority(priority)
+        )
+        if keep:
+            if head.size <= _BLOCK_LENGTH_MAX:
+                remember(memo, block, head, _BLOCKS_MAX)
+        elif inserted:
+            self._forget()
+        return head
+
+    def _read_unusual(self, block: bytes, ended: bool) -> StreamHead:
+        """Return the head of a request that the compiled function leaves to this one, or all if there is none."""
+        memo = self._memos[ended]
         decoder = self._decoder
         generation = decoder.generation
         fields = self._decode(block)
@@ -206,14 +251,12 @@ class HeadReader:
             # one of pointers.
             head.fields = last.fields
             head.host = last.host
-            head.keep_alive = True
             head.expect_continue = last.expect_continue
             head.content_length = last.content_length
             head.upgrade = b""
             head.urgency = last.urgency
             head.incremental = last.incremental
             return head
-        head.keep_alive = True
         head.expect_continue = False
         head.upgrade = pseudo[b":protocol"].lower() if line.method == b"CONNECT" else b""
         head.content_length = 0 if ended or head.upgrade else None

@@ -10,5 +10,6 @@ def either_decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Run the test twice: with the compiled decoder of field blocks, if there is one, and with its Python twin."""
     if request.param == "python":
         monkeypatch.setattr(hpack, "_decode_fields", None)
+        monkeypatch.setattr(hpack, "_read_request", None)
     elif hpack._decode_fields is None:
         pytest.skip("bridge._speedups is not built, or BRIDGE_SPEEDUPS=0")

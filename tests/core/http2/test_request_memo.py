@@ -32,6 +32,18 @@ class Forgetful(HeadReader):
         return super().read(block, ended)
 
 
+class PureDecoder(own_hpack.FieldDecoder):
+    """Decodes as without the compiled functions."""
+
+    __slots__ = ()
+
+    def decode(self, block: bytes) -> list[Field]:
+        return self._decode(block)
+
+    def read_request(self, block: bytes, ended: bool, limits: tuple[int, int, int, int]) -> None:
+        return None
+
+
 def outcome(reader: HeadReader, block: bytes, ended: bool) -> object:
     """Return all that reading *block* has given: the values of the head, or what was raised."""
     try:
