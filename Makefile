@@ -20,6 +20,9 @@ SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-o
 # The other Pythons that `make test-all` looks for.
 OTHERS = python3.12 python3.13
 
+# Tests start hundreds of processes and import four times each: what is compiled once is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 PY := $(VENV)/bin/python
 # Empty files that remember which parts of pyproject.toml are installed.
