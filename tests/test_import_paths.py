@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.table import table
 
 #: Dotted words that are no import paths: files, a logger, keys of environs and scopes, a module that may be absent.
 OTHER = {
@@ -205,13 +206,13 @@ def files() -> list[Path]:
     return sorted([*texts, *modules])
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+@table("path", files())
 def test_the_import_paths_of_a_file_exist(path: Path) -> None:
     for name in sorted(paths_in(path)):
         resolve(name)
 
 
-@pytest.mark.parametrize("name", [*OURS, *tornado_paths(), *MOVED.values()])
+@table("name", [*OURS, *tornado_paths(), *MOVED.values()])
 def test_a_documented_path_exists(name: str) -> None:
     resolve(name)
 

@@ -21,6 +21,7 @@ import pytest
 from bridge.core.connection import states
 from bridge.dialects import NAMES, dialect
 from tests.support import ROOT
+from tests.support.table import table
 
 PACKAGE = ROOT / "bridge"
 
@@ -238,7 +239,7 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules()])
+@table("module, path", [pytest.param(m, p, id=m) for m, p in modules()])
 def test_imports_point_downwards(module: str, path: Path) -> None:
     faults = layer_faults(module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py")
     assert faults == []
@@ -293,8 +294,7 @@ IMPURE = [
 ]
 
 
-@pytest.mark.parametrize("layer", PURE)
-@pytest.mark.parametrize("name", IMPURE)
+@table("layer, name", [(layer, name) for layer in PURE for name in IMPURE])
 def test_an_impure_import_is_found(layer: str, name: str) -> None:
     assert len(layer_faults(f"{layer}.x", f"import {name}")) == 1
     assert len(layer_faults(f"{layer}.x", f"def f():\n    from {name} import something")) == 1
@@ -433,7 +433,7 @@ def wire_faults(module: str, source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules()])
+@table("module, path", [pytest.param(m, p, id=m) for m, p in modules()])
 def test_only_http1_spells_its_framing(module: str, path: Path) -> None:
     assert wire_faults(module, path.read_text(encoding="utf-8")) == []
 
@@ -618,13 +618,6 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 DOCS = ROOT / "docs"
 
 
-def table(text: str, first_heading: str) -> dict[str, list[str]]:
-    """Return the rows of the Markdown table whose first column is called *first_heading*: first cell to the others."""
-    lines = text[text.index(f"| {first_heading} |") :].split("\n\n", maxsplit=1)[0].splitlines()[2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0]: row[1:] for row in rows}
-
-
 def test_the_tables_of_states_are_current() -> None:
     generate = runpy.run_path(str(DOCS / "generate.py"))
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
@@ -731,7 +724,7 @@ def state_faults(source: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules()])
+@table("module, path", [pytest.param(m, p, id=m) for m, p in modules()])
 def test_states_change_by_their_tables_only(module: str, path: Path) -> None:
     assert state_faults(path.read_text(encoding="utf-8")) == []
 
@@ -826,7 +819,7 @@ def missing_files(text: str) -> list[str]:
     return sorted(name for name in named if not (ROOT / name).exists())
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))], ids=lambda path: path.name)
+@table("path", [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))])
 def test_files_that_texts_name_exist(path: Path) -> None:
     assert missing_files(path.read_text(encoding="utf-8")) == []
 

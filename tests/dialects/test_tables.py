@@ -14,6 +14,7 @@ from bridge import cli
 from bridge.config.settings import SETTINGS
 from bridge.dialects import NAMES, dialect
 from bridge.dialects.table import Fate, Row, Takes
+from tests.support.table import table
 
 
 def peer(module: str) -> Any:
@@ -119,7 +120,7 @@ def test_the_command_knows_the_dialects() -> None:
 ALL = [pytest.param(row, id=f"{name}-{row.name}") for name in NAMES for row in dialect(name).rows]
 
 
-@pytest.mark.parametrize("row", ALL)
+@table("row", ALL)
 def test_a_row_is_complete(row: Row) -> None:
     """A fate that is not SAME has a sentence; what it becomes exists."""
     assert bool(row.remark) or row.fate is Fate.SAME

@@ -31,6 +31,9 @@ each_way = pytest.mark.parametrize(
     ],
     ids=WAYS,
 )
+alone_first = pytest.mark.parametrize(
+    "way", [WAYS["uvloop"], *(pytest.param(way, marks=pytest.mark.wide) for way in list(WAYS.values())[1:])], ids=WAYS
+)
 alone = pytest.mark.parametrize("way", [WAYS["uvloop"], WAYS["asyncio"]], ids=["uvloop", "asyncio"])
 #: Seconds beyond its time that a stop may take here: what the server needs, and what a busy machine needs.
 MORE = 6.0
@@ -224,7 +227,7 @@ async def hook(scope):
 """
 
 
-@each_way
+@alone_first
 @pytest.mark.parametrize("path", ["exit", "interrupt", "exit/task", "interrupt/task", "exit/callback", "stop"])
 def test_who_asks_for_the_end_in_a_request_ends_the_request(tmp_path: Path, way: list[str], path: str) -> None:
     with serve(tmp_path, EXITS + ASGI, way) as server:
@@ -248,7 +251,7 @@ def app(request):
 """
 
 
-@each_way
+@alone_first
 @pytest.mark.parametrize("path", ["exit", "interrupt"])
 @pytest.mark.parametrize("interface", ["wsgi", "callable"])
 def test_who_asks_for_the_end_in_the_other_interfaces(

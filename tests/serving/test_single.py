@@ -123,7 +123,9 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("argv", "status", "message"), FAILURES, ids=lambda value: str(value))
-@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "master"])
+@pytest.mark.parametrize(
+    "workers", [[], pytest.param(["--workers", "2"], marks=pytest.mark.wide)], ids=["alone", "master"]
+)
 def test_a_start_that_fails_says_why_in_one_line(
     workers: list[str], argv: list[str], status: int, message: str
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_limit_that_every_worker_breaks_is_ignored(environ: dict[str, str]) ->
         assert server.end() == 0
 
 
+@pytest.mark.long  # only what is alone on the machine can keep one worker busy
 def test_the_number_follows_the_load(environ: dict[str, str]) -> None:
     options = ["--workers", "1..3", "--workers-idle", "2s", "--threads", "4"]
     with Running("leaking:wsgi", *options, environ=environ) as server:

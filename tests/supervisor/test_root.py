@@ -84,7 +84,10 @@ PAIRS = [
 
 ways = pytest.mark.parametrize("way", WAYS)
 pairs = pytest.mark.parametrize(("way", "attack"), PAIRS)
-logs = pytest.mark.parametrize("option", ["--access-logfile", "--error-logfile"])
+logs = pytest.mark.parametrize(
+    "option",
+    ["--access-logfile", pytest.param("--error-logfile", marks=pytest.mark.wide)],  # opened by the same function
+)
 
 
 @pairs

@@ -10,6 +10,7 @@ from tests.support.link import linked
 from tests.support.loops import FACTORIES, run_on
 from tests.support.responses import read_responses
 from tests.support.serving import Client, serving
+from tests.support.table import table
 from tests.wire.cases import CASES, Case
 
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -46,7 +47,7 @@ def pieces_of(case: Case) -> list[list[bytes]]:
     return [*every, *list(single_cuts(wire))[:: max(1, len(wire) // 16)]]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@table("case", CASES)
 def test_on_a_fake_transport(case: Case) -> None:
     for pieces in pieces_of(case):
         delegate = Echo()

@@ -14,6 +14,7 @@ from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_fields
 from bridge.errors import LocalProtocolError
 from tests.support.hostile import CONTROLS, NO_LENGTH, NOT_TCHAR, TCHAR, TEXT
+from tests.support.table import table
 
 # ---------------------------------------------------------------------- field lines
 
@@ -68,11 +69,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "field",
-    [*((name, b"v") for name in NAMES), *((b"x", value) for value in VALUES)],
-    ids=lambda value: f"{value!r:.60}",
-)
+@table("field", [*((name, b"v") for name in NAMES), *((b"x", value) for value in VALUES)])
 def test_fields_that_would_split_the_response(field: tuple[bytes, bytes]) -> None:
     for fields in ([field], [(b"a", b"b"), field, (b"c", b"d")]):
         for _ in range(2):  # what was refused is not known the next time
@@ -151,7 +148,7 @@ def test_declared_lengths(fields: Pairs, length: int) -> None:
         assert check_fields(fields)[1] == length
 
 
-@pytest.mark.parametrize("value", [*NO_LENGTH, b"9" * 19, b"0" * 19, b"1" * 5000])
+@table("value", [*NO_LENGTH, b"9" * 19, b"0" * 19, b"1" * 5000])
 def test_what_is_no_length(value: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         check_fields([(b"content-length", value)])
@@ -261,7 +258,7 @@ def test_fields_of_text() -> None:
     assert not any("s3cret" in field for field in fields_module._text_lines)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
+@table(
     "field",
     [
         *((name.decode("latin-1"), "v") for name in NAMES),
@@ -276,7 +273,6 @@ def test_fields_of_text() -> None:
         ),
         *((b"x", b"y"), ("x", b"y"), (b"x", "y"), ("x", 1), ("x", None), ("x",), "xy", None),
     ],
-    ids=lambda value: f"{value!r:.60}",
 )
 def test_text_that_would_split_the_response(field: Any) -> None:
     for fields in ([field], [("a", "b"), field, ("c", "d")]):

@@ -7,6 +7,7 @@ import pytest
 from bridge.core.http import fields, status, uri
 from bridge.core.http.uri import HOST, TARGET
 from bridge.core.http1 import grammar
+from tests.support.table import table
 from tests.support.hostile import (
     CONTROLS,
     HOSTS,
@@ -131,12 +132,12 @@ def cases(index: int) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize(("pattern", "text"), cases(0))
+@table("pattern, text", cases(0))
 def test_accepts(pattern: re.Pattern[bytes], text: bytes) -> None:
     assert pattern.fullmatch(text) is not None
 
 
-@pytest.mark.parametrize(("pattern", "text"), cases(1))
+@table("pattern, text", cases(1))
 def test_refuses(pattern: re.Pattern[bytes], text: bytes) -> None:
     assert pattern.fullmatch(text) is None
 

@@ -12,6 +12,7 @@ from bridge.errors import FramingError, LimitExceeded, RemoteProtocolError
 from tests.support.cuts import CUTS, at_random, bytewise, cut_at, single_cuts, whole
 from tests.support.hostile import CONTROLS, NO_CHUNK_SIZE, NOT_TCHAR
 from tests.support.reader import Content, Refused, read_content
+from tests.support.table import table
 
 MOSTS = [1, 2, 3, 7, 65536]
 
@@ -165,7 +166,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wire", dict.fromkeys(REFUSED), ids=lambda wire: f"{wire!r:.70}")
+@table("wire", dict.fromkeys(REFUSED))
 def test_chunked_content_is_refused(wire: bytes) -> None:
     for pieces in cuts(wire):
         for most in (1, 65536):
@@ -175,17 +176,13 @@ def test_chunked_content_is_refused(wire: bytes) -> None:
 
 
 # A fault is seen as soon as no further byte can mend it, not when a line or a deadline ends.
-@pytest.mark.parametrize(
-    "wire",
-    [
+@table("wire", [
         *(b"g", b" ", b"\n", b"\r", b"-", b"+", b";", b"x5", b"0x", b"5g", b"5 g", b"5\n", b"5\rX", b"5;\x00",
             b"5;a\n", b"5;a\rb"),
         *(b"12345678901234567", b"5\r\nhelloX", b"5\r\nhello\n", b"5\r\nhello\rX", b"0\r\n\n", b"0\r\n\rX",
             b"0\r\nX: a\nb", b"0\r\nX\x00"),
         *(b"5;" + b"a" * 4094, b"5" + b" " * 4095, b"5;" + b"a" * 100000),
-    ],
-    ids=lambda wire: f"{wire!r:.50}",
-)  # fmt: skip
+    ])  # fmt: skip
 def test_a_fault_is_seen_at_once(wire: bytes) -> None:
     for pieces in cuts(wire):
         answer = read_content(chunked(), pieces)

@@ -36,6 +36,7 @@ from bridge.errors import LocalProtocolError
 from tests.support.hostile import CONTROLS
 from tests.support.reader import Content, read_content
 from tests.support.responses import read_responses
+from tests.support.table import table
 
 Pairs = list[tuple[bytes, bytes]]
 DEFAULT = b"date: today\r\nserver: bridge\r\n"
@@ -55,7 +56,7 @@ def fixed(length: int, sent: int = 0) -> FixedEncoder:
 # ---------------------------------------------------------------------- status lines
 
 
-@pytest.mark.parametrize("status", list(HTTPStatus))
+@table("status", list(HTTPStatus))
 def test_registered_phrases(status: HTTPStatus) -> None:
     line = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     assert status_line(status.value) == line
@@ -84,7 +85,7 @@ def test_what_is_no_status(status: int) -> None:
             status_line(status, reason)
 
 
-@pytest.mark.parametrize(
+@table(
     "reason",
     [
         *(b"OK" + bytes([octet]) for octet in CONTROLS),

@@ -8,9 +8,10 @@ from bridge.core.http.fields import CONTENT_LENGTH_DIGITS
 from bridge.core.http1.framing import request_content_length
 from bridge.errors import FramingError, LimitExceeded, RemoteProtocolError
 from tests.support.hostile import MALFORMED_CODINGS, NO_LENGTH, WIDER_THAN_DIGITS
+from tests.support.table import table
 
 
-@pytest.mark.parametrize("value", [*NO_LENGTH, *WIDER_THAN_DIGITS])
+@table("value", [*NO_LENGTH, *WIDER_THAN_DIGITS])
 def test_what_is_no_length(value: bytes) -> None:
     with pytest.raises(FramingError) as caught:
         request_content_length(b"1.1", [], [value])
@@ -67,7 +68,7 @@ def test_chunked(codings: list[bytes]) -> None:
     assert request_content_length(b"1.1", codings, []) is None
 
 
-@pytest.mark.parametrize("codings", MALFORMED_CODINGS)
+@table("codings", MALFORMED_CODINGS)
 def test_malformed_transfer_codings(codings: list[bytes]) -> None:
     with pytest.raises(FramingError) as caught:
         request_content_length(b"1.1", codings, [])

@@ -16,6 +16,7 @@ from tests.core.http1 import test_decoder, test_request
 from tests.support.cuts import CUTS, Cut, bytewise, cut_at, single_cuts, whole
 from tests.support.hostile import TCHAR
 from tests.support.reader import Stream, head_values, read_stream
+from tests.support.table import table
 from tests.wire import cases
 from tests.wire.cases import CASES, Case
 
@@ -45,7 +46,7 @@ def read_alike(wire: bytes) -> Stream:
 # ---------------------------------------------------------------------- the cases of the wire
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@table("case", CASES)
 def test_the_cases_of_the_wire(case: Case) -> None:
     stream = read_alike(case.wire)
     answers = list(case.answers)

@@ -27,6 +27,7 @@ from tests.support.hostile import (
     VCHAR,
 )
 from tests.support.reader import Refused, head_values, read_head
+from tests.support.table import table
 
 LINE = b"GET / HTTP/1.1\r\n"
 GET = LINE + b"Host: a\r\n"
@@ -236,7 +237,7 @@ def cuts(wire: bytes) -> Iterator[list[bytes]]:
         yield from single_cuts(wire)
 
 
-@pytest.mark.parametrize(("wire", "status"), REFUSED)
+@table("wire, status", REFUSED)
 def test_refuses(wire: bytes, status: int) -> None:
     for pieces in cuts(wire):
         answer = read_head(pieces)
@@ -401,7 +402,7 @@ ACCEPTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("wire", "expected"), ACCEPTED)
+@table("wire, expected", ACCEPTED)
 def test_accepts(wire: bytes, expected: dict[str, object]) -> None:
     rest = b"\nrest\r\n\r\n"
     found = read_head([wire + rest])
@@ -450,7 +451,7 @@ REFUSED_EARLY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("wire", "status"), REFUSED_EARLY, ids=lambda value: f"{value!r:.50}")
+@table("wire, status", REFUSED_EARLY)
 def test_refuses_before_the_end(wire: bytes, status: int) -> None:
     for pieces in cuts(wire):
         answer = read_head(pieces)
@@ -760,7 +761,7 @@ def test_parse_fields(block: bytes, fields: list[tuple[bytes, bytes]]) -> None:
     assert parse_fields(block, Limits()) == fields
 
 
-@pytest.mark.parametrize("line", dict.fromkeys(FIELD_LINES[: FIELD_LINES.index(b"Content-Length : 5")]))
+@table("line", dict.fromkeys(FIELD_LINES[: FIELD_LINES.index(b"Content-Length : 5")]))
 def test_parse_fields_refuses(line: bytes) -> None:
     with pytest.raises(RequestSyntaxError):
         parse_fields(b"A: b\r\n" + line + b"\r\nC: d", Limits())

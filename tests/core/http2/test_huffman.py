@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from bridge.core.http2 import huffman
 from bridge.core.http2.codes import COMPRESSION_ERROR, CompressionError
+from tests.support.table import table
 
 OTHER = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 
 
-@pytest.mark.parametrize("octet", range(256))
+@table("octet", range(256))
 def test_every_symbol_has_the_code_of_the_appendix(octet: int) -> None:
     text = bytes([octet])
     assert huffman.encode(text) == OTHER.encode(text)

@@ -8,6 +8,7 @@ from bridge.core.http1.request import parse_head
 from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
 from bridge.core.websocket.handshake import Handshake, Refusal, accept_fields, accept_token, check_handshake
 from bridge.errors import LocalProtocolError
+from tests.support.table import table
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
@@ -93,7 +94,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("head", "status"), REFUSED)
+@table("head, status", REFUSED)
 def test_refuses(head, status):
     refusal = check_handshake(head, DeflateOptions())
     assert isinstance(refusal, Refusal)

@@ -8,6 +8,7 @@ import pytest
 from bridge.core.websocket.extensions import DeflateParameters
 from bridge.core.websocket.frames import WebSocketError, encode_close, is_close_code
 from bridge.core.websocket.receiver import NO_STATUS, UNPACKED, Close, Ping, Pong, Receiver
+from tests.support.table import table
 from tests.support.websocket_peer import CUTS, bytewise, frame, read, whole
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x81, 0x82, 0x80, 0x88, 0x89, 0x8A
@@ -151,16 +152,18 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
-@pytest.mark.parametrize(("wire", "events"), ACCEPTED)
+def in_every_cut(rows):
+    return [(cut, *row.values) for cut in CUTS.values() for row in rows]
+
+
+@table("cut, wire, events", in_every_cut(ACCEPTED))
 def test_accepts(wire, events, cut):
     found, code = read(Receiver(), cut(wire))
     assert (found, code) == (events, None)
     assert [type(event) for event in found] == [type(event) for event in events]
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
-@pytest.mark.parametrize(("wire", "code", "events"), REFUSED)
+@table("cut, wire, code, events", in_every_cut(REFUSED))
 def test_refuses(wire, code, events, cut):
     receiver = Receiver()
     assert read(receiver, cut(wire)) == (events, code)
@@ -241,8 +244,7 @@ LIMITED = [
 ]
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
-@pytest.mark.parametrize(("wire", "code"), LIMITED)
+@table("cut, wire, code", in_every_cut(LIMITED))
 def test_limits(wire, code, cut):
     assert read(Receiver(max_size=1000, max_fragments=5), cut(wire))[1] == code
 
@@ -403,8 +405,7 @@ COMPRESSED = [
 ]
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
-@pytest.mark.parametrize(("wire", "events", "code"), COMPRESSED)
+@table("cut, wire, events, code", in_every_cut(COMPRESSED))
 def test_compressed(wire, events, code, cut):
     receiver = Receiver(max_size=1000, deflate=DeflateParameters())
     assert read(receiver, cut(wire)) == (events, code)
