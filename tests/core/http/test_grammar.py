@@ -7,7 +7,6 @@ import pytest
 from bridge.core.http import fields, status, uri
 from bridge.core.http.uri import HOST, TARGET
 from bridge.core.http1 import grammar
-from tests.support.table import table
 from tests.support.hostile import (
     CONTROLS,
     HOSTS,
@@ -19,6 +18,7 @@ from tests.support.hostile import (
     VCHAR,
     WIDER_THAN_DIGITS,
 )
+from tests.support.table import table
 
 DIGIT = b"0123456789"
 
