@@ -49,6 +49,7 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
                                           waitress-serve, uwsgi
   bridge exec fastapi run                 a program that starts uvicorn, hypercorn, waitress or gunicorn itself
   bridge explain gunicorn -w 4 app:app    what becomes of each of its options
+  bridge install-shims DIR                scripts called gunicorn, uvicorn and so on, which start bridge
 
   bridge dev                              find the application here, reload it, and show exceptions
 
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     if command == "dev":
         return _guarded(lambda: _develop(words[1:], own_process=argv is None))
+    if command == "install-shims":
+        return _guarded(lambda: _install_shims(words[1:]))
     if command == "exec":
         return _guarded(lambda: _execute(words[1:], own_process=argv is None))
     if command in _STEERING:
@@ -131,12 +134,24 @@ def _develop(words: Sequence[str], *, own_process: bool) -> int:
     return _run(development.words, own_process=own_process)
 
 
+def _install_shims(words: Sequence[str]) -> int:
+    from bridge.compat.shims import install_shims
+
+    return install_shims(words)
+
+
 def _execute(words: Sequence[str], *, own_process: bool) -> int:
     if words and words[0] in _DIALECTS:
         return _other(words[0], words[1:], own_process=own_process)
     from bridge.compat.execution import execute
 
-    return execute(words)
+    try:
+        return execute(words)
+    finally:
+        if own_process:
+            # The interpreter collects garbage once more at its end: with FastAPI's modules that took 1.7 s of a stop
+            # on a busy machine, and without frozen objects 0.06 s (CPython 3.11).
+            gc.freeze()
 
 
 def _other(command: str, words: Sequence[str], *, own_process: bool) -> int:

@@ -762,7 +762,7 @@ def test_the_page_of_dialects_is_current() -> None:
 
 #: The options of `bridge explain` and `dev`, and those of other servers, which `bridge gunicorn` and its like take.
 OTHERS = {
-    *("--json", "--toml", "--noasgi", "--app", "--https"),
+    *("--json", "--toml", "--noasgi", "--app", "--https", "--create-self-signed-cert"),
     # of the commands that steer a running server
     *("--socket", "--pid", "--interval", "--count", "--wait", "--timeout", "--worker", "--for"),
 } | {spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)}

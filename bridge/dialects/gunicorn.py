@@ -11,6 +11,7 @@ from bridge.dialects.convert import (
     access_format,
     cert_reqs,
     each,
+    fact,
     host_and_port,
     only,
     statsd,
@@ -19,9 +20,11 @@ from bridge.dialects.convert import (
     with_attribute,
     zero_is_off,
 )
+from bridge.dialects.files import in_words
 from bridge.dialects.gunicornfile import SCRIPT_NAME, options, require_target
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
 from bridge.dialects.workerclasses import imported, worker_class
+from bridge.errors import ConfigError
 from bridge.hooks.logger import overrides_access
 
 __all__ = ["DIALECT", "with_gunicorns_defaults"]
@@ -295,6 +298,29 @@ def _target(value: Any, t: Translation) -> None:
     t.set("target", with_attribute(str(value), "application"))
 
 
+def _paste(value: Any, t: Translation) -> None:
+    if value:
+        t.dialect["paste"] = os.path.abspath(value)
+
+
+def _settle_paste(t: Translation) -> None:
+    """Set the application of a PasteDeploy file, and its loggers."""
+    uri = t.dialect.get("paste")
+    if not uri:
+        return
+    added = dict(item.partition("=")[::2] for item in t.dialect.get("paste_global", ()))
+    t.settle("paste", "target", f"bridge.contrib.paste:application({uri!r}, {added!r})")
+    path = uri.partition("#")[0]
+    try:
+        with open(path, encoding="utf-8") as file:
+            has_loggers = any(line.strip() == "[loggers]" for line in file)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"--paste {path}: {in_words(exc)}") from exc
+    if has_loggers and "log_config" not in t.layer and "log_config" not in t.objects:
+        t.set("log_config", path)
+        t.dialect["log_config"] = True
+
+
 def _chdir(value: Any, t: Translation) -> None:
     t.set("chdir", value)
 
@@ -376,8 +402,7 @@ ROWS: tuple[Row, ...] = (
     row("-n --name", SAME, "process_name", name="proc_name", convert=_optional("process_name")),
     row("default_proc_name", NO_EFFECT, "", "the name is that of --name", takes=_FILE),
     row("--pythonpath", SAME, "", convert=_pythonpath),
-    row("--paste --paster", REFUSED, "", "bridge reads no PasteDeploy file; name a function that calls"
-        " paste.deploy.loadapp, as module:function()"),
+    row("--paste --paster", SAME, "target", convert=_paste),
     *(row(name, SAME, "hooks", takes=_FILE, convert=_hook(name)) for name in POINTS),
     row("ssl_context", SAME, "ssl_context_factory", takes=_FILE, convert=_ssl_context),
     row("--proxy-protocol", SAME, "proxy_protocol", convert=_proxy_protocol),
@@ -400,8 +425,7 @@ ROWS: tuple[Row, ...] = (
         takes=Takes.INT, convert=window),
     row("--http2-max-frame-size", NEAR, "", "frames have up to 16 KiB", takes=Takes.INT),
     row("--http2-max-header-list-size", SAME, "http2_max_header_list_size", takes=Takes.INT),
-    row("--paste-global", NO_EFFECT, "", "there is no PasteDeploy file", name="raw_paste_global_conf", takes=Takes.LIST,
-        convert=lambda value, t: None if value else (SAME, "")),
+    row("--paste-global", SAME, "", name="raw_paste_global_conf", takes=Takes.LIST, convert=fact("paste_global")),
     row("--permit-obsolete-folding", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),
     row("--strip-header-spaces", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),
     row("--permit-unconventional-http-method", NEAR, "", "every method that RFC 9110 allows is taken",
@@ -441,6 +465,7 @@ def _options(words: list[str], environ: Mapping[str, str]) -> list[Option]:
 def _finish(t: Translation) -> None:
     _settle_time_and_threads(t)
     _settle_proxies(t)
+    _settle_paste(t)
     default = t.default
     if "bind" not in t.layer:
         default("bind", "127.0.0.1:8000", "gunicorn")

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from bridge.compat import uvicorn
 from bridge.compat.execution import execute
 from bridge.errors import ConfigError
 from bridge.telemetry import logs
+from tests.support import ROOT
 from tests.support.running import APPS, Client, Running, get
 
 PROGRAM = str(APPS / "embedders.py")
@@ -241,6 +243,13 @@ def test_statuses(
         assert err == "no\n"
     assert "execution.py" not in err  # a traceback begins in the program
     assert ("in f" in err) == ("def f" in words[1])
+
+
+@pytest.mark.slow
+def test_the_end_of_the_interpreter_searches_for_no_garbage() -> None:
+    program = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000))"
+    command = [sys.executable, "-m", "bridge", "exec", "-c", program]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout == "True\n"
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])

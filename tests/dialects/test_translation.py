@@ -193,7 +193,6 @@ REFUSED = [
     ("gunicorn -k aiohttp.GunicornWebWorker a:a", "aiohttp"),
     ("gunicorn -k nowhere.Worker a:a", "nowhere.Worker cannot be imported"),
     ("gunicorn -k worker a:a", "there is no worker class 'worker'"),
-    ("gunicorn --paste a.ini", "paste.deploy.loadapp"),
     ("gunicorn --protocol uwsgi a:a", "proxy_pass"),
     ("uvicorn --loop my:loop a:a", "auto, asyncio and uvloop"),
     ("uvicorn '${APP}'", "no shell has replaced"),
