@@ -1,4 +1,4 @@
-"""HAProxy and nginx from the system's packages, in front of servers under test; HAProxy steered by its runtime socket."""
+"""HAProxy and nginx from the system's packages, in front of servers; HAProxy is steered by its runtime socket."""
 
 from __future__ import annotations
 

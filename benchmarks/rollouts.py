@@ -1,8 +1,8 @@
 """Roll a deployment out again and again under load, as Kubernetes does it, and count the requests that fail.
 
-``python -m benchmarks.rollouts [--rollouts 20] [ROW ...]`` plays the parts of a cluster. A pod is a server on an address
-of its own in 127.0.0.0/8. The kubelet probes it each second: startup, then readiness and liveness. HAProxy stands in
-front, without retries. In a rollout a new pod is started; when it is ready it comes into HAProxy, and the old one is
+``python -m benchmarks.rollouts [--rollouts 20] [ROW ...]`` plays the parts of a cluster. A pod is a server on an
+address of its own in 127.0.0.0/8. The kubelet probes it each second: startup, then readiness and liveness. HAProxy
+stands in front, without retries. In a rollout a new pod is started; when it is ready it comes into HAProxy, and the old one is
 deleted: it gets SIGTERM at once (or after the ``sleep`` of its preStop hook), and the endpoint controller takes it out
 of HAProxy 2 to 5 seconds later, as the news travels. After 45 seconds the kubelet kills. Meanwhile 12 clients ask, on
 kept connections and on new ones, GET and POST, and check every answer. Prints a Markdown table.
@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import process_tree
-from benchmarks.process import ROOT, environment
+from benchmarks.process import environment
 from benchmarks.proxies import Runtime, haproxy
 from benchmarks.steady import Load, Mix, answer, loaded
+from tests.support import ROOT
 
 ROLLOUTS = 20
 NEWS = (2.0, 5.0)  # seconds from the deletion of a pod until HAProxy knows
@@ -269,9 +270,18 @@ async def measure(row: Row, rollouts: int, mix: Mix) -> tuple[Load, Seen]:
     return load, found.seen
 
 
-HEAD = """\
-| server | settings | rollouts | requests | failed | of these | longest answer | longest stop | killed after 45 s | liveness probes failed |
-|---|---|---|---|---|---|---|---|---|---|"""
+COLUMNS = (
+    "server",
+    "settings",
+    "rollouts",
+    "requests",
+    "failed",
+    "of these",
+    "longest answer",
+    "longest stop",
+    "killed after 45 s",
+    "liveness probes failed",
+)
 
 
 def line(row: Row, rollouts: int, load: Load, seen: Seen) -> str:
@@ -304,7 +314,7 @@ async def run(names: list[str], rollouts: int, parallel: int) -> int:
         if ROWS[name].admin and name != "bridge-none":
             faults += len(load.failures)
 
-    print(HEAD, flush=True)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     async with asyncio.TaskGroup() as tasks:
         for name in names:
             tasks.create_task(one(name))

@@ -90,14 +90,16 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]:
 async def client(place: Place, load: Load, mix: Mix, keep: bool, seed: str, stop: asyncio.Event) -> None:
     """Ask until *stop*."""
     rng = random.Random(seed)
-    number, open_, reader, writer = 0, False, None, None
+    number, open_ = 0, False
+    reader: asyncio.StreamReader | None = None
+    writer: asyncio.StreamWriter | None = None
     while not stop.is_set():
         number += 1
         method, path, sent, wanted = request(rng, mix, number)
         status, reason, began = 0, "", time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
-                if not open_ or reader.at_eof():
+                if not open_ or reader is None or writer is None or reader.at_eof():
                     if writer is not None:
                         writer.close()
                     reader, writer = await connect(place)
