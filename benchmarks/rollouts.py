@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.rollouts [--rollouts 20] [ROW ...]`` plays the parts of a cluster. A pod is a server on an
 address of its own in 127.0.0.0/8. The kubelet probes it each second: startup, then readiness and liveness. HAProxy
-stands in front, without retries. In a rollout a new pod is started; when it is ready it comes into HAProxy, and the old one is
-deleted: it gets SIGTERM at once (or after the ``sleep`` of its preStop hook), and the endpoint controller takes it out
-of HAProxy 2 to 5 seconds later, as the news travels. After 45 seconds the kubelet kills. Meanwhile 12 clients ask, on
-kept connections and on new ones, GET and POST, and check every answer. Prints a Markdown table.
+stands in front, without retries. In a rollout a new pod is started; when it is ready it comes into HAProxy, and the
+old one is deleted: it gets SIGTERM at once (or after the ``sleep`` of its preStop hook), and the endpoint controller
+takes it out of HAProxy 2 to 5 seconds later, as the news travels. After 45 seconds the kubelet kills. Meanwhile 12
+clients ask, on kept connections and on new ones, GET and POST, and check every answer. Prints a Markdown table.
 """
 
 from __future__ import annotations
