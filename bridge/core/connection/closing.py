@@ -1,4 +1,4 @@
-"""Closes transports; with TLS, without waiting for the peer to agree."""
+"""Closes transports; with TLS, without waiting for the peer to agree. Tells whether a close would lose a request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 try:
     from fcntl import ioctl
-    from termios import TIOCOUTQ
+    from termios import FIONREAD, TIOCOUTQ
+
+    _UNREAD, _UNSENT = FIONREAD, TIOCOUTQ
 except ImportError:  # Windows
     ioctl = None  # type: ignore[assignment]  # as said
+    _UNREAD = _UNSENT = 0
 
-__all__ = ["SHUTDOWN_TIMEOUT", "close"]
+__all__ = ["SHUTDOWN_TIMEOUT", "close", "holds_unread"]
 
 #: Seconds that the loop's own TLS shutdown may take. It would cut a slow reader, so it is long: close() ends it before.
 SHUTDOWN_TIMEOUT = 600.0
@@ -44,16 +47,29 @@ def _look(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, looks: 
         loop.call_later(_LOOK, _look, transport, loop, looks - 1)
 
 
+def holds_unread(transport: asyncio.Transport) -> bool:
+    """Tell whether the system holds bytes of the peer that the loop has not read yet.
+
+    A close would reset the connection then (RFC 9112 section 9.6), under a request that came in time.
+    """
+    return bool(_queued(transport.get_extra_info("socket"), _UNREAD))
+
+
 def _unsent(sock: Any) -> int | None:
     """Return how many bytes the peer's system has not taken yet; None if the connection has ended.
 
     While there is more to send than the system takes, it has some: so its queue alone tells.
     """
+    return _queued(sock, _UNSENT)
+
+
+def _queued(sock: Any, queue: int) -> int | None:
+    """Return how many bytes one of the system's queues holds; None if the connection has ended."""
     if sock is None or sock.fileno() < 0:
         return None
     if ioctl is None:
         return 0
     with suppress(OSError):
-        (left,) = struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, bytes(4)))
+        (left,) = struct.unpack("i", ioctl(sock.fileno(), queue, bytes(4)))
         return int(left)
     return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER, Clock
-from bridge.core.connection.closing import close
+from bridge.core.connection.closing import close, holds_unread
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.pace import Pace
@@ -288,6 +288,8 @@ class ServerConnection(asyncio.Protocol):
         2. Content: 408 if its next bytes are late; if the whole is, the connection closes without an answer.
         3. A response for which :meth:`expect_response` has set the deadline: the connection is reset.
         4. After the end of HTTP: the transport closes.
+
+        What has come, and nobody has looked at yet, is not late: the deadline is looked at again after that.
         """
         transport = self.writer.transport
         if transport is None:
@@ -295,7 +297,9 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         reading = self.reading
         if reading is READ_HEAD:
-            if not self.reader.buffer:
+            if self._turn_awaited or (not self.reader.buffer and holds_unread(transport)):
+                self.deadline = self.clock.after(0.0)
+            elif not self.reader.buffer:
                 self._close()
             elif not self.writer.paused:
                 # Otherwise the buffer waits for the peer to read earlier responses. The writer's deadline watches that.
@@ -307,6 +311,8 @@ class ServerConnection(asyncio.Protocol):
                 if self.parameters.observer is not None:
                     self.parameters.observer.request_refused(self, "body_timeout")
                 self.cut(reset=False)
+            elif self._turn_awaited:
+                self.deadline = self.clock.after(0.0)
             else:
                 self._refuse_fault(RequestTimeout("Timeout reading body" if pace is None else pace.describe()))
         elif reading is READ_DONE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -137,6 +138,55 @@ def test_an_idle_connection_is_closed_without_an_answer(caplog: pytest.LogCaptur
             assert link.closed
             assert not link.transport.aborted
     assert not caplog.records
+
+
+@pytest.mark.parametrize("wire", [GET, FIXED], ids=["a request", "content"])
+def test_what_waits_for_its_turn_is_not_late(wire: bytes) -> None:
+    """What has come is not looked at before the next turn, when the deadline passes."""
+    with linked(Recorder(on_finish=ok)) as link:
+        link.send(wire if wire is FIXED else GET)
+
+        def arrive_late() -> None:
+            link.connection._turns.left = 0
+            link.transport.peer_sends(b"hello" if wire is FIXED else GET)
+            link.connection.deadline_passed(link.loop.time())
+
+        link.loop.call(arrive_late)
+        assert [response.status for response in link.responses()] == [200] * (1 if wire is FIXED else 2)
+        ends_after(link, 5)
+
+
+def test_a_part_of_a_head_that_waits_for_its_turn_buys_no_time() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.send(GET, b"G")
+        link.loop.advance(9.9)
+
+        def arrive_late() -> None:
+            link.connection._turns.left = 0
+            link.transport.peer_sends(b"E")
+            link.connection.deadline_passed(link.loop.time())
+
+        link.loop.call(arrive_late)
+        assert not link.transport.eof
+        link.loop.advance(LATE)
+        assert [response.status for response in link.responses()] == [200, 408]
+
+
+@pytest.mark.parametrize("sent", [GET, b""], ids=["a request", "nothing"])
+def test_a_request_that_the_system_holds_when_the_time_is_over_is_served(sent: bytes) -> None:
+    ours, peers = socket.socketpair()
+    with ours, peers, linked(Recorder(on_finish=ok)) as link:
+        link.transport._extra["socket"] = ours  # the system's end of this connection
+        link.send(GET)
+        link.loop.advance(4.9)
+        peers.sendall(sent)
+        link.loop.call(link.connection.deadline_passed, link.loop.time())
+        assert link.closed is not bool(sent)
+        if sent:
+            link.send(ours.recv(1000))  # the loop reads it in its next turn
+            assert [response.status for response in link.responses()] == [200, 200]
+            link.loop.advance(LATE)
+            assert not link.closed
 
 
 def test_idle_time_begins_anew_after_every_response() -> None:
