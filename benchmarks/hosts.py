@@ -76,7 +76,7 @@ class Network:
                "peer", "name", "eth0", "netns", self.space(name))  # fmt: skip
             ip("-n", self.space("front"), "addr", "add", f"10.77.{number}.1/24", "dev", f"{self.mark}-{number}")
             ip("-n", self.space("front"), "link", "set", f"{self.mark}-{number}", "up")
-            ip("-n", self.space(name), "addr", "add", f"10.77.{number}.2/24", "dev", "eth0")
+            self.plug(name, "add")
             ip("-n", self.space(name), "link", "set", "eth0", "up")
 
     def space(self, name: str) -> str:
@@ -87,8 +87,11 @@ class Network:
         return [program("ip"), "netns", "exec", self.space(name)]
 
     def plug(self, name: str, state: str) -> None:
-        """Put a host's network up or down."""
-        ip("-n", self.space(name), "link", "set", "eth0", state)
+        """Let a host answer or not ("add" or "del"): without its address it is silent, and the link stays up.
+
+        With the link down, what HAProxy's side sends is dropped there, and the system does not count it as sent.
+        """
+        ip("-n", self.space(name), "addr", state, f"10.77.{HOSTS.index(name)}.2/24", "dev", "eth0")
 
 
 class Host:
@@ -120,7 +123,7 @@ class Host:
 
     def lose_power(self) -> None:
         """Go silent, and end."""
-        self.network.plug(self.name, "down")
+        self.network.plug(self.name, "del")
         self.kill()
 
     def kill(self) -> None:
@@ -271,9 +274,12 @@ def configuration(directory: Path, network: Network) -> str:
     """Return the example's configuration with these hosts."""
     text = EXAMPLE.read_text(encoding="utf-8")
     text = re.sub(r"^ +bind .*$", f"    bind unix@{directory}/front.sock", text, flags=re.MULTILINE)
+    options = re.findall(r"^ +server \S+ \S+(.*)$", text, flags=re.MULTILINE)[0]
     text = re.sub(r"^ +server .*\n?", "", text, flags=re.MULTILINE)
     text = re.sub(r"^global\n +maxconn .*$", "    maxconn 4000", text, count=1, flags=re.MULTILINE)
-    return text.rstrip() + "".join(f"\n    server {name} 10.77.{n}.2:8000" for n, name in enumerate(HOSTS)) + "\n"
+    return (
+        text.rstrip() + "".join(f"\n    server {name} 10.77.{n}.2:8000{options}" for n, name in enumerate(HOSTS)) + "\n"
+    )
 
 
 async def until(runtime: Runtime, name: str, *states: str) -> None:
@@ -318,7 +324,7 @@ class Play:
             await until(self.runtime, "one", "DOWN")
             await asyncio.sleep(max(self.rest, 8.0))  # until the last request that was there has been asked elsewhere
         with self.step("it comes back"):
-            one.network.plug("one", "up")
+            one.network.plug("one", "add")
             one.start()
             await until(self.runtime, "one", "UP")
             await asyncio.sleep(self.rest)
