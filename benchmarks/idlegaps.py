@@ -224,7 +224,9 @@ async def measure(row: Row, requests: int, clients: int = CLIENTS) -> Seen:
                     await asyncio.sleep(0.05)
             seen = Seen(closes=await closes_after(host))
             least, most = seen.closes or (KEEP, KEEP)
-            gaps = (max(least, KEEP) - 2 * MARGIN, most + MARGIN) if seen.closes else (KEEP - 0.1, KEEP + 0.1)
+            gaps = (max(least, KEEP) - 2 * MARGIN, most + MARGIN)
+            if not seen.closes or row.proxy_keeps < least:  # then the proxy closes
+                gaps = (KEEP - 2 * MARGIN, KEEP + 2 * MARGIN)
             count = iter(range(requests + clients))
             with proxied(row, host, directory, clients) as place:
                 async with asyncio.TaskGroup() as tasks:

@@ -249,7 +249,7 @@ async def scrape(pause: float, directory: Path) -> tuple[Outcome, dict[str, dict
         prometheus = Prometheus(address)
         await until("Prometheus", lambda: prometheus.samples('up{job="bridge"}', 10))
         host, _, port = server.address.partition(":")
-        async with loaded((host, int(port)), Mix(kept=10, fresh=3, pause=0.02, posts=0.2, slow=0.02)) as load:
+        async with loaded((host, int(port)), Mix(kept=10, fresh=3, pause=0.02, posts=0.2, slow=0.0)) as load:
             outcome.load = load
             began = time.time()
             await events(server, outcome, pause)
@@ -361,7 +361,7 @@ def plot(
     for number, (title, series) in enumerate(panels.items()):
         top = MARGIN + number * step + 40
         most = max((value for values in series.values() for _, value in values if value == value), default=0) or 1
-        parts.append(text(left, top - 14, title, "title"))
+        parts.append(text(left, top - 20, title, "title"))
         parts.append(text(left - 8, top + 10, f"{most:,.0f}" if most >= 10 else f"{most:.2g}", "soft", "end"))
         parts.append(text(left - 8, top + height, "0", "soft", "end"))
         parts.append(f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="#818b98"/>')
@@ -386,7 +386,7 @@ def plot(
             if name:
                 label = escape(name)
                 parts.append(
-                    f'<text x="{place:.0f}" y="{top - 14}" text-anchor="end" style="fill: {colour}">{label}</text>'
+                    f'<text x="{place:.0f}" y="{top - 20}" text-anchor="end" style="fill: {colour}">{label}</text>'
                 )
                 place -= 12 + 8 * len(label)
     parts.append(text(left + width, total - MARGIN, f"{last - began:.0f} seconds", "soft", "end"))

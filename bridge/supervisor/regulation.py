@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bridge.config.cgroups import memory_limit, memory_usage
 from bridge.core.log import gen_log
 from bridge.serving.sockets import accept_queues
-from bridge.supervisor.sizing import Load, Memory, Size
+from bridge.supervisor.sizing import Load, Memory, Size, Target
 from bridge.supervisor.workers import LEAVING, READY, Worker
 from bridge.telemetry.metrics.collect import workers_of
 from bridge.telemetry.processes import resident
@@ -43,13 +43,13 @@ class Regulation:
         self._size = Size(least, most, config.workers_idle) if most > least else None
         self._memory = None if config.workers_max_rss is None else Memory(config.workers_max_rss, config.rss_samples)
         self._limit = config.workers_max_rss
-        self._target: float | None = None
+        self._target: Target | None = None
         limit = memory_limit() if config.memory_target is not None else None
         if config.memory_target is not None:
             if limit is None:
                 gen_log.warning("--memory-target: nothing limits the memory of this process, so there is no target")
             else:
-                self._target = limit * config.memory_target / 100
+                self._target = Target(limit * config.memory_target / 100)
         self._shared = config.preload
         self._rss_interval = config.rss_interval
         watches = self._memory is not None or self._target is not None
@@ -58,6 +58,7 @@ class Regulation:
         self._before: dict[int, tuple[float, float]] = {}
         self._waits = (0, 0.0)
         self._told = False
+        self._told_target = False
 
     def next_event(self) -> list[float]:
         """Return the times at which :meth:`check` has something to do."""
@@ -87,7 +88,7 @@ class Regulation:
             return
         count = master.plan.count
         wanted = size.choose(now, count, load)
-        if wanted > count and self._target is not None and (memory_usage() or 0) > self._target:
+        if wanted > count and self._target is not None and (memory_usage() or 0) > self._target.limit:
             return
         if wanted != count:
             busy = sum(load.busy) / len(load.busy)
@@ -135,16 +136,25 @@ class Regulation:
         if self._target is not None and self._master.phase == "serving":
             self._keep_target(serving, sizes, self._target)
 
-    def _keep_target(self, serving: list[Worker], sizes: dict[int, int], target: float) -> None:
+    def _keep_target(self, serving: list[Worker], sizes: dict[int, int], target: Target) -> None:
         used = memory_usage()
-        if used is None or used <= target or any(worker.state == LEAVING for worker in self._master.workers):
+        if used is None or self._master.workers.starting:
             return
-        serving = [worker for worker in serving if not worker.finished]
-        if len(serving) < 1 or self._master.workers.starting:
-            return
-        largest = max(serving, key=lambda worker: sizes.get(worker.pid, 0))
-        reason = f"is the largest, {_mib(sizes.get(largest.pid, 0))} MiB, and all use {_mib(used)} MiB"
-        self._recycle(largest, f"{reason}, more than --memory-target")
+        chosen = target.choose(time.monotonic(), used, sizes)
+        if any(worker.state == LEAVING for worker in self._master.workers):
+            return  # one after the other: for now, one that goes and its successor are both there
+        if chosen is not None:
+            reason = f"is the largest, {_mib(sizes[chosen])} MiB, and all use {_mib(used)} MiB"
+            for worker in serving:
+                if worker.pid == chosen and not worker.finished:
+                    self._recycle(worker, f"{reason}, more than --memory-target")
+        if target.in_vain and not self._told_target:
+            gen_log.warning(
+                "All use %d MiB, more than --memory-target, %d MiB, and new workers use as much as those before",
+                _mib(used),
+                _mib(int(target.limit)),
+            )
+        self._told_target = target.in_vain
 
     def _recycle(self, worker: Worker, reason: str) -> None:
         """Let a worker be replaced: its successor serves before it goes."""

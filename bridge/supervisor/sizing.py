@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Load", "Memory", "Size"]
+__all__ = ["Load", "Memory", "Size", "Target"]
 
 # A worker is busy when its loop, or its whole process, works for this part of the time.
 _BUSY = 0.8
@@ -19,6 +19,11 @@ _ENOUGH = 0.6
 _RISE = 2.0
 # Seconds that a request may wait for a thread, on average.
 _WAIT = 0.1
+# A worker has grown when it is larger by this than when it was first seen.
+_GROWN = 1.1
+# Seconds between two replacements, while none helps: after which it is said, and the most.
+_VAIN_PAUSE = 16.0
+_LONGEST_PAUSE = 600.0
 _NEVER = float("inf")
 
 
@@ -111,3 +116,46 @@ class Memory:
             return []
         self._above = {pid: self._above.get(pid, 0) + 1 for pid, size in sizes.items() if size > self._limit}
         return [pid for pid, number in self._above.items() if number >= self._samples]
+
+
+class Target:
+    """Chooses the worker to replace when all processes together use too much.
+
+    Where new workers use as much as those that they replace, that does not help: only one that has grown is chosen, and
+    ever less often while all together stay above the target.
+
+    Args:
+        limit: Bytes that all may use.
+
+    Attributes:
+        limit: The argument.
+        in_vain: All use more, whoever is replaced.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.in_vain = False
+        self._first: dict[int, int] = {}
+        self._pause = 0.0  # seconds; the last one before a worker was chosen, since all have used more
+        self._next = 0.0
+
+    def choose(self, now: float, used: int, sizes: Mapping[int, int]) -> int | None:
+        """Return the process that is to be replaced; None for none.
+
+        Args:
+            now: Seconds of a clock.
+            used: The bytes that all use.
+            sizes: The bytes that each worker uses.
+        """
+        self._first = {pid: self._first.get(pid, size) for pid, size in sizes.items()}
+        if used <= self.limit:
+            self._pause = self._next = 0.0
+            self.in_vain = False
+            return None
+        grown = [pid for pid, size in sizes.items() if size > self._first[pid] * _GROWN]
+        self.in_vain = not grown or self._pause >= _VAIN_PAUSE
+        if not grown or now < self._next:
+            return None
+        self._pause = min(self._pause * 2 or 1.0, _LONGEST_PAUSE)
+        self._next = now + self._pause
+        return max(grown, key=sizes.__getitem__)

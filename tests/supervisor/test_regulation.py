@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.test_administration import FORMS, until
+from tests.support.groups import limited
 from tests.support.running import APPS, REPOSITORY, Running, get
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,48 @@ def test_a_limit_that_every_worker_breaks_is_ignored(environ: dict[str, str]) ->
         assert get(address)[0] == 200
         assert server.current() == before
         assert server.end() == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["workers", "preload"])
+def test_all_together_stay_below_the_limit_of_their_group(form: str, environ: dict[str, str]) -> None:
+    """Under a real limit: nobody is killed by the system, no request fails."""
+    options = ["--memory-target", "60%", "--rss-interval", "100ms", *FORMS[form]]
+    with limited(memory=240 << 20) as (groups, words):
+        command = [*words, *Running.command("leaking:asgi", *options)]
+        with Running(environ=environ, command=command) as server:
+            address = server.address()
+            pids = set()
+            while len(pids) < 5:
+                status, _, content = get(address, "/leak")
+                assert status == 200
+                pids.add(json.loads(content)["pid"])
+            server.messages.wait(
+                r"is replaced: it is the largest, \d+ MiB, and all use \d+ MiB, more than --memory-", 3
+            )
+            assert server.end() == 0
+            assert groups["memory"].kills() == 0
+    assert "killed" not in server.messages.text
+
+
+def test_a_target_that_is_broken_at_the_start_replaces_workers_less_and_less(environ: dict[str, str]) -> None:
+    with limited(memory=400 << 20) as (_, words):
+        options = ["--memory-target", "3%", "--rss-interval", "50ms", "--workers", "2"]
+        with Running(environ=environ, command=[*words, *Running.command("leaking:asgi", *options)]) as server:
+            address = server.address()
+            server.messages.wait(r"All use \d+ MiB, more than --memory-target, 12 MiB, and new workers use as much")
+            for _ in range(20):
+                assert get(address)[0] == 200
+            assert server.end() == 0
+    assert server.messages.text.count("is replaced") < 6
+
+
+def test_auto_says_what_the_group_allows(environ: dict[str, str]) -> None:
+    with limited(cpu=0.5) as (_, words):
+        command = [*words, *Running.command("leaking:asgi", "--workers", "auto")]
+        with Running(environ=environ, command=command) as server:
+            assert re.search(r"\(1 worker: \d+ CPUs?, cgroup allows 0\.5, ASGI\)", server.messages.wait("serving"))
+            assert server.end() == 0
 
 
 @pytest.mark.long  # only what is alone on the machine can keep one worker busy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.supervisor.sizing import Load, Memory, Size
+from bridge.supervisor.sizing import Load, Memory, Size, Target
 
 
 def run(size: Size, count: int, loads: list[Load], step: float = 1.0, start: float = 0.0) -> list[int]:
@@ -83,3 +83,37 @@ def test_a_limit_below_what_a_fresh_worker_uses_is_ignored() -> None:
     assert memory.choose({1: 150}) == []
     assert memory.ignored
     assert memory.choose({1: 500}) == []
+
+
+def test_of_all_that_have_grown_the_largest_is_chosen_when_all_use_too_much() -> None:
+    target = Target(200)
+    assert target.choose(0, 150, {1: 50, 2: 60, 3: 90}) is None
+    assert target.choose(1, 190, {1: 70, 2: 80, 3: 90}) is None
+    assert target.choose(2, 240, {1: 70, 2: 80, 3: 90}) == 2
+    assert not target.in_vain
+
+
+def test_nobody_is_replaced_where_a_new_worker_would_be_as_large() -> None:
+    target = Target(100)
+    for pids in ((1, 2), (1, 3), (1, 3)):
+        assert target.choose(0, 150, dict.fromkeys(pids, 60)) is None
+        assert target.in_vain
+    assert target.choose(1, 250, {1: 60, 3: 160}) == 3
+    assert not target.in_vain
+    assert target.choose(2, 90, {1: 60, 4: 20}) is None
+    assert not target.in_vain
+
+
+def test_workers_that_grow_to_the_same_size_again_are_replaced_ever_less_often() -> None:
+    target, chosen, seen = Target(100), [], set()
+    for now in range(3000):
+        pid = len(chosen)
+        if target.choose(now, 150, {pid: 70 if pid in seen else 50}) is not None:
+            chosen.append(now)
+        seen.add(pid)
+    assert chosen[:5] == [1, 3, 5, 9, 17]
+    assert len(chosen) < 15
+    assert target.in_vain
+    target.choose(3000, 90, {99: 50})
+    assert not target.in_vain
+    assert target.choose(3001, 150, {99: 100}) == 99
