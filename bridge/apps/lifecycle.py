@@ -177,6 +177,7 @@ class WSGIApplication:
             threads_idle=config.threads_idle,
             queue=config.wsgi_queue,
             queue_timeout=config.wsgi_queue_timeout,
+            threads_slow=config.threads_slow,
             buffer_requests=config.wsgi_buffer_requests,
             buffer_responses=config.wsgi_buffer_responses,
             timeout=config.timeout_request,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from bridge.config.kinds import SIZE, off_or, whole
 from bridge.config.output import OutputConfig
 from bridge.config.table import setting
@@ -36,6 +38,14 @@ class BudgetsConfig(OutputConfig):
         256 * MIB,
         "temporary files of a process for uploads and responses of WSGI, and memory for uploads to functions;"
         " beyond it uploads end with 503, and threads wait for their clients",
+    )
+    threads_slow: int | Literal["auto"] | None = setting(
+        BUDGETS,
+        off_or(whole(1)),
+        "auto",
+        "threads of WSGI that may wait for slow clients while requests wait for a thread; beyond it the clients are cut"
+        " off that were waited for longest, 5 s at least",
+        shown="half of --threads",
     )
     limit_turn: int = setting(
         BUDGETS,

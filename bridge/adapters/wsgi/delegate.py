@@ -7,7 +7,7 @@ import contextvars
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bridge.adapters.wsgi.application import Application
 from bridge.adapters.wsgi.environ import EnvironTemplate, environ_template, ssl_variables
@@ -19,7 +19,7 @@ from bridge.adapters.wsgi.loopcalls import LoopCalls
 from bridge.adapters.wsgi.receivers import ContentReceiver, StreamReceiver
 from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool
-from bridge.core.log import app_log
+from bridge.core.log import app_log, gen_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,8 @@ __all__ = ["WSGIDelegate"]
 
 # Lower than usual: a slow client holds this much in the transport's memory (bytes); the rest is in a file.
 _HIGH_WATER = 16384
+# Seconds that a thread waits for a client until that is a slow one.
+_SLOW_CLIENT = 5.0
 # Seconds that a stop waits for threads whose clients have all left, and how often it looks.
 _GONE_TIME = 3.0
 _LOOK = 0.5
@@ -50,6 +52,8 @@ class WSGIDelegate:
         threads_idle: Seconds after which an idle thread beyond *threads_min* ends.
         queue: Most requests that wait for a thread; the next one is answered 503.
         queue_timeout: Seconds that a request may wait for a thread; then 503.
+        threads_slow: How many threads may wait for slow clients while requests wait for a thread: beyond it those are
+            cut off that were waited for longest, five seconds at least. ``auto`` is half of the threads, None no limit.
         buffer_requests: Bytes of request content that are kept in memory; the rest goes to a temporary file. The
             application is called when the content is complete. None streams the content to the application.
         buffer_responses: Most bytes of one response in a temporary file; then the thread waits for the client.
@@ -74,6 +78,7 @@ class WSGIDelegate:
         threads_idle: float = 30.0,
         queue: int = 1024,
         queue_timeout: float = 30.0,
+        threads_slow: int | Literal["auto"] | None = "auto",
         buffer_requests: int | None = 65536,
         buffer_responses: int = 64 << 20,
         max_body: int | None = None,
@@ -85,6 +90,7 @@ class WSGIDelegate:
         self.app = app
         self.app_name = _name_of(app)
         self.queue_timeout = queue_timeout
+        self.threads_slow = threads // 2 if threads_slow == "auto" else threads_slow
         self.buffer_requests = buffer_requests
         self.response_file = buffer_responses
         self.max_body = max_body
@@ -110,6 +116,11 @@ class WSGIDelegate:
             on_websocket: Not used: an application that has taken a connection speaks to its client itself.
         """
         self._shown = True
+
+    @property
+    def collects(self) -> bool:
+        """The application is called when a request's content is complete."""
+        return self.buffer_requests is not None
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
         """Take a request; a thread answers it when its content is complete."""
@@ -156,6 +167,8 @@ class WSGIDelegate:
                 job.expire(None, timeout)
             elif job.withdraw():
                 job.refuse()
+        if pool.queue and self.threads_slow is not None:
+            self._end_slow(self.threads_slow)
         busy = False
         for worker in pool.workers() if timeout is not None else ():
             running = worker.job
@@ -167,6 +180,29 @@ class WSGIDelegate:
             pool.on_jobs = self._check_times
         else:
             asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
+
+    def _end_slow(self, most: int) -> None:
+        """Cut off the clients that were waited for longest: requests wait, and too many threads wait for clients.
+
+        Args:
+            most: How many threads may wait.
+        """
+        pool = self.pool
+        if pool.idle or pool.count < pool.maximum:
+            return
+        slow = [worker for worker in pool.workers() if worker.waits and isinstance(worker.job, WSGIExchange)]
+        slow.sort(key=lambda worker: worker.waited)
+        for worker in slow[most:]:
+            job = worker.job
+            if worker.waited < _SLOW_CLIENT or not isinstance(job, WSGIExchange):
+                continue
+            gen_log.warning(
+                "%d threads wait for slow clients, %d requests for a thread (--threads-slow): ended %s after %.0f s",
+                *(len(slow), len(pool.queue), job.describe(), worker.waited),
+            )
+            if job.exchange.times is not None:
+                job.exchange.times.refused = "budget"
+            job.exchange.fail(408)
 
     def stop(self, websockets: float | None = None) -> None:
         """Take notice that the server is about to stop; requests go on.

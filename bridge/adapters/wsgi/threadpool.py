@@ -353,6 +353,7 @@ class ThreadPool:
                 except IndexError:
                     break
                 worker.job = job  # first of all: the job before is done, and must not be taken for one that hangs
+                worker.waited = 0.0
                 if self._slow and queue and not self._waking:
                     self._wake()
                     start = now()  # the woken thread may have run in between
@@ -505,6 +506,8 @@ class Worker(threading.Thread):
         idle_since: When it became idle, by ``time.monotonic()``.
         dismissed: It is to end.
         abandoned: Its job takes too long, and another thread may stand in for it.
+        waits: The job waits now, see :meth:`wait`.
+        waited: How long the job has waited in all, in seconds.
     """
 
     def __init__(self, pool: ThreadPool, number: int) -> None:
@@ -515,6 +518,8 @@ class Worker(threading.Thread):
         self.idle_since = 0.0
         self.dismissed = False
         self.abandoned = False
+        self.waits = False
+        self.waited = 0.0
         self._notified = allocate_lock()
         self._notified.acquire()
 
@@ -546,7 +551,11 @@ class Worker(threading.Thread):
 
     def wait(self, timeout: float) -> None:
         """Let the job wait for :meth:`notify`, *timeout* seconds at most; it may also return too early."""
+        begun = time.monotonic()
+        self.waits = True
         self._notified.acquire(timeout=timeout)
+        self.waits = False
+        self.waited += time.monotonic() - begun
 
     def notify(self) -> None:
         """Let the job go on that waits in :meth:`wait`, or that comes there next."""

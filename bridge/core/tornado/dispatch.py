@@ -159,6 +159,9 @@ class CallableAdapter(_Adapter):
 
     __slots__ = ("_callback", "_running")
 
+    collects = True
+    """The callable is called when a request's content is complete."""
+
     def __init__(self, callback: Callable[[HTTPServerRequest], object], decompress: bool = False) -> None:
         super().__init__(decompress)
         self._callback = callback

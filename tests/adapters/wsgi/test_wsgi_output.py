@@ -18,7 +18,7 @@ import time
 import pytest
 import trustme
 
-from bridge.adapters.wsgi import response_buffer
+from bridge.adapters.wsgi import delegate, response_buffer
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.parameters import ConnectionParameters
@@ -112,6 +112,37 @@ async def test_past_the_cap_the_thread_waits_for_the_client() -> None:
         answer = Answer(await asyncio.wait_for(reader.read(), 20))
         assert answer.content == PIECE * (BIG // len(PIECE))
         writer.close()
+
+
+@pytest.mark.http1("the client of HTTP/2 reads")
+async def test_slow_clients_are_cut_off_when_requests_wait_for_their_threads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delegate, "_SLOW_CLIENT", 0.2)
+
+    def app(environ, start_response):
+        start_response("200 OK", PLAIN)
+        return [b"quick"] if environ["PATH_INFO"] == "/quick" else (PIECE for _ in range(BIG // len(PIECE)))
+
+    async with serving(app, threads=2, buffer_responses=1_000_000, queue_timeout=20) as served:
+        clients = [await slow(served), await slow(served)]
+        async with asyncio.timeout(10):
+            while sum(worker.waited > 0.3 for worker in served.delegate.pool.workers()) < 2:
+                await asyncio.sleep(0.01)  # nobody needs the threads yet
+        assert (await asyncio.wait_for(served.get("/quick"), 15)).content == b"quick"
+        ends = await asyncio.wait_for(asyncio.gather(*(end(reader) for reader, _ in clients)), 30)
+        assert sorted(ends) == [False, True]  # one of two may wait
+        for _, writer in clients:
+            writer.close()
+    assert "(--threads-slow): ended GET /" in caplog.text
+
+
+async def end(reader: asyncio.StreamReader) -> bool:
+    """Read a response, and tell whether it is complete."""
+    try:
+        return (await reader.read()).endswith(b"\r\n0\r\n\r\n")
+    except ConnectionResetError:
+        return False
 
 
 async def test_without_room_on_the_disk_the_thread_waits_for_the_client() -> None:
