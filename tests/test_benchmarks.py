@@ -283,6 +283,7 @@ def test_a_short_run_reports_a_figure(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a benchmark takes the cores that it measures on
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, number):
     run = start(tmp_path, "--rounds", "1", "--seconds", "30", "--warm-up", "0")

@@ -49,7 +49,7 @@ class Listener:
         """Hear no more."""
         signal.set_wakeup_fd(self._before)
         self._closed = True
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # the pipe is full, or the thread has ended by now
             os.write(self._write, b"\0")  # a process that was forked meanwhile may hold this end open
         os.close(self._write)
         self._listening.acquire(timeout=_PATIENCE)

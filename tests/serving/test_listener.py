@@ -37,3 +37,13 @@ def test_its_end_does_not_wait_for_who_has_a_copy_of_the_descriptors() -> None:
             os.fstat(listener._read)
     finally:
         os.close(copy)
+
+
+def test_a_thread_that_has_ended_before_it_is_told() -> None:
+    """It looks whether it is closed between two reads."""
+    listener = Listener(lambda number: None)
+    listener._closed = True
+    os.write(listener._write, b"\0")
+    assert listener._listening.acquire(timeout=20)
+    listener._listening.release()
+    listener.close()
