@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
-from bridge.adapters.asgi.scope import ScopeTemplate, into_websocket_scope, set_forwarded
+from bridge.adapters.asgi.scope import ReadOnly, ScopeTemplate, into_websocket_scope, set_forwarded
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket, read_handshake
 from bridge.core.connection.interfaces import NULL_DELEGATE
@@ -37,15 +37,11 @@ _LAST_TIME = 1.0
 # What the server offers beyond the core specification. The extensions define their values, which are empty. pathsend
 # is not among them: frameworks use it on their own as soon as it is offered, and middleware that compresses or reads
 # the content of responses then sees none.
-_HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
-    "http.response.trailers": {},
-    "http.response.early_hint": {},
-    "http.response.zerocopysend": {},
+_HTTP_EXTENSIONS = {
+    "http.response.trailers": ReadOnly(),
+    "http.response.early_hint": ReadOnly(),
+    "http.response.zerocopysend": ReadOnly(),
 }
-
-
-# How many extensions there are without options.
-_USUAL = len(_HTTP_EXTENSIONS) + 1
 
 
 class ASGIDelegate:
@@ -109,12 +105,12 @@ class ASGIDelegate:
         self._open_http = (HTTPExchange if timeout is None else TimedHTTPExchange).open
         self._extensions = dict(_HTTP_EXTENSIONS)
         if pathsend:
-            self._extensions["http.response.pathsend"] = {}
+            self._extensions["http.response.pathsend"] = ReadOnly()
         if debug:
-            self._extensions["http.response.debug"] = {}
+            self._extensions["http.response.debug"] = ReadOnly()
         if worker is not None:
-            self._extensions["bridge.worker"] = {"number": worker}
-        self._extensions["bridge.shutdown.notice"] = {"event": self.stopping}
+            self._extensions["bridge.worker"] = ReadOnly(number=worker)
+        self._extensions["bridge.shutdown.notice"] = ReadOnly(event=self.stopping)
         self._shown = False
         self._on_websocket: Callable[[WebSocketConnection], None] | None = None
 
@@ -147,8 +143,7 @@ class ASGIDelegate:
         if line is not template.line:
             template.set_line(line)
         scope = template.scope.copy()
-        scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
-        scope["extensions"] = template.extensions()
+        scope["extensions"] = template.extensions.copy()
         scope["headers"] = [*head.fields]
         if exchange.context is not template.context:
             set_forwarded(scope, exchange.context)
@@ -184,16 +179,10 @@ class ASGIDelegate:
     def _scope_template(self, exchange: Exchange) -> ScopeTemplate:
         extensions = self._extensions
         tls = exchange.tls
-        if tls is None:
-            return ScopeTemplate(exchange, self.root_path, self._outer_path, lambda: copied(extensions))
-        certificate = None if self._certificate is None else self._certificate()
-        values = tls_extension(tls, certificate)
-        chain = values["client_cert_chain"]
-
-        def with_tls() -> dict[str, Any]:
-            return {**copied(extensions), "tls": {**values, "client_cert_chain": [*chain]}}
-
-        return ScopeTemplate(exchange, self.root_path, self._outer_path, with_tls)
+        if tls is not None:
+            certificate = None if self._certificate is None else self._certificate()
+            extensions = {**extensions, "tls": ReadOnly(tls_extension(tls, certificate))}
+        return ScopeTemplate(exchange, self.root_path, self._outer_path, extensions)
 
     @property
     def takes_websockets(self) -> bool:
@@ -290,18 +279,6 @@ class ASGIDelegate:
                 return
             except TimeoutError:
                 pass
-
-
-def copied(extensions: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return extensions of a request's own, down to their values."""
-    if len(extensions) == _USUAL:  # written out: half the time
-        return {
-            "http.response.trailers": {},
-            "http.response.early_hint": {},
-            "http.response.zerocopysend": {},
-            "bridge.shutdown.notice": {**extensions["bridge.shutdown.notice"]},
-        }
-    return {name: {**value} for name, value in extensions.items()}
 
 
 def _cancel(task: Task[None]) -> None:

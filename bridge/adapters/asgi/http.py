@@ -289,6 +289,8 @@ class HTTPExchange:
                 more = message.get("more_body", False)
                 if self._phase is not _CONTENT_DUE:
                     self._send_before_trailers(body, message)
+                elif exchange.writing is HEAD and exchange.response is not None:  # as send() does it, by a call less
+                    exchange.send_first(exchange.response, body, not more)
                 else:
                     exchange.send(body, not more)
                 if exchange.writer.paused:
@@ -304,7 +306,7 @@ class HTTPExchange:
                 if self._phase is not _START_DUE:
                     raise LocalProtocolError("http.response.start a second time")
                 fields = message.get("headers", ())
-                exchange.respond(message["status"], fields)
+                exchange.respond(message["status"], fields, b"")  # a call with a default left out costs more
                 self._phase = _CONTENT_DUE
                 if (len(message) > 3 or not fields) and message.get("trailers", False):
                     self._phase = _PROMISED

@@ -34,14 +34,14 @@ def tls_extension(tls: ssl.SSLObject, certificate: str | None) -> dict[str, Any]
     }
 
 
-def _client_chain(tls: ssl.SSLObject) -> list[str]:
+def _client_chain(tls: ssl.SSLObject) -> tuple[str, ...]:
     leaf = tls.getpeercert(binary_form=True)
     if not leaf:
-        return []
+        return ()
     chain: list[bytes] = []
     if hasattr(tls, "get_unverified_chain"):  # since Python 3.13: all certificates that the client has sent
         chain = list(tls.get_unverified_chain())
-    return [ssl.DER_cert_to_PEM_cert(encoded) for encoded in chain or [leaf]]
+    return tuple(map(ssl.DER_cert_to_PEM_cert, chain or [leaf]))
 
 
 def _suite_number(tls: ssl.SSLObject) -> int | None:

@@ -69,6 +69,7 @@ class Clock:
             the next, keeps them without this time: ``after(seconds) - lost``.
         now: The loop's time in seconds, at most one interval old while anything is watched.
         date_line: ``date: ...`` with its CRLF, or empty.
+        flush: :meth:`flush_unsent`, bound once: binding it for each turn would cost 0.5 % of a plain request.
         default_fields: The lines that every response starts with: date_line and server_line.
         server_line: ``server: ...`` with its CRLF, or empty.
         turns: The units of work of the loop's turns, which all connections of the process share.
@@ -91,6 +92,7 @@ class Clock:
         "budgets",
         "date_line",
         "default_fields",
+        "flush",
         "idle_deadline",
         "lost",
         "now",
@@ -123,6 +125,7 @@ class Clock:
         self.default_fields = self.server_line
         self.watched: set[Watched] = set()
         self.unsent: list[Sender] = []
+        self.flush = self.flush_unsent
         self.write_through = False
         self.now = loop.time()
         self.lost = 0.0

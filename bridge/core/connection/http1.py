@@ -70,6 +70,8 @@ _FIRST_REQUEST_GRACE = 1.0
 # The reasons for which content is paused, as bits: the delegate has asked for it, an awaitable that the delegate has
 # returned is not done. Both may hold at once; content goes on when neither does.
 _PAUSED_BY_DELEGATE, _PAUSED_BY_AWAITABLE = 1, 2
+# Bound once: CPython 3.13 looks up a static method of a class by the slow way.
+_open_exchange = HTTP1Exchange.open
 # The templates of all connections whose delegates have kept nothing. One dictionary, never changed, so that an idle
 # connection needs none of its own.
 _NO_TEMPLATES: dict[object, Any] = {}
@@ -160,7 +162,7 @@ class ServerConnection(asyncio.Protocol):
         self.closing = parameters.no_keep_alive
         self.deadline = NEVER
         self.reading: Reading = READ_HEAD
-        self._head_begun = False  # the first byte of the next head has come, and its deadline is set
+        self._head_begun = -1  # how many heads were read when the first byte of this one came and set its deadline
         self._noted = False  # what is kept stands in the budget of the process
         self._advancing = False  # data_received() is running, or the connection waits for its turn
         self._taken = False  # another protocol has the transport
@@ -433,14 +435,13 @@ class ServerConnection(asyncio.Protocol):
         if head is None:
             self._await_head()
             return False
-        self._head_begun = False
         if self._noted:
             self._note_unread()
         length = head.content_length
         parameters = self.parameters
         if self.reader.heads == parameters.max_requests:
             self.closing = True
-        exchange = self.exchange = HTTP1Exchange.open(self, head)
+        exchange = self.exchange = _open_exchange(self, head)
         if parameters.observer is not None:
             if parameters.timed:
                 exchange.times = Times(monotonic_ns())
@@ -485,9 +486,10 @@ class ServerConnection(asyncio.Protocol):
         if self._eof:
             self._close()
             return
-        if self.reader.scanned and not self._head_begun:
-            self._head_begun = True
-            if self.reader.heads:  # the first head's deadline began with the connection
+        heads = self.reader.heads
+        if self.reader.scanned and self._head_begun != heads:
+            self._head_begun = heads
+            if heads:  # the first head's deadline began with the connection
                 self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.reader.unread > SMALL:
             self._note_unread()
@@ -757,16 +759,12 @@ class ServerConnection(asyncio.Protocol):
             if self.reading is READ_CONTENT:
                 self._drop_content(exchange)
             return
-        if exchange.status == 101:
-            self.reading = self.reading.switch
-            self.deadline = self.clock.after(self.parameters.head_timeout)
+        reader = self.reader
+        if exchange.close_after or (self.closing and not self._idle_grace) or (self._eof and not reader.buffer):
+            self._end_after(exchange)
             return
         self.exchange = None
         exchange.delegate = NULL_DELEGATE  # ends a reference cycle: most delegates know their exchange
-        reader = self.reader
-        if exchange.close_after or (self.closing and not self._idle_grace) or (self._eof and not reader.buffer):
-            self._close(linger=bool(reader.buffer))
-            return
         self._paused = 0
         self.reading = self.reading.respond
         self.deadline = self.clock.idle_deadline
@@ -776,6 +774,16 @@ class ServerConnection(asyncio.Protocol):
             self._resume_reading()
         if reader.buffer and not self._advancing:  # not now: the caller is the delegate
             self._advance_soon()
+
+    def _end_after(self, exchange: HTTP1Exchange) -> None:
+        """End HTTP after a complete exchange: close, or wait until the application takes the transport."""
+        if exchange.status == 101:
+            self.reading = self.reading.switch
+            self.deadline = self.clock.after(self.parameters.head_timeout)
+        else:
+            self.exchange = None
+            exchange.delegate = NULL_DELEGATE
+            self._close(linger=bool(self.reader.buffer))
 
     def _drop_content(self, exchange: HTTP1Exchange) -> None:
         """Read and drop what is left of the request's content, or close if it is much. The response is complete."""

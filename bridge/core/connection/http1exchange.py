@@ -68,7 +68,7 @@ if TYPE_CHECKING:
         def pause_content(self) -> None: ...
         def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None: ...
         def refuse(self, status: int) -> None: ...
-        def response_done(self, exchange: HTTP1Exchange) -> None: ...
+        def response_done(self, exchange: HTTP1Exchange, observed: bool = False) -> None: ...
         def resume_content(self) -> None: ...
         def set_body_timeout(self, seconds: float | None) -> None: ...
         def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]: ...
@@ -299,9 +299,10 @@ class HTTP1Exchange:
         if not writer.registered:  # as flush_at_turn_end() does it, without one more call for each request
             writer.registered = True
             clock = self.connection.clock
-            if not clock.unsent:
-                writer.loop.call_soon(clock.flush_unsent)
-            clock.unsent.append(writer)
+            unsent = clock.unsent
+            if not unsent:
+                writer.loop.call_soon(clock.flush)
+            unsent.append(writer)
         elif writer.pending:  # the end of the response before: the writer does not ask for this head
             self.connection.loop.call_soon(self.send_head)
 
@@ -360,14 +361,15 @@ class HTTP1Exchange:
         if self.server_fields:
             self.response = response = response.with_fields(self.server_fields)
         connection = self.connection
-        head = self.head
+        clock = connection.clock
+        line = self.head.line
         size = len(data)
-        length = response.length
-        plain = response.plain and head.line.plain
-        if not plain and is_bodiless(head.line.method, response.status):
+        plain = response.plain and line.plain
+        if not plain and is_bodiless(line.method, response.status):
             last = True  # it is complete with its head, whatever the application still sends
-        if last and head.content_length != 0 and connection.must_close_after(self):
+        if last and self.head.content_length != 0 and connection.must_close_after(self):
             self.close_after = True
+        length = response.length
         if (
             plain
             and ((size == length if last else size <= length) if length >= 0 else last)
@@ -375,20 +377,22 @@ class HTTP1Exchange:
             and not self.close_after
             and not connection.closing
         ):
-            clock = connection.clock
             known, start = response.encoded
             if length >= 0 and known is clock.default_fields:
                 wire = start + data  # as encode_whole(), which would cost 1 % of a plain request
             else:
                 wire = encode_whole(response, clock.default_fields, data)
             self.content_sent = size
+            writer = self.writer
             if clock.write_through:
-                self.writer.write(wire)
+                writer.write(wire)
+            elif writer.registered and not writer.pending:  # as write_at_turn_end() does it, without the call
+                writer.pending = wire
             else:
-                self.writer.write_at_turn_end(wire)
+                writer.write_at_turn_end(wire)
             if last:
                 self.writing = self.writing.complete
-                connection.response_done(self)
+                connection.response_done(self, False)
             else:
                 self._encoder = encoder = FixedEncoder()
                 encoder.length = length
@@ -397,7 +401,7 @@ class HTTP1Exchange:
             return
         close = self.close_after or connection.closing
         block, self._encoder, self.close_after = encode_head(
-            response, head.line, connection.clock.fields_besides(response.special), size, last=last, close=close
+            response, line, clock.fields_besides(response.special), size, last=last, close=close
         )
         self.writing = self.writing.start
         self.send(data, last, head=block)
@@ -519,7 +523,7 @@ class HTTP1Exchange:
             if self.times is not None:
                 self.times.began = monotonic_ns()
             # A stop cannot be announced in a head that is not the server's. So the connection closes without.
-            self.close_after = self.close_after or self.connection.closing or says_close(data)
+            self.close_after = self.close_after or self.connection.closing or self.status == 101 or says_close(data)
         elif self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         elif self.writing is not CONTENT or self.response is not None:

@@ -204,7 +204,7 @@ class Output:
             self.scheduled = True
             clock = self._clock
             if not clock.unsent:
-                self.loop.call_soon(clock.flush_unsent)
+                self.loop.call_soon(clock.flush)
             clock.unsent.append(self)
 
     def flush(self) -> None:

@@ -175,7 +175,7 @@ class Exchange(Protocol):
         status: The response's status code; 0 until :meth:`respond`.
         content_sent: Bytes of response content handed over so far, without transfer coding.
         trailers: (name, value) of the request's trailer fields, once it is complete (RFC 9110 section 6.5).
-        close_after: The connection ends with this exchange.
+        close_after: The connection, or HTTP on it, ends with this exchange.
         max_body_size: Most bytes of request content; None for the connection's limit. May be set before the first
             content is read, on connections with ``limit_after_start``.
         server_fields: (name, value) pairs that the server adds to the response. They replace the application's fields

@@ -149,7 +149,7 @@ class Writer:
         self.registered = True
         clock = self._clock
         if not clock.unsent:
-            self.loop.call_soon(clock.flush_unsent)
+            self.loop.call_soon(clock.flush)
         clock.unsent.append(self)
 
     def flush(self) -> None:

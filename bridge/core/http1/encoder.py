@@ -144,7 +144,7 @@ def encode_last(head: ResponseHead, data: bytes, *, head_only: bool = False) -> 
 def encode_head(
     head: ResponseHead, line: RequestLine, default_fields: bytes, size: int, *, last: bool, close: bool
 ) -> tuple[bytes, Encoder, bool]:
-    """Return the encoded head, the encoder of its content, and whether the connection ends with this response.
+    """Return the encoded head, the encoder of its content, and whether HTTP ends with this response, as with a 101.
 
     The content is framed by the first of these that applies:
 
@@ -188,7 +188,8 @@ def encode_head(
         encoder = CloseEncoder()
         close = True
     end = _connection_lines(special, head.status, line, close)
-    return b"".join((status_line(head.status, head.reason), default_fields, block, framing, end)), encoder, close
+    start = status_line(head.status, head.reason)
+    return b"".join((start, default_fields, block, framing, end)), encoder, close or head.status == 101
 
 
 def _connection_lines(special: Special | None, status: int, line: RequestLine, close: bool) -> bytes:

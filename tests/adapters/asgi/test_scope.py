@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import pickle
 import socket
-from types import SimpleNamespace
+from collections.abc import Callable
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bridge.adapters.asgi import ASGIDelegate
-from bridge.adapters.asgi.scope import ScopeTemplate, into_websocket_scope
+from bridge.adapters.asgi.scope import ReadOnly, ScopeTemplate, into_websocket_scope
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http1.request import Limits, parse_head
 from tests.support.asgi import connect, served
@@ -33,12 +35,12 @@ class FakeExchange(SimpleNamespace):
 
 
 def template(exchange: Any, root: str = "", outer: str = "", extensions: Any = None) -> ScopeTemplate:
-    return ScopeTemplate(exchange, root, outer, lambda: extensions or {})
+    return ScopeTemplate(exchange, root, outer, extensions or {})
 
 
 def updated(made: ScopeTemplate, exchange: Any) -> dict[str, Any]:
     made.set_line(exchange.head.line)
-    return {**made.scope, "extensions": made.extensions()}
+    return {**made.scope, "extensions": made.extensions.copy()}
 
 
 # ------------------------------------------------------------------ the template
@@ -156,17 +158,17 @@ async def test_nothing_leaks_to_the_next_request() -> None:
                 dict(scope["state"]),
                 len(scope["headers"]),
                 "mine" in extensions,
-                copy.deepcopy({name: value for name, value in extensions.items() if name != "bridge.shutdown.notice"}),
-                list(extensions["bridge.shutdown.notice"]),
+                {name: list(value) for name, value in extensions.items()},
                 dict(scope["asgi"]),
             )
         )
         variable.set("dirty")
         scope["state"]["dirty"] = 1
         scope["headers"].append((b"dirty", b"1"))
-        for value in (*extensions.values(), scope["asgi"]):
-            value["dirty"] = 1
-        scope["asgi"]["version"] = "dirty"
+        for values, name in [*((extensions, name) for name in extensions), (scope, "asgi")]:
+            with pytest.raises(TypeError, match="put a copy in their place"):
+                values[name]["dirty"] = 1
+            values[name] = {**values[name], "dirty": 1}
         extensions["mine"] = {}
         scope["mine"] = 1
         await ok(send)
@@ -177,6 +179,35 @@ async def test_nothing_leaks_to_the_next_request() -> None:
             await client.response()
     assert seen == [seen[0]] * 3
     assert seen[0][:4] == ("clean", {}, 1, False)
+
+
+def test_what_all_scopes_share_is_read_only_and_copies_are_not() -> None:
+    shared = ReadOnly(a=[1])
+    changes: list[Callable[[Any], Any]] = [
+        lambda value: value.__setitem__("b", 2),
+        lambda value: value.__delitem__("a"),
+        lambda value: value.__ior__({"b": 2}),
+        lambda value: value.update(b=2),
+        lambda value: value.setdefault("b", 2),
+        lambda value: value.pop("a"),
+        lambda value: value.popitem(),
+        lambda value: value.clear(),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="read-only"):
+            change(shared)
+    changing = set(dir(dict)) - set(dir(MappingProxyType)) - {"fromkeys"}
+    assert changing <= vars(ReadOnly).keys()  # no method is forgotten
+    assert shared == {"a": [1]}
+    for made in (
+        copy.copy(shared),
+        copy.deepcopy(shared),
+        shared.copy(),
+        shared | {},
+        pickle.loads(pickle.dumps(shared)),
+    ):
+        assert type(made) is dict
+        assert made == shared
 
 
 # ------------------------------------------------------------------ behind a proxy

@@ -190,7 +190,7 @@ KEEP = b"connection: Keep-Alive\r\n"
         (asked("HEAD", b"1.0"), 200, [], False, False, KEEP, BodilessEncoder, False),
         # upgrades (RFC 9110 sections 7.8 and 15.5.22)
         (asked(), 101, [(b"Upgrade", b"x/1")], True, False,
-            b"connection: upgrade\r\nupgrade: x/1\r\n", BodilessEncoder, False),
+            b"connection: upgrade\r\nupgrade: x/1\r\n", BodilessEncoder, True),
         (asked(), 426, [(b"Upgrade", b"x")], True, False,
             b"content-length: 3\r\nconnection: upgrade\r\nupgrade: x\r\n", FixedEncoder, False),
         (asked(), 426, [(b"Upgrade", b"x")], True, True,
