@@ -208,7 +208,7 @@ def test_a_second_signal_cuts_with_workers() -> None:
             server.signal("SIGTERM")
             assert client.closed()
             assert server.end("") == 0
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("way", [["--workers", "2"], ["--workers", "2", "--preload"], ["--reload"]], ids=" ".join)

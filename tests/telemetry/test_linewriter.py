@@ -158,9 +158,9 @@ def test_a_write_that_hangs_costs_a_flush_its_limit_once() -> None:
     writer.write(b"a\n")
     assert not writer.flush(0.2)
     begin = time.monotonic()
-    assert not writer.flush(0.2)
-    writer.close(0.2)
-    assert time.monotonic() - begin < 0.2
+    assert not writer.flush(2.0)
+    writer.close(2.0)
+    assert time.monotonic() - begin < 2.0
     gate.set()
     assert writer.flush(PATIENCE)
     writer.close()

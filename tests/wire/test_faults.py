@@ -455,7 +455,7 @@ async def test_stopping_does_not_wait_for_handshakes() -> None:
         server.stop()
         begin = time.monotonic()
         await server.drain(0)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 5
         assert server.connection_count() == 0
         for client in clients:
             with contextlib.suppress(ConnectionResetError):

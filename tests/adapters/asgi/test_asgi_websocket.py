@@ -294,7 +294,7 @@ async def test_leaving_during_the_handshake(leave: str) -> None:
             client.reset()
         start = time.monotonic()
         await asyncio.wait_for(left.wait(), 5)
-        assert time.monotonic() - start < 0.1
+        assert time.monotonic() - start < 0.8  # at once, on a machine that does other things, too
 
 
 async def test_frames_right_behind_the_handshake() -> None:
@@ -553,7 +553,7 @@ async def test_the_connection_is_lost(leave: str, caplog: pytest.LogCaptureFixtu
             client.reset()
         start = time.monotonic()
         await asyncio.wait_for(left.wait(), 5)
-        assert time.monotonic() - start < 0.1
+        assert time.monotonic() - start < 0.8  # at once, on a machine that does other things, too
         await server.delegate.wait(2)
     assert not caplog.records
 
