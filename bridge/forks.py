@@ -100,6 +100,8 @@ def _after_fork() -> None:
     global _forked, _server
     if _forking == threading.get_ident():
         _server = os.getpid()
+        with contextlib.suppress(ValueError):  # not the main thread, which alone has one
+            signal.set_wakeup_fd(-1)  # it is the parent's, who would hear of the child's signals as of its own
         return
     functions = _in_child[::-1]  # what was set last is undone first
     _in_child.clear()  # they are the parent's, also for children of this child

@@ -300,3 +300,27 @@ def test_a_signal_that_comes_before_the_handlers_are_reset_has_its_usual_action(
         "    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
     )
     assert out == "-15\n"
+
+
+def test_the_parent_does_not_hear_of_a_signal_of_its_childs() -> None:
+    """A terminal sends Ctrl-C to all. One that came to a new worker looked like the second one, which cuts at once."""
+    read, write = os.pipe2(os.O_NONBLOCK)
+    handler = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    before = signal.set_wakeup_fd(write)
+    try:
+        pid = forks.fork()
+        if pid == 0:
+            try:
+                signal.raise_signal(signal.SIGUSR1)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        with pytest.raises(BlockingIOError):
+            os.read(read, 1)
+        signal.raise_signal(signal.SIGUSR1)
+        assert os.read(read, 1) == bytes([signal.SIGUSR1])
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGUSR1, handler)
+        os.close(read)
+        os.close(write)

@@ -18,6 +18,7 @@ __all__ = [
     "minimum",
     "only",
     "refuse_if",
+    "silence_requests",
     "statsd",
     "statsd_prefix",
     "window",
@@ -35,6 +36,14 @@ def fact(name: str) -> Convert:
         t.dialect[name] = value
 
     return convert
+
+
+def silence_requests(t: Translation) -> None:
+    """Log no requests where the level is above INFO, for servers whose logger of requests has that level too."""
+    level = t.layer.get("log_level")
+    if level is not None and level.text in {"warning", "error", "critical"}:
+        t.origin = level.origin
+        t.set("access_log", False)
 
 
 def zero_is_off(name: str) -> Convert:

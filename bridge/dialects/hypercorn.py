@@ -7,7 +7,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import access_format, cert_reqs, host_and_port, statsd, statsd_prefix, zero_is_off
+from bridge.dialects.convert import (
+    access_format,
+    cert_reqs,
+    host_and_port,
+    silence_requests,
+    statsd,
+    statsd_prefix,
+    zero_is_off,
+)
 from bridge.dialects.files import in_words, names_of_module, names_of_program, read
 from bridge.dialects.parsing import last_of_each, parse, single
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, row
@@ -257,6 +265,7 @@ def settle_defaults(t: Translation) -> None:
     t.default("workers", "1", "hypercorn")
     t.default("ws_ping_interval", "off", "hypercorn")
     t.default("access_logformat", _FORMAT, "hypercorn")
+    silence_requests(t)
     if "timeout_graceful_shutdown" not in t.layer:
         t.note("(default)", "", NEAR, "requests in progress have 30 s at a stop; 3 s in hypercorn")
     if "access_log" not in t.layer:

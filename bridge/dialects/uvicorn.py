@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import cert_reqs, each, fact, host_and_port, zero_is_off
+from bridge.dialects.convert import cert_reqs, each, fact, host_and_port, silence_requests, zero_is_off
 from bridge.dialects.parsing import from_variables, last_of_each, parse, single
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 
@@ -236,6 +236,7 @@ def settle_defaults(t: Translation) -> None:
     default("forwarded_allow_ips", "127.0.0.1", "uvicorn")
     default("forwarded_fields", "x-forwarded-for,x-forwarded-proto", "uvicorn")
     default("forwarded_strip", "off", "uvicorn")
+    silence_requests(t)
     if "timeout_worker" not in t.layer and "workers" in t.layer:
         default("timeout_worker", "5", "uvicorn")
     if "log_config" not in t.layer and "log_config" not in t.objects:

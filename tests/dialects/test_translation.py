@@ -90,6 +90,8 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("uvicorn --ws-ping-interval 0 a:a", {"ws_ping_interval": None}),
     ("uvicorn --uds /run/a.sock --port 1 a:a", {"bind": "unix:/run/a.sock"}),
     ("uvicorn --log-level trace --no-access-log a:a", {"log_level": "debug", "access_log": False}),
+    ("uvicorn --log-level warning --access-log a:a", {"log_level": "warning", "access_log": False}),
+    ("hypercorn --log-level ERROR --access-logfile - a:a", {"log_level": "error", "access_log": False}),
     ("uvicorn --header X-A:b --header 'c: d,e' a:a", {"header": ((b"x-a", b"b"), (b"c", b"d,e"))}),
     ("uvicorn --factory app:create --reload --reload-dir a --reload-dir b", {"reload_dir": "a,b", "factory": True}),
     # hypercorn
