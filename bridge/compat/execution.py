@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 
 from bridge.compat import install
+from bridge.dialects import NAMES
 from bridge.errors import ConfigError
 
 __all__ = ["execute"]
@@ -40,6 +41,7 @@ def execute(words: Sequence[str]) -> int:
     if os.path.basename(words[0]).startswith("python") and len(words) > 1:
         words = words[1:]
     install()
+    _reach_children()
     try:
         return _run(words)
     except SystemExit as exc:
@@ -66,7 +68,21 @@ def _program_part(found: TracebackType | None) -> TracebackType | None:
     return part
 
 
+def _reach_children() -> None:
+    """Let Python programs that the command starts have the stand-ins, too: MLflow starts its server so."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "children")
+    before = os.environ.get("PYTHONPATH", "")
+    if folder not in before.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, before)))
+
+
 def _run(words: list[str]) -> int:
+    name = words[1] if words[0] == "-m" and len(words) > 1 else os.path.basename(words[0])
+    if name in NAMES or name == "waitress":
+        from bridge.dialects.command import serve
+
+        server = "waitress-serve" if name == "waitress" else name
+        return serve(server, words[2 if words[0] == "-m" else 1 :], os.environ, own_process=True)
     command, *rest = words
     if command == "-m":
         if not rest:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -425,6 +425,27 @@ def _run_processes(config: Config) -> int:
         return 1
 
 
+class _Command:
+    """The command ``uvicorn``, as ``python -m uvicorn`` and its script start it."""
+
+    def __call__(self, args: Sequence[str] | None = None, prog_name: str | None = None, **more: Any) -> None:
+        """Serve as the command line says.
+
+        Args:
+            args: What follows the command; without them, the program's own.
+            prog_name: Ignored.
+            **more: Ignored.
+
+        Raises:
+            SystemExit: At the end.
+        """
+        from bridge.cli import main
+
+        sys.exit(main(["uvicorn", *(sys.argv[1:] if args is None else args)]))
+
+    main = __call__
+
+
 def _prepare(*names: str) -> None:
     if names:
         install_all(*names)
@@ -457,7 +478,7 @@ def install() -> None:
     """Put these names in the place of uvicorn's."""
     server = {"Server": Server}
     config = {"Config": Config}
-    everything = {**server, **config, "run": run}
+    everything = {**server, **config, "run": run, "main": _Command()}
     uvicorn: Any = importable("uvicorn")
     places: dict[str, dict[str, Any]] = {"uvicorn": everything, "uvicorn.config": config, "uvicorn.server": server}
     places["uvicorn.main"] = everything

@@ -47,6 +47,7 @@ PROGRAMS = {
 @pytest.fixture(autouse=True)
 def loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logs, "_stands_for", [])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # execute() adds to it
     names = ("bridge", "uvicorn", "uvicorn.access", "uvicorn.error")
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     yield
@@ -90,6 +91,27 @@ def test_a_program_serves_with_bridge(name: str, installed: bool, tmp_path: Path
         assert ended == status
         assert "Traceback" not in server.messages.text
         assert "ERROR" not in server.messages.text
+
+
+@pytest.mark.slow
+def test_a_server_that_the_command_starts_as_a_process_of_its_own(tmp_path: Path) -> None:
+    """As ``mlflow server`` does. The sitecustomize that the folder of the stand-ins hides is imported, too."""
+    pytest.importorskip("uvicorn", reason="the server is not installed (extra dev)")
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.stderr.write('hidden\\n')\n")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import subprocess, sys\n"
+        "words = ['-m', 'uvicorn', 'embedders:asgi', '--port', '0']\n"
+        "sys.exit(subprocess.call([sys.executable, *words]))\n"
+    )
+    command = [sys.executable, "-m", "bridge", "exec", str(program)]
+    environ = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with Running(command=command, environ=environ) as server:
+        assert get(server.address())[2] == b"asgi"
+        os.killpg(server.pid, signal.SIGINT)  # as a terminal does
+        server.end("")
+        assert len(re.findall("hidden", server.messages.text)) == 2
+        assert re.search(r"\] INFO Stopped", server.messages.text)
 
 
 @pytest.mark.slow
