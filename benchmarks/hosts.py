@@ -44,6 +44,7 @@ from tests.support import ROOT
 HOSTS = ("one", "two", "three")
 EXAMPLE = ROOT / "examples" / "haproxy" / "haproxy.cfg"
 DRAIN = "3s"
+SAID = 1.0  # seconds between two messages of a member
 PATIENCE = 60.0  # seconds for a step
 
 
@@ -174,7 +175,7 @@ async def listen(peer: ClientConnection, room: Room) -> None:
 
 
 async def member(place: str, number: int, room: Room, stop: asyncio.Event) -> None:
-    """Say a number a few times a second, and look that the numbers of all members come without a gap."""
+    """Say a number each second, and look that the numbers of all members come without a gap."""
     said = 0
     while not stop.is_set():
         try:
@@ -189,7 +190,7 @@ async def member(place: str, number: int, room: Room, stop: asyncio.Event) -> No
                         # A new name after each time of joining: what is lost with a connection is no gap.
                         await peer.send(json.dumps({"text": f"{number}/{room.joined} {said}"}))
                         room.sent += 1
-                        await asyncio.sleep(0.2)
+                        await asyncio.sleep(SAID)
                     await asyncio.sleep(1.0 if stop.is_set() else 0)
                 finally:
                     listener.cancel()

@@ -10,7 +10,7 @@ from redis import asyncio as redis
 from benchmarks.apps import pod
 from tests.applications import channels_chat
 
-# By default a process whose queue holds 100 messages gets no more: 3 seconds of this load.
+# By default a process whose queue holds 100 messages gets no more: too few where the machine has other work to do.
 channels_chat.LAYER["CONFIG"]["capacity"] = 10_000
 store = redis.from_url(os.environ["CHAT_REDIS"])
 
