@@ -153,7 +153,7 @@ class Server:
         command = [
             sys.executable, "-m", "bridge", "run", "benchmarks.apps.pod:asgi", "--workers", "2", "--no-access-log",
             "--bind", self.address, "--admin-bind", self.admin, "--control-socket", str(self.control),
-            "--pid", str(self.pid_file), "--limit-max-requests", "6000", "--limit-max-requests-jitter", "500",
+            "--pid", str(self.pid_file), "--limit-max-requests", "2500", "--limit-max-requests-jitter", "500",
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
