@@ -314,7 +314,7 @@ def _settle_paste(t: Translation) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             has_loggers = any(line.strip() == "[loggers]" for line in file)
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:  # no name of a file, or no text in it
         raise ConfigError(f"--paste {path:.300}: {in_words(exc)}") from exc
     if has_loggers and "log_config" not in t.layer and "log_config" not in t.objects:
         t.set("log_config", path)
