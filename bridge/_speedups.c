@@ -21,7 +21,7 @@
 #include <string.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 4
+#define REVISION 5
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -147,6 +147,7 @@ static const struct {
 };
 #define HUFFMAN_LENGTHS ((int)(sizeof HUFFMAN / sizeof HUFFMAN[0]))
 #define HUFFMAN_SHORT 4 /* lengths of at most eight bits */
+#define PAIR_BITS 12    /* two codes of usual text are at most so long */
 static const uint8_t HUFFMAN_ORDER[256] = {
     0x30, 0x31, 0x32, 0x61, 0x63, 0x65, 0x69, 0x6f, 0x73, 0x74, 0x20, 0x25, 0x2d, 0x2e, 0x2f, 0x33,
     0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3d, 0x41, 0x5f, 0x62, 0x64, 0x66, 0x67, 0x68, 0x6c, 0x6d,
@@ -186,13 +187,19 @@ typedef struct {
     int host;                              /* the index of that name */
     uint8_t lengths[KNOWN_COUNT];
     uint8_t slots[SLOTS]; /* by hash: 1 + the index of a known name; 0 if there is none */
-    /* Of the Huffman code: the first code and symbol of each length, and what eight bits begin with, if that is short. */
+    /* Of the Huffman code: the first code and symbol of each length; what eight bits begin with, if that is short; the
+     * same for two codes in a row. */
     uint32_t first_codes[HUFFMAN_LENGTHS];
     uint8_t first_symbols[HUFFMAN_LENGTHS];
     struct {
         uint8_t bits; /* 0 for a longer code */
         uint8_t symbol;
     } shorts[256];
+    struct {
+        uint8_t bits;  /* of both */
+        uint8_t count; /* 0 if the first code is longer than eight bits */
+        uint8_t symbols[2];
+    } pairs[1 << PAIR_BITS];
 } State;
 
 static State *
@@ -1113,7 +1120,7 @@ long_code(const State *state, uint64_t window, unsigned char *symbol)
 
 /* Return the octets that a Huffman coded string stands for (RFC 7541 section 5.2), at *to*; -1 if it is malformed.
  *
- * *to* has room for size * 8 / 5 octets: no code is shorter than five bits.
+ * *to* has room for size * 8 / 5 octets, since no code is shorter than five bits, and for one more.
  */
 static Py_ssize_t
 huffman_decode(const State *state, const unsigned char *from, size_t size, unsigned char *to)
@@ -1130,12 +1137,15 @@ huffman_decode(const State *state, const unsigned char *from, size_t size, unsig
         }
         /* While there are enough bits for the longest code, none can be cut off. */
         while (have >= 30) {
-            unsigned length = state->shorts[window >> 56].bits;
-            unsigned char symbol = state->shorts[window >> 56].symbol;
-            if (length == 0 && (length = long_code(state, window, &symbol)) == 0) {
+            size_t pair = window >> (64 - PAIR_BITS);
+            unsigned length = state->pairs[pair].bits;
+            if (state->pairs[pair].count > 0) {
+                made[0] = state->pairs[pair].symbols[0];
+                made[1] = state->pairs[pair].symbols[1]; /* there is room, and the next one overwrites it */
+                made += state->pairs[pair].count;
+            } else if ((length = long_code(state, window, made++)) == 0) {
                 return -1; /* the end-of-string symbol */
             }
-            *made++ = symbol;
             window <<= length;
             have -= length;
         }
@@ -1178,6 +1188,19 @@ fill_huffman(State *state)
                 state->shorts[(code << (8 - length)) + (uint32_t)rest].symbol = HUFFMAN_ORDER[symbol];
             }
         }
+    }
+    for (unsigned pair = 0; pair < 1 << PAIR_BITS; pair++) {
+        unsigned bits = 0, count = 0;
+        while (count < 2) {
+            unsigned rest = (pair << bits & ((1 << PAIR_BITS) - 1)) >> (PAIR_BITS - 8);
+            if (state->shorts[rest].bits == 0 || bits + state->shorts[rest].bits > PAIR_BITS) {
+                break;
+            }
+            state->pairs[pair].symbols[count++] = state->shorts[rest].symbol;
+            bits += state->shorts[rest].bits;
+        }
+        state->pairs[pair].bits = (uint8_t)bits;
+        state->pairs[pair].count = (uint8_t)count;
     }
 }
 
@@ -1859,6 +1882,99 @@ read_request(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return result;
 }
 
+/* --------------------------------------------------------------------------------------------- frames of HTTP/2 */
+
+#define FRAME_HEADER 9
+#define FRAME_MAX 16384 /* bytes of the largest payload that every peer takes (RFC 9113 section 4.2) */
+#define STREAM_MAX 0x7fffffff
+enum { DATA_FRAME = 0, HEADERS_FRAME = 1 };
+enum { END_STREAM = 1, END_HEADERS = 4 };
+
+PyDoc_STRVAR(request_block_doc,
+             "request_block(data, position, stream, /)\n--\n\n"
+             "Return the field block of the frame at position, if it is complete and opens and ends the stream.\n\n"
+             "None for every other frame, and for a part of one.");
+
+static PyObject *
+request_block(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t sizes[2]; /* position, stream */
+    Py_buffer buffer;
+
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "request_block() takes 3 arguments");
+        return NULL;
+    }
+    if (take_sizes(args + 1, sizes, 2) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *block = NULL;
+    int understood = 0;
+    if (sizes[0] <= buffer.len && buffer.len - sizes[0] >= FRAME_HEADER) {
+        const unsigned char *at = (const unsigned char *)buffer.buf + sizes[0];
+        Py_ssize_t size = (Py_ssize_t)at[0] << 16 | (Py_ssize_t)at[1] << 8 | at[2];
+        uint32_t stream = (uint32_t)at[5] << 24 | (uint32_t)at[6] << 16 | (uint32_t)at[7] << 8 | at[8];
+        understood = at[3] == HEADERS_FRAME && at[4] == (END_HEADERS | END_STREAM) && stream <= STREAM_MAX &&
+                     (Py_ssize_t)stream == sizes[1] && size <= FRAME_MAX &&
+                     size <= buffer.len - sizes[0] - FRAME_HEADER;
+        if (understood) {
+            block = PyBytes_FromStringAndSize((const char *)at + FRAME_HEADER, size);
+        }
+    }
+    PyBuffer_Release(&buffer);
+    if (!understood) {
+        Py_RETURN_NONE;
+    }
+    return block;
+}
+
+static char *
+put_frame_header(char *to, Py_ssize_t size, int kind, int flags, Py_ssize_t stream)
+{
+    *to++ = (char)(size >> 16);
+    *to++ = (char)(size >> 8);
+    *to++ = (char)size;
+    *to++ = (char)kind;
+    *to++ = (char)flags;
+    *to++ = (char)(stream >> 24);
+    *to++ = (char)(stream >> 16);
+    *to++ = (char)(stream >> 8);
+    *to++ = (char)stream;
+    return to;
+}
+
+PyDoc_STRVAR(response_frames_doc,
+             "response_frames(stream, block, content, /)\n--\n\n"
+             "Return a whole response, a HEADERS and a DATA frame; None if block or content does not fit into its frame.");
+
+static PyObject *
+response_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t stream;
+
+    if (nargs != 3 || !PyBytes_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "response_frames() takes a stream, a field block, and content");
+        return NULL;
+    }
+    if (take_sizes(args, &stream, 1) < 0) {
+        return NULL;
+    }
+    Py_ssize_t block_size = PyBytes_GET_SIZE(args[1]);
+    if (!PyBytes_CheckExact(args[2]) || stream > STREAM_MAX || block_size > FRAME_MAX ||
+        PyBytes_GET_SIZE(args[2]) > FRAME_MAX) {
+        Py_RETURN_NONE;
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(args[2]);
+    PyObject *frames = PyBytes_FromStringAndSize(NULL, 2 * FRAME_HEADER + block_size + size);
+    if (frames != NULL) {
+        char *to = put_frame_header(PyBytes_AS_STRING(frames), block_size, HEADERS_FRAME, END_HEADERS, stream);
+        memcpy(to, PyBytes_AS_STRING(args[1]), (size_t)block_size);
+        to = put_frame_header(to + block_size, size, DATA_FRAME, END_STREAM, stream);
+        memcpy(to, PyBytes_AS_STRING(args[2]), (size_t)size);
+    }
+    return frames;
+}
+
 /* ------------------------------------------------------------------------------------------------------- the module */
 
 static int
@@ -1954,6 +2070,8 @@ static PyMethodDef module_functions[] = {
     FUNCTION(read_frame),
     FUNCTION(decode_fields),
     FUNCTION(read_request),
+    FUNCTION(request_block),
+    FUNCTION(response_frames),
     {NULL, NULL, 0, NULL},
 };
 

@@ -29,11 +29,13 @@ __all__ = [
     "parse_head",
     "read_frame",
     "read_request",
+    "request_block",
+    "response_frames",
 ]
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 4
+_REVISION = 5
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
@@ -81,6 +83,10 @@ read_request: (
     ]
     | None
 )
+# (data, position, stream): the field block of a complete frame that opens and ends the stream
+request_block: Callable[[bytes | bytearray, int, int], bytes | None] | None
+# (stream, field block, content): two frames that are a whole response
+response_frames: Callable[[int, bytes, bytes], bytes | None] | None
 apply_mask: Callable[[Octets, bytes], bytes] | None
 # (data, position, room): first byte, payload (str of a whole text) and end of a complete frame
 read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | None
@@ -89,6 +95,8 @@ parse_head = None if _module is None else _module.parse_head
 make_environ = None if _module is None else _module.make_environ
 decode_fields = None if _module is None else _module.decode_fields
 read_request = None if _module is None else _module.read_request
+request_block = None if _module is None else _module.request_block
+response_frames = None if _module is None else _module.response_frames
 apply_mask = None if _module is None else _module.apply_mask
 read_frame = None if _module is None else _module.read_frame
 

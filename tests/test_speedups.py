@@ -47,8 +47,9 @@ def test_the_revision_is_the_one_that_python_asks_for() -> None:
 def test_python_is_forced_by_a_variable() -> None:
     code = (
         "from bridge import speedups as s; import sys;"
-        "print(s.COMPILED, s.parse_head, s.make_environ, s.apply_mask, s.read_frame, s.decode_fields, s.read_request,"
-        " s.find_apply_mask(), 'bridge._speedups' in sys.modules)"
+        "names = [name for name in s.__all__ if name not in ('COMPILED', 'find_apply_mask')];"
+        "found = {getattr(s, name) for name in names};"
+        "print(s.COMPILED, found, s.find_apply_mask(), 'bridge._speedups' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -59,7 +60,7 @@ def test_python_is_forced_by_a_variable() -> None:
         timeout=30,
         check=True,
     )
-    assert done.stdout == "False None None None None None None None False\n"
+    assert done.stdout == "False {None} None False\n"
 
 
 # ---------------------------------------------------------------------- request heads
@@ -439,6 +440,30 @@ def test_a_block_of_something_else_is_an_error_of_the_caller(arguments: tuple[An
         _speedups.decode_fields(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (_speedups.request_block, ()),
+        (_speedups.request_block, ("text", 0, 1)),
+        (_speedups.request_block, (b"", "0", 1)),
+        (_speedups.response_frames, (1, b"")),
+        (_speedups.response_frames, (1, bytearray(1), b"")),
+        (_speedups.response_frames, ("1", b"", b"")),
+    ],
+)
+def test_frames_of_something_else_are_an_error_of_the_caller(function: Any, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        function(*arguments)
+
+
+def test_a_position_or_stream_is_any_number() -> None:
+    wire = b"\0\0\0\1\5\0\0\0\1"
+    assert _speedups.request_block(wire, 0, 1) == b""
+    for arguments in ((sys.maxsize, 1), (0, sys.maxsize), (1, 1), (0, 1 << 32 | 1)):
+        assert _speedups.request_block(wire, *arguments) is None
+    assert _speedups.response_frames(1 << 31, b"", b"") is None
+
+
 # ---------------------------------------------------------------------- references
 
 TABLE = [(b"", b""), *STATIC_TABLE]
@@ -471,6 +496,10 @@ CALLS: dict[str, Callable[[], object]] = {
     "a text": lambda: _speedups.read_frame(frame(0x81, b"hello"), 0, 99),
     "a field block": lambda: _speedups.decode_fields(BLOCKS[5] + BLOCKS[1], [(b"", b"")] * 62, 0, 300, 2000),
     "a field block for Python": lambda: _speedups.decode_fields(BLOCKS[5] + b"\x80", [(b"", b"")] * 62, 0, 300, 2000),
+    "a block": lambda: _speedups.request_block(b"xx\0\0\1\1\5\0\0\0\1b", 2, 1),
+    "a block for Python": lambda: _speedups.request_block(b"\0\0\2\1\5\0\0\0\1b", 0, 1),
+    "frames": lambda: _speedups.response_frames(1, b"b" * 50, b"c" * 50),
+    "frames for Python": lambda: _speedups.response_frames(1, b"b", bytearray(1)),
     "a frame for Python": lambda: _speedups.read_frame(frame(0x81, b"\xff"), 0, 99),
     "a request": lambda: _speedups.read_request(REQUEST + literal(b"x", b"y"), True, [*TABLE], 0, 40, LIMITS),
     "a request for Python": lambda: _speedups.read_request(REQUEST + b"\x80", False, [*TABLE], 0, 4096, LIMITS),

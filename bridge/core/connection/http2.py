@@ -415,20 +415,21 @@ class HTTP2Connection(asyncio.Protocol):
                 self.abandon(exchange, codes.NO_ERROR)
 
     def close_stream(self, exchange: HTTP2Exchange) -> None:
-        """Forget a stream that has ended in both directions."""
+        """Forget a stream that has ended in both directions.
+
+        Behind the last one, wait for the next stream; close if none is to come.
+        """
         streams = self.streams
         if streams.pop(exchange.stream_id, None) is None:
             return
-        if not streams:
-            self._emptied()
-        elif self.ending.final:
-            self.leave_if_tunnels()
-
-    def _emptied(self) -> None:
-        """Wait for the next stream; close if none is to come."""
         ending = self.ending
-        if ending.final or self._eof:
+        if streams:
+            if ending.final:
+                self.leave_if_tunnels()
+        elif ending.final or self._eof:
             ending.close(linger=not self._eof)
+        elif self._incoming.busy:  # many requests may come in one read
+            self._incoming.emptied = True
         else:
             ending.idle()
 

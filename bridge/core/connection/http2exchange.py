@@ -18,7 +18,7 @@ from bridge.core.http.fields import NO_LENGTH, encode_fields
 from bridge.core.http.message import KnownHeads
 from bridge.core.http.status import is_bodiless, status_text
 from bridge.core.http2.codes import CANCEL, INTERNAL_ERROR
-from bridge.core.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, headers_frame, pack_header
+from bridge.core.http2.frames import DATA, FRAME_SIZE, headers_frame, pack_header, response_frames
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -366,8 +366,15 @@ class HTTP2Exchange:
             head = None
         if head is None:
             head = _known_heads.add(status, reason, *key[2:])
-        self.respond_with(head)
-        self.connection.output.note_head(self)
+        # As respond_with(), which would be one call more.
+        if self.writing is not HEAD or head.status < 200:
+            self._check_head(head)
+        self.response = head
+        self.status = head.status
+        output = self.connection.output
+        output.heads.append(self)
+        if not output.scheduled:
+            output.schedule()
 
     def respond_with(self, head: ResponseHead) -> None:
         """Keep a head that was made before, perhaps in another thread; otherwise as :meth:`respond`."""
@@ -411,19 +418,13 @@ class HTTP2Exchange:
             and (length == size or length < 0)
             and 0 < size <= self.send_window
             and size <= output.window
-            and size <= FRAME_SIZE
             and not output.blocked
         ):
             block = output.encoder.head(response, connection.clock.default_fields, size if length < 0 else NO_LENGTH)
-            block_size = len(block)
-            if block_size <= FRAME_SIZE:
+            frames = response_frames(stream_id, block, data)
+            if frames is not None:
                 output.window -= size
-                output.parts += (
-                    pack_header(block_size >> 8, block_size & 0xFF, HEADERS, END_HEADERS, stream_id),
-                    block,
-                    pack_header(size >> 8, size & 0xFF, DATA, END_STREAM, stream_id),
-                    data,
-                )
+                output.parts.append(frames)
                 if not output.scheduled:
                     output.schedule()
                 self.content_sent = size

@@ -16,7 +16,7 @@ from bridge.core.http1.encoder import encode_refusal
 from bridge.core.http2 import codes, frames
 from bridge.core.http2.budget import Budget
 from bridge.core.http2.codes import ConnectionFault, StreamFault
-from bridge.core.http2.frames import END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, WINDOW_MAX, unpack_header
+from bridge.core.http2.frames import END_HEADERS, END_STREAM, FRAME_SIZE, WINDOW_MAX, request_block, unpack_header
 from bridge.core.http2.request import HeadReader
 from bridge.core.http2.scheduler import parse_priority
 from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow, add_credit, change_initial
@@ -82,8 +82,6 @@ _BLOCK_GLITCH = 8192
 # WebSockets come in such frames. Only those without content are.
 _TINY_UPDATE = 1024
 
-_WHOLE = END_HEADERS | END_STREAM
-
 
 class Incoming:
     """Reads what the peer sends.
@@ -93,6 +91,8 @@ class Incoming:
 
     Attributes:
         budget: What the peer may ask for without getting an answer.
+        busy: Frames are being read.
+        emptied: The last stream has ended while frames were read: the connection may be idle when all are read.
         ended: What is known of streams that are not open.
         eof: The peer sends nothing more. The connection sets it, and is told when all is read.
         reader: Reads field blocks.
@@ -114,6 +114,8 @@ class Incoming:
         "_turns",
         "_window",
         "budget",
+        "busy",
+        "emptied",
         "ended",
         "eof",
         "reader",
@@ -140,6 +142,8 @@ class Incoming:
         self._held = 0  # bytes of content that wait for delegates
         self._turns = owner.clock.turns
         self.turn_awaited = False
+        self.busy = False
+        self.emptied = False
         self.eof = False
         self._reading_paused = False  # the transport was told to read nothing
 
@@ -196,49 +200,54 @@ class Incoming:
 
         A request without content is nearly always one frame of one kind, which is tested for first.
         """
-        at = self._take_preface(data) if self._preface_due else 0
+        at = 0
+        if self._preface_due:
+            at = self._take_preface(data)
+            if self._preface_due:
+                self._keep_unread(data, at)
+                return
         end = len(data)
         owner = self._owner
+        ending = owner.ending
         turns = self._turns
         floor = turns.left - turns.slice
-        while end - at >= 9 and not self._preface_due:
-            high, low, kind, flags, stream = unpack_header(data, at)
-            size = high << 8 | low
-            after = at + 9 + size
-            usual = (
-                kind == HEADERS
-                and flags == _WHOLE
-                and self._plain
-                and stream == owner.last_stream + 2
-                and size <= FRAME_SIZE
-            )
-            if not usual:
+        self.busy = True
+        while end - at >= 9:
+            block = request_block(data, at, owner.last_stream + 2) if self._plain else None
+            if block is not None:
+                size = len(block)
+                after = at + 9 + size
+            else:
+                high, low, kind, flags, stream = unpack_header(data, at)
+                size = high << 8 | low
+                after = at + 9 + size
                 stream &= WINDOW_MAX
-                if not self._may_come(size, kind, flags, stream):
+                if not self._may_come(size, kind, flags, stream) or after > end:
                     break
-            if after > end:
-                break
             if turns.left <= floor:
                 if turns.crowded or turns.left <= 0:
                     self._await_turn(begun=True)
                     break
                 floor -= turns.slice
-            payload = data[at + 9 : after]
-            if payload.__class__ is not bytes:
-                payload = bytes(payload)
             at = after
             try:
-                if usual:
+                if block is not None:
                     turns.left -= _STREAM_UNITS + (size >> 3)  # a long head takes long to decode
-                    owner.last_stream = stream
-                    owner.start_stream(stream, self.reader.read(payload, True), True)
+                    owner.last_stream = stream = owner.last_stream + 2
+                    owner.start_stream(stream, self.reader.read(block, True), True)
                 else:
                     turns.left -= _FRAME_UNITS
-                    _HANDLERS.get(kind, Incoming._take_unknown)(self, stream, flags, payload)
+                    handler = _HANDLERS.get(kind, Incoming._take_unknown)
+                    handler(self, stream, flags, bytes(data[after - size : after]))
             except FAULTS as exc:
                 owner.take_fault(stream, exc)
-            if owner.ending.closed:
+            if ending.closed:
                 break
+        self.busy = False
+        if self.emptied:
+            self.emptied = False
+            if not owner.streams and not ending.closed:
+                ending.idle()
         self._keep_unread(data, at)
 
     def _keep_unread(self, data: bytes | bytearray, at: int) -> None:

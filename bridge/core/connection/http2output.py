@@ -98,7 +98,7 @@ class Output:
         blocked: The transport has enough to send: content has to wait in its stream. The connection sets it.
         encoder: Encodes fields. What it returns has to be sent in the same order.
         heads: Exchanges that have got a head in this turn of the loop. It is sent at the end of the turn, if no content
-            has come with it.
+            has come with it. Who adds one calls :meth:`schedule`, unless ``scheduled`` is true.
         high_water: When more bytes than this of one stream wait, its writers are paused.
         pieces: Pieces of streamed content that were sent whole: how many times nothing of a stream was left waiting.
         parts: What goes out at the end of this turn of the loop. Who adds something calls :meth:`schedule`, unless
@@ -192,11 +192,6 @@ class Output:
         self.window -= size
         self.send(headers_frame(stream, block, False) + data_header(size, stream, True) + text)
         return size
-
-    def note_head(self, exchange: LateHead) -> None:
-        """Send the head of *exchange* at the end of this turn of the loop, if no content has come with it."""
-        self.heads.append(exchange)
-        self.schedule()
 
     def schedule(self) -> None:
         """Call :meth:`flush` at the end of this turn of the loop."""

@@ -22,6 +22,8 @@ from bridge.core.http2.codes import (
     ConnectionFault,
     StreamFault,
 )
+from bridge.speedups import request_block as _request_block
+from bridge.speedups import response_frames as _response_frames
 
 __all__ = [
     "ACK",
@@ -58,7 +60,11 @@ __all__ = [
     "parse_priority_update",
     "parse_settings",
     "ping_frame",
+    "request_block",
+    "request_block_pure",
     "reset_frame",
+    "response_frames",
+    "response_frames_pure",
     "settings_frame",
     "unpack_header",
     "window_update_frame",
@@ -262,6 +268,34 @@ def parse_goaway(payload: bytes) -> tuple[int, int, bytes]:
     return last & WINDOW_MAX, code, payload[8:]
 
 
+def request_block_pure(data: bytes | bytearray, position: int, stream: int) -> bytes | None:
+    """Return the field block of a usual request: of one HEADERS frame that opens a stream and ends it.
+
+    Args:
+        data: What was received.
+        position: Where the frame begins in it; its whole header has come.
+        stream: The stream that it has to open.
+
+    Returns:
+        The block; None if the frame is another one, or is not complete.
+    """
+    high, low, kind, flags, found = _HEADER.unpack_from(data, position)
+    end = position + HEADER_SIZE + (high << 8 | low)
+    if (
+        found != stream
+        or kind != HEADERS
+        or flags != END_HEADERS | END_STREAM
+        or end > len(data)
+        or end - position > HEADER_SIZE + FRAME_SIZE
+    ):
+        return None
+    block = data[position + HEADER_SIZE : end]
+    return block if block.__class__ is bytes else bytes(block)
+
+
+request_block = _request_block or request_block_pure
+
+
 # --- sent ------------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +322,24 @@ def headers_frame(stream: int, block: bytes, ended: bool, most: int = FRAME_SIZE
         flags = END_HEADERS if start + most >= size else 0
         parts += [_HEADER.pack(len(piece) >> 8, len(piece) & 0xFF, CONTINUATION, flags, stream), piece]
     return b"".join(parts)
+
+
+def response_frames_pure(stream: int, block: bytes, content: bytes) -> bytes | None:
+    """Return a whole response: a HEADERS frame with the field block *block*, and a DATA frame.
+
+    Returns:
+        The frames; None if block or content does not fit into one, or if content is no bytes.
+    """
+    size, content_size = len(block), len(content)
+    if size > FRAME_SIZE or content_size > FRAME_SIZE or content.__class__ is not bytes:
+        return None
+    head = _HEADER.pack(size >> 8, size & 0xFF, HEADERS, END_HEADERS, stream)
+    return b"".join(
+        (head, block, _HEADER.pack(content_size >> 8, content_size & 0xFF, DATA, END_STREAM, stream), content)
+    )
+
+
+response_frames = _response_frames or response_frames_pure
 
 
 def settings_frame(settings: list[tuple[int, int]]) -> bytes:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.core.http2 import frames
 from bridge.core.http2.codes import (
@@ -215,3 +218,59 @@ def test_names_of_errors() -> None:
     assert error_name(0xD) == "HTTP_1_1_REQUIRED"
     assert error_name(0xE) == "0xe"
     assert error_name(0xFFFFFFFF) == "0xffffffff"
+
+
+# --- what has a compiled twin: the requests and responses that come most often ----------------------------------------
+
+EITHER_BLOCK = [frames.request_block, frames.request_block_pure]
+EITHER_FRAMES = [frames.response_frames, frames.response_frames_pure]
+
+
+@pytest.mark.parametrize("function", EITHER_BLOCK)
+@pytest.mark.parametrize("size", [0, 1, 300, 16384])
+def test_the_block_of_a_usual_request(function: Any, size: int) -> None:
+    wire = frames.headers_frame(7, b"b" * size, True)
+    for make in (bytes, bytearray):
+        for data in (make(wire), make(wire + wire)):
+            found = function(data, 0, 7)
+            assert found == b"b" * size
+            assert type(found) is bytes
+        assert function(make(b"rest" + wire), 4, 7) == b"b" * size
+        assert not size or function(make(wire[:-1]), 0, 7) is None
+
+
+@pytest.mark.parametrize("function", EITHER_BLOCK)
+@pytest.mark.parametrize(
+    "wire",
+    [
+        frames.headers_frame(9, b"b", True),
+        frames.headers_frame(7, b"b", False),
+        frames.pack_header(0, 1, frames.DATA, 5, 7) + b"b",
+        frames.pack_header(0, 1, frames.HEADERS, 1, 7) + b"b",
+        frames.pack_header(0, 1, frames.HEADERS, 0xD, 7) + b"\0",
+        frames.pack_header(0, 5, frames.HEADERS, 0x25, 7) + bytes(5),
+        frames.pack_header(0, 1, frames.HEADERS, 5, 7 | 1 << 31) + b"b",
+        frames.pack_header(64, 1, frames.HEADERS, 5, 7) + b"b" * 16385,
+        frames.pack_header(0xFFFF, 0xFF, frames.HEADERS, 5, 7),
+    ],
+)
+def test_another_frame_is_no_usual_request(function: Any, wire: bytes) -> None:
+    assert function(wire, 0, 7) is None
+
+
+@pytest.mark.parametrize("function", EITHER_FRAMES)
+def test_a_whole_response(function: Any) -> None:
+    for stream, block, content in ((1, b"", b""), (0x7FFFFFFF, b"b" * 16384, b"c" * 16384), (77, b"b" * 300, b"c")):
+        header = frames.data_header(len(content), stream, True)
+        assert function(stream, block, content) == frames.headers_frame(stream, block, False) + header + content
+    assert function(1, b"b" * 16385, b"") is None
+    assert function(1, b"", b"c" * 16385) is None
+    assert function(1, b"", bytearray(1)) is None
+
+
+@given(st.binary(max_size=14), st.integers(0, 5), st.sampled_from([1, 3, 0x7FFFFFFF]))
+def test_any_octets_are_the_same_to_both(data: bytes, position: int, stream: int) -> None:
+    for wire in (data, frames.pack_header(0, len(data), frames.HEADERS, 5, stream) + data):
+        if len(wire) - position >= 9:
+            found = frames.request_block(wire, position, stream)
+            assert found == frames.request_block_pure(wire, position, stream)
