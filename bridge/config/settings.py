@@ -69,8 +69,8 @@ FORWARDED_FIELDS: Final = (
     "x-forwarded-prefix",
     "forwarded",
 )
-#: What old proxies say the scheme with; for settings that name it.
-OLD_SCHEME_FIELDS: Final = ("x-forwarded-scheme", "x-forwarded-protocol", "x-forwarded-ssl")
+#: Fields that are believed only by settings that name them: in which old proxies say the scheme, and gunicorn's.
+RARE_FORWARDED_FIELDS: Final = ("x-forwarded-scheme", "x-forwarded-protocol", "x-forwarded-ssl", "script_name")
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -441,13 +441,13 @@ class Config(HTTP2Config):
         PROXIES,
         words(
             "NAMES",
-            f"a list of {', '.join(FORWARDED_FIELDS + OLD_SCHEME_FIELDS)}",
+            f"a list of {', '.join(FORWARDED_FIELDS + RARE_FORWARDED_FIELDS)}",
             *FORWARDED_FIELDS,
-            *OLD_SCHEME_FIELDS,
+            *RARE_FORWARDED_FIELDS,
         ),
         FORWARDED_FIELDS,
-        "the fields that the proxies in front set; the others are removed. Proxies that say the scheme in another way"
-        f" need {', '.join(OLD_SCHEME_FIELDS)}",
+        "the fields that the proxies in front set; the others are removed. Only where they are named count"
+        f" {', '.join(RARE_FORWARDED_FIELDS)}",
         aliases=("trusted-proxy-headers",),
     )
     forwarded_strip: bool = setting(

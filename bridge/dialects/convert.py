@@ -14,6 +14,7 @@ __all__ = [
     "each",
     "fact",
     "factor",
+    "file_target",
     "host_and_port",
     "minimum",
     "only",
@@ -167,6 +168,12 @@ def access_format(value: Any, t: Translation) -> tuple[Fate, str] | None:
     if unknown:
         return Fate.NEAR, f"{', '.join(unknown)}: no atom of bridge's; a dash stands in its place"
     return None
+
+
+def file_target(text: str) -> str:
+    """Return a target that may be a path without its ending, such as ``src/main:app``, as ``src/main.py:app``."""
+    path, colon, name = text.partition(":")
+    return f"{path}.py{colon}{name}" if "/" in path and not path.endswith(".py") else text
 
 
 def with_attribute(target: str, attribute: str) -> str:

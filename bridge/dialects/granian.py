@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.dialects.convert import access_format, each, fact, factor, window, with_attribute
+from bridge.dialects.convert import access_format, each, fact, factor, file_target, window, with_attribute
 from bridge.dialects.parsing import from_variables, last_of_each, parse, single
 from bridge.dialects.table import Dialect, Fate, Grammar, Option, Row, Takes, Translation, Usage, row
 from bridge.dialects.uvicorn import settle_address
@@ -87,7 +87,7 @@ def _log(value: Any, t: Translation) -> tuple[Fate, str] | None:
 
 
 ROWS: tuple[Row, ...] = (
-    row("app", SAME, "target", convert=lambda value, t: t.set("target", value)),
+    row("app", SAME, "target", convert=lambda value, t: t.set("target", file_target(value))),
     row("--host", SAME, "bind", convert=fact("host")),
     row("--port", SAME, "bind", takes=Takes.INT, convert=fact("port")),
     row("--uds", SAME, "uds", convert=fact("uds")),

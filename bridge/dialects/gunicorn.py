@@ -41,7 +41,7 @@ _SCHEME_FIELDS = {
     "x-scheme": {"https"},
 }
 # gunicorn's default: X-FORWARDED-PROTO: https, X-FORWARDED-PROTOCOL: ssl, X-FORWARDED-SSL: on.
-_USUAL_SCHEME_FIELDS = "x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl"
+_USUAL_SCHEME_FIELDS = ["x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-ssl"]
 _HEARTBEAT = "a worker whose event loop stands still for so long is replaced; a request may take longer"
 _NO_LIMIT = "neither a request nor a worker has a limit of time"
 _DIRTY = "bridge has no dirty workers; run such work in a task queue"
@@ -156,12 +156,19 @@ def _forwarded(value: Any, t: Translation) -> None:
 def _scheme_headers(value: Any, t: Translation) -> tuple[Fate, str] | None:
     names = [str(name).lower() for name, word in dict(value or {}).items()
              if str(word).lower() in _SCHEME_FIELDS.get(str(name).lower(), ())]  # fmt: skip
-    t.set("forwarded_fields", ",".join(names) or "x-forwarded-prefix")  # the latter says nothing of the scheme
+    t.dialect["scheme_fields"] = names
     useless = [f"{name}: {word}" for name, word in dict(value or {}).items() if str(name).lower() not in names]
     if useless:
         known = "; ".join(f"{name}: {' or '.join(sorted(words))}" for name, words in _SCHEME_FIELDS.items())
         return NO_EFFECT, f"{', '.join(useless)} changes no scheme; what can is {known}"
     return None
+
+
+def _forwarder_headers(value: Any, t: Translation) -> tuple[Fate, str] | None:
+    names = [name.strip().upper() for name in (value if isinstance(value, str) else ",".join(value)).split(",")]
+    t.dialect["believes_script_name"] = "SCRIPT_NAME" in names
+    others = [name for name in names if name not in {"", "SCRIPT_NAME", "PATH_INFO"}]
+    return (NO_EFFECT, f"{', '.join(others)}: of such fields only SCRIPT_NAME is believed") if others else None
 
 
 def _proxy_protocol(value: Any, t: Translation) -> None:
@@ -405,7 +412,7 @@ ROWS: tuple[Row, ...] = (
     row("--paste --paster", SAME, "target", convert=_paste),
     *(row(name, SAME, "hooks", takes=_FILE, convert=_hook(name)) for name in POINTS),
     row("ssl_context", SAME, "ssl_context_factory", takes=_FILE, convert=_ssl_context),
-    row("--proxy-protocol", SAME, "proxy_protocol", convert=_proxy_protocol),
+    row("--proxy-protocol", SAME, "proxy_protocol", takes=Takes.OPTIONAL, convert=_proxy_protocol),
     row("--proxy-allow-from", SAME, "proxy_allow_from", name="proxy_allow_ips", convert=each("proxy_allow_from")),
     row("--protocol", SAME, "", convert=only("http", REFUSED, "bridge speaks HTTP; with nginx write proxy_pass"
         " http://... in place of uwsgi_pass or fastcgi_pass")),
@@ -432,8 +439,7 @@ ROWS: tuple[Row, ...] = (
         takes=Takes.FLAG),
     row("--permit-unconventional-http-version", NO_EFFECT, "", _STRICT, takes=Takes.FLAG),
     row("--casefold-http-method", NO_EFFECT, "", "methods are case-sensitive (RFC 9110 section 9.1)", takes=Takes.FLAG),
-    row("--forwarder-headers", NEAR, "", "no field becomes a variable of its name; --root-path or X-Forwarded-Prefix"
-        " sets SCRIPT_NAME"),
+    row("--forwarder-headers", SAME, "", convert=_forwarder_headers),
     row("--header-map", SAME, "", convert=only("drop", NO_EFFECT, "a field whose name has an underscore never becomes a"
         " variable: it could pass for another")),
     row("--asgi-loop", SAME, "loop"),
@@ -517,12 +523,17 @@ def _settle_proxies(t: Translation) -> None:
         t.settle("forwarded_allow_ips", "forwarded_allow_ips", ",".join(dict.fromkeys(peers)))
     else:
         t.settle("forwarded_allow_ips", "proxy_headers", "off")
-    if t.dialect.get("is_uvicorn") and "secure_scheme_headers" in t.given:
-        t.layer.pop("forwarded_fields", None)
-        t.correct("secure_scheme_headers", NEAR, "uvicorn's worker believes X-Forwarded-Proto and -For in any case")
-    # Applications behind gunicorn read the other fields themselves (ProxyFix, SECURE_PROXY_SSL_HEADER).
-    t.default("forwarded_fields", _USUAL_SCHEME_FIELDS, "gunicorn")
     t.default("forwarded_strip", "off", "gunicorn")
+    if t.dialect.get("is_uvicorn"):  # which has set the fields that its middleware reads
+        if "secure_scheme_headers" in t.given:
+            remark = "uvicorn's worker believes X-Forwarded-Proto and -For in any case"
+            t.correct("secure_scheme_headers", NEAR, remark)
+        return
+    # Applications behind gunicorn read the other fields themselves (ProxyFix, SECURE_PROXY_SSL_HEADER).
+    fields = [*t.dialect.get("scheme_fields", _USUAL_SCHEME_FIELDS)]
+    if t.dialect.get("believes_script_name", True):
+        fields.append("script_name")
+    t.settle("secure_scheme_headers", "forwarded_fields", ",".join(fields) or "x-forwarded-prefix")
 
 
 def _settle_time_and_threads(t: Translation) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from bridge.dialects.convert import (
     access_format,
     cert_reqs,
+    file_target,
     host_and_port,
     silence_requests,
     statsd,
@@ -149,10 +150,8 @@ def _target(value: Any, t: Translation) -> None:
         if text.startswith(prefix):
             text = text.removeprefix(prefix)
             t.set("interface", interface)
-    path, colon, name = text.partition(":")
-    if "/" in path and not path.endswith(".py"):
-        path += ".py"  # hypercorn takes src/main:app
-    t.set("target", path + colon + name if colon else f"{path}:app")
+    text = file_target(text)
+    t.set("target", text if ":" in text else f"{text}:app")
 
 
 _FILE = Takes.FILE_ONLY

@@ -122,6 +122,8 @@ class _Parser:
             is_option = len(follows) > 1 and follows.startswith("-") and not self._is_number(follows)
             if self._grammar is not Grammar.ARGPARSE or (not is_option or " " in follows):
                 return words.pop(0)
+        if row.takes is Takes.OPTIONAL:
+            return "true"
         raise Usage(self._message("lacks its value", spelling, row))
 
     def _with_value(self, row: Row, spelling: str, text: str) -> Option:

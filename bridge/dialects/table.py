@@ -45,6 +45,9 @@ class Takes(enum.StrEnum):
     BOOL = "bool"
     """A word for yes or no."""
 
+    OPTIONAL = "optional text"
+    """Text, or nothing: then the value is yes."""
+
     FILE_ONLY = "file only"
     """It is no option, but a name in a configuration file."""
 

@@ -49,7 +49,7 @@ def of_argparse(parser: argparse.ArgumentParser) -> Iterator[tuple[str, tuple[st
             yield action.dest, tuple(action.option_strings) or (action.dest,)
 
 
-def of_hypercorn() -> Iterator[tuple[str, tuple[str, ...]]]:
+def parser_of_hypercorn() -> argparse.ArgumentParser:
     main = peer("hypercorn.__main__")
     found: list[argparse.ArgumentParser] = []
 
@@ -61,15 +61,22 @@ def of_hypercorn() -> Iterator[tuple[str, tuple[str, ...]]]:
         patch.setattr(argparse.ArgumentParser, "parse_args", keep)
         with pytest.raises(KeyboardInterrupt):
             main.main([])
-    yield from of_argparse(found[0])
+    return found[0]
 
 
-def of_daphne() -> Iterator[tuple[str, tuple[str, ...]]]:
+def of_hypercorn() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from of_argparse(parser_of_hypercorn())
+
+
+def parser_of_daphne() -> argparse.ArgumentParser:
     pytest.importorskip("daphne", reason="daphne is not installed (extra dev)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Twisted's, of other packages
-        command = importlib.import_module("daphne.cli").CommandLineInterface()
-    yield from of_argparse(command.parser)
+        return importlib.import_module("daphne.cli").CommandLineInterface().parser
+
+
+def of_daphne() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from of_argparse(parser_of_daphne())
 
 
 def of_waitress() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -97,6 +104,52 @@ def test_every_option_of_the_installed_server_has_one_row(name: str) -> None:
     wanted = sorted(spelling for _, spellings in LISTS[name]() for spelling in spellings if spelling.startswith("-"))
     have = sorted(spelling for row in rows for spelling in (*row.spellings, *row.negative) if spelling.startswith("-"))
     assert have == wanted
+
+
+def shapes_of_click(command: Any) -> Iterator[tuple[str, str]]:
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            continue
+        for spelling in (*parameter.opts, *parameter.secondary_opts):
+            optional = getattr(parameter, "_flag_needs_value", False)
+            yield spelling, "flag" if parameter.is_flag else "optional" if optional else "value"
+
+
+def shapes_of_argparse(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    for action in parser._actions:
+        for spelling in action.option_strings:
+            yield spelling, {0: "flag", "?": "optional"}.get(action.nargs or (0 if action.nargs == 0 else ""), "value")
+
+
+def parser_of_gunicorn() -> argparse.ArgumentParser:
+    return peer("gunicorn.config").Config().parser()
+
+
+SHAPES = {
+    "gunicorn": lambda: shapes_of_argparse(parser_of_gunicorn()),
+    "uvicorn": lambda: shapes_of_click(importlib.import_module("uvicorn.main").main),
+    "granian": lambda: shapes_of_click(peer("granian.cli").cli),
+    "hypercorn": lambda: shapes_of_argparse(parser_of_hypercorn()),
+    "daphne": lambda: shapes_of_argparse(parser_of_daphne()),
+}
+
+
+def shape(row: Row) -> str:
+    return {Takes.FLAG: "flag", Takes.OPTIONAL: "optional"}.get(row.takes, "value")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_follows_an_option_is_what_follows_it_there(name: str) -> None:
+    peer(name)
+    wanted = dict(SHAPES[name]())
+    rows = dialect(name).rows
+    have = {spelling: shape(row) for row in rows for spelling in (*row.spellings, *row.negative)}
+    differing = {
+        spelling: (have[spelling], wanted[spelling]) for spelling in have.keys() & wanted.keys()
+        if have[spelling] != wanted[spelling]
+    }  # fmt: skip
+    assert differing == {}
+    assert len(have.keys() & wanted.keys()) > 20
 
 
 @pytest.mark.parametrize("name", ["gunicorn", "uvicorn", "granian", "waitress-serve"])

@@ -65,6 +65,13 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("gunicorn --timeout=9999 a:a", {"timeout_worker": None, "timeout_request": None}),
     ("gunicorn --access-logfile - - a:a", {"access_log": True, "access_logfile": "-", "target": "-:application"}),
     ("gunicorn -e A=1 --env B=x,y a:a", {"env": "('A', '1'),('B', 'x,y')"}),
+    ("granian --interface asgi src/main:app", {"target": "src/main.py:app"}),
+    ("granian --interface asgi src/main", {"target": "src/main.py"}),
+    ("hypercorn src/main", {"target": "src/main.py:app"}),
+    ("gunicorn a:a --proxy-protocol", {"proxy_protocol": "auto", "target": "a:a"}),
+    ("gunicorn --proxy-protocol -w 2 a:a", {"proxy_protocol": "auto", "workers": 2}),
+    ("gunicorn --proxy-protocol v1 a:a", {"proxy_protocol": "v1"}),
+    ("gunicorn --proxy-protocol=off a:a", {"proxy_protocol": "off"}),
     ("gunicorn --forwarded-allow-ips '*' a:a", {"forwarded_allow_ips": "*", "proxy_headers": True}),
     ("gunicorn --forwarded-allow-ips '' a:a", {"forwarded_allow_ips": "unix", "proxy_headers": True}),
     ("gunicorn --forwarded-allow-ips '10.0.0.1, ::1' a:a", {"forwarded_allow_ips": "10.0.0.1,::1,unix"}),
@@ -234,7 +241,9 @@ FILES: list[tuple[str, dict[str, Any]]] = [
     ("umask = 0", {"workers": 1}),
     ("proxy_protocol = True\nproxy_allow_ips = '*'", {"proxy_protocol": "auto", "proxy_allow_from": "*"}),
     ("import ssl\ncert_reqs = ssl.CERT_NONE\nssl_version = 5", {"workers": 1}),
-    ("secure_scheme_headers = {'X-Forwarded-Proto': 'https'}", {"forwarded_fields": "x-forwarded-proto"}),
+    ("secure_scheme_headers = {'X-Forwarded-Proto': 'https'}", {"forwarded_fields": "x-forwarded-proto,script_name"}),
+    ("secure_scheme_headers = {}\nforwarder_headers = ''", {"forwarded_fields": "x-forwarded-prefix"}),
+    ("forwarder_headers = 'PATH_INFO'", {"forwarded_fields": "x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl"}),
     ("secure_scheme_headers = {'X-Forwarded-Ssl': 'on'}\nworker_class = 'uvicorn_worker.UvicornWorker'",
      {"forwarded_fields": "x-forwarded-for,x-forwarded-proto"}),
     ("forwarded_allow_ips = '10.0.0.0/8,172.16.0.0/12'", {"forwarded_allow_ips": "10.0.0.0/8,172.16.0.0/12,unix"}),
@@ -472,8 +481,8 @@ EXPLAINED = [
      " is replaced; a request may take longer"),
     ("gunicorn -t 0 a:a", "-t 0 near as timeout_worker=off neither a request nor a worker has"),
     ("gunicorn -k gthread --threads 4 a:a", "--threads 4 same as threads=4"),
-    ("gunicorn a:a", "forwarded_allow_ips=127.0.0.1,::1,unix"
-     " forwarded_fields=x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl forwarded_strip=off"),
+    ("gunicorn a:a", "forwarded_allow_ips=127.0.0.1,::1,unix forwarded_strip=off"
+     " forwarded_fields=x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl,script_name"),
     ("gunicorn -k uvicorn_worker.UvicornWorker a:a", "forwarded_allow_ips=127.0.0.1,::1 forwarded_strip"),
     ("uvicorn --host :: --port 9 a:a", "--host :: same as bind=[::]:9 --port 9 same as bind=[::]:9"),
     ("uvicorn --uds /a --port 9 a:a", "--uds /a same as bind=unix:/a --port 9 same APP"),
@@ -493,14 +502,22 @@ def test_explain_says_what_an_option_becomes(line: str, text: str, capsys: pytes
 @pytest.mark.parametrize(
     ("value", "status", "text"),
     [
-        ("{'X-FORWARDED-PROTO': 'https'}", 0, "near as forwarded_fields=x-forwarded-proto names count in any case"),
-        ("{'X-Forwarded-Ssl': 'on', 'X-SCHEME': 'https'}", 0, "near as forwarded_fields=x-forwarded-ssl,x-scheme"),
+        (
+            "{'X-FORWARDED-PROTO': 'https'}",
+            0,
+            "near as forwarded_fields=x-forwarded-proto,script_name names count in any case",
+        ),
+        (
+            "{'X-Forwarded-Ssl': 'on', 'X-SCHEME': 'https'}",
+            0,
+            "near as forwarded_fields=x-forwarded-ssl,x-scheme,script_name",
+        ),
         (
             "{'X-CLIENT-SCHEME': 'https', 'X-SCHEME': '%(h)s'}",
             1,
             "X-CLIENT-SCHEME: https, X-SCHEME: %(h)s changes no scheme; what can is x-forwarded-proto: https;",
         ),
-        ("{}", 0, "near as forwarded_fields=x-forwarded-prefix"),
+        ("{}", 0, "near as forwarded_fields=script_name"),
     ],
 )
 def test_explain_secure_scheme_headers(

@@ -1,9 +1,9 @@
 """What proxies report of the client: which reports are believed, and what they change for one exchange.
 
 The fields are X-Forwarded-For, -Proto, -Host, -Port and -Prefix, X-Real-Ip, X-Scheme, and Forwarded (RFC 7239); if they
-are named, also X-Forwarded-Scheme, -Protocol and -Ssl. Reports from a trusted peer are believed. From any other peer
-the fields are removed, so that no application believes them. A report changes the exchange's own copy of the context.
-The connection keeps its context: a proxy uses one connection for many clients.
+are named, also X-Forwarded-Scheme, -Protocol and -Ssl, and SCRIPT_NAME. Reports from a trusted peer are believed. From
+any other peer the fields are removed, so that no application believes them. A report changes the exchange's own copy of
+the context. The connection keeps its context: a proxy uses one connection for many clients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import TYPE_CHECKING
 
 from bridge.core.http.cache import remember
-from bridge.core.http.message import RequestHead
+from bridge.core.http.message import RequestHead, request_line
 from bridge.core.middleware.reports import members, reports_in
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ ALL_FIELDS = frozenset(
         b"x-forwarded-scheme",
         b"x-forwarded-protocol",
         b"x-forwarded-ssl",
+        # Where the application is mounted, to a path that still begins with that. Believed only where it is named.
+        b"script_name",
         # Other spellings that frameworks read. They are never believed, and so always removed.
         b"x-forwarded-by",
         b"x-forwarded-server",
@@ -156,9 +158,10 @@ class Report:
         host: The Host field that the client sent, perhaps with a port.
         proxy_port: The port at which the outermost proxy was asked.
         prefix: The path that proxies have taken off the front of the request's.
+        mount: The same, if it is to be taken off where it still stands.
     """
 
-    __slots__ = ("address", "host", "port", "prefix", "proxy_port", "scheme")
+    __slots__ = ("address", "host", "mount", "port", "prefix", "proxy_port", "scheme")
 
     def __init__(self) -> None:
         self.address = ""
@@ -167,6 +170,7 @@ class Report:
         self.host = ""
         self.proxy_port = 0
         self.prefix = ""
+        self.mount = ""
 
 
 class ProxyDelegate:
@@ -198,6 +202,9 @@ class ProxyDelegate:
                 report = _read(policy, believed)
                 exchange.context = _applied(report, exchange.context)
                 host = report.host
+                if report.mount:
+                    exchange.head = _below(report.mount, exchange.head)
+                    head = exchange.head
             if (self._strip and len(believed) != len(found)) or host:
                 exchange.head = _without_reports(head, believed if self._strip else ALL_FIELDS, host)
         return self._delegate.start_exchange(exchange)
@@ -205,6 +212,19 @@ class ProxyDelegate:
     def on_close(self, connection: Connection) -> None:
         """Pass on the end of a connection."""
         self._delegate.on_close(connection)
+
+
+def _below(mount: str, head: RequestHead) -> RequestHead:
+    """Return *head* without *mount* at the beginning of its path; *head* itself if that has been taken off before."""
+    line, root = head.line, mount.encode("ascii")
+    if line.path != root and not line.path.startswith(root + b"/"):
+        return head
+    other = head.with_fields(head.fields)
+    path = line.path[len(root) :]  # empty for the mount point itself, as in CGI
+    other.line = request_line(
+        line.method, line.method_text, line.target, line.version, path, line.query, line.authority
+    )
+    return other
 
 
 def _without_reports(head: RequestHead, keep: Container[bytes], host: str) -> RequestHead:
@@ -269,12 +289,19 @@ def _read(policy: ProxyPolicy, found: dict[bytes, str]) -> Report:
     if host:
         _set_host(report, _at(host, index))
     prefix = found.get(b"x-forwarded-prefix")
-    if not prefix:
-        return report
-    prefix = _at(prefix, index)
-    if _PREFIX.fullmatch(prefix) and "/../" not in prefix + "/" and "/./" not in prefix + "/":
-        report.prefix = prefix.rstrip("/")
+    if prefix:
+        report.prefix = _clean_prefix(_at(prefix, index))
+    mount = found.get(b"script_name")
+    if mount:
+        report.prefix = report.mount = _clean_prefix(mount)
     return report
+
+
+def _clean_prefix(text: str) -> str:
+    """Return a prefix of paths without a slash at its end; empty if *text* is none."""
+    if _PREFIX.fullmatch(text) is None or "/../" in text + "/" or "/./" in text + "/":
+        return ""
+    return text.rstrip("/")
 
 
 def _set_scheme(report: Report, found: dict[bytes, str], index: int) -> None:

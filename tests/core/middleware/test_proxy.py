@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.config.settings import FORWARDED_FIELDS, OLD_SCHEME_FIELDS
+from bridge.config.settings import FORWARDED_FIELDS, RARE_FORWARDED_FIELDS
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http.limits import Limits
 from bridge.core.http.message import RequestHead
@@ -190,9 +190,9 @@ OLD_SCHEMES = [
 
 @pytest.mark.parametrize(("lines", "scheme"), OLD_SCHEMES)
 def test_the_scheme_in_fields_that_must_be_named(lines: list[str], scheme: str) -> None:
-    assert passed(lines, fields=("x-forwarded-proto", *OLD_SCHEME_FIELDS))[0].protocol == scheme
+    assert passed(lines, fields=("x-forwarded-proto", *RARE_FORWARDED_FIELDS))[0].protocol == scheme
     assert passed(lines, fields=FORWARDED_FIELDS)[0].protocol == "http"
-    assert passed(lines, fields=OLD_SCHEME_FIELDS, peer=STRANGER)[0].protocol == "http"
+    assert passed(lines, fields=RARE_FORWARDED_FIELDS, peer=STRANGER)[0].protocol == "http"
 
 
 HOSTS = [
@@ -230,6 +230,23 @@ def test_host_and_server(lines: list[str], host: bytes, server: tuple[str, int])
 )  # fmt: skip
 def test_the_prefix(value: str, prefix: str) -> None:
     assert passed([f"X-Forwarded-Prefix: {value}"])[0].prefix == prefix
+
+
+@pytest.mark.parametrize(
+    ("value", "prefix", "path"),
+    [
+        ("/a", "/a", b""), ("/a/", "/a", b""), ("/b", "/b", b"/a"), ("/", "", b"/a"), ("a", "", b"/a"),
+        ("/a/../b", "", b"/a"), ("//a", "", b"/a"), ("/A", "/A", b"/a"),
+    ],
+)  # fmt: skip
+def test_script_name(value: str, prefix: str, path: bytes) -> None:
+    context, fields, exchange = passed([f"SCRIPT_NAME: {value}"], fields=("script_name",))
+    assert (context.prefix, exchange.head.line.path, exchange.head.line.target) == (prefix, path, b"/a")
+    assert fields[0] == (b"host", b"inner")
+    context, _, exchange = passed([f"SCRIPT_NAME: {value}"], fields=("script_name",), peer=STRANGER)
+    assert (context.prefix, exchange.head.line.path) == ("", b"/a")
+    context, _, exchange = passed([f"SCRIPT_NAME: {value}"], fields=FORWARDED_FIELDS)
+    assert (context.prefix, exchange.head.line.path) == ("", b"/a")
 
 
 def test_without_a_report_nothing_is_copied() -> None:
