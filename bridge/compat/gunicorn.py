@@ -10,7 +10,7 @@ from bridge.apps.loading import Deferred
 from bridge.compat import importable, put_in_place
 from bridge.config import Config as Settings
 from bridge.dialects.command import config_of, refuse
-from bridge.dialects.gunicorn import DIALECT
+from bridge.dialects.gunicorn import DIALECT, with_gunicorns_defaults
 from bridge.dialects.gunicornfile import checked, file_settings
 from bridge.dialects.table import Option, Translation, Usage
 from bridge.errors import ConfigError
@@ -188,7 +188,7 @@ def install() -> None:
         }
         arbiter = type("Arbiter", (), {"APP_LOAD_ERROR": 4, "WORKER_BOOT_ERROR": 3})
         places |= {
-            "gunicorn.glogging": {"Logger": Logger, "CONFIG_DEFAULTS": {}},
+            "gunicorn.glogging": {"Logger": Logger, "CONFIG_DEFAULTS": with_gunicorns_defaults({})},
             "gunicorn.arbiter": {"Arbiter": arbiter},
             "gunicorn.http": {},
             "gunicorn.http.message": {"Request": RequestView},

@@ -56,7 +56,16 @@ class Logger:
             logging.StreamHandler(stream or sys.stderr) if output == "-" else logging.FileHandler(output)
         )
         handler.setFormatter(fmt)
+        handler._gunicorn = True  # type: ignore[attr-defined]  # gunicorn's own mark
+        # A class that derives from this one sets another format in the place of the usual one.
+        usual = logging.getLogger("bridge").handlers
+        for other in log.handlers[:]:
+            if hasattr(other, "_gunicorn"):
+                other.close()
+            if hasattr(other, "_gunicorn") or other in usual:
+                log.removeHandler(other)
         log.addHandler(handler)
+        log.propagate = False  # or the usual one would write the message once more
 
     def critical(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log a message."""

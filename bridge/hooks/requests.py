@@ -48,6 +48,10 @@ class ResponseView:
         self.response_length: int | None = None
         self.headers_sent = False
 
+    def default_headers(self) -> list[str]:
+        """Return the fields that gunicorn adds to a response; bridge adds its own, so none."""
+        return []
+
     def take(self, status: str, headers: Iterable[tuple[str, str]]) -> None:
         """Note the head of the response."""
         self.status = status

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from bridge.config import Config
 from bridge.errors import ConfigError
@@ -305,8 +305,12 @@ def stand_for(server: str) -> None:
         _stands_for.append(server)
 
 
-def _filtered_elsewhere() -> logging.Logger | None:
-    """Return the other server's logger of requests, if the application has put filters or handlers to it."""
+def _filtered_elsewhere(path: str) -> logging.Logger | None:
+    """Return the other server's logger of requests, if the application has put filters or handlers to it.
+
+    Args:
+        path: The file for its lines, if it has no handlers; ``-`` is standard output.
+    """
     for server in _stands_for:
         name = _LOGGERS[server][1]
         logger = logging.root.manager.loggerDict.get(name)
@@ -314,8 +318,9 @@ def _filtered_elsewhere() -> logging.Logger | None:
             logger.filters or logger.handlers or logger.disabled or logger.level > logging.INFO
         ):
             if not logger.handlers:
-                handler = logging.StreamHandler(sys.stdout)
-                handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
+                handler = logging.StreamHandler(sys.stdout if path == "-" else _stream(path))
+                form = "%(levelname)s:     %(message)s" if server == "uvicorn" else "%(message)s"
+                handler.setFormatter(logging.Formatter(form))
                 logger.addHandler(handler)
                 logger.propagate = False
             if logger.level == logging.NOTSET:
@@ -324,14 +329,20 @@ def _filtered_elsewhere() -> logging.Logger | None:
     return None
 
 
-def access_logger() -> logging.Logger:
-    """Return the logger for the lines of requests.
+def _stream(path: str) -> TextIO:
+    """Return the access log's file as a stream. It stays open when the file is opened again under its name."""
+    descriptor = log_file("--access-logfile", path).descriptor
+    return open(descriptor, "a", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def access_logger(path: str = "-") -> logging.Logger:
+    """Return the logger for the lines of requests, which *path* names a file for.
 
     It is ``bridge.access``, unless ``--log-config`` has handlers for that of another server and none for this one: a
     configuration that was written for the other server goes on working.
     """
     own = logging.getLogger("bridge.access")
-    filtered = _filtered_elsewhere()
+    filtered = _filtered_elsewhere(path)
     if filtered is not None and not own.handlers:
         return filtered
     if own.handlers or own.parent is None or (own.parent.name == "bridge" and own.parent.handlers):
