@@ -35,7 +35,7 @@ BUILT := $(VENV)/built-speedups
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure test-all fuzz sanitize check lint types format bench profile docs docs-links dist setup clean
+.PHONY: help run test test-pure test-all fuzz sanitize check lint types format bench profile docs docs-links dist workflows setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -106,12 +106,27 @@ docs: $(SITE) $(BUILT) ## write the generated parts of docs/, the site into buil
 	@$(PY) docs/build.py build/docs
 	@$(PY) -m pytest -q -n $(JOBS) --dist load tests/test_docs.py tests/test_docs_commands.py tests/test_switching.py
 
+# Built twice: the bytes have to be the same. The parts are those of an environment that has only the wheel.
 dist: $(RELEASE) ## build and check what is published: source, a wheel for this platform, a wheel without compiled part
-	rm -rf dist
-	@$(PY) -m build --outdir dist .
-	@BRIDGE_BUILD=pure $(PY) -m build --wheel --outdir dist .
+	rm -rf dist build/again build/parts
+	@for folder in dist build/again; do \
+	  $(PY) -m build --outdir $$folder . && BRIDGE_BUILD=pure $(PY) -m build --wheel --outdir $$folder . || exit; \
+	done
+	@for file in dist/*; do cmp $$file build/again/$${file#dist/} || exit; done
 	@$(PY) -m twine check --strict dist/*
-	@ls dist
+	@$(VENV)/bin/check-wheel-contents dist/*.whl
+	@! git rev-parse --git-dir >/dev/null 2>&1 || $(VENV)/bin/check-sdist --installer pip
+	@$(PY) -m venv build/parts && build/parts/bin/python -m pip install --quiet dist/*-none-any.whl
+	@$(VENV)/bin/pip-licenses --python=build/parts/bin/python --ignore-packages bridge --partial-match \
+	  --allow-only='BSD;MIT;Apache' --output-file=build/licences.txt && cat build/licences.txt
+	@$(VENV)/bin/cyclonedx-py environment build/parts --pyproject pyproject.toml --output-reproducible --output-file build/bridge.cdx.json
+	@ls dist build/bridge.cdx.json
+
+workflows: $(RELEASE) ## check the workflows, the Dockerfile and pyproject.toml
+	@$(VENV)/bin/zizmor --offline --quiet .github
+	@$(VENV)/bin/hadolint examples/docker/Dockerfile
+	@$(VENV)/bin/validate-pyproject pyproject.toml
+	@$(VENV)/bin/cibuildwheel --platform linux --print-build-identifiers .
 
 docs-links: $(SITE) ## ask every address that the docs link to (needs the network)
 	@$(PY) -m sphinx --quiet -b linkcheck docs build/links

@@ -75,6 +75,13 @@ def test_variables_are_settings_with_good_values(path: Path) -> None:
     load(["app:app"], found)
 
 
+def test_the_page_shows_lines_of_the_deployment() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    block = re.search(r"^```yaml\n(.*?)^```$", text.partition("## Kubernetes")[2], re.DOTALL | re.MULTILINE)
+    assert block is not None
+    assert set(block[1].splitlines()) <= set(KUBERNETES.read_text(encoding="utf-8").splitlines())
+
+
 def test_the_pod_waits_for_longer_than_a_stop_takes() -> None:
     config = load(["app:app"], variables(KUBERNETES))
     match = re.search(r"terminationGracePeriodSeconds: (\d+)", KUBERNETES.read_text(encoding="utf-8"))
