@@ -600,6 +600,20 @@ def test_commands_of_the_texts_exist(name: str) -> None:
     assert commands <= targets()
 
 
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_run_commands_that_exist_and_actions_of_one_commit(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    commands = [name for line in re.findall(r"run: make (.+)$", text, re.MULTILINE) for name in line.split()]
+    assert set(commands) <= targets()
+    used = re.findall(r"uses: (\S+)  # v\d", text)
+    assert used
+    assert used == re.findall(r"uses: ([\w.-]+/[\w.-]+@[0-9a-f]{40})", text)
+    assert len(used) == text.count("uses: ")
+
+
 def test_every_command_is_phony_and_explained() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
