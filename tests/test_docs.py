@@ -14,7 +14,7 @@ from tests.support import ROOT
 from tests.support.running import Running, get
 
 FILE = re.compile(r"^```python\n# file: (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 #: Languages of blocks that claim nothing of their own: output, tables of files, and what other programs read.
 QUIET = {"text", "json", "toml", "ini", "nginx", "dockerfile", "yaml"}
 

@@ -27,7 +27,7 @@ from tests.test_switching import APPLICATIONS, FASTAPI
 
 pytestmark = pytest.mark.slow
 
-SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELL = re.compile(r"^ *```sh\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 #: Lines that are tried elsewhere, by how they begin.
 ELSEWHERE = {
@@ -35,6 +35,8 @@ ELSEWHERE = {
     "python3 -m venv ": "test_install.py",
     ".venv/bin/pip ": "test_install.py",
     "git ": "the guide for a first contribution, which a person follows",
+    "cd ": "the same",
+    ".venv/bin/python -m ": "the same",
     "python -m benchmarks": "tests/benchmarks",
 }
 #: Blocks of these pages run in `make test`; `make docs` and `make test-all` run all.

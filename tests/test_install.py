@@ -24,7 +24,7 @@ from tests.test_build import build
 from tests.test_docs import blocks
 from tests.test_docs_commands import SHELL
 
-pytestmark = [pytest.mark.long, pytest.mark.time_limit(600)]
+pytestmark = [pytest.mark.long, pytest.mark.time_limit(1200)]
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 COMPILER = shutil.which("cc") or shutil.which("gcc")
@@ -51,7 +51,7 @@ def run(*command: str | Path, **environment: str) -> str:
     """Run a command that has to succeed; return what it printed."""
     names = {name: value for name, value in os.environ.items() if name not in ("BRIDGE_BUILD", "PYTHONPATH")}
     done = subprocess.run(
-        [*map(str, command)], env=names | environment, cwd="/", capture_output=True, text=True, timeout=300, check=False
+        [*map(str, command)], env=names | environment, cwd="/", capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

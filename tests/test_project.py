@@ -778,6 +778,7 @@ def test_the_page_of_dialects_is_current() -> None:
 OTHERS = {
     *("--json", "--toml", "--noasgi", "--app", "--https", "--create-self-signed-cert"),
     # of the commands that steer a running server
+    *("--read-only", "--tmpfs"),  # of docker run
     *("--socket", "--pid", "--interval", "--count", "--wait", "--timeout", "--worker", "--for"),
 } | {spelling for name in NAMES for row in dialect(name).rows for spelling in (*row.spellings, *row.negative)}
 
