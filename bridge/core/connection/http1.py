@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.closing import close, holds_unread
+from bridge.core.connection.http1content import RequestContent
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
-from bridge.core.connection.pace import Pace
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
@@ -38,7 +38,7 @@ from bridge.core.http1.decoder import ChunkedDecoder
 from bridge.core.http1.encoder import encode_refusal
 from bridge.core.http1.reader import RequestReader
 from bridge.core.log import app_log, gen_log
-from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, RequestTimeout
+from bridge.errors import ConnectionGone, RemoteProtocolError, RequestTimeout
 from bridge.forks import FAULTS, end_if_forked
 
 if TYPE_CHECKING:
@@ -108,19 +108,15 @@ class ServerConnection(asyncio.Protocol):
 
     __slots__ = (
         "_advancing",
-        "_content_deadline",
+        "_content",
         "_discarded",
         "_end_callbacks",
         "_eof",
         "_head_begun",
         "_idle_grace",
-        "_limit_pending",
         "_noted",
         "_on_end",
-        "_pace",
         "_paused",
-        "_progress",
-        "_progress_at",
         "_reading_paused",
         "_successor",
         "_taken",
@@ -168,7 +164,7 @@ class ServerConnection(asyncio.Protocol):
         self._taken = False  # another protocol has the transport
         self._turn_awaited = False
         self._turns = clock.turns
-        self._content_deadline = NEVER  # for the whole content; deadline is for its next bytes
+        self._content: RequestContent | None = None  # while a request's content is still to come
         self._discarded = 0  # bytes received after the last response
         self._end_callbacks: list[Callable[[Exception | None], None]] | None = None  # made for the first one
         self._eof = False  # the peer sends nothing more
@@ -177,10 +173,6 @@ class ServerConnection(asyncio.Protocol):
         self._on_end = on_end
         self._successor = successor
         self._paused = 0  # the reasons for which content is paused now
-        self._pace: Pace | None = None  # the time that content has for its next bytes
-        self._progress = 0  # bytes of content since the pace was told of them
-        self._progress_at = NEVER  # the clock's time then
-        self._limit_pending = False  # the limit, which the delegate may have set, is still to be applied
 
     @property
     def requests(self) -> int:
@@ -307,8 +299,8 @@ class ServerConnection(asyncio.Protocol):
                 # Otherwise the buffer waits for the peer to read earlier responses. The writer's deadline watches that.
                 self._refuse_fault(RequestTimeout("Timeout reading the request head"))
         elif reading is READ_CONTENT:
-            pace = self._pace
-            if self._content_deadline < now:
+            content = self._content
+            if content is not None and content.whole_deadline < now:
                 gen_log.info("Timeout reading body from %s", self.context)
                 if self.parameters.observer is not None:
                     self.parameters.observer.request_refused(self, "body_timeout")
@@ -316,7 +308,8 @@ class ServerConnection(asyncio.Protocol):
             elif self._turn_awaited:
                 self.deadline = self.clock.after(0.0)
             else:
-                self._refuse_fault(RequestTimeout("Timeout reading body" if pace is None else pace.describe()))
+                text = "Timeout reading body" if content is None else content.describe_timeout()
+                self._refuse_fault(RequestTimeout(text))
         elif reading is READ_DONE:
             self.cut(reset=True)
         elif reading in _ENDED and reading is not READ_CLOSED:
@@ -516,52 +509,27 @@ class ServerConnection(asyncio.Protocol):
 
     def _expect_content(self, length: int | None) -> None:
         """Prepare for content of *length* bytes, None for chunks, and refuse it if it is declared too long."""
-        parameters = self.parameters
-        limit = parameters.max_body_size
-        self.reader.expect_content(length, limit)
-        if length is not None and limit is not None and length > limit and not parameters.limit_after_start:
-            raise LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
-        self._limit_pending = parameters.limit_after_start
-        self._content_deadline = self.clock.after(parameters.body_total_timeout)
-        self._progress = 0
-        self._progress_at = self.clock.now
-        self._pace = Pace(self.clock, parameters.body_timeout, parameters.min_body_rate)
+        self.reader.expect_content(length, self.parameters.max_body_size)
+        self._content = RequestContent(length, self.parameters, self.clock)
         self._expect_bytes()
 
     def _expect_bytes(self) -> None:
         """Set the deadline of content: that of the whole, and, unless it is paused, that of the next bytes."""
-        self.deadline = self._content_deadline
-        if self._pace is not None:  # None if there is no content, and the delegate has paused nevertheless
-            self.deadline = min(self._pace.deadline + self.clock.lost, self.deadline)
+        # There is no content if the delegate of a request without any has paused nevertheless.
+        self.deadline = NEVER if self._content is None else self._content.deadline
 
     def _peer_left(self) -> bool:
         """Tell whether a write has failed: the peer will not read responses to further pipelined requests."""
         transport = self.writer.transport
         return transport is None or transport.is_closing()
 
-    def _apply_limit(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
-        """Apply the content's limit, now that the delegate has had the chance to change it.
-
-        Raises:
-            LimitExceeded: 413.
-        """
-        self._limit_pending = False
-        limit = self.parameters.max_body_size if exchange.max_body_size is None else exchange.max_body_size
-        if limit is None:
-            return
-        if isinstance(decoder, ChunkedDecoder):
-            decoder.limit = limit
-        elif decoder.remaining > limit:
-            raise LimitExceeded(413, f"Content-Length too long: {decoder.remaining} bytes, limit {limit}")
-
     def set_body_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the current request's whole content to *seconds* from now; None for no limit.
 
         Without effect when the content is complete: the deadline that then holds is that of the response.
         """
-        if self.reading is READ_CONTENT:
-            self.clock.shorten(seconds)
-            self._content_deadline = self.clock.after(seconds)
+        if self.reading is READ_CONTENT and self._content is not None:
+            self._content.set_timeout(seconds)
             self._expect_bytes()
 
     def _read_content(self) -> bool:
@@ -573,8 +541,9 @@ class ServerConnection(asyncio.Protocol):
         if self._paused:
             self._limit_read_ahead()
             return False
-        if self._limit_pending:
-            self._apply_limit(exchange, decoder)
+        content = self._content
+        if content is not None and content.limit_pending:
+            content.apply_limit(exchange.max_body_size, decoder)
         progress = False
         if not decoder.done:
             data = reader.next_content(self.parameters.chunk_size)
@@ -583,9 +552,9 @@ class ServerConnection(asyncio.Protocol):
             else:
                 progress = True
                 self._turns.left -= decoder.steps + (len(data) >> 10)
-                self._progress += len(data)
-                if self.clock.now != self._progress_at:  # it changes with the clock's ticks only: saves three calls
-                    self._note_progress(exchange)
+                if content is not None and content.take(len(data)):
+                    content.note(free=exchange.writing is CONTENT)
+                    self._expect_bytes()
                 exchange.continue_pending = False  # the client did not wait for it
                 if data:
                     waiting = exchange.delegate.data_received(data)
@@ -605,19 +574,10 @@ class ServerConnection(asyncio.Protocol):
         # With an empty buffer, another step is only needed to resume reading, or to act on the peer's EOF.
         return bool(reader.buffer) or self._reading_paused or self._eof
 
-    def _note_progress(self, exchange: HTTP1Exchange) -> None:
-        """Give the peer the time that it has earned by the content that has come since the last call."""
-        self._progress_at = self.clock.now
-        if self._pace is not None:
-            self._pace.take(self._progress, free=exchange.writing is CONTENT)
-        self._progress = 0
-        self._expect_bytes()
-
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
         """End a request whose content was read, or dropped."""
         self.reader.decoder = None
-        self._pace = None
-        self._content_deadline = NEVER
+        self._content = None
         self.deadline = NEVER
         self.reading = self.reading.content_complete
         exchange.trailers = decoder.trailers
@@ -652,8 +612,8 @@ class ServerConnection(asyncio.Protocol):
         """
         self._paused |= reason
         if self.reading is READ_CONTENT:
-            if self._pace is not None:
-                self._pace.pause()
+            if self._content is not None:
+                self._content.pause()
             self._expect_bytes()
             transport = self.writer.transport
             if not self._reading_paused and transport is not None:
@@ -676,8 +636,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _go_on_waiting(self) -> None:
         """Let the time for the next bytes go on after a pause."""
-        if self._pace is not None:
-            self._pace.resume()
+        if self._content is not None:
+            self._content.resume()
         self._expect_bytes()
 
     def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None:

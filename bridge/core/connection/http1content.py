@@ -1,0 +1,108 @@
+"""The content of one request of HTTP/1 on its way to the delegate: its limit, and the time that it may take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bridge.core.connection.pace import Pace
+from bridge.core.http1.decoder import ChunkedDecoder
+from bridge.errors import LimitExceeded
+
+if TYPE_CHECKING:
+    from bridge.core.connection.clock import Clock
+    from bridge.core.connection.parameters import ConnectionParameters
+    from bridge.core.http1.decoder import FixedDecoder
+
+__all__ = ["RequestContent"]
+
+
+class RequestContent:
+    """The limit and the deadlines of content that is still to come.
+
+    Args:
+        length: Bytes that the head declares; None for chunks.
+        parameters: The limits and times of the connection.
+        clock: The server's clock.
+
+    Raises:
+        LimitExceeded: 413; the declared length exceeds the limit, and the delegate cannot change that.
+
+    Attributes:
+        limit_pending: The limit, which the delegate may have set, is still to be applied.
+        noted_at: The clock's time when content was noted last.
+        whole_deadline: Loop time in seconds until which all content has to come.
+    """
+
+    __slots__ = ("_clock", "_pace", "_parameters", "_unnoted", "limit_pending", "noted_at", "whole_deadline")
+
+    def __init__(self, length: int | None, parameters: ConnectionParameters, clock: Clock) -> None:
+        limit = parameters.max_body_size
+        if length is not None and limit is not None and length > limit and not parameters.limit_after_start:
+            raise _too_long(length, limit)
+        self._clock = clock
+        self._parameters = parameters
+        self._pace = Pace(clock, parameters.body_timeout, parameters.min_body_rate)
+        self._unnoted = 0  # bytes that have come since the pace was told
+        self.noted_at = clock.now
+        self.limit_pending = parameters.limit_after_start
+        self.whole_deadline = clock.after(parameters.body_total_timeout)
+
+    @property
+    def deadline(self) -> float:
+        """Loop time in seconds until which more has to come: the next bytes, and the whole."""
+        return min(self._pace.deadline + self._clock.lost, self.whole_deadline)
+
+    def apply_limit(self, own: int | None, decoder: FixedDecoder | ChunkedDecoder) -> None:
+        """Apply the limit, now that the delegate has had the chance to change it.
+
+        Args:
+            own: The delegate's limit; None for the connection's.
+            decoder: The decoder of the content.
+
+        Raises:
+            LimitExceeded: 413.
+        """
+        self.limit_pending = False
+        limit = self._parameters.max_body_size if own is None else own
+        if limit is None:
+            return
+        if isinstance(decoder, ChunkedDecoder):
+            decoder.limit = limit
+        elif decoder.remaining > limit:
+            raise _too_long(decoder.remaining, limit)
+
+    def take(self, size: int) -> bool:
+        """Count *size* bytes that have come; tell whether :meth:`note` is due: once for each tick of the clock."""
+        self._unnoted += size
+        return self._clock.now != self.noted_at
+
+    def note(self, *, free: bool) -> None:
+        """Give the peer the time that it has earned by what has come since the last call.
+
+        Args:
+            free: As for :meth:`Pace.take`.
+        """
+        self.noted_at = self._clock.now
+        self._pace.take(self._unnoted, free=free)
+        self._unnoted = 0
+
+    def pause(self) -> None:
+        """Stop the time for the next bytes, since the delegate and not the peer is slow; that of the whole goes on."""
+        self._pace.pause()
+
+    def resume(self) -> None:
+        """Let the time for the next bytes go on."""
+        self._pace.resume()
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Set the deadline of the whole content to *seconds* from now; None for no limit."""
+        self._clock.shorten(seconds)
+        self.whole_deadline = self._clock.after(seconds)
+
+    def describe_timeout(self) -> str:
+        """Return for the log why the time for the next bytes is over."""
+        return self._pace.describe()
+
+
+def _too_long(length: int, limit: int) -> LimitExceeded:
+    return LimitExceeded(413, f"Content-Length too long: {length} bytes, limit {limit}")
