@@ -38,6 +38,8 @@ _GONE_TIME = 3.0
 _LOOK = 0.5
 # Seconds in which an application whose connection is ended may still send a farewell.
 _FAREWELL = 2.0
+# Bound once: CPython 3.13 looks up a static method of a class by the slow way.
+_open_request = WSGIExchange.open
 # Addresses of the server for which a part of the environ is kept.
 _TEMPLATES_MAX = 64
 
@@ -131,7 +133,7 @@ class WSGIDelegate:
         if environs is None:
             environs = self._environs_for(exchange)
             exchange.keep_template(self, environs)
-        request = WSGIExchange.open(application, exchange, environs)
+        request = _open_request(application, exchange, environs)
         length = exchange.head.content_length
         return request if length == 0 else self._receive(application, request, length)
 

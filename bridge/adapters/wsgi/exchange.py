@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIExchange"]
 
+# Bound once: CPython 3.13 looks up a static method of a class by the slow way.
+_open_response = Response.open
+
 
 class WSGIExchange:
     """A request to a WSGI application: the exchange's delegate, and a job of the thread pool.
@@ -78,7 +81,7 @@ class WSGIExchange:
         self.client = environs.client if environs.lane is None else Client()
         self.exchange = exchange
         self.content = None
-        self.response = Response.open(application, exchange)
+        self.response = _open_response(application, exchange)
         self.detached = False
         self.queued = 0.0
         return self

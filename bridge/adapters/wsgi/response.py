@@ -323,7 +323,7 @@ class Response:
     def _respond_whole(self, data: bytes) -> None:
         """Send the whole response."""
         if not self.gone and self._head is not None:
-            self._exchange.send_first(self._head, data)
+            self._exchange.send_first(self._head, data, True)
 
     def _send_file(self, part: FileRange) -> None:
         if self.gone:

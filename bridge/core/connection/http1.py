@@ -308,8 +308,7 @@ class ServerConnection(asyncio.Protocol):
             elif self._turn_awaited:
                 self.deadline = self.clock.after(0.0)
             else:
-                text = "Timeout reading body" if content is None else content.describe_timeout()
-                self._refuse_fault(RequestTimeout(text))
+                self._refuse_fault(RequestTimeout(content.describe_timeout() if content else "Timeout reading body"))
         elif reading is READ_DONE:
             self.cut(reset=True)
         elif reading in _ENDED and reading is not READ_CLOSED:

@@ -168,10 +168,10 @@ class WebSocketConnection(asyncio.Protocol):
     _on_transport_gone: Callable[[], None]
 
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
-        self.context = exchange.context
-        self.clock = exchange.clock
-        self.loop = exchange.loop
-        self.writer = Writer(self, exchange.parameters, exchange.context, exchange.clock, exchange.loop)
+        self.context = context = exchange.context
+        self.clock = clock = exchange.clock
+        self.loop = loop = exchange.loop
+        self.writer = Writer(self, exchange.parameters, context, clock, loop)
         self.open = True
         self.close_code = 0
         self.close_reason = ""
@@ -199,13 +199,13 @@ class WebSocketConnection(asyncio.Protocol):
         self._pings: list[bytes] = []  # the payloads of pings to answer
         self._control_since = NEVER  # when the count of control frames began
         self._control_frames = 0  # what the receiver had counted then
-        self._turns = exchange.clock.turns
+        self._turns = clock.turns
         self._turn_awaited = False  # reading goes on when the connection has its turn
         self._closed_by_us = False  # messages that still arrive are dropped, up to the peer's close frame
         self._lost_unread = False  # the transport is gone, but the receiver still has unread bytes
         self._discarded = 0  # bytes that were dropped after the end
         self._noted = False  # what has come of an unfinished message stands in the budget of the process
-        self._readers = Waiters(exchange.loop)
+        self._readers = Waiters(loop)
         self.arrival = self._readers.next_event
 
     @classmethod
