@@ -1,0 +1,123 @@
+"""Limits of HTTP/2 that take many streams, many bytes or much time to reach."""
+
+from __future__ import annotations
+
+import struct
+
+from bridge.core.http2.codes import ENHANCE_YOUR_CALM, REFUSED_STREAM, SETTINGS_INITIAL_WINDOW_SIZE
+from tests.support.http2 import CONTINUATION, DATA, HEADERS, SETTINGS, WINDOW_UPDATE, HTTP2Link, frame, head, linked2
+from tests.support.link import Recorder, Told, ok
+
+
+def test_no_stream_begins_while_128_that_were_reset_run_on() -> None:
+    with linked2(Recorder()) as link:
+        for _ in range(128):
+            link.cancel(link.request())
+        assert link.stream(link.request()).reset == REFUSED_STREAM
+        link.told.clear()  # nobody has their exchanges any more
+        number = link.request()
+        link.loop.call(ok, link.told[0])
+        assert link.stream(number).status == 200
+
+
+def test_a_peer_that_does_not_answer_the_ping_of_a_stop_is_told_the_last_stream_after_a_second() -> None:
+    with linked2(Recorder()) as link:
+        link.request()
+        link.loop.call(link.connection.close_when_idle)
+        assert link.goaway is not None
+        assert link.goaway.payload[:4] == struct.pack(">I", 2**31 - 1)
+        link.loop.advance(2.5)
+        assert link.goaway.payload[:4] == struct.pack(">I", 1)
+
+
+def test_a_peer_that_goes_on_sending_after_its_fault_is_cut_off_after_a_mebibyte() -> None:
+    with linked2(Recorder()) as link:
+        link.send(frame(DATA, 0, 0, b"x"))  # content without a stream
+        assert link.goaway is not None
+        for _ in range(16):
+            link.send(bytes(65536))
+        assert not link.transport.is_closing()
+        link.send(b"x")
+        assert link.transport.is_closing()
+
+
+def test_a_connection_that_is_cut_off_is_reset_after_a_moment_if_its_peer_reads_nothing() -> None:
+    with linked2(Recorder()) as link:
+        link.request()
+        link.transport.window = 0
+        link.loop.call(link.connection.abort)
+        assert not link.transport.aborted
+        link.loop.advance(2.0)
+        assert link.transport.aborted
+
+
+def window(link: HTTP2Link) -> int:
+    """Return how much content the server has allowed in all on the connection."""
+    updates = [item.payload for item in link.frames if item.kind == WINDOW_UPDATE and not item.stream]
+    return 65535 + sum(int.from_bytes(payload) for payload in updates)
+
+
+def test_content_that_no_delegate_takes_is_not_credited_beyond_a_mebibyte() -> None:
+    with linked2(Recorder(on_start=lambda told: told.exchange.pause_reading())) as link:
+        sent = 0
+        while sent + 49152 <= window(link) and sent < 1 << 23:
+            number = link.request(method="POST", ended=False)
+            for _ in range(3):
+                link.data(number, bytes(16384))
+            sent += 49152
+        assert 1 << 20 < sent <= 2 << 20
+        for told in link.told:
+            link.loop.call(told.exchange.resume_reading)
+        assert window(link) > sent + (1 << 19)
+
+
+def test_a_peer_that_takes_no_answers_is_not_read() -> None:
+    def answer(told: Told) -> None:
+        told.exchange.respond(200, [(b"x", b"v" * 4000)])
+        told.exchange.send(b"", True)
+
+    with linked2(Recorder(on_start=answer)) as link:
+        link.transport.window = 0
+        for _ in range(100):
+            link.request()
+            if not link.transport.is_reading():
+                break
+        assert not link.transport.is_reading()
+        assert 131072 < link.transport.get_write_buffer_size() < 131072 + 8192
+        link.loop.call(link.transport.peer_reads)
+        assert link.transport.is_reading()
+
+
+def test_each_8_kib_of_field_blocks_count_as_a_useless_frame() -> None:
+    fields = (b"\0\x01x\x7f\xc1\x3d" + b"v" * 8000) * 3  # literals, which enter no table
+    with linked2(Recorder(on_start=ok)) as link:
+        count = 0
+        while link.goaway is None and count < 1500:
+            block = head() + fields
+            number = 2 * count + 1
+            link.send(frame(HEADERS, 1, number, block[:16384]) + frame(CONTINUATION, 4, number, block[16384:]))
+            count += 1
+        assert link.goaway is not None
+        assert link.goaway.code == ENHANCE_YOUR_CALM
+        assert count > 900  # a response pays for one of two
+
+
+def test_writers_are_paused_when_all_streams_together_have_a_mebibyte_unsent() -> None:
+    def begin(told: Told) -> None:
+        told.exchange.respond(200, [])
+        told.exchange.send(bytes(60000))
+
+    with linked2(Recorder(on_start=begin)) as link:
+        link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", SETTINGS_INITIAL_WINDOW_SIZE, 0)))
+        for _ in range(18):
+            link.request()
+        assert [told.exchange.write_paused for told in link.told] == [False] * 17 + [True]
+
+
+def test_a_field_block_without_end_is_refused_after_64_kib() -> None:
+    with linked2(Recorder()) as link:
+        link.send(frame(HEADERS, 1, 1, bytes(16384)), *[frame(CONTINUATION, 0, 1, bytes(16384))] * 3)
+        assert link.goaway is None
+        link.send(frame(CONTINUATION, 0, 1, b"x"))
+        assert link.goaway is not None
+        assert link.goaway.code == ENHANCE_YOUR_CALM
