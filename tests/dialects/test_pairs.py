@@ -86,6 +86,11 @@ REQUESTS: list[tuple[str, str, dict[str, str], bytes]] = [
     *(("GET", f"/status/{status}", {}, b"") for status in (201, 204, 302, 304, 404, 418, 500, 503)),
     ("GET", "/", {"X-Forwarded-Proto": "https"}, b""),
     ("GET", "/", {"X-Forwarded-For": "203.0.113.9"}, b""),
+    ("GET", "/", {"X-Forwarded-Ssl": "on"}, b""),
+    ("GET", "/", {"X-Forwarded-Protocol": "ssl"}, b""),
+    ("GET", "/", {"X-Forwarded-Scheme": "https", "X-Scheme": "https"}, b""),
+    ("GET", "/a/b%20c?q", {"SCRIPT_NAME": "/a"}, b""),
+    ("GET", "/a", {"SCRIPT_NAME": "/a"}, b""),
     ("GET", "/", {"X-Under_Score": "1", "Accept": "text/html", "Cookie": "a=b; c=d"}, b""),
     ("GET", "/", {"Connection": "close"}, b""),
 ]  # fmt: skip
@@ -98,7 +103,11 @@ LENGTH = (
 STATE = (r": keys \['state'\], here \[('extensions')?\]$", "no state without a lifespan; extensions of ASGI")
 DIFFERENCES: dict[str, list[tuple[str, str]]] = {
     "gunicorn": [
-        (r": keys \[\], here \['GATEWAY_INTERFACE', ('HTTPS', )?'REQUEST_URI'\]$", "variables that CGI has (RFC 3875)"),
+        (
+            r": keys (\['HTTP_SCRIPT_NAME'\]|\[\]), here \['GATEWAY_INTERFACE', ('HTTPS', )?'REQUEST_URI'\]$",
+            "variables that CGI has (RFC 3875)",
+        ),
+        (r" SCRIPT_NAME: values .*'HTTP_SCRIPT_NAME'.*, here ", "it stands in SCRIPT_NAME already"),
         LENGTH,
     ],
     "waitress": [
@@ -107,12 +116,19 @@ DIFFERENCES: dict[str, list[tuple[str, str]]] = {
             "an address is no name",
         ),
         (r"^GET /%2Fa: path /a, here //a$", "the path is what the client has sent"),
+        (
+            r"^GET / X-Forwarded-(Ssl|Protocol|Scheme).*: (keys|values) .*'HTTP_X_(FORWARDED_|SCHEME)",
+            "nobody is trusted, so no report of a proxy reaches the application",
+        ),
     ],
     "uvicorn": [STATE, LENGTH],
     "hypercorn": [STATE, LENGTH],
     "daphne": [
         (r": keys \[\], here \['extensions'\]$", "extensions of ASGI"),
-        (r": fields \[\], here \['x-under_score'\]$", "ASGI passes every name on; Django drops such names itself"),
+        (
+            r": fields \[\], here \['(x-under_score|script_name)'\]$",
+            "ASGI passes every name on; Django drops such names itself",
+        ),
         LENGTH,
     ],
     "granian": [STATE],
@@ -148,6 +164,7 @@ def port_of(server: Running, port: int) -> int:
             assert time.monotonic() < end, server.messages.text
             time.sleep(0.05)  # other servers have no common sign that they listen
         else:
+            assert server.process.poll() is None, server.messages.text  # or somebody else has got the port
             return port
 
 
