@@ -171,9 +171,10 @@ def _forwarder_headers(value: Any, t: Translation) -> tuple[Fate, str] | None:
     return (NO_EFFECT, f"{', '.join(others)}: of such fields only SCRIPT_NAME is believed") if others else None
 
 
-def _proxy_protocol(value: Any, t: Translation) -> None:
+def _proxy_protocol(value: Any, t: Translation) -> tuple[Fate, str] | None:
     word = {True: "auto", False: "off", "true": "auto", "false": "off"}.get(value, value)
     t.set("proxy_protocol", word)
+    return (SAME, "") if word == "off" else None
 
 
 def _log_config(value: Any, t: Translation) -> None:
@@ -412,7 +413,8 @@ ROWS: tuple[Row, ...] = (
     row("--paste --paster", SAME, "target", convert=_paste),
     *(row(name, SAME, "hooks", takes=_FILE, convert=_hook(name)) for name in POINTS),
     row("ssl_context", SAME, "ssl_context_factory", takes=_FILE, convert=_ssl_context),
-    row("--proxy-protocol", SAME, "proxy_protocol", takes=Takes.OPTIONAL, convert=_proxy_protocol),
+    row("--proxy-protocol", NEAR, "proxy_protocol", "a connection that does not begin with a PROXY header is closed, as"
+        " its specification asks for; gunicorn serves it", takes=Takes.OPTIONAL, convert=_proxy_protocol),
     row("--proxy-allow-from", SAME, "proxy_allow_from", name="proxy_allow_ips", convert=each("proxy_allow_from")),
     row("--protocol", SAME, "", convert=only("http", REFUSED, "bridge speaks HTTP; with nginx write proxy_pass"
         " http://... in place of uwsgi_pass or fastcgi_pass")),

@@ -484,6 +484,8 @@ EXPLAINED = [
     ("gunicorn a:a", "forwarded_allow_ips=127.0.0.1,::1,unix forwarded_strip=off"
      " forwarded_fields=x-forwarded-proto,x-forwarded-protocol,x-forwarded-ssl,script_name"),
     ("gunicorn -k uvicorn_worker.UvicornWorker a:a", "forwarded_allow_ips=127.0.0.1,::1 forwarded_strip"),
+    ("gunicorn a:a --proxy-protocol", "--proxy-protocol true near as proxy_protocol=auto a connection that does not"),
+    ("gunicorn --proxy-protocol off a:a", "--proxy-protocol off same as proxy_protocol=off"),
     ("uvicorn --host :: --port 9 a:a", "--host :: same as bind=[::]:9 --port 9 same as bind=[::]:9"),
     ("uvicorn --uds /a --port 9 a:a", "--uds /a same as bind=unix:/a --port 9 same APP"),
     ("uvicorn --workers 2 --reload a:a", "--workers 2 near ignored beside --reload"),
