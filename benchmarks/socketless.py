@@ -11,6 +11,7 @@ from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
 from bridge.config import Config
 from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
+from bridge.core.connection.times import Openings
 from bridge.core.httpserver import HTTPServer
 from bridge.core.httputil import HTTPHeaders, ResponseStartLine
 
@@ -91,7 +92,7 @@ def parameters(*, metrics: bool = False, http2: bool = False) -> ConnectionParam
         from bridge.telemetry.metrics.process import ProcessMetrics
 
         made.observer = ProcessMetrics.alone(Config()).observer
-        made.timed = True
+        made.times = Openings
     return made
 
 

@@ -2,7 +2,8 @@
  *
  * Rules, which tests hold where they can:
  *
- * - Bytes and plain values go in, values come out. No object of bridge's own is read or written.
+ * - Bytes and plain values go in, values come out. No object of bridge's own is read or written; count_exchange adds to
+ *   memory that it is given.
  * - Nothing here judges. What a function does not fully understand it answers with None, and the Python function then
  *   decides: statuses, close codes and messages are there and nowhere else. Only exceptions of the interpreter itself
  *   (no memory, a wrong type) leave this file.
@@ -21,7 +22,7 @@
 #include <string.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 5
+#define REVISION 6
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -178,10 +179,15 @@ static const char *const VARIABLES[] = {
 };
 _Static_assert(sizeof VARIABLES / sizeof VARIABLES[0] == VARIABLES_COUNT, "each key has its text");
 
+/* Where frameworks leave the route, see bridge/telemetry/metrics/routes.py. */
+static const char *const ROUTES[] = {"bridge.route", "route", "werkzeug.request"};
+#define ROUTES_COUNT ((int)(sizeof ROUTES / sizeof ROUTES[0]))
+
 typedef struct {
     PyObject *names[KNOWN_COUNT];         /* bytes */
     PyObject *keys[KNOWN_COUNT];          /* str; NULL if the application must not see the field */
     PyObject *variables[VARIABLES_COUNT]; /* str */
+    PyObject *routes[ROUTES_COUNT];       /* str */
     PyObject *methods[METHODS_COUNT];     /* bytes */
     PyObject *method_texts[METHODS_COUNT]; /* str */
     int host;                              /* the index of that name */
@@ -1975,6 +1981,107 @@ response_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return frames;
 }
 
+/* ------------------------------------------------------------------------------------------------------- the counts */
+
+/* The bounds of the buckets of durations in nanoseconds, as in bridge/telemetry/metrics/catalog.py. */
+static const int64_t BOUNDS[] = {
+    5000000,   10000000,  25000000,   50000000,   75000000,   100000000,  250000000,
+    500000000, 750000000, 1000000000, 2500000000, 5000000000, 7500000000, 10000000000,
+};
+#define BUCKETS ((Py_ssize_t)(sizeof BOUNDS / sizeof BOUNDS[0]) + 1)
+
+/* Add one value to the row that begins at an index: its buckets, and behind them the sum. The row was checked. */
+static void
+add_duration(uint64_t *cells, Py_ssize_t row, int64_t value)
+{
+    Py_ssize_t bucket = 0;
+    while (bucket < BUCKETS - 1 && BOUNDS[bucket] < value) {
+        bucket++;
+    }
+    cells[row + bucket] += 1;
+    cells[row + BUCKETS] += (uint64_t)value;
+}
+
+/* Return 1 if the application has not left a route in what it was called with, 0 if it may have, -1 for an exception. */
+static int
+has_no_route(const State *state, PyObject *called_with)
+{
+    if (!PyDict_CheckExact(called_with)) {
+        return 0;
+    }
+    for (int i = 0; i < ROUTES_COUNT; i++) {
+        if (PyDict_GetItemWithError(called_with, state->routes[i]) != NULL) {
+            return 0;
+        }
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(count_exchange_doc, "See count_exchange_pure of bridge.telemetry.metrics.counting.");
+
+static PyObject *
+count_exchange(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    enum { CELLS, ROWS, METHOD, STATUS, WRITING, CALLED_WITH, VERSION, PROTOCOL, ELAPSED, QUEUE, QUEUED, ARGUMENTS };
+    if (nargs != ARGUMENTS || !PyDict_CheckExact(args[ROWS]) || !PyLong_CheckExact(args[ELAPSED])
+        || !PyLong_CheckExact(args[QUEUE]) || !PyFloat_CheckExact(args[QUEUED])) {
+        PyErr_SetString(PyExc_TypeError, "count_exchange: cells, rows, the parts of a key, elapsed, queue, queued");
+        return NULL;
+    }
+    PyObject *route = args[CALLED_WITH];
+    if (route != Py_None && !PyUnicode_CheckExact(route)) {
+        int absent = has_no_route(state_of(module), route);
+        if (absent <= 0) {
+            return absent < 0 ? NULL : Py_NewRef(Py_False);
+        }
+        route = Py_None;
+    }
+    PyObject *key = PyTuple_New(6);
+    if (key == NULL) {
+        return NULL;
+    }
+    PyTuple_SET_ITEM(key, 0, Py_NewRef(args[METHOD]));
+    PyTuple_SET_ITEM(key, 1, Py_NewRef(args[STATUS]));
+    PyTuple_SET_ITEM(key, 2, Py_NewRef(args[WRITING]));
+    PyTuple_SET_ITEM(key, 3, Py_NewRef(route));
+    PyTuple_SET_ITEM(key, 4, Py_NewRef(args[VERSION]));
+    PyTuple_SET_ITEM(key, 5, Py_NewRef(args[PROTOCOL]));
+    PyObject *found = PyDict_GetItemWithError(args[ROWS], key);
+    Py_ssize_t row = found == NULL ? -1 : PyLong_AsSsize_t(found);
+    Py_DECREF(key);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (found == NULL) {
+        Py_RETURN_FALSE;
+    }
+    int64_t elapsed = PyLong_AsLongLong(args[ELAPSED]);
+    Py_ssize_t queue = PyLong_AsSsize_t(args[QUEUE]);
+    double queued = PyFloat_AS_DOUBLE(args[QUEUED]) * 1e9;
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_buffer cells;
+    if (PyObject_GetBuffer(args[CELLS], &cells, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    Py_ssize_t last = cells.len / 8 - (BUCKETS + 1); /* where the last row may begin */
+    if (row < 0 || row > last || queue < 0 || queue > last || (uintptr_t)cells.buf % 8 != 0) {
+        PyBuffer_Release(&cells);
+        PyErr_SetString(PyExc_ValueError, "count_exchange: a row outside of the cells");
+        return NULL;
+    }
+    add_duration(cells.buf, row, elapsed < 0 ? 0 : elapsed);
+    if (queued > 0.0) {
+        add_duration(cells.buf, queue, queued < 9e18 ? (int64_t)queued : INT64_MAX);
+    }
+    PyBuffer_Release(&cells);
+    Py_RETURN_TRUE;
+}
+
 /* ------------------------------------------------------------------------------------------------------- the module */
 
 static int
@@ -2033,6 +2140,12 @@ module_exec(PyObject *module)
             return -1;
         }
     }
+    for (int i = 0; i < ROUTES_COUNT; i++) {
+        state->routes[i] = PyUnicode_InternFromString(ROUTES[i]);
+        if (state->routes[i] == NULL) {
+            return -1;
+        }
+    }
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 
@@ -2046,6 +2159,9 @@ module_clear(PyObject *module)
     }
     for (int i = 0; i < VARIABLES_COUNT; i++) {
         Py_CLEAR(state->variables[i]);
+    }
+    for (int i = 0; i < ROUTES_COUNT; i++) {
+        Py_CLEAR(state->routes[i]);
     }
     for (int i = 0; i < METHODS_COUNT; i++) {
         Py_CLEAR(state->methods[i]);
@@ -2072,6 +2188,7 @@ static PyMethodDef module_functions[] = {
     FUNCTION(read_request),
     FUNCTION(request_block),
     FUNCTION(response_frames),
+    FUNCTION(count_exchange),
     {NULL, NULL, 0, NULL},
 };
 

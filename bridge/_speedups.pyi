@@ -56,6 +56,20 @@ def make_environ(
     /,
 ) -> dict[str, Any] | None: ...
 def apply_mask(data: bytes | bytearray | memoryview, key: bytes, /) -> bytes: ...
+def count_exchange(
+    cells: memoryview,
+    rows: dict[tuple[object, ...], int],
+    method: bytes,
+    status: int,
+    writing: object,
+    called_with: object,
+    version: str,
+    protocol: str,
+    elapsed: int,
+    queue: int,
+    queued: float,
+    /,
+) -> bool: ...
 def read_frame(data: bytes, position: int, room: int, /) -> tuple[int, str | bytes, int] | None: ...
 def decode_fields(
     block: bytes, table: list[tuple[bytes, bytes]], size: int, capacity: int, list_size: int, /

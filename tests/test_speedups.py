@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from bridge.core.http2.codes import ConnectionFault
 from bridge.core.http2.hpack import STATIC_TABLE, FieldDecoder
 from bridge.core.websocket.masking import apply_mask_pure
 from bridge.errors import BridgeError, RemoteProtocolError
+from bridge.telemetry.metrics.counting import BOUNDS_NS, count_exchange_pure
 from tests.support import ROOT
 from tests.support.reader import head_values
 
@@ -464,6 +466,69 @@ def test_a_position_or_stream_is_any_number() -> None:
     assert _speedups.response_frames(1 << 31, b"", b"") is None
 
 
+# ---------------------------------------------------------------------- counts
+
+CELLS = memoryview(bytearray(8 * 64)).cast("Q")
+KNOWN_ROWS: dict[tuple[object, ...], int] = {
+    (b"GET", 200, None, None, "1.1", "http"): 16,
+    (b"GET", 200, None, "/items/{id}", "1.1", "http"): 32,
+}
+
+
+def counting(called_with: object = None, rows: Any = None) -> tuple[Any, ...]:
+    """Return the arguments that say what is counted, and where."""
+    return CELLS, KNOWN_ROWS if rows is None else rows, b"GET", 200, None, called_with, "1.1", "http"
+
+
+def counted_by(count: Callable[..., bool], *arguments: Any) -> tuple[bool, list[int]]:
+    """Return what a function says, and the cells that it leaves."""
+    for index in range(64):
+        CELLS[index] = 0
+    return count(*arguments), CELLS.tolist()
+
+
+CALLED_WITH = [None, {}, {"type": "http"}, "/items/{id}", "/other", {"route": None}, {"bridge.route": "/"}]
+CALLED_WITH += [{"werkzeug.request": object()}, types.MappingProxyType({}), 7]
+
+
+@given(
+    called_with=st.sampled_from(CALLED_WITH),
+    elapsed=st.one_of(st.integers(-5, 1 << 40), st.sampled_from([b + d for b in BOUNDS_NS for d in (-1, 0, 1)])),
+    queued=st.one_of(st.just(0.0), st.floats(-1.0, 100.0), st.sampled_from([0.005, 0.01, 10.0, 1e-12])),
+)
+def test_an_exchange_is_counted_as_by_python(called_with: object, elapsed: int, queued: float) -> None:
+    arguments = (*counting(called_with), elapsed, 48, queued)
+    expected = counted_by(count_exchange_pure, *arguments)
+    assert counted_by(_speedups.count_exchange, *arguments) == expected
+    assert expected[0] == any(expected[1])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        (*counting(), 1_000, 0),
+        (*counting(), 1.5, 0, 0.0),
+        (*counting(), 1_000, 0, None),
+        (*counting(), 1 << 70, 0, 0.0),
+        (*counting(), 1_000, 49, 0.0),
+        (*counting(), 1_000, -1, 0.0),
+        (*counting(rows={(b"GET", 200, None, None, "1.1", "http"): 49}), 1_000, 0, 0.0),
+        (*counting(rows={(b"GET", 200, None, None, "1.1", "http"): -1}), 1_000, 0, 0.0),
+        (*counting(rows={(b"GET", 200, None, None, "1.1", "http"): "x"}), 1_000, 0, 0.0),
+        (*counting(rows=[]), 1_000, 0, 0.0),
+        (b"x" * 512, *counting()[1:], 1_000, 0, 0.0),
+        (bytearray(7), *counting()[1:], 1_000, 0, 0.0),
+        (CELLS, KNOWN_ROWS, [], 200, None, None, "1.1", "http", 1_000, 0, 0.0),
+    ],
+)
+def test_wrong_arguments_write_nothing(arguments: tuple[Any, ...]) -> None:
+    before = CELLS.tolist()
+    with pytest.raises((TypeError, ValueError, OverflowError, BufferError)):
+        _speedups.count_exchange(*arguments)
+    assert CELLS.tolist() == before
+
+
 # ---------------------------------------------------------------------- references
 
 TABLE = [(b"", b""), *STATIC_TABLE]
@@ -500,6 +565,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "a block for Python": lambda: _speedups.request_block(b"\0\0\2\1\5\0\0\0\1b", 0, 1),
     "frames": lambda: _speedups.response_frames(1, b"b" * 50, b"c" * 50),
     "frames for Python": lambda: _speedups.response_frames(1, b"b", bytearray(1)),
+    "an exchange": lambda: _speedups.count_exchange(*counting(), 1_000, 0, 0.0),
+    "an exchange for Python": lambda: _speedups.count_exchange(*counting({"route": 1}), 1_000, 0, 0.0),
     "a frame for Python": lambda: _speedups.read_frame(frame(0x81, b"\xff"), 0, 99),
     "a request": lambda: _speedups.read_request(REQUEST + literal(b"x", b"y"), True, [*TABLE], 0, 40, LIMITS),
     "a request for Python": lambda: _speedups.read_request(REQUEST + b"\x80", False, [*TABLE], 0, 4096, LIMITS),
@@ -565,5 +632,5 @@ def test_the_source_keeps_its_rules() -> None:
     assert outside - set(constant) == {"module_functions", "module_slots", "module_definition"}
     # The keys and method names are the table's; nothing a peer sends is interned.
     interned = re.findall(r"PyUnicode_Intern\w+\(([^)]*)\)", SOURCE)
-    assert interned == ["key", "KNOWN[index].key", "METHODS[i]", "VARIABLES[i]"]
+    assert interned == ["key", "KNOWN[index].key", "METHODS[i]", "VARIABLES[i]", "ROUTES[i]"]
     assert len(re.findall(r"PyObject_GetBuffer\(", SOURCE)) <= len(re.findall(r"PyBuffer_Release\(", SOURCE))

@@ -19,7 +19,7 @@ __all__ = ["connection_parameters"]
 
 
 def connection_parameters(
-    config: Config, application: Application, observers: list[Observer], *, timed: bool
+    config: Config, application: Application, observers: list[Observer], *, timed: bool, answers: bool
 ) -> ConnectionParameters:
     """Return the limits and times of connections.
 
@@ -27,7 +27,8 @@ def connection_parameters(
         config: The settings.
         application: What is served.
         observers: Who looks at exchanges.
-        timed: Note when each exchange began, waited, and answered.
+        timed: Note when each exchange began, and how long it waited.
+        answers: Note when it answered, too.
     """
     return ConnectionParameters(
         limits=Limits(
@@ -47,6 +48,7 @@ def connection_parameters(
         limit_after_start=application.limit_after_start,
         observer=Observers.of(observers),
         timed=timed,
+        timed_answers=answers,
         http2=_http2_parameters(config, application) if config.serves_http2 else None,
     )
 

@@ -339,7 +339,7 @@ class Server:
             limit = config.limit_max_requests
             excluded = (*config.limit_max_requests_exclude, *config.own_paths)
             observers.append(RequestCount(limit, config.limit_max_requests_jitter, self._reached_limit, excluded))
-        timed = metrics is not None or (self._access_log is not None and self._access_log.timed)
+        answers = self._access_log is not None and self._access_log.timed
         preface = None
         if config.proxy_protocol != "off":
             from bridge.serving.proxyprotocol import HeaderReader
@@ -348,7 +348,9 @@ class Server:
         certificates = self._certificates
         http = HTTPServer(
             delegate,
-            params=connection_parameters(config, application, observers, timed=timed),
+            params=connection_parameters(
+                config, application, observers, timed=answers or metrics is not None, answers=answers
+            ),
             server_name=b"bridge" if config.server_header and not _names(config, b"server") else b"",
             date_header=config.date_header,
             tls=None if certificates is None else lambda: certificates.context,

@@ -36,7 +36,7 @@ def test_the_interface_decides_unless_the_settings_do(
 ) -> None:
     config = Config(limit_request_body=limit)
     application = adapt_application(target, interface, config)
-    params = connection_parameters(config, application, [], timed=False)
+    params = connection_parameters(config, application, [], timed=False, answers=False)
     assert (params.max_body_size, params.limit_after_start) == (most if limit == "auto" else limit, late)
 
 

@@ -48,7 +48,7 @@ class FakeExchange:
         self.status = status
         self.content_sent = sent
         self.write_paused = False
-        self.times = Times(NOW - microseconds * 1000)
+        self.times = Times.at(NOW - microseconds * 1000)
         self.times.began = NOW - 50_000_000
         self.times.queued = 0.2
 

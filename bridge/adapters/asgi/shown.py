@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["ShownHTTPExchange", "ShownTimedHTTPExchange"]
 
 
+_run = HTTPExchange.run  # super() would be looked up for each request
+_run_timed = TimedHTTPExchange.run
+
+
 class ShownHTTPExchange(HTTPExchange):
     """A request that notes its scope."""
 
@@ -26,7 +30,7 @@ class ShownHTTPExchange(HTTPExchange):
         times = self._exchange.times
         if times is not None:
             times.called_with = scope
-        return super().run(app, scope)
+        return _run(self, app, scope)
 
 
 class ShownTimedHTTPExchange(TimedHTTPExchange):
@@ -39,4 +43,4 @@ class ShownTimedHTTPExchange(TimedHTTPExchange):
         times = self._exchange.times
         if times is not None:
             times.called_with = scope
-        return super().run(app, scope)
+        return _run_timed(self, app, scope)

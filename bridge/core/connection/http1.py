@@ -31,7 +31,6 @@ from bridge.core.connection.states import (
     READ_HEAD,
     READ_SWITCHED,
 )
-from bridge.core.connection.times import Times
 from bridge.core.connection.writer import Writer, reset_now
 from bridge.core.http.status import status_text
 from bridge.core.http1.decoder import ChunkedDecoder
@@ -435,8 +434,9 @@ class ServerConnection(asyncio.Protocol):
             self.closing = True
         exchange = self.exchange = _open_exchange(self, head)
         if parameters.observer is not None:
-            if parameters.timed:
-                exchange.times = Times(monotonic_ns())
+            if parameters.times is not None:
+                times = exchange.times = parameters.times()
+                times.opened = monotonic_ns()
             parameters.observer.exchange_started(exchange)
         if length == 0:
             self.reading = self.reading.head_complete

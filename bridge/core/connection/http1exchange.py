@@ -356,7 +356,7 @@ class HTTP1Exchange:
                 self._check_head(response)
             self.response = response
             self.status = response.status
-        if self.times is not None:
+        if self.times is not None and self.times.answers:
             self.times.began = monotonic_ns()
         if self.server_fields:
             self.response = response = response.with_fields(self.server_fields)
@@ -520,7 +520,7 @@ class HTTP1Exchange:
             self._encoder = CloseEncoder()
             self.writing = self.writing.start
             self.status = raw_status(data)
-            if self.times is not None:
+            if self.times is not None and self.times.answers:
                 self.times.began = monotonic_ns()
             # A stop cannot be announced in a head that is not the server's. So the connection closes without.
             self.close_after = self.close_after or self.connection.closing or self.status == 101 or says_close(data)

@@ -23,7 +23,6 @@ from bridge.core.connection.preface import agreed_on_http2
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.streamtransport import StreamTransport
-from bridge.core.connection.times import Times
 from bridge.core.connection.writer import Writer, reset_now
 from bridge.core.http2 import codes, frames
 from bridge.core.http2.codes import ConnectionFault, StreamFault
@@ -325,8 +324,9 @@ class HTTP2Connection(asyncio.Protocol):
         exchange = HTTP2Exchange.open(self, head, stream, received)
         streams[stream] = exchange
         if parameters.observer is not None:
-            if parameters.timed:
-                exchange.times = Times(monotonic_ns())
+            if parameters.times is not None:
+                times = exchange.times = parameters.times()
+                times.opened = monotonic_ns()
             parameters.observer.exchange_started(exchange)
         if not received:
             tunnel = bool(head.upgrade)

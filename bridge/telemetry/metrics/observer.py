@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic_ns, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.states import DONE
-from bridge.telemetry.metrics.catalog import BOUNDS, SECOND, SIZE_BOUNDS
+from bridge.telemetry.metrics.catalog import SECOND, SIZE_BOUNDS
+from bridge.telemetry.metrics.counting import BOUNDS_NS, SUM, count_exchange
 from bridge.telemetry.metrics.routes import route_of
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ _RESERVE = 128
 # Combinations that are looked up without making their labels.
 _MOST_KNOWN = 4096
 
-_BOUNDS_NS = tuple(int(bound * SECOND) for bound in BOUNDS)
-_FIRST = _BOUNDS_NS[0]
-# The cell of the sum, behind the buckets.
-_SUM = len(BOUNDS) + 1
 _DURATION = "http_server_request_duration_seconds"
 _QUEUE = "bridge_request_queue_duration_seconds"
 _INGRESS = "bridge_request_ingress_duration_seconds"
@@ -115,39 +112,51 @@ class RequestMetrics(Observer):
             return  # see forget()
         elapsed = monotonic_ns() - times.opened
         line = exchange.head.line
-        route = None
         called_with = times.called_with
-        if called_with is not None:
-            times.called_with = None
-            route = route_of(called_with)
-        key = (line.method, exchange.status, exchange.writing, route, line.version_text, exchange.context.protocol)
-        row = self._rows.get(key)
-        if row is None:
-            row = self._row(key, exchange)
-        cells = self._cells
-        cells[row if elapsed <= _FIRST else row + bisect_left(_BOUNDS_NS, elapsed)] += 1
-        cells[row + _SUM] += elapsed
-        if times.queued:
-            waited = int(times.queued * SECOND)
-            cells[self._queue + bisect_left(_BOUNDS_NS, waited)] += 1
-            cells[self._queue + _SUM] += waited
+        times.called_with = None
+        if not count_exchange(
+            self._cells,
+            self._rows,
+            line.method,
+            exchange.status,
+            exchange.writing,
+            called_with,
+            line.version_text,
+            exchange.context.protocol,
+            elapsed,
+            self._queue,
+            times.queued,
+        ):
+            self._count_rare(exchange, called_with, elapsed, times.queued)
         if times.refused:
             self._block.add("bridge_requests_refused", (("reason", times.refused),))
         if self._extra:
-            self._count_more(exchange, row, times.opened)
+            self._count_more(exchange, times.opened)
 
-    def _row(self, key: tuple[object, ...], exchange: Exchange) -> int:
+    def _count_rare(
+        self, exchange: Exchange, called_with: Mapping[str, Any] | None, elapsed: int, queued: float
+    ) -> None:
+        """Count an exchange with a route, or one whose row was not looked up lately."""
+        route = None if called_with is None else route_of(called_with)
+        line = exchange.head.line
+        key = (line.method, exchange.status, exchange.writing, route, line.version_text, exchange.context.protocol)
+        rows = self._rows
+        known = key in rows
+        if not known:
+            rows[key] = self._row(exchange, route)
+        method, status, writing, _, version, protocol = key
+        count_exchange(
+            self._cells, rows, method, status, writing, route, version, protocol, elapsed, self._queue, queued
+        )
+        if not known and exchange.writing is not DONE:
+            del rows[key]  # for these, the key does not have all that the labels say
+
+    def _row(self, exchange: Exchange, route: str | None) -> int:
         """Return the row of a combination that was not seen lately."""
         if len(self._rows) >= _MOST_KNOWN:
             self._rows.clear()
-        route = key[3]
-        if isinstance(route, str):
-            route = self._bounded(route)
-        labels = _labels(exchange, route if isinstance(route, str) else None)
-        row = self._block.row(_DURATION, labels if self._block.room > _RESERVE else _REST)
-        if exchange.writing is DONE:
-            self._rows[key] = row  # for the others, the key does not have all that the labels say
-        return row
+        labels = _labels(exchange, None if route is None else self._bounded(route))
+        return self._block.row(_DURATION, labels if self._block.room > _RESERVE else _REST)
 
     def _bounded(self, route: str) -> str:
         """Return *route*, or another word for it if there are too many."""
@@ -167,16 +176,16 @@ class RequestMetrics(Observer):
 
     # ------------------------------------------------------------------ what is counted on demand
 
-    def _count_more(self, exchange: Exchange, row: int, opened: int) -> None:
+    def _count_more(self, exchange: Exchange, opened: int) -> None:
         if self._sizes is not None:
-            self._count_sizes(exchange, row)
+            self._count_sizes(exchange)
         if self._trusts is not None and self._trusts(exchange.connection_context):
             ingress = _request_start(exchange.head)
             if ingress is not None:
                 began = time() - (monotonic_ns() - opened) / SECOND
-                self._count(_INGRESS, (), int(max(began - ingress, 0.0) * SECOND), _BOUNDS_NS)
+                self._count(_INGRESS, (), int(max(began - ingress, 0.0) * SECOND), BOUNDS_NS)
 
-    def _count_sizes(self, exchange: Exchange, row: int) -> None:
+    def _count_sizes(self, exchange: Exchange) -> None:
         labels = _labels(exchange, None)
         length = exchange.head.content_length
         if length is not None:
@@ -188,7 +197,7 @@ class RequestMetrics(Observer):
             labels = ()
         row = self._block.row(name, labels)
         self._cells[row + bisect_left(bounds, value)] += 1
-        self._cells[row + _SUM] += value
+        self._cells[row + SUM] += value
 
 
 def _labels(exchange: Exchange, route: str | None) -> Labels:

@@ -729,7 +729,7 @@ async def test_queue_time_is_known() -> None:
 
 
 async def test_no_request_waits_less_than_no_time() -> None:
-    exchange = SimpleNamespace(times=Times(0))
+    exchange = SimpleNamespace(times=Times.at(0))
     environs = SimpleNamespace(client=None, lane=None)
     request = WSGIExchange.open(SimpleNamespace(queue_timeout=1.0), exchange, environs)
     request.response.gone = True

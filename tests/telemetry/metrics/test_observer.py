@@ -36,7 +36,7 @@ def exchange(
     gone: bool = True,
 ) -> Any:
     line = request_line(method.encode(), method, b"/", b"1.1", b"/", b"", b"")
-    times = Times(time.monotonic_ns() - ago)
+    times = Times.at(time.monotonic_ns() - ago)
     times.called_with = called_with
     return SimpleNamespace(
         head=RequestHead(line, fields, b"a", 10),
