@@ -119,6 +119,12 @@ class OperationConfig(ProcessConfig):
         "send counts, durations and the number of workers to this statsd server every second, by gunicorn's names",
         aliases=("statsd-host",),
     )
+    metrics_app: bool = setting(
+        OPERATION,
+        SWITCH,
+        False,
+        "show what the application counts with prometheus_client in /metrics too, summed over workers",
+    )
     statsd_prefix: str = setting(OPERATION, TEXT, "gunicorn", "what the names for statsd begin with")
     dogstatsd_tags: tuple[str, ...] = setting(
         OPERATION, words("TAGS", "a list of NAME:VALUE"), (), "tags for DogStatsD, such as env:prod"
@@ -129,6 +135,14 @@ class OperationConfig(ProcessConfig):
         False,
         "send metrics over OTLP/HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; OTEL_METRIC_EXPORT_INTERVAL, OTEL_SERVICE_NAME and"
         " others say how",
+    )
+
+    otel: bool = setting(
+        OPERATION,
+        SWITCH,
+        False,
+        "instrument every process that serves with OpenTelemetry, before it imports the application, as"
+        " opentelemetry-instrument does for one process",
     )
 
     @property
@@ -158,6 +172,14 @@ class OperationConfig(ProcessConfig):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"--{name.replace('_', '-')}: needs --workers, which can be replaced")
 
+    def _check_application_metrics(self) -> None:
+        if not self.metrics_app:
+            return
+        if not self.admin_bind and self.metrics_path is None:
+            raise ConfigError("--metrics-app: needs --admin-bind or --metrics-path, where metrics are answered")
+        if self.user is not None and self.workers is not None and not self.preload:
+            raise ConfigError("--metrics-app: not with --user, unless --preload: the master would read files as root")
+
     def _check_operation(self, addresses: tuple[Address, ...], mounts: tuple[str, ...]) -> None:
         """Raise ConfigError for settings that contradict each other.
 
@@ -173,6 +195,7 @@ class OperationConfig(ProcessConfig):
             raise ConfigError(f"--health-path: {self.health_path} is --metrics-path, too; choose another path")
         if isinstance(self.ready_workers, int) and self.ready_workers > max(self.workers or 1, 1):
             raise ConfigError(f"--ready-workers: {self.ready_workers} is more than --workers, {self.workers or 1}")
+        self._check_application_metrics()
         for address in self.admin_bind:
             if address in addresses and not (isinstance(address, TCPAddress) and address.port == 0):
                 raise ConfigError(f"--admin-bind: {address} is an address of the application; choose another one")

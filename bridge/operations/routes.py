@@ -10,6 +10,7 @@ from bridge.operations.messages import Answer, Request, Respond, as_json, refusa
 from bridge.telemetry.metrics.exposition import expose, negotiate
 
 if TYPE_CHECKING:
+    from bridge.telemetry.metrics.application import ApplicationMetrics
     from bridge.telemetry.metrics.collect import Family
 
 __all__ = ["Command", "Refused", "Routes", "Subject", "metrics_answer"]
@@ -38,6 +39,11 @@ class Subject(Protocol):
 
     def families(self) -> list[Family]:
         """Return its metrics."""
+        ...
+
+    @property
+    def application(self) -> ApplicationMetrics | None:
+        """The application's own metrics."""
         ...
 
     def status(self) -> dict[str, Any]:
@@ -80,7 +86,7 @@ class Routes:
             "/livez": lambda request: self._probe(subject.live(), "not alive", request),
             "/readyz": lambda request: self._probe(subject.ready(), "not ready", request),
             "/startupz": lambda request: self._probe(subject.started(), "not started", request),
-            "/metrics": lambda request: metrics_answer(subject.families(), request.accept),
+            "/metrics": lambda request: metrics_answer(subject.families(), request.accept, subject.application),
             "/status": lambda _: as_json(subject.status()),
         }
 
@@ -116,12 +122,14 @@ class Routes:
         return probe(conditions, otherwise, verbose="verbose" in request.query)
 
 
-def metrics_answer(families: list[Family], accept: str) -> Answer:
+def metrics_answer(families: list[Family], accept: str, application: ApplicationMetrics | None = None) -> Answer:
     """Return metrics in the format that a client prefers.
 
     Args:
         families: The metrics.
         accept: The value of its Accept field.
+        application: The application's own metrics.
     """
     media_type = negotiate(accept)
-    return Answer(200, expose(families, media_type), media_type)
+    more = b"" if application is None else application.expose(media_type, {each.metric.name for each in families})
+    return Answer(200, expose(families, media_type, more), media_type)

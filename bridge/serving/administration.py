@@ -15,6 +15,7 @@ from bridge.operations.listener import Listener as AdminListener
 from bridge.operations.listener import LoopWatch
 from bridge.operations.routes import Command, Routes
 from bridge.serving.commands import Commands, Steered
+from bridge.serving.pages import application_metrics
 from bridge.serving.sockets import Listener, accept_queues, url
 from bridge.telemetry.metrics.collect import Family, collect, workers_of
 
@@ -79,6 +80,7 @@ class Administration:
         self._listeners = [*listeners, *([] if control is None else [control])]
         self._loop = loop
         self._began = time.monotonic()
+        self.application = application_metrics(server.config)
         self._commands = Commands(server, loop)
         self.reports: Mapping[str, Command] = self._commands.reports
         self.commands: Mapping[str, Command] = self._commands.commands

@@ -10,14 +10,16 @@ from bridge.core.connection.interfaces import NULL_DELEGATE
 if TYPE_CHECKING:
     import socket
 
+    from bridge.config import Config
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Connection, ConnectionDelegate, Exchange, ExchangeDelegate
     from bridge.core.http.message import RequestHead
     from bridge.operations.health import Condition
     from bridge.operations.messages import Answer
+    from bridge.telemetry.metrics.application import ApplicationMetrics
     from bridge.telemetry.metrics.arena import Arena
 
-__all__ = ["OwnPages", "Page", "for_peers", "health_page", "metrics_page"]
+__all__ = ["OwnPages", "Page", "application_metrics", "for_peers", "health_page", "metrics_page"]
 
 #: Makes the answer to a request for a path; None to leave it to the application.
 Page = Callable[["Exchange"], "Answer | None"]
@@ -80,12 +82,17 @@ def for_peers(page: Page, allows: Callable[[ConnectionContext], bool]) -> Page:
     return answer
 
 
-def metrics_page(arenas: Sequence[Arena], sockets: Callable[[], Sequence[socket.socket]]) -> Page:
+def metrics_page(
+    arenas: Sequence[Arena],
+    sockets: Callable[[], Sequence[socket.socket]],
+    application: ApplicationMetrics | None = None,
+) -> Page:
     """Return the page with the metrics.
 
     Args:
         arenas: The memory to sum.
         sockets: Returns the listening sockets.
+        application: The application's own metrics.
     """
     from bridge.operations.routes import metrics_answer
     from bridge.serving.sockets import accept_queues
@@ -93,9 +100,22 @@ def metrics_page(arenas: Sequence[Arena], sockets: Callable[[], Sequence[socket.
 
     def page(exchange: Exchange) -> Answer:
         accept = b",".join(value for name, value in exchange.head.fields if name == b"accept")
-        return metrics_answer(collect(arenas, accept_queues(sockets())), accept.decode("latin-1"))
+        return metrics_answer(collect(arenas, accept_queues(sockets())), accept.decode("latin-1"), application)
 
     return page
+
+
+def application_metrics(config: Config) -> ApplicationMetrics | None:
+    """Return what shows the application's own metrics, if the settings ask for it.
+
+    Raises:
+        ConfigError: prometheus_client is not installed.
+    """
+    if not config.metrics_app:
+        return None
+    from bridge.telemetry.metrics.application import ApplicationMetrics
+
+    return ApplicationMetrics()
 
 
 def health_page(conditions: Callable[[], Sequence[Condition]]) -> Page:

@@ -372,11 +372,11 @@ class Server:
         if not config.own_paths:
             return delegate
         from bridge.core.middleware.proxy import ProxyPolicy
-        from bridge.serving.pages import OwnPages, Page, for_peers, health_page, metrics_page
+        from bridge.serving.pages import OwnPages, Page, application_metrics, for_peers, health_page, metrics_page
 
         pages: dict[bytes, Page] = {}
         if config.metrics_path is not None and metrics is not None:
-            page = metrics_page(metrics.arenas, lambda: self.sockets)
+            page = metrics_page(metrics.arenas, lambda: self.sockets, application_metrics(config))
             pages[config.metrics_path.encode()] = for_peers(page, ProxyPolicy(config.metrics_allow_from).trusts)
         if config.health_path is not None:
             pages[config.health_path.encode()] = health_page(self.conditions)

@@ -17,6 +17,7 @@ from bridge.operations.health import Condition
 from bridge.operations.listener import Listener as AdminListener
 from bridge.operations.listener import SelectorWatch
 from bridge.operations.routes import Command, Routes
+from bridge.serving.pages import application_metrics
 from bridge.serving.sockets import Listener, accept_queues, bind_admin, bind_control, url
 from bridge.supervisor.commands import Commands
 from bridge.telemetry.metrics.arena import Arena, Block
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bridge.supervisor.exporter import Exporter
     from bridge.supervisor.steered import Steered
     from bridge.supervisor.workers import Worker
+    from bridge.telemetry.metrics.application import ApplicationMetrics, Directory
 
 __all__ = ["Administration"]
 
@@ -62,6 +64,9 @@ class Administration:
     ) -> None:
         self._state = state
         self._began = time.monotonic()
+        self.application: ApplicationMetrics | None = None
+        self._directory: Directory | None = None
+        self._show_application(config, takes_over=sockets is not None)
         self._commands = Commands(state)
         self.reports: Mapping[str, Command] = self._commands.reports
         self.commands: Mapping[str, Command] = self._commands.commands
@@ -83,6 +88,13 @@ class Administration:
             self._measure(config)
         if config.pushes and answers:
             self._export(config)
+
+    def _show_application(self, config: Config, *, takes_over: bool = False) -> None:
+        self.application = application_metrics(config)
+        if self.application is not None and self._directory is None:
+            from bridge.telemetry.metrics.application import Directory
+
+            self._directory = Directory(takes_over=takes_over)
 
     def _measure(self, config: Config) -> None:
         if self._arena is None:
@@ -155,6 +167,7 @@ class Administration:
             if listener not in self.listeners:
                 self._http.remove(listener.sockets)
                 listener.close()
+        self._show_application(config)
         if config.measures:
             self._measure(config)
         self._end_exporter()
@@ -189,6 +202,8 @@ class Administration:
         if block is not None and self._arena is not None:
             self._arena.retire(block, COUNTED)
         self._add("bridge_worker_exits", (("reason", reason),))
+        if self._directory is not None:
+            self._directory.process_ended(worker.pid)
 
     def reload_begins(self) -> None:
         """Take note that a reload begins."""
@@ -248,6 +263,8 @@ class Administration:
             remove: Delete the files of unix sockets.
         """
         self._commands.close()
+        if self._directory is not None:
+            self._directory.close(remove=remove and not keep)
         self._end_exporter()
         self._http.close()
         for listener in self.sockets:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BindError, LifespanFailed
+from bridge.serving import instrumentation
 from bridge.serving.checks import check, check_system
 from bridge.serving.ending import ending
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK
@@ -59,6 +60,9 @@ def run(
     if own_process:
         _undo_inherited_signals()
     check_system(config)
+    alone = config.workers is None and not config.reload
+    if own_process and not alone and instrumentation.wrapped():
+        instrumentation.start_again()
     config = prepare_process(config)
     configure(config, later=future_identity(config))
     ending.begin(owned=own_process)
@@ -84,6 +88,7 @@ def _undo_inherited_signals() -> None:
 
 def _run(config: Config, app: Any, read_config: Callable[[], Config] | None, program: Program | None) -> int:
     check(config)
+    instruments = instrumentation.wanted(config)
     if config.debug:
         import bridge.serving.debugging  # noqa: F401 - its secret is one for all workers
 
@@ -100,6 +105,8 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None, pro
             try:
                 set_title(config, "server" if alone else "master")
                 if alone:
+                    if instruments and not instrumentation.wrapped():
+                        instrumentation.instrument()
                     return _run_single(config, app, signals)
                 return _run_master(config, app, read_config, signals, program)
             except BaseException:  # the application may have made anything of Interrupted

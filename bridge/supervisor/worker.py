@@ -15,6 +15,7 @@ from bridge.apps.loading import TargetError
 from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import BridgeError, ConfigError, LifespanFailed
+from bridge.serving import instrumentation
 from bridge.serving.ending import ending
 from bridge.serving.exits import BIND_FAILED, LIFESPAN_FAILED, OK, TARGET_FAILED, USAGE
 from bridge.serving.loops import Signals, process_loop
@@ -73,6 +74,8 @@ def run_worker(
     try:
         set_title(config, "worker")
         drop_privileges(config)
+        if instrumentation.wanted(config):
+            instrumentation.instrument()
         if hooks is not None:
             hooks.forked()
         with process_loop(config.loop) as loop:

@@ -40,12 +40,13 @@ def negotiate(accept: str) -> str:
     return OPENMETRICS if quality["open"] > 0 and quality["open"] >= quality["plain"] else PROMETHEUS
 
 
-def expose(families: Iterable[Family], media_type: str = PROMETHEUS) -> bytes:
+def expose(families: Iterable[Family], media_type: str = PROMETHEUS, more: bytes = b"") -> bytes:
     """Return *families* as text.
 
     Args:
         families: The metrics.
         media_type: PROMETHEUS or OPENMETRICS.
+        more: Lines of other metrics, in the same format.
     """
     openmetrics = media_type == OPENMETRICS
     lines: list[str] = []
@@ -62,9 +63,8 @@ def expose(families: Iterable[Family], media_type: str = PROMETHEUS) -> bytes:
                 lines += _histogram(metric.name, labels, cells, metric.bounds, metric.scale)
             else:
                 lines.append(f"{total}{_braces(labels)} {_number(cells[0], metric.scale)}")
-    if openmetrics:
-        lines.append("# EOF")
-    return ("\n".join(lines) + "\n").encode()
+    text = ("\n".join([*lines, ""])).encode() + more
+    return text + b"# EOF\n" if openmetrics else text
 
 
 def _histogram(name: str, labels: Labels, cells: list[int], bounds: tuple[float, ...], scale: int) -> Iterator[str]:
