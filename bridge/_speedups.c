@@ -1109,6 +1109,13 @@ read_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 /* --------------------------------------------------------------------------------------------- fields of HTTP/2 */
 
+static uint64_t
+eight_octets(const unsigned char *at)
+{
+    return (uint64_t)at[0] << 56 | (uint64_t)at[1] << 48 | (uint64_t)at[2] << 40 | (uint64_t)at[3] << 32 |
+           (uint64_t)at[4] << 24 | (uint64_t)at[5] << 16 | (uint64_t)at[6] << 8 | at[7];
+}
+
 /* Find the code that the highest bits of *window* begin with, which is longer than eight bits. Return its length, or 0
  * if there is none. */
 static unsigned
@@ -1137,9 +1144,15 @@ huffman_decode(const State *state, const unsigned char *from, size_t size, unsig
     unsigned char *made = to;
 
     for (;;) {
-        while (have <= 56 && from < end) {
-            window |= (uint64_t)*from++ << (56 - have);
-            have += 8;
+        if (end - from >= 8) { /* bits of the last octet that is not taken as a whole come again, and are the same */
+            window |= eight_octets(from) >> have;
+            from += (63 - have) >> 3;
+            have |= 56;
+        } else {
+            while (have <= 56 && from < end) {
+                window |= (uint64_t)*from++ << (56 - have);
+                have += 8;
+            }
         }
         /* While there are enough bits for the longest code, none can be cut off. */
         while (have >= 30) {
