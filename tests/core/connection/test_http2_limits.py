@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
+from bridge.core.connection.parameters import HTTP2Parameters
 from bridge.core.http2.codes import ENHANCE_YOUR_CALM, REFUSED_STREAM, SETTINGS_INITIAL_WINDOW_SIZE
-from tests.support.http2 import CONTINUATION, DATA, HEADERS, SETTINGS, WINDOW_UPDATE, HTTP2Link, frame, head, linked2
+from tests.support.http2 import (
+    CONTINUATION,
+    DATA,
+    HEADERS,
+    PING,
+    SETTINGS,
+    WINDOW_UPDATE,
+    HTTP2Link,
+    frame,
+    head,
+    linked2,
+)
 from tests.support.link import Recorder, Told, ok
 
 
@@ -121,3 +135,56 @@ def test_a_field_block_without_end_is_refused_after_64_kib() -> None:
         link.send(frame(CONTINUATION, 0, 1, b"x"))
         assert link.goaway is not None
         assert link.goaway.code == ENHANCE_YOUR_CALM
+
+
+def test_a_field_block_has_to_be_complete_in_the_time_for_a_head() -> None:
+    with linked2(Recorder(), head_timeout=5.0, keep_alive_timeout=60.0) as link:
+        link.send(frame(SETTINGS, 1, 0))  # the acknowledgement, which has a time, too
+        link.send(frame(HEADERS, 1, 1, head()[:5]))
+        link.loop.advance(4)
+        assert link.goaway is None
+        link.loop.advance(3)
+        assert link.goaway is not None
+
+
+def test_the_header_list_size_of_the_settings_holds() -> None:
+    with linked2(Recorder(on_start=ok), http2=HTTP2Parameters(max_header_list_size=1000)) as link:
+        assert link.stream(link.request(("x", "v" * 700))).status == 200
+        assert link.stream(link.request(("x", "v" * 900))).status == 431
+
+
+def test_a_stream_s_window_does_not_grow_beyond_the_setting() -> None:
+    with linked2(Recorder(), http2=HTTP2Parameters(max_stream_window=65535)) as link:
+        number = link.request(method="POST", ended=False)
+        left, seen = 65535, 0
+        for _ in range(100):
+            link.data(number, bytes(16384))
+            updates = [item for item in link.frames if item.kind == WINDOW_UPDATE and item.stream == number]
+            left += sum(int.from_bytes(item.payload) for item in updates[seen:]) - 16384
+            seen = len(updates)
+            assert 16384 <= left <= 65535
+
+
+def test_content_has_to_be_complete_in_its_time() -> None:
+    with linked2(Recorder(), body_total_timeout=5.0, body_timeout=3.0) as link:
+        number = link.request(method="POST", ended=False)
+        for _ in range(4):
+            link.loop.advance(1)
+            link.data(number, bytes(1024))
+        assert link.stream(number).reset is None
+        link.loop.advance(2.5)
+        assert link.stream(number).reset is not None or link.stream(number).status == 408
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_silent_peer_is_asked_and_closed_if_it_does_not_answer(answers: bool) -> None:
+    with linked2(Recorder(), http2=HTTP2Parameters(ping_interval=5.0)) as link:
+        link.request()
+        link.loop.advance(7)
+        assert PING not in link.kinds()  # the request came meanwhile
+        link.loop.advance(5)
+        assert link.kinds()[-1] == PING
+        if answers:
+            link.send(frame(PING, 1, 0, link.frames[-1].payload))
+        link.loop.advance(6)
+        assert link.transport.is_closing() is not answers
