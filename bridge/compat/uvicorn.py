@@ -194,7 +194,6 @@ class Config:
         translation.dialect.setdefault("port", self.port)
         settle_address(translation)
         settle_defaults(translation)
-        translation.default("timeout_drain_streams", "1", "uvicorn")
         app = self.loaded_app if self.loaded else self.app
         if isinstance(app, str):
             translation.set("target", app)

@@ -8,10 +8,11 @@ anything.
 from __future__ import annotations
 
 import html
+import os
 import secrets
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,19 @@ _MARK_IN_SCOPE = (_MARK.encode(), b"1")
 _MARK_IN_ENVIRON = f"HTTP_{_MARK.upper().replace('-', '_')}"
 _PASSED_ON = ALL_FIELDS | {b"via"}
 
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_BRIDGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
 _PAGE = """\
-<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}}
-pre{{background:#f4f4f4;padding:1em;overflow:auto}}h1{{font-size:1.3em}}</style>
+<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<style>:root{{color-scheme:light dark}}
+body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}}
+h1{{font-size:1.3em;overflow-wrap:anywhere}}pre{{background:#8882;border-radius:4px;padding:1em;overflow:auto}}
+pre .own{{font-weight:600}}pre .library{{opacity:.65}}
+@media(max-width:45em){{body{{margin:1em auto}}
+pre{{font-size:12px;padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere}}}}
+</style>
 <h1>{title}</h1><p>{where}</p><pre>{traceback}</pre>
 <p>Shown because the server runs with --debug.</p>
 """
@@ -181,6 +191,28 @@ class _ASGIPage:
 
 def _page(exc: BaseException, where: str) -> bytes:
     title = html.escape(traceback.format_exception_only(type(exc), exc)[-1].strip())
-    text = html.escape("".join(traceback.format_exception(exc)))
+    frames = exc.__traceback__.tb_next if exc.__traceback__ is not None else None  # the first one is this module's
+    text = "".join(map(_marked, _entries(traceback.format_exception(type(exc), exc, frames))))
     version = ".".join(map(str, sys.version_info[:3]))
     return _PAGE.format(title=title, where=html.escape(f"{where}, Python {version}"), traceback=text).encode()
+
+
+def _entries(parts: list[str]) -> Iterator[str]:
+    """Yield a formatted traceback in pieces: what belongs to one frame, and the lines between frames."""
+    piece = ""
+    for line in "".join(parts).splitlines(keepends=True):
+        if line.startswith('  File "') or not line.startswith("  "):
+            yield piece
+            piece = ""
+        piece += line
+    yield piece
+
+
+def _marked(entry: str) -> str:
+    """Return an entry as HTML that tells the program's own frames from those of libraries."""
+    text = html.escape(entry)
+    if not entry.startswith('  File "'):
+        return text
+    path = entry[8:].partition('"')[0]
+    library = "site-packages" in path or path.startswith((_LIBRARY, _BRIDGE, "<frozen"))
+    return f'<span class="{"library" if library else "own"}">{text}</span>'

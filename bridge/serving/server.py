@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Server", "Timeout", "fast_stop_timeout", "note_times", "run_prepared", "serving_line"]
 
 _FAST_STOP = 5.0
+_FAST_STOP_IN_DEVELOPMENT = 0.5
 # Seconds that the tasks of requests that were cut off have to notice that.
 _LEAST = 0.5
 
@@ -603,9 +604,13 @@ def _names(config: Config, name: bytes) -> bool:
 
 
 def fast_stop_timeout(config: Config) -> float:
-    """Return the seconds that requests in progress have after SIGINT: five, or fewer if the settings say so."""
+    """Return the seconds that requests in progress have after SIGINT: five, or fewer if the settings say so.
+
+    With ``--reload`` it is half a second: who writes a program waits for the prompt, and nobody for a response.
+    """
     graceful = config.timeout_graceful_shutdown
-    return _FAST_STOP if graceful is None else min(_FAST_STOP, graceful)
+    fast = _FAST_STOP_IN_DEVELOPMENT if config.reload else _FAST_STOP
+    return fast if graceful is None else min(fast, graceful)
 
 
 def note_times(config: Config) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -123,3 +125,21 @@ def test_all_workers_have_the_same_secret() -> None:
     first, second = debugging._WSGIDebugger(None), debugging._WSGIDebugger(None)
     assert first._debugged.secret == second._debugged.secret
     assert len(first._debugged.secret) > 20
+
+
+def test_the_page_tells_the_programs_frames_from_those_of_libraries() -> None:
+    def raising() -> None:
+        json.loads("<b>")
+
+    try:
+        raising()  # stands for the call of the application by the page's own module
+    except ValueError as exc:
+        page = debugging._page(exc, "GET /<i>").decode()
+    own = re.findall(r'<span class="own">(.*?)</span>', page, re.DOTALL)
+    library = re.findall(r'<span class="library">(.*?)</span>', page, re.DOTALL)
+    assert len(own) == 1
+    assert "in raising" in own[0]
+    assert "in loads" in library[0]
+    assert "json.loads(&quot;&lt;b&gt;&quot;)" in own[0]
+    assert "<i>" not in page
+    assert "color-scheme" in page
