@@ -41,7 +41,8 @@ __all__ = ["IDLE_GRACE", "run_worker"]
 #: Seconds for which a retiring worker keeps idle connections, so that their last response can announce the end.
 IDLE_GRACE = 5.0
 
-
+# Seconds that requests of the old code have after a reload in development.
+_RELOADED = 5.0
 # Characters of a traceback for the master: the line has room for them at once.
 _LONGEST_TRACEBACK = 16384
 
@@ -189,8 +190,11 @@ class _Worker:
         self._stop(timeout)
 
     def _retire(self) -> None:
-        # In development an idle connection would bring a browser's next request to the old code.
-        self._stop(idle_grace=0.0 if self._config.reload else IDLE_GRACE, replaced=True)
+        if self._config.reload:  # in development idle connections and streams would tie a browser to the old code
+            graceful = self._config.timeout_graceful_shutdown
+            self._stop(_RELOADED if graceful is None else min(_RELOADED, graceful), replaced=True)
+        else:
+            self._stop(idle_grace=IDLE_GRACE, replaced=True)
 
     def _interrupted(self) -> None:
         if self._hooks is not None and not self._hooks.interrupted():

@@ -251,6 +251,7 @@ class WSGIDelegate:
             How many threads are still busy. They do not keep the interpreter from exiting.
         """
         self._end_detached(socket.SHUT_RD)
+        detached = self._application is not None and bool(self._application.detached)
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
@@ -261,7 +262,8 @@ class WSGIDelegate:
         self.pool.stop(wake)
         now = loop.time()
         end = float("inf") if timeout is None else now + timeout
-        enough = min(end, (self._stopping or now) + _GONE_TIME)
+        enough = max((self._stopping or now) + _GONE_TIME, now + (_FAREWELL if detached else 0.0))
+        enough = min(end, enough)
         while self.pool.alive and now < end and not (now >= enough and self._serves_nobody()):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(end, max(enough, now + _LOOK))):
@@ -269,6 +271,8 @@ class WSGIDelegate:
             ended.clear()
             now = loop.time()
         for worker in self.pool.workers() if self.pool.alive else ():
+            if worker.job is None:
+                continue  # it has just become free, and ends
             app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
         self._file_threads.stop()
         return self.pool.count

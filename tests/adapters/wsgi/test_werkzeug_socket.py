@@ -229,6 +229,29 @@ async def test_a_stop_is_seen_as_the_end_of_what_the_client_sends() -> None:
         writer.close()
 
 
+async def test_an_application_that_ends_with_its_connection_is_not_said_to_go_on(caplog) -> None:
+    """The connections are ended at the end of the time that they have, and the thread needs a moment to see that."""
+    seen = threading.Event()
+
+    def app(environ, start_response):
+        sock = environ["werkzeug.socket"]
+        sock.sendall(SWITCH)
+        sock.recv(100)
+        seen.wait(0.3)  # as a library whose reading thread wakes the application's
+        raise ConnectionError("the client has left")
+
+    async with serving(app) as served:
+        reader, writer = await served.connect()
+        writer.write(UPGRADE)
+        await asyncio.wait_for(reader.readexactly(len(SWITCH)), 5)
+        served.server.stop()
+        await served.server.drain(1)
+        served.delegate._stopping = asyncio.get_running_loop().time() - 60  # the stop began long ago
+        assert await served.delegate.close(5) == 0
+        assert "does not end" not in caplog.text
+        writer.close()
+
+
 async def test_a_time_limit_does_not_apply_to_a_connection_that_was_taken() -> None:
     async with serving(echo, timeout=0.05) as served:
         reader, writer = await served.connect()
