@@ -44,7 +44,7 @@ _PAGE = """\
 <style>:root{{color-scheme:light dark}}
 body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}}
 h1{{font-size:1.3em;overflow-wrap:anywhere}}pre{{background:#8882;border-radius:4px;padding:1em;overflow:auto}}
-pre .own{{font-weight:600}}pre .library{{opacity:.65}}
+pre .own{{font-weight:600}}pre .lib{{opacity:.65}}
 @media(max-width:45em){{body{{margin:1em auto}}
 pre{{font-size:12px;padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere}}}}
 </style>
@@ -215,4 +215,4 @@ def _marked(entry: str) -> str:
         return text
     path = entry[8:].partition('"')[0]
     library = "site-packages" in path or path.startswith((_LIBRARY, _BRIDGE, "<frozen"))
-    return f'<span class="{"library" if library else "own"}">{text}</span>'
+    return f'<span class="{"lib" if library else "own"}">{text}</span>'

@@ -136,7 +136,7 @@ def test_the_page_tells_the_programs_frames_from_those_of_libraries() -> None:
     except ValueError as exc:
         page = debugging._page(exc, "GET /<i>").decode()
     own = re.findall(r'<span class="own">(.*?)</span>', page, re.DOTALL)
-    library = re.findall(r'<span class="library">(.*?)</span>', page, re.DOTALL)
+    library = re.findall(r'<span class="lib">(.*?)</span>', page, re.DOTALL)
     assert len(own) == 1
     assert "in raising" in own[0]
     assert "in loads" in library[0]
