@@ -148,7 +148,7 @@ def _execute(words: Sequence[str], *, own_process: bool) -> int:
     try:
         return execute(words)
     finally:
-        if own_process:
+        if own_process and hasattr(gc, "freeze"):  # PyPy has none
             # The interpreter collects garbage once more at its end: with FastAPI's modules that took 1.7 s of a stop
             # on a busy machine, and without frozen objects 0.06 s (CPython 3.11).
             gc.freeze()

@@ -43,6 +43,7 @@ copybutton_prompt_is_regexp = True
 html_theme = "furo"
 html_title = f"bridge {release}"
 html_static_path = ["site"]
+html_favicon = "site/favicon.svg"
 html_css_files = ["bridge.css"]
 html_sidebars = {
     "**": [

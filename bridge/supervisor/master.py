@@ -176,7 +176,8 @@ class Master:
                 self._mount_points = load_mount_points(config, self._app)
                 gc.collect()
                 self._children.before_freeze()
-                gc.freeze()  # the workers' garbage collections do not write to what they share with this process
+                if hasattr(gc, "freeze"):  # PyPy has none
+                    gc.freeze()  # the workers' garbage collections do not write to what they share with this process
             if self._starting is not None:
                 self._starting.check()
                 self._starting.stop_listening()

@@ -1,11 +1,12 @@
 """Runs ``bridge`` as on a system that has less: without some modules, functions, signals and options of sockets.
 
-``python -m tests.support.bare run TARGET ...``. What is hidden is what Windows does not have.
+``python -m tests.support.bare run TARGET ...``. What is hidden is what Windows or PyPy do not have.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -49,6 +50,7 @@ def hide() -> None:
         (os, FUNCTIONS),
         (signal, (*SIGNALS, *SIGNAL_FUNCTIONS)),
         (socket, SOCKET_NAMES),
+        (gc, ("freeze", "unfreeze")),  # PyPy has none
     ):
         for name in names:
             vars(owner).pop(name, None)
