@@ -129,7 +129,8 @@ def test_a_long_value_is_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch, valu
 
 
 @pytest.mark.parametrize("octets", [b"%", b"%4", b"%41", b"%41a", b"+"])
-def test_a_percent_encoded_value_costs_little_memory(octets: bytes) -> None:
+def test_a_percent_encoded_value_costs_little_memory(octets: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_LONE_MAX", 1 << 20)
     query = b"a=" + octets * (300_000 // len(octets))
     tracemalloc.start()
     try:
@@ -528,3 +529,29 @@ def test_werkzeug_is_loaded_for_multipart_forms_only() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+# ---------------------------------------------------------------------- costs
+
+
+def test_percent_signs_without_digits_are_limited() -> None:
+    assert forms.parse_query(b"a=" + b"%41%" * 10_000)["a"] == [b"A%" * 10_000]
+    for body in (b"a=" + b"%41%" * 10_001, b"&".join([b"a=" + b"%" * 100] * 101), b"%" * 10_001 + b"=a"):
+        with pytest.raises(HTTPInputError, match="Invalid query string: more than 10000 percent signs"):
+            forms.parse_query(body)
+
+
+def test_the_size_of_a_urlencoded_form_is_limited() -> None:
+    arguments: Arguments = {}
+    body = b"a=" + b"%41" * 100
+    config = ParseBodyConfig(urlencoded=ParseUrlEncodedConfig(max_size=len(body)))
+    parse_body_arguments(URLENCODED, body, arguments, {}, config=config)
+    assert arguments == {"a": [b"A" * 100]}
+    with pytest.raises(HTTPInputError, match=r"303 bytes, limit 302 \(ParseUrlEncodedConfig.max_size\)"):
+        parse_body_arguments(URLENCODED, body + b"x", arguments, {}, config=config)
+
+
+@pytest.mark.parametrize("unit", [b"%41", b"+%41", b"%3D=", b"%0D%0A", b"%25", b"=", b"x"])
+def test_a_large_form_is_decoded_as_the_standard_library_decodes_it(unit: bytes) -> None:
+    value = unit * (100_000 // len(unit))
+    assert forms.parse_query(b"a=" + value)["a"] == [unquote_to_bytes(value.replace(b"+", b" "))]
