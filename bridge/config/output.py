@@ -32,7 +32,7 @@ class OutputConfig(OperationConfig):
     access_logformat: str = setting(
         OUTPUT,
         TEXT,
-        '%(h)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s',
+        '%(h)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s%(cut)s',
         "what a line says: see the page on logs",
         aliases=("access-log-format", "access-log-fmt"),
     )

@@ -38,6 +38,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bridge.core.connection.states import CLOSED
 from bridge.core.http.status import PHRASES
 from bridge.core.http.trace import parse_traceparent
 from bridge.errors import ConfigError
@@ -217,6 +218,8 @@ class Format:
             "excluded": excluded,
             "beginnings": beginnings,
             "monotonic_ns": monotonic_ns,
+            "CLOSED": CLOSED,
+            "was_cut": _was_cut,
         }
         # No text of the user's is part of the source: texts are values in the dictionary.
         exec(self.source(known, exclude=bool(excluded or beginnings)), known)  # noqa: S102
@@ -325,6 +328,12 @@ def _atoms() -> dict[str, Piece]:
         "queue": Piece(Source.NUMBER, _decimal, "queue", frozenset({Duration.QUEUE})),
         "app": Piece(Source.NUMBER, _decimal, "total - queue - write", frozenset(Duration)),
         "write": Piece(Source.NUMBER, _decimal, "write", frozenset({Duration.WRITE})),
+        "cut": Piece(Source.EXCHANGE, expression='" cut" if exchange.writing is CLOSED and was_cut(exchange) else ""'),
+        "X": Piece(
+            Source.EXCHANGE,
+            expression='("-" if exchange.close_after else "+")'
+            ' if exchange.writing is not CLOSED or not was_cut(exchange) else "X"',
+        ),
         # hypercorn's, and the version alone
         "S": Piece(Source.EXCHANGE, expression="exchange.context.protocol"),
         "st": Piece(Source.NUMBER, lambda number: PHRASES.get(number, b"-").decode(), "exchange.status"),
@@ -342,6 +351,11 @@ def _atoms() -> dict[str, Piece]:
         "protocol": protocol,
         "scheme": Piece(Source.EXCHANGE, expression="exchange.context.protocol"),
     }
+
+
+def _was_cut(exchange: Exchange) -> bool:
+    """Tell of an exchange that has ended early whether the application's response was: not the server's own refusal."""
+    return exchange.status == 0 or (exchange.response is not None and exchange.response.status == exchange.status)
 
 
 def _trace(exchange: Exchange) -> tuple[str, str]:
@@ -424,6 +438,10 @@ def json_format(identified: bool) -> Format:
         *(constant(","), Piece(Source.LINE, request)),
         *(constant(',"status":'), Piece(Source.NUMBER, str, "exchange.status")),
         *(constant(',"bytes":'), atoms["B"]),
+        Piece(
+            Source.EXCHANGE,
+            expression="""',"cut":true' if exchange.writing is CLOSED and was_cut(exchange) else ''""",
+        ),
         *(constant(',"seconds":'), atoms["L"]),
         *(constant(',"queue":'), atoms["queue"]),
         *(constant(',"app":'), atoms["app"]),

@@ -15,7 +15,9 @@ import pytest
 from bridge.config import Config
 from bridge.telemetry import accesslog
 from bridge.telemetry.accesslog import AccessLog
-from tests.support.link import Recorder, Told, ok
+from tests.support.http2 import linked2
+from tests.support.link import Recorder, Told, linked, ok
+from tests.support.manualloop import ManualLoop
 from tests.support.running import Client as BlockingClient
 from tests.support.running import Running, get
 from tests.support.serving import Client, serving, until
@@ -241,3 +243,33 @@ def test_whose_ids_are_taken(options: list[str], believed: bool) -> None:
         assert (fields["x-trace"] == "abc") is believed
         assert server.end() == 0
         assert json.loads(server.output.lines[0])["request_id"] == fields["x-trace"]
+
+
+def begin(told: Told) -> None:
+    told.exchange.respond(200, [(b"content-type", b"text/plain")])
+    told.exchange.send(b"half")
+
+
+@pytest.mark.parametrize("end", ["client", "application"])
+def test_a_response_that_was_cut_short_is_marked_over_both_versions(tmp_path: Path, end: str) -> None:
+    def fail(told: Told) -> None:
+        begin(told)
+        if end == "application":
+            told.exchange.fail()
+
+    path = tmp_path / "access.log"
+    loop = ManualLoop()
+    observer = AccessLog(Config(access_logfile=str(path)), loop)
+    with linked(Recorder(on_finish=fail), observer=observer, timed=observer.timed) as link:
+        link.send(REQUEST)
+        if end == "client":
+            link.reset()
+    with linked2(Recorder(on_finish=fail), observer=observer, timed=observer.timed) as link2:
+        stream = link2.request()
+        if end == "client":
+            link2.cancel(stream)
+    observer.close()
+    loop.close()
+    first, second = path.read_text().splitlines()
+    assert re.fullmatch(r'192.0.2.1 - - .* "GET /a HTTP/1.1" 200 4 [0-9.]+ cut', first)
+    assert re.fullmatch(r'192.0.2.1 - - .* "GET .* HTTP/2" 200 4 [0-9.]+ cut', second)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bridge.core.connection.context import ConnectionContext
+from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.times import Times
 from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_head
@@ -48,6 +51,9 @@ class FakeExchange:
         self.status = status
         self.content_sent = sent
         self.write_paused = False
+        self.writing: Any = DONE
+        self.response: Any = SimpleNamespace(status=status)
+        self.close_after = False
         self.times = Times.at(NOW - microseconds * 1000)
         self.times.began = NOW - 50_000_000
         self.times.queued = 0.2
@@ -227,3 +233,28 @@ def test_only_durations_that_the_format_has_are_worked_out(form: str, variables:
 
 def test_no_text_of_the_user_s_gets_into_the_source() -> None:
     assert "secret" not in compile_format("secret %(h)s secret %(r)s %({secret}i)s").source({}, exclude=True)
+
+
+# --- responses that were cut short ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("writing", "status", "response", "cut"),
+    [
+        (DONE, 200, 200, False),
+        (CLOSED, 200, 200, True),
+        (CLOSED, 0, None, True),
+        (CLOSED, 408, None, False),
+        (CLOSED, 408, 200, False),
+    ],
+    ids=["complete", "in the middle", "the client left before", "refused", "refused in place of a response"],
+)
+def test_a_cut_is_marked(writing: Any, status: int, response: int | None, cut: bool) -> None:
+    exchange = FakeExchange(status=status)
+    exchange.writing = writing
+    exchange.response = None if response is None else SimpleNamespace(status=response)
+    assert line_of(compile_format("%(s)s%(cut)s"), exchange) == f"{status or '-'}{' cut' if cut else ''}\n"
+    assert line_of(compile_format("%(X)s"), exchange) == ("X\n" if cut else "+\n")
+    exchange.close_after = True
+    assert line_of(compile_format("%(X)s"), exchange) == ("X\n" if cut else "-\n")
+    assert json.loads(line_of(json_format(False), exchange)).get("cut", False) is cut
