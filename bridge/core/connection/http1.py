@@ -19,6 +19,7 @@ from bridge.core.connection.http1content import RequestContent
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
+from bridge.core.connection.reads import read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
@@ -54,6 +55,8 @@ __all__ = ["ServerConnection", "noop"]
 _DRAIN_MAX = 65536
 # Bytes of the next requests that are kept while a response is pending. Beyond them, the transport stops reading.
 _AHEAD_MAX = 65536
+# Content (bytes) between two ticks of the clock that comes fast: it is read in large pieces.
+_FAST = 1 << 18
 # The units (see ``turns``) of an exchange, or of a piece of content, that is read after another one. The first one for
 # each piece of received data is free, so that plain requests draw on nothing. Chunks and KiB of content are counted
 # besides.
@@ -203,6 +206,7 @@ class ServerConnection(asyncio.Protocol):
             self._hand_over(transport, b"")
             return
         self.writer.open(transport)
+        read_little(transport)
         self.clock.watch(self)
         self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.parameters.observer is not None:
@@ -552,7 +556,9 @@ class ServerConnection(asyncio.Protocol):
                 progress = True
                 self._turns.left -= decoder.steps + (len(data) >> 10)
                 if content is not None and content.take(len(data)):
-                    content.note(free=exchange.writing is CONTENT)
+                    fast = content.note(free=exchange.writing is CONTENT) > _FAST
+                    if self.writer.transport is not None:
+                        (read_much if fast else read_little)(self.writer.transport)
                     self._expect_bytes()
                 exchange.continue_pending = False  # the client did not wait for it
                 if data:
@@ -799,6 +805,7 @@ class ServerConnection(asyncio.Protocol):
         if transport is None:
             raise ConnectionGone("the connection is closed")
         rest = self.reader.take_rest()
+        read_much(transport)
         self._resume_reading()
         transport.set_protocol(protocol)
         if self._eof:
@@ -886,6 +893,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
         """Let HTTP/2 serve the connection, on which no request was read."""
+        read_much(transport)
         successor, self._successor, self._on_end = self._successor, None, None
         assert successor is not None
         protocol = successor(self)

@@ -76,15 +76,16 @@ class RequestContent:
         self._unnoted += size
         return self._clock.now != self.noted_at
 
-    def note(self, *, free: bool) -> None:
-        """Give the peer the time that it has earned by what has come since the last call.
+    def note(self, *, free: bool) -> int:
+        """Give the peer the time that it has earned by what has come since the last call; return how much that is.
 
         Args:
             free: As for :meth:`Pace.take`.
         """
         self.noted_at = self._clock.now
-        self._pace.take(self._unnoted, free=free)
-        self._unnoted = 0
+        size, self._unnoted = self._unnoted, 0
+        self._pace.take(size, free=free)
+        return size
 
     def pause(self) -> None:
         """Stop the time for the next bytes, since the delegate and not the peer is slow; that of the whole goes on."""

@@ -91,6 +91,18 @@ async def test_a_whole_large_response_holds_no_thread_either() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("length", [True, False])
+async def test_a_tuple_with_an_empty_end_is_no_fault(length: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def app(environ, start_response):
+        start_response("200 OK", PLAIN + [("Content-Length", "70000")] * length)
+        return b"x" * 70_000, b""
+
+    async with serving(app, threads=1) as served:
+        for _ in range(3):
+            assert (await served.get("/")).content == b"x" * 70_000
+    assert caplog.records == []
+
+
 async def test_past_the_cap_the_thread_waits_for_the_client() -> None:
     taken = []
 
