@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 __all__ = ["Command", "target"]
+
+# As multiprocessing passes them on to its children: -X dev, -W error, -B.
+_FLAGS: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # there is no public name
 
 
 def target() -> str:
@@ -36,10 +42,18 @@ class Command(BaseCommand):
         Raises:
             SystemExit: At the end.
         """
-        from bridge.cli import main
-
         words = argv[2:]
-        raise SystemExit(main(["run", *([] if words in (["--help"], ["-h"]) else [target()]), *words]))
+        words = ["run", *([] if words in (["--help"], ["-h"]) else [target()]), *words]
+        if not hasattr(os, "fork"):
+            from bridge.cli import main
+
+            raise SystemExit(main(words))
+        # Django has imported the project's models here, and forked workers would have them: a reload needs a new start.
+        path = [os.path.abspath(entry) for entry in sys.path]
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *_FLAGS, "-m", "bridge", *words])  # noqa: S606 - our own program
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve without options, for ``call_command``."""
