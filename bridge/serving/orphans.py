@@ -126,4 +126,5 @@ def _standing() -> list[Any]:
     """Return the objects that stand for children."""
     forking: Any = sys.modules.get("multiprocessing.popen_fork")  # the other kinds of multiprocessing derive from it
     kinds = (subprocess.Popen,) if forking is None else (subprocess.Popen, forking.Popen)
-    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+    # Not isinstance: it asks proxies for their class, which fails once what they stand for is gone.
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]

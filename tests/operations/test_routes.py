@@ -16,6 +16,8 @@ from bridge.operations.routes import Refused, Routes
 class Subject:
     """A server."""
 
+    application = None  # it has no metrics of its own
+
     def __init__(self) -> None:
         self.holds = True
         self.done: list[Mapping[str, str]] = []

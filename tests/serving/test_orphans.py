@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -84,12 +85,22 @@ def test_a_process_that_inherits_nothing_looks_once(monkeypatch: pytest.MonkeyPa
     loop.close()
 
 
+class Elusive:
+    """As a proxy of a request that is over."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("there is no request")
+
+
 def test_an_object_stands_for_a_child_until_it_knows_the_status() -> None:
+    elusive = [Elusive(), weakref.proxy(Elusive())]  # the second stands for nothing any more
     child = subprocess.Popen([sys.executable, "-c", ""])
     zombies = orphans.Zombies()
     assert child.pid in zombies._expected()
     child.wait()
     assert child.pid not in zombies._expected()
+    del elusive
 
 
 def test_an_object_that_was_frozen_stands_for_its_child() -> None:
