@@ -102,9 +102,12 @@ def protocol(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _no_home() -> Iterator[None]:
-    """Let no test take its directory for that of the tests that follow."""
+def _nothing_stays() -> Iterator[None]:
+    """Let no test choose a directory, or another server's loggers, for the tests that follow."""
     yield
+    logs = sys.modules.get("bridge.telemetry.logs")
+    if logs is not None:
+        logs._stands_for.clear()
     process = sys.modules.get("bridge.serving.process")
     if process is not None:
         process.forget_directory()

@@ -62,7 +62,7 @@ class AccessLog(Observer):
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.file: LogFile | None = None
-        logger = access_logger(config.access_logfile)
+        logger = access_logger(config.access_logfile, configured=config.log_config is not None)
         self._format = format_of(config)
         where = "standard output"
         if (config.log_config is not None or not logger.name.startswith("bridge")) and logger.hasHandlers():

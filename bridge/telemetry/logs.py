@@ -335,11 +335,16 @@ def _stream(path: str) -> TextIO:
     return open(descriptor, "a", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def access_logger(path: str = "-") -> logging.Logger:
-    """Return the logger for the lines of requests, which *path* names a file for.
+def access_logger(path: str = "-", *, configured: bool = True) -> logging.Logger:
+    """Return the logger for the lines of requests.
 
     It is ``bridge.access``, unless ``--log-config`` has handlers for that of another server and none for this one: a
     configuration that was written for the other server goes on working.
+
+    Args:
+        path: The file for the lines, if none of the loggers has handlers; ``-`` is standard output.
+        configured: There is ``--log-config``. Without it, what the application does to another server's loggers counts
+            only where bridge stands for that server.
     """
     own = logging.getLogger("bridge.access")
     filtered = _filtered_elsewhere(path)
@@ -347,7 +352,7 @@ def access_logger(path: str = "-") -> logging.Logger:
         return filtered
     if own.handlers or own.parent is None or (own.parent.name == "bridge" and own.parent.handlers):
         return own
-    for name in _ACCESS_ELSEWHERE:
+    for name in _ACCESS_ELSEWHERE if configured else ():
         if _is_configured(name):
             return logging.getLogger(name)
     return own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import time
 from pathlib import Path
@@ -41,6 +42,18 @@ async def test_a_line_for_each_exchange_and_none_lost_at_the_end(tmp_path: Path)
         await client.read_to_the_end()
         observer.close()
     assert path.read_text() == "/a 200 2\n" * 200 + "/last 200 2\n"
+
+
+async def test_handlers_that_an_application_gives_another_server_take_no_lines(tmp_path: Path) -> None:
+    theirs = logging.getLogger("uvicorn.access")
+    handler = logging.NullHandler()
+    theirs.addHandler(handler)
+    try:
+        observer, path = log(tmp_path)
+        observer.close()
+    finally:
+        theirs.removeHandler(handler)
+    assert path.exists()
 
 
 @pytest.mark.parametrize(("method", "size"), [("PUT", "17"), ("HEAD", "-")])
