@@ -14,6 +14,8 @@ from tests.support.running import Running, get
 
 pytest.importorskip("litestar", reason="Litestar is not installed (extra dev)")
 
+pytestmark = pytest.mark.long  # its import takes a second, in every process
+
 APPLICATION = """
 from contextlib import contextmanager
 from pathlib import Path

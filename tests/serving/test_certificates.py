@@ -58,8 +58,15 @@ def names(address: tuple[str, int], context: ssl.SSLContext, host: str) -> set[s
 
 
 @slow
-@pytest.mark.parametrize("how", ["files", "HUP"])
-@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+@pytest.mark.parametrize(
+    ("workers", "how"),
+    [
+        pytest.param([], "files", id="alone-files"),
+        pytest.param([], "HUP", id="alone-HUP", marks=pytest.mark.wide),
+        pytest.param(["--workers", "2"], "files", id="workers-files", marks=pytest.mark.wide),
+        pytest.param(["--workers", "2"], "HUP", id="workers-HUP"),
+    ],
+)
 def test_certificates_are_replaced_under_load(
     authority: trustme.CA, tmp_path: Path, how: str, workers: list[str]
 ) -> None:

@@ -144,7 +144,7 @@ def test_a_start_that_fails_does_not_wait_for_threads(tmp_path: Path, way: list[
         assert gone(server.pid)
 
 
-@each_way
+@alone_first
 def test_what_is_registered_with_atexit_may_hang(tmp_path: Path, way: list[str]) -> None:
     code = "import atexit, time\natexit.register(time.sleep, 60)\n"
     with serve(tmp_path, code + WSGI, way, "--timeout-graceful-shutdown", "1") as server:
@@ -173,7 +173,7 @@ HOOKS = {
 }
 
 
-@each_way
+@alone_first
 @pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
 def test_a_task_that_ignores_that_it_is_cancelled(tmp_path: Path, way: list[str], hook: str) -> None:
     with serve(tmp_path, SWALLOWS + hook + ASGI, way, "--timeout-graceful-shutdown", "1") as server:

@@ -83,6 +83,10 @@ PAIRS = [
 ]
 
 ways = pytest.mark.parametrize("way", WAYS)
+links = pytest.mark.parametrize(
+    ("way", "attack"),
+    [pytest.param(way, attack, marks=[] if attack is link else pytest.mark.wide) for way in WAYS for attack in ATTACKS],
+)
 pairs = pytest.mark.parametrize(("way", "attack"), PAIRS)
 logs = pytest.mark.parametrize(
     "option",
@@ -101,7 +105,7 @@ def test_a_log_file_at_the_start(scene: Scene, way: str, attack: Callable[[Scene
         assert "remove it" in line
 
 
-@pairs
+@links  # opened by the same function as at the start
 @logs
 def test_a_log_file_at_sigusr1(scene: Scene, way: str, attack: Callable[[Scene], None], option: str) -> None:
     with running(option, str(scene.path), *WAYS[way]) as server:

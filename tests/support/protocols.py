@@ -1,7 +1,8 @@
 """Runs the tests of a module over both versions of HTTP.
 
 A module that says ``pytestmark = BOTH_PROTOCOLS`` has each of its tests twice, once with a proxy in front that speaks
-HTTP/2 to the server. Tests of what only HTTP/1.1 has are marked ``@pytest.mark.http1(reason)``.
+HTTP/2 to the server. Tests of what only HTTP/1.1 has are marked ``@pytest.mark.http1(reason)``. Where much time goes
+and HTTP/2 shows nothing first, ``@pytest.mark.wide_over_http2`` leaves it to ``make test-all``.
 """
 
 from __future__ import annotations
@@ -51,4 +52,6 @@ def pytest_generate_tests(metafunc: Any) -> None:
     """Give each test that uses the fixture ``protocol`` both values, and those of HTTP/1 alone only one."""
     if "protocol" in metafunc.fixturenames:
         alone = metafunc.definition.get_closest_marker("http1") is not None
-        metafunc.parametrize("protocol", ["http1"] if alone else ["http1", "http2"], indirect=True)
+        wide = metafunc.definition.get_closest_marker("wide_over_http2") is not None
+        http2 = pytest.param("http2", marks=[pytest.mark.wide] if wide else [])
+        metafunc.parametrize("protocol", ["http1"] if alone else ["http1", http2], indirect=True)

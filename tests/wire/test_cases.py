@@ -44,7 +44,7 @@ def pieces_of(case: Case) -> list[list[bytes]]:
     if len(wire) > 3000:
         return [whole(wire), at_random(wire), cut_at(wire, range(0, len(wire), 1459))]
     every = [cut(wire) for cut in CUTS]
-    return [*every, *list(single_cuts(wire))[:: max(1, len(wire) // 16)]]
+    return [*every, *list(single_cuts(wire))[:: max(1, len(wire) // 6)]]
 
 
 @table("case", CASES)

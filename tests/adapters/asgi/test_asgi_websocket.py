@@ -344,6 +344,7 @@ async def test_a_handshake_that_is_not_answered_in_time(caplog: pytest.LogCaptur
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 65537, 1 << 20, 16 << 20]
 
 
+@pytest.mark.wide_over_http2
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_echo_of_all_sizes(compression: str | None) -> None:
     dice = random.Random(5)

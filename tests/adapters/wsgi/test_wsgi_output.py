@@ -26,7 +26,7 @@ from bridge.errors import LocalProtocolError
 from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import Answer, serving
 
-pytestmark = BOTH_PROTOCOLS
+pytestmark = [BOTH_PROTOCOLS, pytest.mark.wide_over_http2]
 
 PLAIN = [("Content-Type", "text/plain")]
 # Much more than the kernel's buffers hold.

@@ -152,7 +152,7 @@ def test_a_plain_request_beside_small_chunks(loop: ManualLoop) -> None:
     links = [Link(Recorder(), loop=loop) for _ in range(40)]
     good = Link(Recorder(on_finish=ok), loop=loop)
     for link in links:
-        loop.call_soon(link.transport.peer_sends, CHUNKED + b"1\r\na\r\n" * 20_000)
+        loop.call_soon(link.transport.peer_sends, CHUNKED + b"1\r\na\r\n" * 6_000)
     for _ in range(10):
         loop.turn()
     loop.call_soon(good.transport.peer_sends, GET)
