@@ -205,14 +205,14 @@ class ResponseBuffer:
                 if self.closed:
                     self._budget.give_back(size)
                     raise ConnectionGone("the client left")
+                self._on_disk += size  # first: whatever fails now, close() gives it back
                 if self._file is None:
                     self._file = _temporary_file()
                 if self._file_end == self._file_start:  # everything was taken: use the file from its start
                     self._file_end = self._file_start = 0
                     os.ftruncate(self._file.fileno(), 0)
-                    self._budget.give_back(self._on_disk)
-                    self._on_disk = 0
-                self._on_disk += size
+                    self._budget.give_back(self._on_disk - size)
+                    self._on_disk = size
                 parts, self._parts = self._parts, deque()
                 self._bytes_taken = self._bytes_put
                 for part in (*parts, data):
@@ -311,8 +311,8 @@ class ResponseBuffer:
             self._parts.clear()
             if self._file is not None:
                 self._file.close()
-                self._budget.give_back(self._on_disk)
-                self._on_disk = 0
+            self._budget.give_back(self._on_disk)
+            self._on_disk = 0
             self._lock.release()
         if self._thread_waits:
             self._worker.notify()

@@ -430,9 +430,9 @@ class ServerConnection(asyncio.Protocol):
         if head is None:
             self._await_head()
             return False
-        if self._noted:
-            self._note_unread()
         length = head.content_length
+        if self._noted:
+            self._note_unread(0 if length != 0 else self.reader.unread)  # content is not the peer's fault
         parameters = self.parameters
         if self.reader.heads == parameters.max_requests:
             self.closing = True
@@ -488,12 +488,11 @@ class ServerConnection(asyncio.Protocol):
             if heads:  # the first head's deadline began with the connection
                 self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.reader.unread > SMALL:
-            self._note_unread()
+            self._note_unread(self.reader.unread)
         self._resume_reading()
 
-    def _note_unread(self) -> None:
-        """Note in the budget of the process how much of a head, or of later requests, is kept."""
-        unread = self.reader.unread
+    def _note_unread(self, unread: int) -> None:
+        """Note in the budget of the process how much (bytes) of a head, or of later requests, is kept."""
         self._noted = unread > SMALL
         self.clock.budgets.unfinished.note(self, unread if self._noted else 0)
 
@@ -601,7 +600,7 @@ class ServerConnection(asyncio.Protocol):
         unread = self.reader.unread
         if transport is not None and unread > SMALL:
             if self.reading is not READ_CONTENT:
-                self._note_unread()
+                self._note_unread(unread)
             if unread > _AHEAD_MAX and not self._reading_paused:
                 self._reading_paused = True
                 transport.pause_reading()
@@ -894,6 +893,7 @@ class ServerConnection(asyncio.Protocol):
     def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
         """Let HTTP/2 serve the connection, on which no request was read."""
         read_much(transport)
+        self._note_unread(0)
         successor, self._successor, self._on_end = self._successor, None, None
         assert successor is not None
         protocol = successor(self)
@@ -1046,6 +1046,8 @@ class ServerConnection(asyncio.Protocol):
         """Drop what the peer sends after the last response; close if that is too much."""
         self._discarded += self.reader.unread
         self.reader.clear()
+        if self._noted:
+            self._note_unread(0)
         transport = self.writer.transport
         if self._discarded > _LINGER_MAX and transport is not None:
             self.reading = self.reading.close

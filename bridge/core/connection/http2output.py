@@ -267,6 +267,12 @@ class Output:
         """Change the priority of *outbox*."""
         self._scheduler.reprioritise(outbox, urgency, incremental)
 
+    def take_back(self, size: int) -> None:
+        """Take note that *size* bytes that have waited will not be sent."""
+        self.queued -= size
+        if self._noted:
+            self.note_queued()
+
     def note_queued(self) -> None:
         """Note how much waits in the budget of the process, unless it is little."""
         if self.queued <= _LITTLE:
@@ -504,7 +510,7 @@ class Outbox:
         if self._active:
             self._active = False
             self._output.remove(self)
-        self._output.queued -= self.unsent
+        self._output.take_back(self.unsent)
         self.unsent = 0
         self._pieces.clear()
         self.paused = False

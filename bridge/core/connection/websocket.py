@@ -368,6 +368,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.clock.forget(self)
         self.deadline = NEVER
         self.writer.close()
+        self._note_unfinished()
         if self.open and (self._queue_full or self._turn_awaited):
             self._lost_unread = True  # the receiver may still have messages and a close frame, which are taken later
             self._notify_end()
@@ -434,8 +435,8 @@ class WebSocketConnection(asyncio.Protocol):
                 self._readers.wake()
 
     def _note_unfinished(self) -> None:
-        """Note how much memory a message takes that is not complete."""
-        size = self._receiver.held
+        """Note how much memory a message takes that is not complete; of a connection that is gone nothing is held."""
+        size = 0 if self.writer.transport is None else self._receiver.held
         if size > SMALL:
             self._noted = True
             self.clock.budgets.unfinished.note(self, size)

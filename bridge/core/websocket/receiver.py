@@ -462,6 +462,8 @@ class Receiver:
         self._position = 0
         self._payload = None
         self._packed = False
+        self._room = self._max_size
+        self._fragments = 0
         self._texts = None
         self._chunks = []
         self._tail = b""

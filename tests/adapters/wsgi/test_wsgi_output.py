@@ -223,11 +223,12 @@ def open_files() -> list[str]:
     return found
 
 
-async def test_a_full_disk_ends_the_response(monkeypatch, caplog) -> None:
+@pytest.mark.parametrize("what", ["pwrite", "_temporary_file"])
+async def test_a_full_disk_ends_the_response(monkeypatch, caplog, what: str) -> None:
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(response_buffer.os, "pwrite", full)
+    monkeypatch.setattr(response_buffer.os if what == "pwrite" else response_buffer, what, full)
     closed = threading.Event()
 
     def app(environ, start_response):
@@ -243,6 +244,7 @@ async def test_a_full_disk_ends_the_response(monkeypatch, caplog) -> None:
         answer = Answer(await asyncio.wait_for(reader.read(), 20))
         assert len(answer.body) < BIG
         writer.close()
+    assert Budgets.of(asyncio.get_running_loop()).spool.total == 0
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(errors) == 1
     assert "cannot be kept: [Errno 28] No space left on device" in errors[0]

@@ -245,3 +245,30 @@ def test_responses_that_are_not_read(loop: ManualLoop, caplog: pytest.LogCapture
     reads.read()
     assert reads.response().content == bytes(400_000)
     assert budget.total == 0
+
+
+@pytest.mark.parametrize("length", [100_000, None])
+def test_content_behind_a_head_that_was_noted_is_in_no_budget(loop: ManualLoop, length: int | None) -> None:
+    (link,) = links(loop, 1)
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+    content = b"186a0\r\n" + bytes(9000) if length is None else bytes(9000)
+    link.send(HEAD.replace(b"GET", b"POST"), framing + b"\r\n\r\n" + content)
+    assert link.clock.budgets.unfinished.total == 0
+    assert link.told[0].data == bytes(9000)
+
+
+def test_what_comes_after_the_last_response_is_in_no_budget(loop: ManualLoop) -> None:
+    (link,) = links(loop, 1)
+    link.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+    def answer_while_the_loop_is_crowded() -> None:
+        link.clock.turns.left = 0
+        link.connection.data_received(GET)
+        ok(link.told[0])
+        link.connection.data_received(bytes(9000))
+        assert link.clock.budgets.unfinished.total == 9000
+
+    loop.call(answer_while_the_loop_is_crowded)
+    assert not link.closed
+    assert link.clock.budgets.unfinished.total == 0
+    link.end()

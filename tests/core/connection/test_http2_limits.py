@@ -188,3 +188,22 @@ def test_a_silent_peer_is_asked_and_closed_if_it_does_not_answer(answers: bool) 
             link.send(frame(PING, 1, 0, link.frames[-1].payload))
         link.loop.advance(6)
         assert link.transport.is_closing() is not answers
+
+
+@pytest.mark.parametrize("how", ["reset", "abort"])
+def test_content_of_streams_that_were_reset_is_in_no_budget(how: str) -> None:
+    def begin(told: Told) -> None:
+        told.exchange.respond(200, [])
+        told.exchange.send(bytes(60000))
+
+    with linked2(Recorder(on_start=begin)) as link:
+        link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", SETTINGS_INITIAL_WINDOW_SIZE, 0)))
+        streams = [link.request() for _ in range(3)]
+        budget = link.clock.budgets.unsent
+        assert budget.total == 180_000
+        for stream, told in zip(streams, link.told, strict=True):
+            if how == "reset":
+                link.cancel(stream)
+            else:
+                link.loop.call(told.exchange.abort)
+        assert budget.total == 0

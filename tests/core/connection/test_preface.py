@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
+from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import HTTP2Parameters
 from bridge.core.connection.turns import Turns
@@ -97,6 +98,20 @@ async def test_a_preface_that_waits_for_its_turn_is_served_although_the_peer_end
         turns.units = units
         data = await client.read_to_the_end()
         assert data.count(b"ok") == 100
+
+
+@both_loops
+async def test_what_waits_behind_a_preface_is_in_no_budget_once_it_is_read() -> None:
+    wire = PREFACE + frame(SETTINGS, 0, 0) + frame(0x1, 4, 1, head(method="POST")) + frame(0, 1, 1, bytes(9000))
+    async with serving(Recorder(on_finish=ok), http2=ANYBODY) as server, await Client.connect(server) as client:
+        loop = asyncio.get_running_loop()
+        turns, budget = Turns.of(loop), Budgets.of(loop).unfinished
+        units, turns.units, turns.left = turns.units, 0, 0  # all work waits
+        await client.send(wire)
+        await until(lambda: budget.total == len(wire))
+        turns.units = units
+        await client.read(b"ok")
+        assert budget.total == 0
 
 
 @both_loops

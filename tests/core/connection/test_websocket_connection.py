@@ -446,3 +446,28 @@ def test_a_compressed_message_counts_by_what_it_has_become(loop: ManualLoop) -> 
     assert peer.clock.budgets.unfinished.total > 3 << 20
     peer.loop.call(peer.transport.abort)
     assert peer.clock.budgets.unfinished.total == 0
+
+
+def test_a_message_that_a_fault_has_ended_is_in_no_budget(peer: Peer) -> None:
+    connection = peer.open()
+    peer.send(frame(0x02, bytes(30_000)) + frame(0x00, bytes(20_000)) + frame(0x81, b"x"))
+    assert connection.close_code == 1002
+    assert peer.clock.budgets.unfinished.total == 0
+
+
+@pytest.mark.parametrize("wire", UNFINISHED.values(), ids=UNFINISHED)
+def test_a_message_that_goes_on_after_the_servers_close_is_in_the_budget_until_the_end(peer: Peer, wire: bytes) -> None:
+    connection = peer.open()
+    peer.loop.call(connection.close)
+    peer.send(wire)
+    assert peer.clock.budgets.unfinished.total > 40_000
+    peer.loop.call(peer.transport.peer_resets)  # the fixture looks at what is left
+
+
+def test_a_message_that_was_begun_before_the_connection_was_lost_is_in_no_budget(peer: Peer) -> None:
+    connection = peer.open()
+    peer.send(frame(0x81, b"x") * 32 + frame(0x02, bytes(30_000)))
+    peer.loop.call(peer.transport.peer_resets)
+    while connection.take() is not None:
+        peer.loop.settle()
+    assert connection.close_code == 1006
