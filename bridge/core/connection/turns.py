@@ -55,7 +55,7 @@ class Turns:
     __slots__ = ("__weakref__", "_begun", "_loop", "_new", "crowded", "left", "slice", "units")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, units: int = UNITS_PER_TURN) -> None:
-        self._loop = loop
+        self._loop: asyncio.AbstractEventLoop = weakref.proxy(loop)  # otherwise the entry would keep its loop
         self.units = units
         self.left = units
         self.slice = _SLICE

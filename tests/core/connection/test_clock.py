@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import gc
 import locale
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -325,3 +327,15 @@ def test_what_may_be_idle_for_ever_rests(loop: ManualLoop) -> None:
     assert item.rested
     assert item.passed == []
     clock.forget(item)
+
+
+def test_nothing_keeps_a_loop_that_has_ended() -> None:
+    loop = ManualLoop()
+    clock = Clock(loop)
+    clock.turns.later(lambda: None, begun=False)
+    loop.settle()
+    loop.close()
+    left = weakref.ref(loop)
+    del loop, clock
+    gc.collect()
+    assert left() is None
