@@ -32,6 +32,9 @@ _PATIENCE = 5.0
 # The same for one that has read nothing at all, when twice as much is held as the limit allows.
 _HURRY = 2.0
 _LOOK = 1.0
+# Seconds after which what a client has read speaks for it no more: otherwise one that reads much, and then stops, would
+# be taken for one that reads for hours.
+_MEMORY = 30.0
 
 # Loops that have ended take their entries with them.
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = weakref.WeakKeyDictionary()
@@ -61,11 +64,12 @@ class Reader(Holder, Protocol):
 class _Entry:
     """What one holder has."""
 
-    __slots__ = ("asked", "since", "size")
+    __slots__ = ("asked", "read", "since", "size")
 
     def __init__(self, since: float) -> None:
         self.size = 0
         self.since = since
+        self.read = 0  # bytes that the client had read then
         self.asked = False  # it was told to give up
 
 
@@ -87,12 +91,12 @@ class Budget:
     """
 
     __slots__ = (
-        *("_enforcing", "_entries", "_lock", "_loop", "_look_due", "_option", "_said", "_taken", "_unsaid", "_what"),
+        *("_enforcing", "_entries", "_lock", "_look_at", "_loop", "_option", "_said", "_taken", "_unsaid", "_what"),
         *("limit", "over", "total"),
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, option: str, what: str, limit: int | None) -> None:
-        self._loop = loop
+        self._loop: asyncio.AbstractEventLoop = weakref.proxy(loop)  # otherwise the entry would keep its loop
         self._option = option
         self._what = what
         self.limit = limit
@@ -101,7 +105,8 @@ class Budget:
         self._taken = 0  # by take()
         self._entries: dict[Holder, _Entry] = {}
         self._lock = threading.Lock()
-        self._enforcing = self._look_due = False
+        self._enforcing = False
+        self._look_at: float | None = None  # when the readers are looked at next
         self._said = float("-inf")
         self._unsaid = 0
 
@@ -188,7 +193,7 @@ class Budget:
 
         Beyond the limit those clients go that have had five seconds and have read next to nothing in them; beyond twice
         the limit, those that have read nothing in two seconds. Who reads is never ended: it gets nothing new until it
-        has read.
+        has read. Time in which the loop was blocked does not count.
 
         Args:
             reader: Who waits for the client.
@@ -199,29 +204,39 @@ class Budget:
         if entry is not None:
             if anew:
                 entry.since = self._loop.time()
-            if self.over and not self._look_due:
-                self._look_due = True
-                self._loop.call_later(_LOOK, self._look)
+                entry.read = 0
+            if self.over and self._look_at is None:
+                self._look_later()
+
+    def _look_later(self) -> None:
+        self._look_at = self._loop.time() + _LOOK
+        self._loop.call_later(_LOOK, self._look)
 
     def _look(self) -> None:
         """Let clients go that do not read, the largest first, while too much waits for all."""
-        self._look_due = False
         now = self._loop.time()
+        late = 0.0 if self._look_at is None else now - self._look_at
+        self._look_at = None
+        for entry in self._entries.values():
+            entry.since += late
         slow = sorted(self._entries.items(), key=lambda item: -item[1].size)
         for holder, entry in slow:
             if not self.over:
                 return
             age = now - entry.since
-            if age >= _PATIENCE and not entry.asked:
-                reader: Reader = holder  # type: ignore[assignment]  # a budget of readers has only readers
-                if reader.bytes_read < age * MIN_RATE:
+            if age < _HURRY or entry.asked:
+                continue
+            reader: Reader = holder  # type: ignore[assignment]  # a budget of readers has only readers
+            read = reader.bytes_read - entry.read
+            if age >= _PATIENCE:
+                if read < age * MIN_RATE:
                     self._end(holder, now)
-            elif age >= _HURRY and not entry.asked and self.limit is not None and self.total > 2 * self.limit:
-                reader = holder  # type: ignore[assignment]  # the same
-                if not reader.bytes_read:
-                    self._end(holder, now)
-        self._look_due = True
-        self._loop.call_later(_LOOK, self._look)
+                elif age >= _MEMORY:
+                    entry.since = now
+                    entry.read += read
+            elif not read and self.limit is not None and self.total > 2 * self.limit:
+                self._end(holder, now)
+        self._look_later()
 
     # ------------------------------------------------------------------ from any thread
 

@@ -207,11 +207,6 @@ class Writer:
         """Let writers wait: the transport's buffer is above its high-water mark."""
         self.paused = True
         self.watch()
-        self._note_unsent()
-
-    def _note_unsent(self) -> None:
-        if self.transport is not None and self._owner is not None:
-            self._clock.budgets.unsent.note_reader(self, self.transport.get_write_buffer_size() or 1, anew=True)
 
     @property
     def bytes_read(self) -> int:
@@ -291,6 +286,8 @@ class Writer:
         """Start the deadline: from now on the peer has to read something within every write timeout."""
         if self.transport is not None and self._owner is not None:
             self._unsent = self._outgoing(self.transport)
+            if self.paused:
+                self._clock.budgets.unsent.note_reader(self, self.transport.get_write_buffer_size() or 1, anew=True)
             self.deadline = self._clock.after(self._limits.write_timeout)
             if self.deadline != NEVER:
                 self._clock.watch(self)
@@ -313,8 +310,6 @@ class Writer:
             owner.write_stalled()
         else:
             self.watch()
-            if self.paused:
-                self._note_unsent()
 
     def on_idle(self) -> None:
         """Do nothing: a writer keeps nothing for speed."""

@@ -247,6 +247,32 @@ def test_responses_that_are_not_read(loop: ManualLoop, caplog: pytest.LogCapture
     assert budget.total == 0
 
 
+def test_a_reader_is_not_blamed_for_the_time_in_which_the_loop_was_blocked(loop: ManualLoop, budget: Budget) -> None:
+    client, other = Client(budget), Client(budget)
+    client.wait(900)
+    other.wait(2000)
+    loop.jump(20)
+    assert (client.given_up, other.given_up) == (0, 0)
+    client.bytes_read = other.bytes_read = 240 * 7
+    loop.advance(4)
+    assert (client.given_up, other.given_up) == (0, 0)
+    loop.advance(5)
+    assert other.given_up == 1
+
+
+def test_what_was_read_long_ago_speaks_for_no_reader(loop: ManualLoop, budget: Budget) -> None:
+    stops, reads = Client(budget), Client(budget)
+    for client in (stops, reads):
+        client.wait(900)
+        client.bytes_read = 1_000_000
+    loop.advance(31)
+    assert (stops.given_up, reads.given_up) == (0, 0)
+    for _ in range(7):
+        reads.bytes_read += 1000
+        loop.advance(1)
+    assert (stops.given_up, reads.given_up) == (1, 0)
+
+
 @pytest.mark.parametrize("length", [100_000, None])
 def test_content_behind_a_head_that_was_noted_is_in_no_budget(loop: ManualLoop, length: int | None) -> None:
     (link,) = links(loop, 1)
