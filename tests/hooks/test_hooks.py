@@ -57,6 +57,8 @@ def test_a_life(target: str, options: list[str]) -> None:
         for path in ("/", "/raise", "/retire"):
             status, fields, content = get(address, path)
             assert (status, fields["x-seen"], content) == (200, "1 https", b"hi")
+            if path == "/":  # a thread calls the hook after the response; another may have the next request by then
+                server.messages.wait("HOOK post_request")
         server.messages.wait(r"HOOK child_exit")
         server.signal("SIGHUP")
         server.messages.wait(r"Reloaded")
