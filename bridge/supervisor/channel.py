@@ -6,6 +6,7 @@ Descriptors can go with a message to the child. Each end notices when the other 
 from __future__ import annotations
 
 import enum
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,11 @@ __all__ = ["Channel", "Message"]
 Message = list[object]
 
 _MOST_DESCRIPTORS = 64
+# Bytes that are read at once, and how often: who sends without end does not keep the other end from anything else.
+_PIECE = 65536
+_PIECES = 16
+# Bytes of the longest message.
+_LONGEST = 1 << 20
 
 
 class Channel:
@@ -29,7 +35,8 @@ class Channel:
         takes_descriptors: Keep the descriptors that come; otherwise they are dropped.
 
     Attributes:
-        open: The other end has not been seen to close.
+        open: The other end has not been seen to close, or to send a message that is too long.
+        garbled: How many lines have come that are no messages. They are dropped.
         descriptors: What has come with the messages, in their order. Whoever knows what they are takes them out.
     """
 
@@ -40,6 +47,7 @@ class Channel:
         self._received = b""
         self.descriptors: list[int] = []
         self.open = True
+        self.garbled = 0
 
     @staticmethod
     def pair() -> tuple[Channel, Channel]:
@@ -67,20 +75,26 @@ class Channel:
                 self._sock.send(data)
         except BlockingIOError:
             pass  # a process that has not read for so long is about to be replaced
-        except OSError:
-            self.open = False
+        except OSError as exc:
+            # Too many descriptors are on their way to processes that do not read: the message is lost, not the line.
+            self.open = self.open and exc.errno == errno.ETOOMANYREFS
 
     def receive(self) -> list[Message]:
-        """Return the messages that have arrived. Afterwards :attr:`open` tells whether more can arrive."""
-        while self.open:
+        """Return messages that have arrived. Afterwards :attr:`open` tells whether more can arrive.
+
+        What comes is not believed: whatever the other process sends, this raises nothing, and comes to an end.
+        """
+        for _ in range(_PIECES):
+            if not self.open:
+                break
             try:
                 if self._takes_descriptors:
-                    data, descriptors, _, _ = socket.recv_fds(self._sock, 65536, _MOST_DESCRIPTORS)
+                    data, descriptors, _, _ = socket.recv_fds(self._sock, _PIECE, _MOST_DESCRIPTORS)
                     for descriptor in descriptors:
                         os.set_inheritable(descriptor, False)
                     self.descriptors += descriptors
                 else:
-                    data = self._sock.recv(65536)
+                    data = self._sock.recv(_PIECE)
             except BlockingIOError:
                 break
             except OSError:
@@ -89,7 +103,13 @@ class Channel:
                 self.open = False
             self._received += data
         *lines, self._received = self._received.split(b"\n")
-        return [json.loads(line) for line in lines]
+        if len(self._received) > _LONGEST:
+            self._received = b""
+            self.garbled += 1
+            self.open = False
+        found = [_message(line) for line in lines]
+        self.garbled += found.count(None)
+        return [message for message in found if message is not None]
 
     def end_process_when_closed(self) -> None:
         """Let the kernel end this process when the other end closes or sends, until :meth:`end_nothing`.
@@ -114,3 +134,12 @@ class Channel:
         """Close this end."""
         self.open = False
         self._sock.close()
+
+
+def _message(line: bytes) -> Message | None:
+    """Return the message that a line is; None if it is none."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, list) and message and isinstance(message[0], str) else None

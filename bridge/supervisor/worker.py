@@ -43,7 +43,8 @@ IDLE_GRACE = 5.0
 
 # Seconds that requests of the old code have after a reload in development.
 _RELOADED = 5.0
-# Characters of a traceback for the master: the line has room for them at once.
+# Characters of a reason and of a traceback for the master: the line has room for them at once.
+_LONGEST_REASON = 4096
 _LONGEST_TRACEBACK = 16384
 
 
@@ -89,7 +90,7 @@ def run_worker(
         code, text = failure(config, exc)
         channel.end_nothing()
         traceback = exc.app_traceback[-_LONGEST_TRACEBACK:] if isinstance(exc, TargetError) else ""
-        channel.send(FromWorker.FAILED, code, text, traceback)
+        channel.send(FromWorker.FAILED, code, text[:_LONGEST_REASON], traceback)
         return code
     finally:
         if hooks is not None:
@@ -259,7 +260,10 @@ class _Worker:
         """Carry out the master's orders. If the master is gone, stop."""
         server = self.server
         for word, *values in self._channel.receive():
-            self._orders[word](*values)
+            try:
+                self._orders[word](*values)
+            except Exception:  # the orders behind it, such as a stop, are carried out all the same
+                gen_log.exception("What the master has ordered has failed: %s", word)
         if not self._channel.open:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             if not server.should_exit:

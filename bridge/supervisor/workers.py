@@ -229,41 +229,48 @@ class Workers:
     # ------------------------------------------------------------------ reports
 
     def _receive(self, worker: Worker) -> None:
-        for message in worker.channel.receive():
+        channel = worker.channel
+        garbled = channel.garbled
+        for message in channel.receive():
             self._handle(worker, message)
-        if not worker.channel.open:
-            self._selector.unregister(worker.channel)
-            worker.channel.close()
+        if channel.garbled and not garbled:
+            gen_log.error(
+                "Worker %d (pid %d) has sent something that is no message: does the application write to descriptors "
+                "that are not its own?", worker.slot, worker.pid,
+            )  # fmt: skip
+        if not channel.open:
+            self._selector.unregister(channel)
+            channel.close()
 
     def _handle(self, worker: Worker, message: Message) -> None:
-        word, *values = message
+        """Take note of what a worker says. What has not the form of a report is none, whoever has written it."""
         worker.beat = time.monotonic()
-        if word == FromWorker.READY and worker.state == STARTING:
-            self._became_ready(worker, str(values[0]))
-        elif word == FromWorker.FINISHED:
-            cause = str(values[0]) if values else "asked"
-            if worker.finished or (self.ending and cause == "asked"):
-                return
-            worker.finished = True
-            worker.cause = cause
-            gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
-        elif word == FromWorker.STUCK:
-            worker.finished = True
-            worker.cause = "blocked"
-            gen_log.error(
-                "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
-            )
-            self.stalled(worker, False)
-        elif word == FromWorker.CHECKED:
-            worker.check = "" if values[0] else str(values[1])
-        elif word == FromWorker.DRAINING:
-            worker.draining = True
-        elif word == FromWorker.FAILED:
-            worker.code = int(str(values[0]))
-            worker.reason = str(values[1])
-            worker.traceback = str(values[2]) if len(values) > 2 else ""
-        elif word == FromWorker.DUMPED:
-            self.on_dump(worker, int(str(values[0])))
+        match message:
+            case [FromWorker.READY, str(kind)]:
+                if worker.state == STARTING:
+                    self._became_ready(worker, kind)
+            case [FromWorker.FINISHED, "requests" | "lifetime" | "asked" as cause]:
+                if worker.finished or (self.ending and cause == "asked"):
+                    return
+                worker.finished = True
+                worker.cause = cause
+                gen_log.info("Worker %d (pid %d) has served its time", worker.slot, worker.pid)
+            case [FromWorker.STUCK]:
+                worker.finished = True
+                worker.cause = "blocked"
+                gen_log.error(
+                    "Worker %d (pid %d) has no thread left to serve with, and is replaced", worker.slot, worker.pid
+                )
+                self.stalled(worker, False)
+            case [FromWorker.CHECKED, bool(holds), str(detail)]:
+                worker.check = "" if holds else detail or "not ready"
+            case [FromWorker.DRAINING]:
+                worker.draining = True
+            case [FromWorker.FAILED, int(code), str(reason), str(trace)]:
+                worker.code = code & 0xFF  # as the system has a status, which may become this process's own
+                worker.reason, worker.traceback = reason, trace
+            case [FromWorker.DUMPED, int(number)]:
+                self.on_dump(worker, number)
 
     def _became_ready(self, worker: Worker, kind: str) -> None:
         worker.state = READY

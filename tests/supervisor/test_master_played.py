@@ -185,7 +185,8 @@ def test_one_worker_is_said_in_the_singular(
     [
         ((), 7, 3, "bridge: worker 0 ended with status 7 before it could serve"),
         ((), -6, 3, "bridge: worker 0 was killed by SIGABRT before it could serve"),
-        (("failed", 4, "shop:app: no database"), 4, 4, "bridge: shop:app: no database"),
+        ((), -40, 3, "bridge: worker 0 was killed by signal 40 before it could serve"),
+        (("failed", 4, "shop:app: no database", ""), 4, 4, "bridge: shop:app: no database"),
     ],
 )
 def test_a_start_that_fails_ends_all_at_once(
@@ -354,15 +355,15 @@ def test_the_others_are_not_touched(stage: Stage, config: Callable[..., Config])
     assert stage.run(Master(config(workers=3)), play()) == 0
 
 
-@pytest.mark.parametrize("word", ["finished", "stuck"])
+@pytest.mark.parametrize("words", [("finished", "asked"), ("stuck",)])
 def test_a_worker_that_asks_for_it_is_replaced_and_serves_until_then(
-    stage: Stage, config: Callable[..., Config], word: str
+    stage: Stage, config: Callable[..., Config], words: tuple[str, ...]
 ) -> None:
     def play() -> Play:
         old, other = stage.players
         ready(old, other)
         yield
-        old.says(word)
+        old.says(*words)
         yield
         assert stage.forks == 3
         yield 5.0
@@ -411,10 +412,10 @@ def test_a_successor_that_does_not_start_is_tried_again_later(stage: Stage, conf
         old = stage.players[0]
         ready(old)
         yield
-        old.says("finished")
+        old.says("finished", "asked")
         yield
         stage.news()
-        stage.players[1].says("failed", 3, "no module")
+        stage.players[1].says("failed", 3, "no module", "")
         stage.players[1].ends(3)
         yield 0.25
         assert stage.news() == ["ERROR Worker 0 (pid 102): no module", "WARNING Worker 0 starts again in 0.5 s"]
@@ -437,7 +438,7 @@ def test_all_may_be_finished_at_once(stage: Stage, config: Callable[..., Config]
         ready(*stage.players)
         yield
         for player in stage.players:
-            player.says("finished")
+            player.says("finished", "asked")
         yield
         assert stage.forks == 4  # the successors start together: those before serve on
         yield from end(stage)
@@ -449,7 +450,7 @@ def test_a_worker_that_does_not_leave_is_killed(stage: Stage, config: Callable[.
     def play() -> Play:
         ready(*stage.players)
         yield
-        stage.players[0].says("finished")
+        stage.players[0].says("finished", "asked")
         yield
         ready(stage.players[1])
         yield 9.75
@@ -625,7 +626,7 @@ def test_nothing_starts_after_a_stop(stage: Stage, config: Callable[..., Config]
     def play() -> Play:
         ready(*stage.players)
         yield
-        stage.players[0].says("finished")
+        stage.players[0].says("finished", "asked")
         for name in ("SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2"):
             stage.signal(name)
         yield
@@ -775,7 +776,7 @@ def test_a_reload_that_fails_half_way_brings_the_old_code_back(
         yield
         assert one.heard == ["retire"]
         stage.news()
-        stage.players[3].says("failed", 3, "no module")
+        stage.players[3].says("failed", 3, "no module", "")
         stage.players[3].ends(3)
         yield
         assert stage.news() == ["ERROR Reload failed, the old workers go on: no module"]
@@ -915,7 +916,7 @@ def test_a_broken_application_waits_for_a_change(
     master.watch, files = stage.line()
 
     def play() -> Play:
-        stage.players[0].says("failed", 3, "no module")
+        stage.players[0].says("failed", 3, "no module", "")
         stage.players[0].ends(3)
         yield from later(stage)
         assert stage.forks == 1

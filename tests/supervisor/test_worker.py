@@ -290,6 +290,16 @@ def test_without_its_master_during_a_stop_it_says_nothing(work: Work) -> None:
     assert work.notes.take() == ["INFO Stopped"]
 
 
+def test_an_order_that_fails_keeps_none_behind_it_from_being_carried_out(work: Work) -> None:
+    async def duty() -> None:
+        work.master.send("dump", 1)  # its descriptor was lost: this process had no room for it
+        work.master.send("stop", None)
+
+    work.duty = duty
+    assert work.run() == 0
+    assert work.notes.take() == ["ERROR What the master has ordered has failed: dump", "INFO Stopped"]
+
+
 def test_more_words_come_while_it_stops(work: Work) -> None:
     async def duty() -> None:
         work.master.send("stop", None)
@@ -390,6 +400,18 @@ def test_its_last_words_say_why_it_cannot_start(work: Work) -> None:
     assert work.messages == [["failed", 4, "the application: lifespan startup failed: no database", ""]]
     assert work.line.guards == ["on", "off"]  # a word of the master's is no end any more
     assert work.left == [set()]
+
+
+def test_words_of_the_application_s_that_the_line_has_no_room_for_are_cut(work: Work) -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no " * 1_000_000})
+
+    work.app = refuse  # type: ignore[method-assign]
+    assert work.run() == 4
+    ((word, status, text, _),) = work.messages
+    assert (word, status) == ("failed", 4)
+    assert text.startswith("the application: lifespan startup failed: no no no")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
+import random
 import selectors
 import signal
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ import pytest
 
 from bridge.config import Config
 from bridge.supervisor.channel import Channel
-from bridge.supervisor.messages import ToWorker
+from bridge.supervisor.messages import FromWorker, ToWorker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
 from bridge.telemetry.logs import log_file
 from tests.supervisor.stage import Player, Stage, a_child_that_ends_by_system_exit, staged
@@ -137,17 +141,17 @@ def test_workers_get_the_log_files_as_they_are_by_then(company: Company, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("word", "line"),
+    ("words", "line"),
     [
-        ("finished", "INFO Worker 0 (pid 101) has served its time"),
-        ("stuck", "ERROR Worker 0 (pid 101) has no thread left to serve with, and is replaced"),
+        (("finished", "asked"), "INFO Worker 0 (pid 101) has served its time"),
+        (("stuck",), "ERROR Worker 0 (pid 101) has no thread left to serve with, and is replaced"),
     ],
 )
-def test_a_worker_that_asks_for_a_successor(company: Company, word: str, line: str) -> None:
+def test_a_worker_that_asks_for_a_successor(company: Company, words: tuple[str, ...], line: str) -> None:
     worker, player = company.start()
     company.stage.news()  # that it is ready
     assert not worker.finished
-    player.says(word)
+    player.says(*words)
     company.listen()
     assert worker.finished
     assert worker.state == READY
@@ -187,10 +191,114 @@ def test_words_that_change_one_thing(company: Company) -> None:
     assert worker.draining
     assert not worker.finished
     assert (worker.state, worker.code, worker.reason) == (READY, 0, "")
-    player.says("failed", 4, "no database")
+    player.says("failed", 4, "no database", "")
     company.listen()
     assert (worker.code, worker.reason) == (4, "no database")
     assert company.stage.news() == []
+
+
+LINES = [
+    b"",
+    b"{",
+    b"null",
+    b"7",
+    b'"ready"',
+    b"[]",
+    b"[7]",
+    b"[[]]",
+    b"{}",
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b'["ready"]',
+    b'["ready", null]',
+    b'["ready", "ASGI", 1]',
+    b'["finished"]',
+    b'["finished", ["asked"]]',
+    b'["finished", "bored"]',
+    b'["stuck", 1]',
+    b'["checked"]',
+    b'["checked", 0, "x"]',
+    b'["checked", false]',
+    b'["draining", 1]',
+    b'["failed"]',
+    b'["failed", "4", "no database", ""]',
+    b'["failed", 4, 4, ""]',
+    b'["failed", 4, "no database"]',
+    b'["dumped"]',
+    b'["dumped", "1"]',
+    b'["dumped", 1e400]',
+    b'["dumped", {}]',
+    b'["beat", "beat"]',
+]
+
+
+@pytest.mark.parametrize("ready", [True, False], ids=["ready", "starting"])
+def test_what_is_no_report_changes_nothing_and_ends_nothing(company: Company, ready: bool) -> None:
+    worker, player = company.start(ready=ready)
+    before = dataclasses.replace(worker, beat=0.0)
+    for line in LINES:
+        player.line._sock.sendall(line + b"\n")
+        company.listen()
+        assert dataclasses.astuple(dataclasses.replace(worker, beat=0.0, channel=None)) == dataclasses.astuple(  # type: ignore[arg-type]
+            dataclasses.replace(before, channel=None)  # type: ignore[arg-type]  # it has a socket, which cannot be copied
+        ), line
+    news = [line for line in company.stage.news() if "that is no message" in line]
+    assert len(news) == 1
+    assert worker.channel.garbled == 11
+    player.says("ready", "ASGI")
+    company.listen()
+    assert worker.state == READY
+
+
+def test_random_reports_end_nothing(company: Company) -> None:
+    choose = random.Random(7)
+    words = [*FromWorker, "", "later"]
+    values = [None, True, 0, -1, 1 << 70, 1.5, "", "asked", "\ud800", [], [1], {}, {"a": 1}]
+    for number in range(60):
+        _, player = company.start(number, ready=choose.random() < 0.5)
+        for _ in range(10):
+            line = json.dumps([choose.choice(words), *choose.choices(values, k=choose.randrange(4))]).encode()
+            if choose.random() < 0.3:
+                place = choose.randrange(len(line))
+                line = line[:place] + choose.randbytes(choose.randrange(3)) + line[place + choose.randrange(3) :]
+            player.line._sock.sendall(line + b"\n")
+            company.listen()
+        player.ends(0)
+        company.workers.reap()
+    assert len(company.ended) == 60
+
+
+def test_who_sends_without_end_keeps_nobody_from_anything_else(company: Company) -> None:
+    _, player = company.start()
+    received = []
+
+    class Endless:
+        """A line on which there is always more."""
+
+        def recv(self, size: int) -> bytes:
+            received.append(size)
+            assert len(received) < 1000, "it reads without end"
+            return b'["beat"]\n' * 100
+
+        def fileno(self) -> int:
+            return player.line.fileno()
+
+    channel = Channel.__new__(Channel)
+    vars(channel).update(vars(player.line), _sock=Endless())
+    assert len(channel.receive()) == 1600
+    assert channel.open
+
+
+def test_a_message_without_end_is_the_end_of_the_line(company: Company) -> None:
+    worker, player = company.start()
+    for _ in range(40):
+        with contextlib.suppress(OSError):
+            player.line._sock.send(b"x" * 65536)
+        company.listen()
+    assert not worker.channel.open
+    assert worker.channel.fileno() == -1  # the worker takes that for the end of the master, and ends
+    assert company.selector.get_map() == {}
+    assert any("that is no message" in line for line in company.stage.news())
 
 
 # --- the end of the time ---------------------------------------------------------------------------------------------
@@ -394,7 +502,7 @@ def test_all_that_have_ended_are_reaped_in_one_go(company: Company) -> None:
 @pytest.mark.parametrize("line_first", [False, True])
 def test_the_last_words_of_a_worker_are_heard_whatever_comes_first(company: Company, line_first: bool) -> None:
     worker, player = company.start(ready=False)
-    player.says("failed", 4, "no database")
+    player.says("failed", 4, "no database", "")
     player.ends(4)
     if line_first:
         assert company.listen() == 1
