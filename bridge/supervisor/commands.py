@@ -9,23 +9,27 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from bridge.core.log import gen_log
 from bridge.operations.messages import Answer, Respond, as_json, refusal
 from bridge.operations.parameters import LEVELS, choice, duration, only, whole
 from bridge.operations.routes import Command, Refused
+from bridge.supervisor.heartbeat import DUMP_SIGNAL
 from bridge.supervisor.messages import ToWorker
+from bridge.supervisor.workers import kill
 
 if TYPE_CHECKING:
     from bridge.supervisor.steered import Steered
-    from bridge.supervisor.workers import Worker, Workers
+    from bridge.supervisor.workers import Worker
 
 __all__ = ["Commands"]
 
 # Seconds that a reload may take for who waits for it, and that a worker may take for a dump.
 _RELOAD_TIME = 60.0
 _DUMP_TIME = 3.0
+# Bytes of a worker's part of a dump that are read.
+_LARGEST_PART = 16 << 20
 # Seconds for which idle connections stay open when a drain without --drain-delay begins.
 _DRAIN_GRACE = 30.0
 _MOST_WORKERS = 1000
@@ -106,7 +110,7 @@ class Commands:
                 waiters.remove(waiting)
                 waiting.respond(refusal(504, "the reload has not ended so far, and goes on"))
         for dump in self._dumps[:]:
-            if dump.until <= now or dump.done >= set(dump.files):
+            if dump.until <= now or dump.done >= dump.files.keys() & self._pids:
                 self._dumps.remove(dump)
                 self._end_dump(dump)
         if self._level_until <= now:
@@ -184,25 +188,36 @@ class Commands:
         if not workers:
             raise Refused(409, "no worker has started")
         dump = _Dump(next(self._numbers), respond, time.monotonic() + _DUMP_TIME, {}, {})
+        try:
+            for worker in workers:
+                dump.files[worker.pid] = os.memfd_create("bridge-dump")
+                dump.slots[worker.pid] = worker.slot
+        except OSError as exc:
+            for descriptor in dump.files.values():
+                os.close(descriptor)
+            raise Refused(503, f"no file for the dump: {exc.strerror}") from exc
         for worker in workers:
-            descriptor = os.memfd_create("bridge-dump")
-            dump.files[worker.pid] = descriptor
-            dump.slots[worker.pid] = worker.slot
-            worker.channel.send(ToWorker.DUMP, dump.number, descriptors=[descriptor])
+            worker.channel.send(ToWorker.DUMP, dump.number, descriptors=[dump.files[worker.pid]])
         self._dumps.append(dump)
+
+    @property
+    def _pids(self) -> set[int]:
+        return {worker.pid for worker in self._master.workers}
 
     def _end_dump(self, dump: _Dump) -> None:
         found = []
+        pids = self._pids
         for pid, descriptor in dump.files.items():
             part: dict[str, Any] = {"worker": dump.slots[pid], "pid": pid}
-            if pid in dump.done:
-                with open(descriptor, "rb") as file:
-                    file.seek(0)
-                    part |= json.loads(file.read())
-            else:
-                os.close(descriptor)
-                part["error"] = f"no answer for {_DUMP_TIME:g} s: the loop is blocked; the log shows where it stands"
-                _write_stacks(self._master.workers, pid)
+            with open(descriptor, "rb") as file:
+                if pid in dump.done:
+                    part |= _part(file)
+                elif pid in pids:
+                    blocked = "the loop is blocked; the log shows where it stands"
+                    part["error"] = f"no answer for {_DUMP_TIME:g} s: {blocked}"
+                    kill(pid, DUMP_SIGNAL)
+                else:  # its number may be another process's by now
+                    part["error"] = "the worker has ended before it could answer"
             found.append(part)
         dump.respond(as_json({"workers": found}))
 
@@ -294,9 +309,14 @@ class Commands:
         return found
 
 
-def _write_stacks(workers: Workers, pid: int) -> None:
-    from bridge.supervisor.heartbeat import DUMP_SIGNAL
-    from bridge.supervisor.workers import kill
-
-    if any(worker.pid == pid for worker in workers):  # not one that has ended: its number may be another process's
-        kill(pid, DUMP_SIGNAL)
+def _part(file: IO[bytes]) -> dict[str, Any]:
+    """Return a worker's part of a dump, or what is wrong with it: it is another process that has written it."""
+    file.seek(0)
+    data = file.read(_LARGEST_PART + 1)
+    if len(data) > _LARGEST_PART:
+        return {"error": f"the answer is larger than {_LARGEST_PART >> 20} MiB"}
+    try:
+        part = json.loads(data)
+    except (ValueError, RecursionError):
+        part = None
+    return part if isinstance(part, dict) else {"error": "the answer is garbled"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.operations.messages import Answer
+from bridge.operations.routes import Refused
 from bridge.supervisor.commands import Commands
 from bridge.supervisor.messages import ToWorker
 
@@ -24,11 +26,11 @@ class PlayedChannel:
         assert word == ToWorker.DUMP
         self.asked.append((number, os.dup(descriptors[0])))
 
-    def write(self, index: int) -> int:
+    def write(self, index: int, data: bytes | None = None) -> int:
         """Write a dump, and return its number."""
         number, descriptor = self.asked[index]
         with open(descriptor, "wb") as file:
-            file.write(json.dumps({"tasks": [number]}).encode())
+            file.write(json.dumps({"tasks": [number]}).encode() if data is None else data)
         return number
 
 
@@ -51,3 +53,71 @@ def test_a_worker_writes_one_of_several_dumps(worker: Any) -> None:
     commands.close()
     assert "no answer" in json.loads(answers[2].content)["workers"][0]["error"]
     os.close(worker.channel.asked[1][1])
+
+
+def parts(answers: list[Answer]) -> Any:
+    (answer,) = answers
+    return json.loads(answer.content)["workers"]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", "garbled"),
+        (b'{"tasks": [', "garbled"),
+        (b"7", "garbled"),
+        (b"[1]", "garbled"),
+        (b"[" * 100_000, "garbled"),
+        (b"\xff", "garbled"),
+        (b'{"tasks": "' + b"x" * (16 << 20) + b'"}', "larger than 16 MiB"),
+    ],
+    ids=["nothing", "half", "a number", "a list", "depth", "bytes", "too much"],
+)
+def test_what_is_no_dump_is_said_and_harms_nobody(worker: Any, data: bytes, error: str) -> None:
+    commands = Commands(SimpleNamespace(workers=[worker]))
+    answers: list[Answer] = []
+    commands.reports["/dump"]({}, answers.append)
+    commands.dumped(worker, worker.channel.write(0, data))
+    commands.check(0.0)
+    (part,) = parts(answers)
+    assert error in part["error"]
+
+
+def test_a_worker_that_ends_is_not_waited_for(worker: Any) -> None:
+    other = SimpleNamespace(pid=2, slot=1, state="ready", channel=PlayedChannel())
+    workers = [worker, other]
+    commands = Commands(SimpleNamespace(workers=workers))
+    answers: list[Answer] = []
+    commands.reports["/dump"]({}, answers.append)
+    commands.dumped(worker, worker.channel.write(0))
+    commands.check(0.0)
+    assert answers == []
+    workers.remove(other)
+    commands.check(0.0)
+    assert parts(answers) == [
+        {"worker": 0, "pid": 1, "tasks": [0]},
+        {"worker": 1, "pid": 2, "error": "the worker has ended before it could answer"},
+    ]
+    os.close(other.channel.asked[0][1])
+
+
+def test_without_descriptors_there_is_no_dump_and_none_is_left_open(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SimpleNamespace(pid=2, slot=1, state="ready", channel=PlayedChannel())
+    commands = Commands(SimpleNamespace(workers=[worker, other]))
+    made = [os.memfd_create("bridge-dump")]
+
+    def create(name: str) -> int:
+        if not made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return made.pop()
+
+    (descriptor,) = made
+    monkeypatch.setattr(os, "memfd_create", create)
+    with pytest.raises(Refused, match="Too many open files") as refused:
+        commands.reports["/dump"]({}, pytest.fail)
+    assert refused.value.answer.status == 503
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert (worker.channel.asked, commands.next_event()) == ([], [])
