@@ -265,6 +265,7 @@ def say(text: str, level: int = logging.INFO, traceback: str = "") -> None:
     _state.announcer.emit(_record(level, text, traceback))
     _state.announcer.writer.flush(_AT_ONCE)
     if _state.broken:
+        _state.broken = False
         streams.replace_error()
 
 

@@ -36,8 +36,10 @@ def _stream(number: int) -> TextIO:
 
 
 def replace_error() -> None:
-    """Let ``sys.stderr`` write to nothing: what writes there would fail."""
-    sys.stderr = _stream(os.open(os.devnull, os.O_WRONLY))
+    """Let ``sys.stderr`` write to nothing if it writes to the process's standard error: that would fail."""
+    with contextlib.suppress(Exception):  # the application has put something else there, or closed it
+        if sys.stderr.fileno() == 2:
+            sys.stderr = _stream(os.open(os.devnull, os.O_WRONLY))
 
 
 def flush() -> None:

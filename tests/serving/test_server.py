@@ -18,6 +18,7 @@ from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.errors import LifespanFailed
 from bridge.serving import server as server_module
 from bridge.serving.server import Server, Timeout
+from bridge.telemetry import streams
 from bridge.telemetry.messages import say
 from tests.supervisor.stage import Notes, noted
 from tests.support.manualloop import ManualLoop
@@ -461,7 +462,7 @@ def test_a_lifetime_without_a_master_is_a_stop_and_one_that_was_stopped_has_none
 
 
 def test_a_standard_error_that_nobody_reads_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", sys.stderr)  # as it was, afterwards
+    monkeypatch.setattr(sys, "stderr", streams._stream(2))  # as a process has it
     kept = os.dup(2)
     read, write = os.pipe()
     try:
@@ -473,6 +474,14 @@ def test_a_standard_error_that_nobody_reads_is_no_harm(monkeypatch: pytest.Monke
         say("bridge: two")
         assert sys.stderr is not before  # what writes there fails no more
         print("nowhere", file=sys.stderr)
+        replaced = sys.stderr
+        number = len(os.listdir("/proc/self/fd"))
+        say("bridge: three")
+        say("bridge: four")
+        streams.replace_error()
+        assert sys.stderr is replaced  # once is enough
+        assert len(os.listdir("/proc/self/fd")) == number
+        os.close(replaced.fileno())  # it does not close it by itself
     finally:
         os.dup2(kept, 2)
         os.close(kept)
