@@ -13,7 +13,6 @@ import gc
 import logging
 import os
 import selectors
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from bridge.supervisor.signals import SignalPipe
 from bridge.supervisor.slots import Slots
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.worker import failure, run_worker
-from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers
+from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers, how_ended
 from bridge.telemetry import messages
 
 if TYPE_CHECKING:
@@ -406,7 +405,7 @@ class Master:
         reason = "stop" if self._stop is not None else self._plan.reason_for_end(worker)
         self._operated.worker_ended(worker, reason)
         self._hooks.ended(worker.pid)
-        how = f"was killed by {_name(-code)}" if code < 0 else f"ended with status {code}"
+        how = how_ended(code)
         if worker.state == LEAVING or self._stop is not None or worker.dismissed:
             expected = code == 0 or worker.dismissed
             level = logging.INFO if expected else logging.WARNING
@@ -648,11 +647,3 @@ class Master:
             if worker.generation == failed.generation and worker.state == READY:
                 worker.finished = True
         self._notifier.ready(self._number)
-
-
-def _name(number: int) -> str:
-    """Return the name of a signal; most of the real-time signals (signal(7)) have only a number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

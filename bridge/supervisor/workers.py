@@ -24,7 +24,7 @@ from bridge.supervisor.messages import FromWorker, ToWorker
 from bridge.telemetry import messages, streams
 from bridge.telemetry.logs import open_files
 
-__all__ = ["LEAVING", "READY", "STARTING", "NoProcess", "Worker", "Workers"]
+__all__ = ["LEAVING", "READY", "STARTING", "NoProcess", "Worker", "Workers", "how_ended"]
 
 # Seconds that a stalled worker has to write its stacks before it is killed.
 _DUMP_TIME = 0.5
@@ -371,6 +371,16 @@ def _ended(pid: int) -> int | None:
     except ChildProcessError:
         return 1  # somebody else has taken it
     return os.waitstatus_to_exitcode(status) if found else None
+
+
+def how_ended(code: int) -> str:
+    """Say how a process has ended, by the form of its status that waitstatus_to_exitcode returns."""
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # most of the real-time signals have only a number (signal(7))
+        return f"was killed by signal {-code}"
 
 
 def _live(serve: Callable[[], int]) -> NoReturn:
