@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
-from bridge.adapters.asgi.scope import ReadOnly, ScopeTemplate, into_websocket_scope, set_forwarded
+from bridge.adapters.asgi.scope import ASGI_VERSIONS, ReadOnly, ScopeTemplate, into_websocket_scope, set_forwarded
 from bridge.adapters.asgi.tls import tls_extension
 from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket, read_handshake
 from bridge.core.connection.interfaces import NULL_DELEGATE
@@ -143,6 +143,7 @@ class ASGIDelegate:
         if line is not template.line:
             template.set_line(line)
         scope = template.scope.copy()
+        scope["asgi"] = ASGI_VERSIONS.copy()
         scope["extensions"] = template.extensions.copy()
         scope["headers"] = [*head.fields]
         if exchange.context is not template.context:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.http.message import RequestLine
 
-__all__ = ["ReadOnly", "ScopeTemplate", "into_websocket_scope", "set_forwarded"]
+__all__ = ["ASGI_VERSIONS", "ReadOnly", "ScopeTemplate", "into_websocket_scope", "set_forwarded"]
 
 # The extensions that a WebSocket's scope keeps from the connection's.
 _WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice", "bridge.request_id")
@@ -22,14 +22,15 @@ _WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice", "bridge.request_id")
 class ReadOnly(dict[str, Any]):
     """A dictionary that all scopes share: what an application writes into it would be seen by the next request.
 
-    A copy of it is a plain dictionary. Copies for each request would be 10 % of a plain one (python -m
+    A copy of it is a plain dictionary. Copies of all of them for each request would be 10 % of a plain one (python -m
     benchmarks.instructions plaintext, CPython 3.13: 56,700 instructions, and 51,300 before there were copies).
+    ``scope["asgi"]`` is copied: there is middleware that sets ``spec_version``, to change what Starlette does.
     """
 
     __slots__ = ()
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("scope['asgi'] and the values of scope['extensions'] are read-only: put a copy in their place")
+        raise TypeError("the values of scope['extensions'] are read-only: put a copy in their place")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
@@ -37,15 +38,16 @@ class ReadOnly(dict[str, Any]):
         return dict, (dict(self),)
 
 
-_ASGI = ReadOnly(version="3.0", spec_version="2.5")
+ASGI_VERSIONS = {"version": "3.0", "spec_version": "2.5"}
+"""What ``scope["asgi"]`` is a copy of."""
 
 
 class ScopeTemplate:
     """What the scopes of one connection have in common.
 
     The delegate copies ``scope`` for each request. Before that it calls :meth:`set_line` if the request line is not the
-    last one. It gives each request fields and ``extensions`` of its own, so that the next request does not see what an
-    application has put into them. Other values cannot be changed.
+    last one. It gives each request ``asgi``, fields and ``extensions`` of its own, so that the next request does not
+    see what an application has put into them. Other values cannot be changed.
 
     Args:
         exchange: An exchange on the connection.
@@ -80,7 +82,7 @@ class ScopeTemplate:
         self.extensions = extensions
         self.scope: dict[str, Any] = {
             "type": "http",
-            "asgi": _ASGI,
+            "asgi": ASGI_VERSIONS,
             "http_version": "1.1",
             "method": "GET",
             "scheme": context.protocol,
