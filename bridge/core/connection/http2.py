@@ -25,7 +25,7 @@ from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.streamtransport import StreamTransport
 from bridge.core.connection.writer import Writer, reset_now
 from bridge.core.http2 import codes, frames
-from bridge.core.http2.codes import ConnectionFault, StreamFault
+from bridge.core.http2.codes import ConnectionFault, StreamFault, StreamRefused
 from bridge.core.http2.windows import INITIAL_WINDOW
 from bridge.core.log import app_log, gen_log
 from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, UnsupportedFeature
@@ -360,9 +360,7 @@ class HTTP2Connection(asyncio.Protocol):
         if len(self.streams) >= self._most_streams or self.ending.final:
             raise StreamFault(codes.REFUSED_STREAM, "too many concurrent streams (RFC 9113 section 5.1.2)")
         if self._unsent.over and self.streams:
-            raise StreamFault(
-                codes.REFUSED_STREAM, "too many responses wait for clients that do not read (--limit-unsent)"
-            )
+            raise StreamRefused("too many responses wait for clients that do not read (--limit-unsent)")
         if len(self._lingering) >= _LINGERING_MAX:
             raise StreamFault(codes.REFUSED_STREAM, "too many streams that were reset and still run")
         if head.upgrade and head.upgrade != b"websocket":
@@ -516,9 +514,14 @@ class HTTP2Connection(asyncio.Protocol):
         try:
             exchange = self.streams.get(stream)
             if isinstance(error, StreamFault):
-                gen_log.info("Malformed HTTP message from %s, stream %d: %s", self.context, stream, error)
-                self.refused("malformed")
-                self._incoming.budget.spend_reset()
+                if isinstance(error, StreamRefused):
+                    gen_log.info("HTTP/2 from %s: stream %d refused: %s", self.context, stream, error)
+                    self.refused("budget")
+                    self._incoming.budget.spend_glitch(self.clock.now)
+                else:
+                    gen_log.info("Malformed HTTP message from %s, stream %d: %s", self.context, stream, error)
+                    self.refused("malformed")
+                    self._incoming.budget.spend_reset()
                 if exchange is not None:
                     self.abandon(exchange, error.code)
                 else:

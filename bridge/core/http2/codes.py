@@ -107,6 +107,13 @@ class StreamFault(RemoteProtocolError):
         self.code = code
 
 
+class StreamRefused(StreamFault):
+    """The server has no room for a stream, which is not its peer's fault: REFUSED_STREAM. The peer may try it again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(REFUSED_STREAM, message)
+
+
 class CompressionError(ConnectionFault):
     """A field block cannot be decoded (RFC 7541): the two tables may differ from now on, so the connection ends."""
 

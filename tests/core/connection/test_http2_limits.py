@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from typing import Any, ClassVar
 
 import pytest
 
+from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import HTTP2Parameters
 from bridge.core.http2.codes import ENHANCE_YOUR_CALM, REFUSED_STREAM, SETTINGS_INITIAL_WINDOW_SIZE
 from tests.support.http2 import (
@@ -207,3 +209,26 @@ def test_content_of_streams_that_were_reset_is_in_no_budget(how: str) -> None:
             else:
                 link.loop.call(told.exchange.abort)
         assert budget.total == 0
+
+
+def test_a_client_is_not_blamed_for_streams_that_are_refused_since_others_do_not_read() -> None:
+    class Refusals(Observer):
+        reasons: ClassVar[list[str]] = []
+
+        def request_refused(self, connection: Any, reason: str) -> None:
+            self.reasons.append(reason)
+
+    with linked2(Recorder(), observer=Refusals()) as link:
+        budget = link.clock.budgets.unsent
+        budget.limit = 10
+        first = link.request()
+        budget.keep(11)
+        budget.note_reader(link.connection.output, 1, anew=True)
+        for _ in range(300):
+            assert link.stream(link.request()).reset == REFUSED_STREAM
+        assert link.goaway is None
+        assert set(Refusals.reasons) == {"budget"}
+        link.loop.call(ok, link.told[0])
+        assert link.stream(first).status == 200
+        assert link.stream(link.request()).reset is None  # one at a time is served
+        budget.release(11)
