@@ -18,6 +18,7 @@ from bridge.core.connection.closing import close, holds_unread
 from bridge.core.connection.http1content import RequestContent
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.pauses import BY_DELEGATE, pause_until
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
 from bridge.core.connection.reads import read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
@@ -69,9 +70,6 @@ _LINGER_MAX = 1 << 20
 _LINGER_TIME = 2.0
 # Seconds in which a connection that has had no request may still send one when the server stops.
 _FIRST_REQUEST_GRACE = 1.0
-# The reasons for which content is paused, as bits: the delegate has asked for it, an awaitable that the delegate has
-# returned is not done. Both may hold at once; content goes on when neither does.
-_PAUSED_BY_DELEGATE, _PAUSED_BY_AWAITABLE = 1, 2
 # Bound once: CPython 3.13 looks up a static method of a class by the slow way.
 _open_exchange = HTTP1Exchange.open
 # The templates of all connections whose delegates have kept nothing. One dictionary, never changed, so that an idle
@@ -447,7 +445,7 @@ class ServerConnection(asyncio.Protocol):
             self.deadline = NEVER
         else:
             self.reading = self.reading.head_with_content
-            self._expect_content(length)
+            self._expect_content(exchange, length)
         delegate = self.delegate.start_exchange(exchange)
         if self._taken:
             pass  # another protocol has the transport: the delegate is told nothing more
@@ -509,10 +507,12 @@ class ServerConnection(asyncio.Protocol):
             self.cut(reset=True)
         return f"the requests of {self.context}"
 
-    def _expect_content(self, length: int | None) -> None:
+    def _expect_content(self, exchange: HTTP1Exchange, length: int | None) -> None:
         """Prepare for content of *length* bytes, None for chunks, and refuse it if it is declared too long."""
         self.reader.expect_content(length, self.parameters.max_body_size)
         self._content = RequestContent(length, self.parameters, self.clock)
+        if exchange.continue_pending:
+            self._content.pause()  # the peer waits, and for the delegate
         self._expect_bytes()
 
     def _expect_bytes(self) -> None:
@@ -555,11 +555,10 @@ class ServerConnection(asyncio.Protocol):
                 progress = True
                 self._turns.left -= decoder.steps + (len(data) >> 10)
                 if content is not None and content.take(len(data)):
-                    fast = content.note(free=exchange.writing is CONTENT) > _FAST
-                    if self.writer.transport is not None:
-                        (read_much if fast else read_little)(self.writer.transport)
-                    self._expect_bytes()
-                exchange.continue_pending = False  # the client did not wait for it
+                    self._note_content(content, exchange)
+                if exchange.continue_pending:  # the client did not wait for it
+                    exchange.continue_pending = False
+                    self.go_on_waiting()
                 if data:
                     waiting = exchange.delegate.data_received(data)
                     if waiting is not None:
@@ -577,6 +576,13 @@ class ServerConnection(asyncio.Protocol):
             return False
         # With an empty buffer, another step is only needed to resume reading, or to act on the peer's EOF.
         return bool(reader.buffer) or self._reading_paused or self._eof
+
+    def _note_content(self, content: RequestContent, exchange: HTTP1Exchange) -> None:
+        """Give the peer the time that it has earned; read much at once if it sends fast. Once for each tick."""
+        fast = content.note(free=exchange.writing is CONTENT) > _FAST
+        if self.writer.transport is not None:
+            (read_much if fast else read_little)(self.writer.transport)
+        self._expect_bytes()
 
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
         """End a request whose content was read, or dropped."""
@@ -605,14 +611,14 @@ class ServerConnection(asyncio.Protocol):
                 self._reading_paused = True
                 transport.pause_reading()
 
-    def pause_content(self, reason: int = _PAUSED_BY_DELEGATE) -> None:
+    def pause_content(self, reason: int = BY_DELEGATE) -> None:
         """Hand no content to the delegate.
 
         The deadline of the next bytes is off meanwhile, since the delegate and not the peer is slow. The deadline of
         the whole content stays.
 
         Args:
-            reason: One of the bits above.
+            reason: One of the bits of ``pauses``.
         """
         self._paused |= reason
         if self.reading is READ_CONTENT:
@@ -624,48 +630,29 @@ class ServerConnection(asyncio.Protocol):
                 self._reading_paused = True
                 transport.pause_reading()
 
-    def resume_content(self, reason: int = _PAUSED_BY_DELEGATE) -> None:
+    def resume_content(self, reason: int = BY_DELEGATE) -> None:
         """End the pause for *reason*. Content goes on if it is not paused for another reason, too."""
         if not self._paused & reason:
             return
         self._paused &= ~reason
         if self._paused:
             return
-        if self.reading is READ_CONTENT:
-            self._go_on_waiting()
+        self.go_on_waiting()
         self._resume_reading()
         decoder = self.reader.decoder
         if self.reader.buffer or self._eof or (decoder is not None and decoder.done):
             self._advance()
 
-    def _go_on_waiting(self) -> None:
-        """Let the time for the next bytes go on after a pause."""
-        if self._content is not None:
-            self._content.resume()
-        self._expect_bytes()
+    def go_on_waiting(self) -> None:
+        """Let the time for the next bytes go on, unless content is paused or the peer waits for 100 (Continue)."""
+        if self.reading is READ_CONTENT and not self._paused:
+            if self._content is not None and (self.exchange is None or not self.exchange.continue_pending):
+                self._content.resume()
+            self._expect_bytes()
 
     def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None:
-        """Hand no content to the delegate of *exchange* until *waiting*, which it returned, is done.
-
-        If *waiting* fails, the delegate has failed. If it is cancelled, the connection is reset. When the response is
-        complete already, the delegate gets no content, and there is no pause.
-        """
-        future = asyncio.ensure_future(waiting, loop=self.loop)
-        if future.done() and not future.cancelled() and future.exception() is None:
-            return
-        if self.exchange is exchange and not exchange.finished:
-            self.pause_content(_PAUSED_BY_AWAITABLE)
-
-        def go_on(done: asyncio.Future[None]) -> None:
-            if done.cancelled():
-                if self.exchange is exchange:
-                    self.cut(reset=True)
-            elif (error := done.exception()) is not None:
-                self.delegate_failed(exchange, error)
-            elif self.exchange is exchange:
-                self.resume_content(_PAUSED_BY_AWAITABLE)
-
-        future.add_done_callback(go_on)
+        """Hand no content to the delegate of *exchange* until *waiting*, which it returned, is done."""
+        pause_until(waiting, exchange, self.pause_content, self.resume_content)
 
     def _resume_reading(self) -> None:
         """Let the transport read again."""
@@ -759,7 +746,7 @@ class ServerConnection(asyncio.Protocol):
             self.exchange = None
             self._close(linger=True)
         else:
-            self._go_on_waiting()
+            self.go_on_waiting()
             self._resume_reading()
             if not self._advancing:
                 self._advance_soon()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
 from bridge.core.connection.pace import Pace
+from bridge.core.connection.pauses import BY_DELEGATE, pause_until
 from bridge.core.connection.states import CONTENT
 from bridge.core.http2.codes import FLOW_CONTROL_ERROR, MalformedRequest, StreamFault
 from bridge.core.http2.windows import INITIAL_WINDOW, ReceiveWindow
@@ -15,6 +15,7 @@ from bridge.errors import LimitExceeded
 from bridge.forks import FAULTS
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable
     from typing import Protocol
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     class Stream(Protocol):
         """What the content needs of its exchange."""
 
+        continue_pending: bool
         delegate: ExchangeDelegate
         max_body_size: int | None
         stream_id: int
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestContent"]
 
-# The reasons for which content is paused, as bits; as for HTTP/1.
-_BY_DELEGATE, _BY_AWAITABLE = 1, 2
 # Bytes up to which pieces that wait are joined.
 _JOINED_MAX = 4096
 
@@ -98,7 +98,7 @@ class RequestContent:
         self._received = 0
         self._debt = 0  # bytes that were taken and not credited
         self._limit_pending = (parameters.limit_after_start or length is None) and not tunnel
-        self._paused = _BY_DELEGATE if tunnel else 0
+        self._paused = BY_DELEGATE if tunnel else 0
         self._chunks: deque[tuple[bytes, int]] | None = None  # (content, its share of the window); made for the first
         self._delivering = False
         self.held = 0
@@ -107,6 +107,8 @@ class RequestContent:
         self.window = ReceiveWindow(INITIAL_WINDOW, window, stream.clock.now)
         self.whole_deadline = NEVER if tunnel else self._after(parameters.body_total_timeout)
         self._pace = None if tunnel else Pace(stream.clock, parameters.body_timeout, parameters.min_body_rate)
+        if stream.continue_pending and self._pace is not None:
+            self._pace.pause()  # the peer waits, and for the delegate
         self._expect_bytes()
 
     def describe_timeout(self) -> str:
@@ -271,13 +273,13 @@ class RequestContent:
 
     # ------------------------------------------------------------------ pauses
 
-    def pause(self, reason: int = _BY_DELEGATE) -> None:
+    def pause(self, reason: int = BY_DELEGATE) -> None:
         """Hand no content over. The deadline of the next bytes is off meanwhile, that of the whole content stays."""
         self._paused |= reason
         if self._pace is not None:
             self._pace.pause()
 
-    def resume(self, reason: int = _BY_DELEGATE) -> None:
+    def resume(self, reason: int = BY_DELEGATE) -> None:
         """End the pause for *reason*. Content goes on if it is not paused for another reason, too."""
         if not self._paused & reason:
             return
@@ -285,33 +287,19 @@ class RequestContent:
         if self._paused:
             return
         if not self.ended:
-            if self._pace is not None:
-                self._pace.resume()
-            self._expect_bytes()
+            self.go_on_waiting()
             self._credit(0)
         self._deliver()
 
+    def go_on_waiting(self) -> None:
+        """Let the time for the next bytes go on, unless content is paused or the peer waits for 100 (Continue)."""
+        if self._pace is not None and not self._paused and not self._stream.continue_pending:
+            self._pace.resume()
+        self._expect_bytes()
+
     def pause_until(self, waiting: Awaitable[None]) -> None:
-        """Hand no content over until *waiting*, which the delegate has returned, is done.
-
-        If it fails, the delegate has failed. If it is cancelled, the stream is reset.
-        """
-        stream = self._stream
-        future = asyncio.ensure_future(waiting, loop=stream.loop)
-        if future.done() and not future.cancelled() and future.exception() is None:
-            return
-        if not stream.finished:
-            self.pause(_BY_AWAITABLE)
-
-        def go_on(done: asyncio.Future[None]) -> None:
-            if done.cancelled():
-                stream.abort()
-            elif (error := done.exception()) is not None:
-                stream.report_failure(error)
-            elif not stream.finished:
-                self.resume(_BY_AWAITABLE)
-
-        future.add_done_callback(go_on)
+        """Hand no content over until *waiting*, which the delegate has returned, is done."""
+        pause_until(waiting, self._stream, self.pause, self.resume)
 
     # ------------------------------------------------------------------ deadlines
 

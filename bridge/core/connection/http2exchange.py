@@ -276,6 +276,8 @@ class HTTP2Exchange:
             self.continue_pending = False
             output = self.connection.output
             output.send(headers_frame(self.stream_id, output.encoder.fields(b"", 100), False))
+            if self.content is not None:
+                self.content.go_on_waiting()
 
     # ------------------------------------------------------------------ called by the content
 

@@ -628,3 +628,38 @@ def test_a_head_whose_time_passes_while_the_peer_does_not_read_is_due_again_when
         link.loop.advance(20)
         assert link.transport.eof
         assert [response.status for response in link.responses()] == [200, 408]
+
+
+EXPECTING = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_peer_that_waits_for_100_has_its_time_from_then_on(pauses: bool) -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.send(EXPECTING)
+        link.loop.advance(100)
+        exchange = link.told[0].exchange
+        if pauses:
+            link.loop.call(exchange.pause_reading)
+            link.loop.call(exchange.resume_reading)
+            link.loop.advance(100)
+        assert link.received == b""
+        link.loop.call(exchange.send_continue)
+        link.loop.advance(29)
+        assert not link.transport.eof
+        link.loop.advance(3)
+        assert b"HTTP/1.1 408 " in link.received
+
+
+def test_a_peer_that_does_not_wait_for_100_has_no_more_time_than_others() -> None:
+    with linked(Recorder(on_finish=ok)) as link:
+        link.send(EXPECTING + b"x")
+        link.loop.advance(32)
+        assert link.response().status == 408
+
+
+def test_a_peer_that_waits_for_100_has_the_time_for_the_whole_content() -> None:
+    with linked(Recorder(on_finish=ok), body_total_timeout=60) as link:
+        link.send(EXPECTING)
+        link.loop.advance(66)
+        assert link.closed

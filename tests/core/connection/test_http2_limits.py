@@ -232,3 +232,29 @@ def test_a_client_is_not_blamed_for_streams_that_are_refused_since_others_do_not
         assert link.stream(first).status == 200
         assert link.stream(link.request()).reset is None  # one at a time is served
         budget.release(11)
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_peer_that_waits_for_100_has_its_time_from_then_on(pauses: bool) -> None:
+    with linked2(Recorder()) as link:
+        number = link.request(("expect", "100-continue"), ("content-length", "5"), method="POST", ended=False)
+        link.loop.advance(100)
+        exchange = link.told[0].exchange
+        if pauses:
+            link.loop.call(exchange.pause_reading)
+            link.loop.call(exchange.resume_reading)
+            link.loop.advance(100)
+        assert link.stream(number).fields == []
+        link.loop.call(exchange.send_continue)
+        link.loop.advance(29)
+        assert link.stream(number).fields == []
+        link.loop.advance(3)
+        assert link.stream(number).status == 408
+
+
+def test_a_peer_that_does_not_wait_for_100_has_no_more_time_than_others() -> None:
+    with linked2(Recorder()) as link:
+        number = link.request(("expect", "100-continue"), ("content-length", "5"), method="POST", ended=False)
+        link.data(number, b"x")
+        link.loop.advance(32)
+        assert link.stream(number).status == 408
