@@ -21,7 +21,7 @@ from bridge.serving.pages import application_metrics
 from bridge.serving.sockets import Listener, accept_queues, bind_admin, bind_control, url
 from bridge.supervisor.commands import Commands
 from bridge.telemetry.metrics.arena import Arena, Block
-from bridge.telemetry.metrics.catalog import COUNTED
+from bridge.telemetry.metrics.catalog import COUNTED, KEPT
 from bridge.telemetry.metrics.collect import Family, collect, workers_of
 from bridge.telemetry.processes import resident, runs
 
@@ -200,7 +200,7 @@ class Administration:
         """Count the end of a worker, and keep what it has counted."""
         block = self._blocks.pop(worker.pid, None)
         if block is not None and self._arena is not None:
-            self._arena.retire(block, COUNTED)
+            self._arena.retire(block, COUNTED, KEPT)
         self._add("bridge_worker_exits", (("reason", reason),))
         if self._directory is not None:
             self._directory.process_ended(worker.pid)
@@ -290,7 +290,7 @@ class Administration:
             blocks = [arena.own, *arena.blocks]
             if not any(block.pid and runs(block.pid) for block in blocks):
                 for block in blocks:
-                    own.retire(block, COUNTED)
+                    own.retire(block, COUNTED, KEPT)
                 self._inherited.remove(arena)
                 arena.close()
 

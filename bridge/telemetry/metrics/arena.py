@@ -31,6 +31,7 @@ BUCKET_CELLS = 16
 
 _ROWS = 1024
 _KEY = 240  # bytes
+_MASK = (1 << 64) - 1
 _HEADER = 64  # cells, so that rows begin on a cache line
 _ROW = 1 + _KEY // 8 + BUCKET_CELLS + 1  # cells: the length of the key, the key, the values, one spare
 _CELLS = _HEADER + _ROWS * _ROW
@@ -247,24 +248,26 @@ class Arena:
                 return block
         return None
 
-    def retire(self, block: Block, counted: frozenset[str]) -> None:
+    def retire(self, block: Block, counted: frozenset[str], kept: frozenset[str] = frozenset()) -> None:
         """Add the rows of a process that has ended to the master's block, and free its own.
 
         Args:
             block: The block of that process; or another master's own, of whose processes none is left.
             counted: The names of the metrics that are summed. The others end with the process.
+            kept: The names of those others whose rows stay, at 0.
         """
         own = self.own
         own.cells[_MERGES] += 1
         for row in block.rows():
-            if row.name in counted:
-                try:
-                    index = own.row(row.name, row.labels)
-                except LookupError:
-                    continue
-                for offset, value in enumerate(row.cells):
-                    if value:
-                        own.cells[index + offset] += value
+            if row.name not in counted and row.name not in kept:
+                continue
+            try:
+                index = own.row(row.name, row.labels)
+            except LookupError:
+                continue
+            for offset, value in enumerate(row.cells if row.name in counted else ()):
+                if value:  # the process may have written anything: no sum is too large for a cell
+                    own.cells[index + offset] = (own.cells[index + offset] + value) & _MASK
         block.clear()
         own.cells[_MERGES] += 1
 

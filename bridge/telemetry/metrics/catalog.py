@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["BOUNDS", "CATALOG", "COUNTED", "COUNTER", "GAUGE", "HISTOGRAM", "SECOND", "SIZE_BOUNDS", "Metric"]
+__all__ = ["BOUNDS", "CATALOG", "COUNTED", "COUNTER", "GAUGE", "HISTOGRAM", "KEPT", "SECOND", "SIZE_BOUNDS", "Metric"]
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -193,3 +193,5 @@ _METRICS = (
 CATALOG = {metric.name: metric for metric in _METRICS}
 #: The names of those that outlive their process.
 COUNTED = frozenset(metric.name for metric in _METRICS if metric.kind != GAUGE)
+#: The names of the gauges that are summed over all processes, and stay at 0 when the last of them has ended.
+KEPT = frozenset(metric.name for metric in _METRICS if metric.kind == GAUGE and metric.merge == "sum")

@@ -103,7 +103,7 @@ def _add(sums: dict[str, dict[Labels, list[int]]], row: Row, *, ended: bool) -> 
     if metric is None:
         return
     if metric.kind == GAUGE:
-        if not ended or row.name.startswith("bridge_worker"):
+        if not ended or metric.merge == "sum":
             _merge(sums, row.name, row.labels, row.cells[0])
         return
     width = len(metric.bounds) + 2 if metric.kind == HISTOGRAM else 1

@@ -6,7 +6,9 @@ import os
 
 import pytest
 
+from bridge.telemetry.metrics import catalog
 from bridge.telemetry.metrics.arena import FREE, MASTER, READY, Arena, Row, read
+from bridge.telemetry.metrics.collect import collect
 
 NAME = "http_server_request_duration_seconds"
 COUNTED = frozenset({NAME})
@@ -57,6 +59,33 @@ def test_what_a_process_has_counted_outlives_it() -> None:
         block.set("bridge_threads", (("state", "busy"),), 5)
         arena.retire(block, COUNTED)
     assert rows(arena) == {(NAME, (("method", "GET"),)): [6, *[0] * 15]}
+
+
+def test_gauges_that_are_summed_stay_at_0_until_the_next_process_has_them() -> None:
+    arena = Arena(2)
+    labels = (("http_request_method", "GET"), ("url_scheme", "http"))
+    for number in (5, 7):
+        block = arena.allocate(0)
+        assert block is not None
+        block.set("http_server_active_requests", labels, number)
+        block.set("bridge_loop_lag_seconds", (("worker", "0"),), number)
+        shown = {family.metric.name: family.samples for family in collect([arena])}
+        assert shown["http_server_active_requests"] == {labels: [number]}
+        arena.retire(block, catalog.COUNTED, catalog.KEPT)
+        shown = {family.metric.name: family.samples for family in collect([arena])}
+        assert shown["http_server_active_requests"] == {labels: [0]}
+        assert "bridge_loop_lag_seconds" not in shown  # of which 0 would be a good value
+
+
+def test_no_count_is_too_large_to_be_kept() -> None:
+    arena = Arena(2)
+    for _ in range(2):
+        block = arena.allocate(0)
+        assert block is not None
+        block.cells[block.row(NAME)] = (1 << 64) - 1
+        arena.retire(block, COUNTED)
+    assert rows(arena) == {(NAME, ()): [(1 << 64) - 2, *[0] * 15]}
+    assert arena.own.cells[5] % 2 == 0  # readers need not look again
 
 
 def test_a_child_counts_and_its_parent_reads_also_after_it_was_killed() -> None:
