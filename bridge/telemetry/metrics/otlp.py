@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from bridge._version import __version__
-from bridge.errors import ConfigError
+from bridge.core.http.fields import field_line
+from bridge.errors import ConfigError, LocalProtocolError
 from bridge.telemetry.metrics.catalog import COUNTER, HISTOGRAM
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Destination(NamedTuple):
             usable = False
         if not usable:
             raise ConfigError(f"--otlp: OTEL_EXPORTER_OTLP_ENDPOINT: {url!r} is not an http or https URL")
-        headers = _pairs(environ, "OTEL_EXPORTER_OTLP_HEADERS") | _pairs(environ, "OTEL_EXPORTER_OTLP_METRICS_HEADERS")
+        headers = _fields(environ, "OTEL_EXPORTER_OTLP_HEADERS") | _fields(
+            environ, "OTEL_EXPORTER_OTLP_METRICS_HEADERS"
+        )
         resource = {"service.name": "bridge"} | _pairs(environ, "OTEL_RESOURCE_ATTRIBUTES")
         if environ.get("OTEL_SERVICE_NAME"):
             resource["service.name"] = environ["OTEL_SERVICE_NAME"]
@@ -90,6 +93,16 @@ def _pairs(environ: Mapping[str, str], name: str) -> dict[str, str]:
         if not equals or not key.strip():
             raise ConfigError(f"--otlp: {name}: {part!r} is not NAME=VALUE")
         found[key.strip()] = unquote(value.strip())
+    return found
+
+
+def _fields(environ: Mapping[str, str], name: str) -> dict[str, str]:
+    found = _pairs(environ, name)
+    for field, value in found.items():
+        try:
+            field_line(field.encode(), value.encode("latin-1"))  # as http.client encodes it
+        except (LocalProtocolError, UnicodeEncodeError):
+            raise ConfigError(f"--otlp: {name}: {field!r}: its name or its value cannot stand in a field") from None
     return found
 
 

@@ -132,8 +132,7 @@ class Pusher:
             connection.request(
                 "POST", target or "/", content, {"Content-Type": "application/json", **destination.headers}
             )
-            response = connection.getresponse()
-            response.read()
+            response = connection.getresponse()  # its content is not read: it may have no end
             if response.status >= 300:
                 raise OSError(f"status {response.status}")
         finally:

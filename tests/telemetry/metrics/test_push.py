@@ -114,6 +114,9 @@ def test_what_else_the_variables_say() -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://x"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "nonsense"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b%0Ac"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a b=c"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=%E2%82%AC"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
     ],
 )
@@ -180,3 +183,50 @@ def test_an_outage_costs_one_warning(caplog: pytest.LogCaptureFixture, monkeypat
         sink.bind(("127.0.0.1", closed))
         pusher.run(lambda _: True)
     assert f"--statsd 127.0.0.1:{closed} is back" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "without response"),
+        (b"nonsense\r\n\r\n", "nonsense"),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "status 503"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\nx", ""),
+        (b"HTTP/1.1 " + b"2" * 100_000, "line"),
+        (None, "timed out"),
+    ],
+    ids=["closes", "nonsense", "refuses", "no end of the content", "no end of the line", "hangs"],
+)
+def test_a_collector_that_does_not_answer_well_costs_one_warning_at_most(
+    answer: bytes | None, reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_TIMEOUT", "100" if answer is None else "20000")
+        pusher = Pusher(Config(otlp=True), lambda: families(1, 1))
+        held = []
+
+        def serve() -> None:
+            for _ in range(2):
+                client, _ = server.accept()
+                held.append(client)
+                with client.makefile("rb") as file:  # read whole: else a close would be a reset
+                    fields = dict(
+                        line.rstrip().split(b": ", 1) for line in iter(file.readline, b"\r\n") if b": " in line
+                    )
+                    file.read(int(fields[b"Content-Length"]))
+                if answer is not None:
+                    client.sendall(answer)
+                    if b"Length" not in answer:
+                        client.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        for _ in range(2):
+            pusher.run(lambda _: True)
+        thread.join()
+        for client in held:
+            client.close()
+    warnings = [record.getMessage() for record in caplog.records if "metrics are lost" in record.getMessage()]
+    assert len(warnings) == bool(reason)
+    assert all(reason in warning for warning in warnings)
