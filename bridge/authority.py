@@ -116,7 +116,14 @@ def _make(authority: type[CA], path: str) -> None:
 
 
 def _kept(authority: type[CA], path: str) -> CA:
-    """Return the authority that was made before."""
+    """Return the authority that was made before.
+
+    Raises:
+        ConfigError: Others can read its key, the file is damaged, or the authority's time is over.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     cure = f"remove {os.path.dirname(path)}, and a new authority is made"
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
@@ -126,9 +133,18 @@ def _kept(authority: type[CA], path: str) -> CA:
     mark = b"-----BEGIN CERTIFICATE-----"
     key, _, certificate = content.partition(mark)
     try:
-        return authority.from_pem(mark + certificate, key)
+        found = x509.load_pem_x509_certificate(mark + certificate)
+        if load_pem_private_key(key, None).public_key() != found.public_key():
+            raise ValueError("the key is another certificate's")
+        made = authority.from_pem(mark + certificate, key)
     except ValueError as exc:
         raise ConfigError(f"--https: {path}: this is no authority: {exc}; {cure}") from exc
+    if not found.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) < found.not_valid_after_utc:
+        raise ConfigError(
+            f"--https: {path}: it is good from {found.not_valid_before_utc:%Y-%m-%d} to"
+            f" {found.not_valid_after_utc:%Y-%m-%d}, and not today; {cure}"
+        )
+    return made
 
 
 def _write(path: str, content: bytes) -> None:

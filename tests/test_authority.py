@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import ssl
@@ -106,6 +107,39 @@ def test_a_key_that_others_can_read(place: Path) -> None:
     key = make()[1].with_name("authority-key.pem")
     key.chmod(0o640)
     with pytest.raises(ConfigError, match=r"authority-key.pem: .*others can read it; remove .*https, and a new"):
+        make()
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("days", [(-30, -1), (1, 30)])
+def test_an_authority_whose_time_it_is_not(place: Path, days: tuple[int, int]) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+    path = make()[1].with_name("authority-key.pem")
+    content = path.read_bytes()
+    key = load_pem_private_key(content, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    old = x509.load_pem_x509_certificate(content[content.index(b"-----BEGIN CERT") :])
+    begin, end = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=number) for number in days)
+    new = x509.CertificateBuilder(
+        old.issuer, old.subject, key.public_key(), old.serial_number, begin, end, list(old.extensions)
+    )
+    path.write_bytes(content[: content.index(b"-----BEGIN CERT")] + new.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigError, match=r"authority-key.pem: it is good from 20.* and not today; remove "):
+        make()
+
+
+@pytest.mark.usefixtures("library")
+def test_a_key_that_is_another_authority_s(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = b"-----BEGIN CERTIFICATE"
+    path = make()[1].with_name("authority-key.pem")
+    monkeypatch.setenv("XDG_DATA_HOME", str(place / "other"))
+    other = make()[1].with_name("authority-key.pem")
+    other.write_bytes(other.read_bytes().partition(mark)[0] + mark + path.read_bytes().partition(mark)[2])
+    with pytest.raises(ConfigError, match="this is no authority: the key is another certificate's"):
         make()
 
 
