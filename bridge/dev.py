@@ -119,7 +119,10 @@ def _of_flask(environ: Mapping[str, str]) -> Found | None:
         path = module if module.endswith(".py") else module.replace(".", os.sep) + ".py"
         if not os.path.isfile(path):
             path = os.path.join(module.replace(".", os.sep), "__init__.py")
-        names = _applications(path)
+        try:
+            names = _applications(path)
+        except SyntaxError as exc:
+            raise _unreadable(path, exc) from exc
         name = names[0] if names else "app"
     return Found(f"{module}:{name}", "FLASK_APP")
 
@@ -157,7 +160,7 @@ def _uses_asgi(folder: str) -> bool:
 
 def _in_modules() -> list[Found]:
     """Return the applications in the usual modules, those of the most usual module first."""
-    found = []
+    found: list[Found] = []
     for folder in ("", "app", "src", "backend", "api"):
         for module in _MODULES:
             for path in (os.path.join(folder, module + ".py"), os.path.join(folder, module, "__init__.py")):
@@ -166,8 +169,19 @@ def _in_modules() -> list[Found]:
                 target = path
                 if os.path.isfile(os.path.join(folder, "__init__.py")) or not folder:
                     target = path.removesuffix(".py").removesuffix(os.sep + "__init__").replace(os.sep, ".")
-                found += [Found(f"{target}:{name}", f"{path}: {name}") for name in _applications(path)]
+                try:
+                    names = _applications(path)
+                except SyntaxError as exc:
+                    if found:
+                        continue
+                    raise _unreadable(path, exc) from exc  # it is the most usual module: no other is meant
+                found += [Found(f"{target}:{name}", f"{path}: {name}") for name in names]
     return found
+
+
+def _unreadable(path: str, exc: SyntaxError) -> TargetError:
+    where = f" in line {exc.lineno}" if exc.lineno else ""
+    return TargetError(f"TARGET: {path}{where}: SyntaxError: {exc.msg}; mend it, or name the application")
 
 
 def _in_other_files() -> list[Found]:
@@ -176,18 +190,28 @@ def _in_other_files() -> list[Found]:
         names = sorted(
             entry.name for entry in entries if re.fullmatch(r"(?!test_|conftest|setup\.)[^\W\d]\w*\.py", entry.name)
         )
-    files = names[:_MOST_FILES]
-    return [
-        Found(f"{path.removesuffix('.py')}:{name}", f"{path}: {name}") for path in files for name in _applications(path)
-    ]
+    found = []
+    broken: TargetError | None = None
+    for path in names[:_MOST_FILES]:
+        try:
+            found += [Found(f"{path.removesuffix('.py')}:{name}", f"{path}: {name}") for name in _applications(path)]
+        except SyntaxError as exc:
+            broken = broken or _unreadable(path, exc)
+    if broken is not None and not found:
+        raise broken
+    return found
 
 
 def _applications(path: str) -> list[str]:
-    """Return the names of the applications that a file makes at its top level, or of its factory."""
+    """Return the names of the applications that a file makes at its top level, or of its factory.
+
+    Raises:
+        SyntaxError: It is no Python.
+    """
     try:
         with open(path, "rb") as file:
             tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
+    except (OSError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return []
     names: list[str] = []
     functions: list[str] = []

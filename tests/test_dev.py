@@ -35,6 +35,7 @@ FOUND: list[tuple[dict[str, str], dict[str, str], str]] = [
     ({"src/main.py": FLASK}, {}, "src/main.py:app"),
     ({"main.py": FLASK, "app.py": FLASK}, {}, "main:app"),
     ({"hello.py": FLASK, "test_hello.py": FLASK, "util.py": "x = 1", "setup.py": FLASK}, {}, "hello:app"),
+    ({"main.py": FLASK, "app.py": "x = ("}, {}, "main:app"),
     ({"hello.py": FLASK, "bad.py": "x = (", "deep.py": "-" * 100_000 + "1", "a-b.py": FLASK}, {}, "hello:app"),
     ({"hello.py": FLASK, "pyproject.toml": "tool = 5", "bridge.toml": "a = " + "[" * 9999}, {}, "hello:app"),
     ({"pyproject.toml": '[tool.bridge]\ntarget = "a:b"', "app.py": FLASK}, {}, "a:b"),
@@ -80,6 +81,17 @@ def test_two_files_of_unusual_names(place: Path) -> None:
     write(place, {"one.py": FLASK, "two.py": FLASK})
     with pytest.raises(TargetError, match=r"more than one application: one:app and two:app; name one"):
         find({})
+
+
+@pytest.mark.parametrize(
+    ("files", "environ"),
+    [({"main.py": "x = 1\ny = (", "app.py": FLASK}, {}), ({"main.py": "x = 1\ny = (", "one.py": FLASK}, {}),
+     ({"hello.py": "x = 1\ny = (", "util.py": ""}, {}), ({"hello.py": "x = 1\ny = ("}, {"FLASK_APP": "hello"})],
+)  # fmt: skip
+def test_the_application_s_file_is_no_python(place: Path, files: dict[str, str], environ: dict[str, str]) -> None:
+    write(place, files)
+    with pytest.raises(TargetError, match=r"TARGET: (main|hello).py in line 2: SyntaxError: .*; mend it"):
+        find(environ)
 
 
 def test_the_arguments(place: Path) -> None:
