@@ -14,6 +14,9 @@ from bridge.errors import ConfigError
 
 __all__ = ["Functions"]
 
+# The worker ends when these have been called; SystemExit only asks for that.
+_AT_AN_END = frozenset({"worker_int", "worker_abort"})
+
 
 class Functions:
     """The functions by their points.
@@ -45,9 +48,13 @@ class Functions:
             return True
         try:
             result = function(*arguments[: self._arities[point]])
-        except SystemExit:
+        except SystemExit as exc:
             if may_exit:
                 raise
+            if point not in _AT_AN_END:
+                logging.getLogger("bridge").error(
+                    "The hook %s raised SystemExit(%r): nothing ends there", point, exc.code
+                )
             return False
         except Exception:
             logging.getLogger("bridge").exception("The hook %s raised", point)

@@ -150,6 +150,14 @@ def test_a_function_that_exits() -> None:
         functions.call("worker_int", None, may_exit=True)
 
 
+def test_a_function_that_exits_where_nothing_ends_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    functions = Functions(hooks(post_fork=lambda server, worker: sys.exit(7), worker_abort=lambda worker: sys.exit(1)))
+    assert not functions.call("post_fork", None, None)
+    assert "The hook post_fork raised SystemExit(7)" in caplog.text
+    functions.call("worker_abort", None)
+    assert "worker_abort" not in caplog.text
+
+
 def test_a_coroutine_function_is_not_awaited(caplog: pytest.LogCaptureFixture) -> None:
     async def waits(server: Any) -> None: ...
 
