@@ -61,6 +61,9 @@ def install_shims(words: Sequence[str]) -> int:
 
 
 def _is_ours(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.readline(4096)
-        return file.readline(200) == _MARK.encode()
+    try:
+        with open(path, "rb") as file:
+            file.readline(4096)
+            return file.readline(200) == _MARK.encode()
+    except OSError:  # a directory, or a link to nothing
+        return False

@@ -35,6 +35,16 @@ def test_what_is_not_ours_stays(tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / "uvicorn").read_bytes() == content
 
 
+def test_what_is_no_file_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "uvicorn").mkdir()
+    with pytest.raises(ConfigError, match="uvicorn: this file is not bridge's"):
+        install_shims([str(tmp_path)])
+    (tmp_path / "uvicorn").rmdir()
+    (tmp_path / "uwsgi").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="uwsgi: this file is not bridge's"):
+        install_shims([str(tmp_path)])
+
+
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "bin").write_text("")
     with pytest.raises(ConfigError, match=r"install-shims: .*bin: File exists"):
