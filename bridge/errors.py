@@ -30,7 +30,15 @@ class ConfigError(BridgeError, ValueError):
 
 
 class BindError(BridgeError, OSError):
-    """An address cannot be listened on; the message names it and the reason."""
+    """An address cannot be listened on; the message names it and the reason.
+
+    Attributes:
+        errno: The number of the error that the system has given, which programs compare; None if it gave none.
+    """
+
+    def __init__(self, message: str, cause: Exception | None = None) -> None:
+        super().__init__(message)
+        self.errno = getattr(cause, "errno", None)
 
 
 class LifespanFailed(BridgeError):

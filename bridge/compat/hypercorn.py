@@ -96,6 +96,11 @@ async def serve(
         config: A Config of hypercorn's.
         shutdown_trigger: A coroutine function.
         mode: ``asgi`` or ``wsgi``.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+        BindError: An address cannot be listened on.
+        Exception: *shutdown_trigger* has raised it; the server has ended gracefully.
     """
     stand_for("hypercorn")
     settings = settings_of(config)
@@ -120,7 +125,9 @@ async def serve(
             if shutdown_trigger is not None:
                 waits.add(asyncio.ensure_future(shutdown_trigger()))
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    future.result()
             finally:
                 for future in waits:
                     future.cancel()

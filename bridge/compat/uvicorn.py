@@ -26,7 +26,7 @@ from bridge.dialects.uvicorn import DIALECT, keywords, settle_address, settle_de
 from bridge.errors import BindError, ConfigError, LifespanFailed
 from bridge.serving.embedding import Server as Embedded
 from bridge.serving.process import read_variables
-from bridge.telemetry.logs import stand_for
+from bridge.telemetry.logs import AS_IT_IS, stand_for
 
 __all__ = ["LOGGING_CONFIG", "Config", "Server", "install", "run"]
 
@@ -189,6 +189,8 @@ class Config:
                 changed.pop(name, None)
         for remark in keywords(changed, translation):
             _warn(f"uvicorn.Config: {remark}")
+        if self.log_config is None and not self.use_subprocess:  # other processes have nothing of this one's logging
+            _leave_logging(translation)
         refuse(DIALECT, translation)
         translation.dialect.setdefault("host", self.host)
         translation.dialect.setdefault("port", self.port)
@@ -209,6 +211,15 @@ class Config:
         if sockets:
             translation.set("bind", ",".join(f"fd://{os.dup(sock.fileno())}" for sock in sockets))
         return config_of(translation, os.environ), app
+
+
+def _leave_logging(t: Translation) -> None:
+    """Let Python's logging be as the program has configured it, but for the level."""
+    t.objects["log_config"] = AS_IT_IS
+    level = t.layer.get("log_level")
+    if level is not None:
+        for name in ("bridge", "uvicorn.error", "uvicorn.access"):
+            logging.getLogger(name).setLevel(level.text.upper())
 
 
 def _warn(text: str) -> None:

@@ -14,7 +14,6 @@ from bridge.config import Config as Settings
 from bridge.dialects.command import config_of, refuse
 from bridge.dialects.table import Translation, Usage
 from bridge.dialects.waitress import DIALECT, keywords
-from bridge.errors import BindError
 from bridge.serving.embedding import Server as Embedded
 from bridge.telemetry.logs import stand_for
 
@@ -48,7 +47,7 @@ def serve(app: Any, **keywords: Any) -> None:
 
     Raises:
         ValueError: There is no such keyword.
-        OSError: An address cannot be listened on.
+        BindError: An address cannot be listened on; it is an OSError.
     """
     server = create_server(app, **keywords)
     if not keywords.get("_quiet"):
@@ -79,19 +78,17 @@ class Server:
         stand_for("waitress-serve")
         self.application = app
         self._settings = settings
+        self._runs = False
         self._server = Embedded(settings)
         self._server._app = app
-        try:
-            self._server.prepare()
-        except BindError as exc:
-            raise OSError(str(exc)) from exc
+        self._server.prepare()
         sockets = [sock for listener in self._server._listeners or () for sock in listener.sockets]
         self.effective_listen = [tuple(sock.getsockname()[:2]) for sock in sockets if sock.family.name != "AF_UNIX"]
         if self.effective_listen:
             self.effective_host, self.effective_port = self.effective_listen[0]
 
     def run(self) -> None:
-        """Serve until a signal asks for a stop, or :meth:`close`."""
+        """Serve until a signal asks for a stop, or :meth:`close`, which may have been called before."""
         import asyncio
         import signal
 
@@ -105,12 +102,18 @@ class Server:
                         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
                 await server.stopped()
 
+        self._runs = True
+        if self._server.should_exit:
+            self._server.remove_files()
+            return
         with asyncio.Runner(loop_factory=loop_factory(self._settings.loop)) as runner:
             runner.run(serving())
 
     def close(self) -> None:
-        """End :meth:`run`, from any thread."""
+        """End :meth:`run`, from any thread. Without it, close the listening sockets."""
         self._server.should_exit = True
+        if not self._runs:
+            self._server.remove_files()
 
     def print_listen(self, format_str: str) -> None:
         """Print the addresses."""

@@ -165,7 +165,7 @@ def bind_control(path: str, config: Config, inherited: Mapping[str, Sequence[int
         sock, inode = _bind_unix_as(address.path, 0o600, 128, owner)
         return Listener(address, [sock], inode, name)
     except (OSError, ValueError) as exc:
-        raise BindError(f"--control-socket: cannot listen on {address}: {_reason(exc)}") from exc
+        raise BindError(f"--control-socket: cannot listen on {address}: {_reason(exc)}", exc) from exc
 
 
 def bind(address: Address, config: Config) -> Listener:
@@ -199,7 +199,7 @@ def bind(address: Address, config: Config) -> Listener:
                 hint = "; stop what listens there, or choose another address"
             elif exc.errno == errno.EACCES and isinstance(address, TCPAddress) and address.port < 1024:
                 hint = "; ports below 1024 need a privilege"
-        raise BindError(f"cannot listen on {address}: {reason}{hint}") from exc
+        raise BindError(f"cannot listen on {address}: {reason}{hint}", exc) from exc
 
 
 def _reason(exc: OSError | ValueError) -> str:
@@ -244,7 +244,7 @@ def _inherited(number: int, name: str) -> socket.socket:
     try:
         sock = socket.socket(fileno=number)
     except OSError as exc:
-        raise BindError(f"cannot listen on {name}: descriptor {number}: {_reason(exc)}") from exc
+        raise BindError(f"cannot listen on {name}: descriptor {number}: {_reason(exc)}", exc) from exc
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.detach()
         raise BindError(f"cannot listen on {name}: descriptor {number} is not a listening stream socket")

@@ -11,7 +11,7 @@ from bridge.core.connection.interfaces import Observer
 from bridge.telemetry.accessrecords import records_for
 from bridge.telemetry.linewriter import LineWriter, to_descriptor, to_logger
 from bridge.telemetry.logformat import Format, compile_format, json_format
-from bridge.telemetry.logs import LogFile, access_logger, log_file
+from bridge.telemetry.logs import AS_IT_IS, LogFile, access_logger, log_file
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,7 +65,8 @@ class AccessLog(Observer):
         logger = access_logger(config.access_logfile, configured=config.log_config is not None)
         self._format = format_of(config)
         where = "standard output"
-        if (config.log_config is not None or not logger.name.startswith("bridge")) and logger.hasHandlers():
+        elsewhere = config.log_config is not None or not logger.name.startswith("bridge")
+        if elsewhere and (logger.hasHandlers() or config.log_config == AS_IT_IS):
             write = to_logger(logger)
             records = records_for(logger, config.access_logformat)
             if records is not None:

@@ -16,6 +16,7 @@ from bridge.telemetry import messages
 from bridge.telemetry.linewriter import to_descriptor, to_stream
 
 __all__ = [
+    "AS_IT_IS",
     "LogFile",
     "access_logger",
     "configure",
@@ -156,6 +157,8 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
         messages.set_form(_JSON() if config.log_format == "json" else None)
     messages.keep_enabled()
     logger = logging.getLogger("bridge")
+    if config.log_config == AS_IT_IS:
+        return
     if config.log_config is not None:
         if not is_root() or later is None or later.uid == 0:
             _load(config.log_config)
@@ -276,6 +279,9 @@ class _JSON(logging.Formatter):
         return self._dumps(entry)
 
 
+#: A ``log_config`` that changes nothing: the program configures Python's logging, or wants none.
+AS_IT_IS: Mapping[str, Any] = {"incremental": True}
+
 # The loggers of other servers whose configuration is used for ours: that of messages, that of requests.
 _MESSAGES_ELSEWHERE = ("gunicorn.error", "uvicorn.error", "uvicorn", "hypercorn.error", "_granian", "waitress")
 _ACCESS_ELSEWHERE = ("gunicorn.access", "uvicorn.access", "hypercorn.access", "granian.access")
@@ -305,11 +311,12 @@ def stand_for(server: str) -> None:
         _stands_for.append(server)
 
 
-def _filtered_elsewhere(path: str) -> logging.Logger | None:
+def _filtered_elsewhere(path: str, configured: bool) -> logging.Logger | None:
     """Return the other server's logger of requests, if the application has put filters or handlers to it.
 
     Args:
         path: The file for its lines, if it has no handlers; ``-`` is standard output.
+        configured: There is ``--log-config``, so the handlers of the root logger are its handlers, too.
     """
     for server in _stands_for:
         name = _LOGGERS[server][1]
@@ -317,7 +324,7 @@ def _filtered_elsewhere(path: str) -> logging.Logger | None:
         if isinstance(logger, logging.Logger) and (
             logger.filters or logger.handlers or logger.disabled or logger.level > logging.INFO
         ):
-            if not logger.handlers:
+            if not (logger.hasHandlers() if configured else logger.handlers):
                 handler = logging.StreamHandler(sys.stdout if path == "-" else _stream(path))
                 form = "%(levelname)s:     %(message)s" if server == "uvicorn" else "%(message)s"
                 handler.setFormatter(logging.Formatter(form))
@@ -347,7 +354,7 @@ def access_logger(path: str = "-", *, configured: bool = True) -> logging.Logger
             only where bridge stands for that server.
     """
     own = logging.getLogger("bridge.access")
-    filtered = _filtered_elsewhere(path)
+    filtered = _filtered_elsewhere(path, configured)
     if filtered is not None and not own.handlers:
         return filtered
     if own.handlers or own.parent is None or (own.parent.name == "bridge" and own.parent.handlers):
@@ -355,6 +362,9 @@ def access_logger(path: str = "-", *, configured: bool = True) -> logging.Logger
     for name in _ACCESS_ELSEWHERE if configured else ():
         if _is_configured(name):
             return logging.getLogger(name)
+    for server in _stands_for if configured else ():
+        if _LOGGERS[server][1]:  # handlers of the root logger get the records under the name that they know
+            return logging.getLogger(_LOGGERS[server][1])
     return own
 
 

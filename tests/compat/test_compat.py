@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import os
 import re
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from bridge import compat
-from bridge.compat import uvicorn
+from bridge.compat import hypercorn, uvicorn, waitress
 from bridge.compat.execution import execute
 from bridge.errors import ConfigError
 from bridge.telemetry import logs
@@ -200,6 +202,34 @@ def test_settings_become_bridges() -> None:
     assert (made.ws, made.root_path, made.limit_concurrency) == (False, "/x", 5)
 
 
+@pytest.mark.parametrize("level", [None, "warning"])
+async def test_without_a_configuration_the_loggers_stay_the_program_s(
+    level: str | None, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    server = uvicorn.Server(config(log_config=None, log_level=level))
+    await server.startup()
+    assert (await asyncio.to_thread(get, server.servers[0].sockets[0].getsockname()))[2] == b"hi"
+    await server.shutdown()
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert len(lines) == (level is None)
+    assert all(re.fullmatch(r'127.0.0.1:[0-9]+ - "GET / HTTP/1.1" 200', line) for line in lines)
+    assert {record.name for record in caplog.records} >= ({"uvicorn.error"} if level is None else set())
+    assert level is None or caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_without_a_configuration_and_without_handlers_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    server = uvicorn.Server(config(log_config=None, log_level=None))
+    await server.startup()
+    assert (await asyncio.to_thread(get, server.servers[0].sockets[0].getsockname()))[2] == b"hi"
+    await server.shutdown()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_class_for_websockets_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes no class of another's"):
         config(ws="some:Protocol").settings()
@@ -211,6 +241,35 @@ def test_processes_need_a_name(options: dict[str, Any], caplog: pytest.LogCaptur
         uvicorn.run(app, **options)
     assert raised.value.code == 1
     assert "import string" in caplog.text
+
+
+# --- hypercorn and waitress ------------------------------------------------------------------------------------------
+
+
+async def test_what_hypercorn_s_trigger_raises_is_raised() -> None:
+    settings = hypercorn.Config()
+    settings.bind = ["127.0.0.1:0"]
+
+    async def trigger() -> None:
+        raise LookupError("no such signal")
+
+    with pytest.raises(LookupError, match="no such signal"):
+        await hypercorn.serve(app, settings, shutdown_trigger=trigger)
+
+
+def wsgi(environ: Any, start_response: Any) -> Any:
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"hi"]
+
+
+def test_a_server_of_waitress_s_that_is_closed_before_it_runs() -> None:
+    server = waitress.create_server(wsgi, listen="127.0.0.1:0")
+    with pytest.raises(OSError, match="Address already in use") as raised:
+        waitress.create_server(wsgi, listen=f"127.0.0.1:{server.effective_port}")
+    assert raised.value.errno == errno.EADDRINUSE
+    server.close()
+    waitress.create_server(wsgi, listen=f"127.0.0.1:{server.effective_port}").close()
+    server.run()  # returns at once
 
 
 # --- install and exec ------------------------------------------------------------------------------------------------

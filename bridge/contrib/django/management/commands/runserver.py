@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from typing import Any
 
@@ -11,7 +10,6 @@ from django.apps import apps
 from django.conf import settings
 
 from bridge.config.sources import from_environment, resolve
-from bridge.errors import BindError
 from bridge.serving.embedding import Server
 from bridge.serving.loops import loop_factory
 
@@ -29,7 +27,7 @@ class BridgeServer:
     """What Django's ``run`` makes and starts: the interface of wsgiref's server.
 
     Raises:
-        OSError: The address cannot be used; the number says why, as Django's message needs it.
+        BindError: The address cannot be used; its ``errno`` says why, as Django's message needs it.
     """
 
     def __init__(self, address: tuple[str, int], handler: object, ipv6: bool = False, **_: object) -> None:
@@ -44,12 +42,7 @@ class BridgeServer:
         self._server = Server(config)
         self._app: Any = None
         self._server._app = _Late(self)
-        try:
-            self._server.prepare()
-        except BindError as exc:
-            cause = exc.__cause__
-            number = cause.errno if isinstance(cause, OSError) and cause.errno else errno.EADDRINUSE
-            raise OSError(number, str(exc)) from exc
+        self._server.prepare()
         [sock, *_rest] = [sock for listener in self._server._listeners or () for sock in listener.sockets]
         self.server_port = sock.getsockname()[1]
 
