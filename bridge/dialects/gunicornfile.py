@@ -1,4 +1,7 @@
-"""Where gunicorn's settings come from: variables, a configuration file in Python, and the command line."""
+"""Where gunicorn's settings come from: variables, a configuration file in Python, and the command line.
+
+``gunicorn.py`` has the table of what each setting becomes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The probes, metrics and commands of a master: they show its workers, and the sums of what they count."""
+"""The probes, metrics and commands of a master: they show its workers, and the sums of what they count.
+
+They are listened for here. ``commands.py`` has what each command does.
+"""
 
 from __future__ import annotations
 

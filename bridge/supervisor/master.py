@@ -36,7 +36,7 @@ from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.operated import Operated
 from bridge.supervisor.plan import Plan
 from bridge.supervisor.program import STOP_SIGNALS, Program
-from bridge.supervisor.signals import SignalPipe
+from bridge.supervisor.signalpipe import SignalPipe
 from bridge.supervisor.slots import Slots
 from bridge.supervisor.successor import Handover, Successor
 from bridge.supervisor.worker import failure, run_worker

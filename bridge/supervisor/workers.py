@@ -1,4 +1,7 @@
-"""The worker processes of a master: start them, talk to them, watch them, retire them, kill them, reap them."""
+"""The worker processes of a master: start them, talk to them, watch them, retire them, kill them, reap them.
+
+``master.py`` decides when a worker is started, and which one follows one that has died.
+"""
 
 from __future__ import annotations
 

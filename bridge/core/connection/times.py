@@ -1,4 +1,7 @@
-"""What an exchange notes for observers that ask for it: its times, and what only its delegate knows."""
+"""What an exchange notes for observers that ask for it: its times, and what only its delegate knows.
+
+No deadline is kept here: those of a connection, and the 408, are in ``http1.py``.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ connection could keep the loop busy for seconds, and a thousand of them together
 work is counted in units, and all connections draw on one count. When it is used up, the others wait for the next turn.
 
 A unit is about a microsecond of work: a chunk, a frame. Nothing here knows a protocol.
+
+The order of pipelined requests on one connection is kept in ``http1.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Accepting connections: a few in each turn of the loop, and with a pause when the system has no room for one."""
+"""Accepting connections: a few in each turn of the loop, and with a pause when the system has no room for one.
+
+TLS begins after that, with the time-out of its handshake: ``bridge/core/tcpserver.py``.
+"""
 
 from __future__ import annotations
 

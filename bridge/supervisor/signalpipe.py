@@ -1,4 +1,7 @@
-"""Signals as events of a selector: the interpreter writes their numbers into a pipe."""
+"""Signals as events of a selector: the interpreter writes their numbers into a pipe.
+
+``master.py`` has what each signal does, and ``run.py`` where there is none.
+"""
 
 from __future__ import annotations
 
