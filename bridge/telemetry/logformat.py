@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bridge.core.connection.states import CLOSED
 from bridge.core.http.status import PHRASES
 from bridge.core.http.trace import parse_traceparent
+from bridge.core.http2.codes import error_name
 from bridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -334,6 +335,8 @@ def _atoms() -> dict[str, Piece]:
             expression='("-" if exchange.close_after else "+")'
             ' if exchange.writing is not CLOSED or not was_cut(exchange) else "X"',
         ),
+        "stream": Piece(Source.EXCHANGE, expression='str(exchange.stream_id or "-")'),
+        "reset": Piece(Source.EXCHANGE, lambda exchange: _reset(exchange) or "-"),
         # hypercorn's, and the version alone
         "S": Piece(Source.EXCHANGE, expression="exchange.context.protocol"),
         "st": Piece(Source.NUMBER, lambda number: PHRASES.get(number, b"-").decode(), "exchange.status"),
@@ -356,6 +359,19 @@ def _atoms() -> dict[str, Piece]:
 def _was_cut(exchange: Exchange) -> bool:
     """Tell of an exchange that has ended early whether the application's response was: not the server's own refusal."""
     return exchange.status == 0 or (exchange.response is not None and exchange.response.status == exchange.status)
+
+
+def _reset(exchange: Exchange) -> str:
+    """Return the name of the error code with which the stream was reset; empty if it was not."""
+    return error_name(exchange.reset_code) if exchange.reset_code >= 0 else ""
+
+
+def _json_http2(exchange: Exchange) -> str:
+    """Return the member of an object of JSON that says what only HTTP/2 has; empty over HTTP/1."""
+    if exchange.stream_id is None:
+        return ""
+    reset = _reset(exchange)
+    return f',"http2":{{"stream":{exchange.stream_id}' + (f',"reset":"{reset}"}}' if reset else "}")
 
 
 def _trace(exchange: Exchange) -> tuple[str, str]:
@@ -447,6 +463,7 @@ def json_format(identified: bool) -> Format:
         *(constant(',"app":'), atoms["app"]),
         *(constant(',"write":'), atoms["write"]),
         constant(f',"pid":{os.getpid()}'),
+        Piece(Source.EXCHANGE, _json_http2),
         Piece(Source.HEAD, fields),
     ]
     if identified:

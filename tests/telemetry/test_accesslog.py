@@ -263,8 +263,10 @@ def begin(told: Told) -> None:
     told.exchange.send(b"half")
 
 
-@pytest.mark.parametrize("end", ["client", "application"])
-def test_a_response_that_was_cut_short_is_marked_over_both_versions(tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "reset"), [("client", "CANCEL"), ("application", "INTERNAL_ERROR"), ("connection", "-")]
+)
+def test_a_response_that_was_cut_short_is_marked_over_both_versions(tmp_path: Path, end: str, reset: str) -> None:
     def fail(told: Told) -> None:
         begin(told)
         if end == "application":
@@ -272,17 +274,20 @@ def test_a_response_that_was_cut_short_is_marked_over_both_versions(tmp_path: Pa
 
     path = tmp_path / "access.log"
     loop = ManualLoop()
-    observer = AccessLog(Config(access_logfile=str(path)), loop)
+    form = f"{Config().access_logformat} %(stream)s %(reset)s"
+    observer = AccessLog(Config(access_logfile=str(path), access_logformat=form), loop)
     with linked(Recorder(on_finish=fail), observer=observer, timed=observer.timed) as link:
         link.send(REQUEST)
-        if end == "client":
+        if end != "application":
             link.reset()
     with linked2(Recorder(on_finish=fail), observer=observer, timed=observer.timed) as link2:
         stream = link2.request()
         if end == "client":
             link2.cancel(stream)
+        elif end == "connection":
+            link2.reset()
     observer.close()
     loop.close()
     first, second = path.read_text().splitlines()
-    assert re.fullmatch(r'192.0.2.1 - - .* "GET /a HTTP/1.1" 200 4 [0-9.]+ cut', first)
-    assert re.fullmatch(r'192.0.2.1 - - .* "GET / HTTP/2.0" 200 4 [0-9.]+ cut', second)
+    assert re.fullmatch(r'192.0.2.1 - - .* "GET /a HTTP/1.1" 200 4 [0-9.]+ cut - -', first)
+    assert re.fullmatch(rf'192.0.2.1 - - .* "GET / HTTP/2.0" 200 4 [0-9.]+ cut 1 {reset}', second)

@@ -54,6 +54,8 @@ class FakeExchange:
         self.writing: Any = DONE
         self.response: Any = SimpleNamespace(status=status)
         self.close_after = False
+        self.stream_id: int | None = None
+        self.reset_code = -1
         self.times = Times.at(NOW - microseconds * 1000)
         self.times.began = NOW - 50_000_000
         self.times.queued = 0.2
@@ -233,6 +235,28 @@ def test_only_durations_that_the_format_has_are_worked_out(form: str, variables:
 
 def test_no_text_of_the_user_s_gets_into_the_source() -> None:
     assert "secret" not in compile_format("secret %(h)s secret %(r)s %({secret}i)s").source({}, exclude=True)
+
+
+# --- streams of HTTP/2 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stream", "code", "text", "member"),
+    [
+        (None, -1, "- -", None),
+        (5, -1, "5 -", {"stream": 5}),
+        (5, -2, "5 -", {"stream": 5}),
+        (7, 0, "7 NO_ERROR", {"stream": 7, "reset": "NO_ERROR"}),
+        (7, 8, "7 CANCEL", {"stream": 7, "reset": "CANCEL"}),
+        (7, 0xFFFFFFFF, "7 0xffffffff", {"stream": 7, "reset": "0xffffffff"}),
+    ],
+    ids=["HTTP/1", "not reset", "the connection was lost", "reset without error", "cancelled", "no code of the RFC"],
+)
+def test_the_stream_and_its_reset(stream: int | None, code: int, text: str, member: object) -> None:
+    exchange = FakeExchange()
+    exchange.stream_id, exchange.reset_code = stream, code
+    assert line_of(compile_format("%(stream)s %(reset)s"), exchange) == f"{text}\n"
+    assert json.loads(line_of(json_format(False), exchange)).get("http2") == member
 
 
 # --- responses that were cut short ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.sendfile import read_piece, send_range
@@ -138,6 +138,9 @@ class HTTP1Exchange:
     max_body_size: int | None
     server_fields: tuple[tuple[bytes, bytes], ...]
     times: Times | None
+    # There are no streams. They are the class's, so that no exchange has room for them.
+    stream_id: Final = None
+    reset_code: Final = -1
 
     @staticmethod
     def open(connection: Owner, head: RequestHead) -> HTTP1Exchange:

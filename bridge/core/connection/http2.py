@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.connection.http2content import RequestContent
 from bridge.core.connection.http2ending import Ending
-from bridge.core.connection.http2exchange import HTTP2Exchange
+from bridge.core.connection.http2exchange import LOST, HTTP2Exchange
 from bridge.core.connection.http2incoming import Incoming
 from bridge.core.connection.http2output import Output
 from bridge.core.connection.interfaces import NULL_DELEGATE
@@ -476,7 +476,7 @@ class HTTP2Connection(asyncio.Protocol):
             self.streams.clear()
         for exchange in exchanges:
             if code < 0:
-                self._end_exchange(exchange, codes.CANCEL)
+                self._end_exchange(exchange, LOST)
             else:
                 self.abandon(exchange, code)
 

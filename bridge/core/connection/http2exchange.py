@@ -7,7 +7,7 @@ caused, and the end of the connection are left to the connection.
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.connection.http2content import RequestContent
 from bridge.core.connection.http2output import NEVER_PAUSED, Outbox
@@ -65,7 +65,11 @@ if TYPE_CHECKING:
         def watch(self, deadline: float) -> None: ...
 
 
-__all__ = ["HTTP2Exchange"]
+__all__ = ["LOST", "HTTP2Exchange"]
+
+# Both are no error code.
+NOT_RESET: Final = -1
+LOST: Final = -2
 
 _known_heads = KnownHeads()
 _known_head = _known_heads.get  # bound once: saves the look-up of the method for each response
@@ -89,7 +93,8 @@ class HTTP2Exchange:
         informed: The delegate was told that the request is complete.
         send_window: Bytes of content that the peer takes on the stream (RFC 9113 section 6.9).
         outbox: What waits to be sent; None if nothing has ever waited.
-        reset_code: The error code with which the stream was reset, by either side; -1 if it was not.
+        reset_code: The error code with which the stream was reset, by either side; NOT_RESET if it was not, LOST if it
+            has ended with the connection.
         answer_by: Clock time, without blocked time, until which the response has to be complete; None for no limit.
         urgency: From 0, the most urgent, to 7 (RFC 9218 section 4.1).
         incremental: The response is useful in parts (RFC 9218 section 4.2).
@@ -192,7 +197,7 @@ class HTTP2Exchange:
         self.send_window = connection.initial_window
         self.outbox = None
         self.writer = NEVER_PAUSED
-        self.reset_code = -1
+        self.reset_code = NOT_RESET
         self.answer_by = None
         self.urgency = head.urgency
         self.incremental = head.incremental
@@ -324,7 +329,7 @@ class HTTP2Exchange:
     @property
     def peer_gone(self) -> bool:
         """Whether the stream was reset, or the connection has failed or is closing."""
-        return self.reset_code >= 0 or self.connection.gone
+        return self.reset_code != NOT_RESET or self.connection.gone
 
     @property
     def write_paused(self) -> bool:

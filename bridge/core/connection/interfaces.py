@@ -183,6 +183,8 @@ class Exchange(Protocol):
         times: When the exchange began, how long it was queued, when it answered, and what else observers are told;
             None unless an observer asks for it.
         templates: What delegates keep between the requests of a connection, by owner; see :meth:`keep_template`.
+        stream_id: The stream of HTTP/2 (RFC 9113 section 5.1.1); None over HTTP/1.
+        reset_code: The error code with which either side has reset the stream; below 0 if neither has.
     """
 
     head: RequestHead
@@ -200,6 +202,16 @@ class Exchange(Protocol):
     @property
     def writer(self) -> WriteState:
         """Tells whether more may be written."""
+        ...
+
+    @property
+    def stream_id(self) -> int | None:
+        """The stream of HTTP/2; None over HTTP/1."""
+        ...
+
+    @property
+    def reset_code(self) -> int:
+        """The error code with which either side has reset the stream; below 0 if neither has."""
         ...
 
     @property
