@@ -130,8 +130,17 @@ def broken(folder: Path) -> list[str]:
     return sorted(set(faults))
 
 
+def joined(folder: Path) -> list[str]:
+    """Return the options whose two dashes became one sign, so that nobody can copy them, each with its page."""
+    return sorted(
+        f"{path.relative_to(folder)}: {option}"
+        for path in folder.rglob("*.html")
+        for option in set(re.findall(r"(?<!\w)\u2013[a-z][\w-]+", path.read_text(encoding="utf-8")))
+    )
+
+
 def main(root: Path, site: Path) -> int:
-    """Build the site; return 1 if a link is broken."""
+    """Build the site; return 1 if a link is broken, or an option cannot be copied."""
     site.mkdir(parents=True, exist_ok=True)
     tags = released(git(root, "tag").decode().split())
     names = ["latest", *tags]
@@ -147,9 +156,10 @@ def main(root: Path, site: Path) -> int:
         r'^__version__ = "(.+)"', (root / "bridge/_version.py").read_text(encoding="utf-8"), re.MULTILINE
     )
     write_start(site, names, version[1] if version else "")
-    faults = broken(site / "latest")
+    faults = [f"broken link: {fault}" for fault in broken(site / "latest")]
+    faults += [f"dashes joined: {fault}" for fault in joined(site / "latest")]
     for fault in faults:
-        print(f"broken link: {fault}", file=sys.stderr)
+        print(fault, file=sys.stderr)
     if not faults:
         print(f"Made {site}/index.html, with {', '.join(names)}")
     return 1 if faults else 0

@@ -24,6 +24,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["benchmarks/results"]
 templates_path = ["templates"]
 nitpicky = False
+smartquotes = False  # it would make a dash of the two in --workers
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
@@ -44,6 +45,7 @@ html_theme = "furo"
 html_title = f"bridge {release}"
 html_static_path = ["site"]
 html_favicon = "site/favicon.svg"
+html_search_scorer = str(ROOT / "docs/site/scorer.js")
 html_css_files = ["bridge.css"]
 html_sidebars = {
     "**": [

@@ -51,6 +51,15 @@ def test_a_link_that_leads_nowhere_is_found(builder: ModuleType, tmp_path: Path,
     assert builder.broken(tmp_path) == [f"a.html: {link}"] * faults
 
 
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [("with --workers", 0), ("with \u2013workers 2", 1), ("2\u20134 workers, x\u2013y", 0), ("a \u2013 b", 0)],
+)
+def test_an_option_that_cannot_be_copied_is_found(builder: ModuleType, tmp_path: Path, text: str, faults: int) -> None:
+    (tmp_path / "a.html").write_text(f"<p>{text}</p>", encoding="utf-8")
+    assert builder.joined(tmp_path) == ["a.html: \u2013workers"] * faults
+
+
 CONF = 'project = "p"\nextensions = ["myst_parser"]\n'
 
 

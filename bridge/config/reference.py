@@ -36,18 +36,19 @@ Sizes are bytes or 64k, 10M, 1GiB; times are seconds or 500ms, 30s, 5m.
 """
 
 _PAGE = """\
-# Options
+<!-- Generated from the tables in bridge/config/ by `make docs`; do not edit. -->
 
-Generated from the table in `bridge/config/settings.py` by `python -m bridge.config.reference`; do not edit.
+# Options
 
 `bridge run TARGET [options]` takes every value below from the command line, from the environment, or from a file: `-c
 FILE`, `--config FILE`, `BRIDGE_CONFIG`, or else `bridge.toml` or the table `[tool.bridge]` of `pyproject.toml` in the
-current directory. In a file the names are written as `limit_request_body` or `limit-request-body`; a name that does not
-exist is an error. The command line wins over the environment, the environment over the file, and the file over the
-default. `--print-config` prints every setting with its value and where it comes from; `--check-config` checks the
-settings, the files that they name, and that the application can be imported. An empty variable counts as absent; a
-variable `BRIDGE_...` that is not listed here is ignored. (In Kubernetes, a service called `bridge` puts a `BRIDGE_PORT`
-of its own into the environment of every pod in its namespace; `enableServiceLinks: false` keeps it out.)
+current directory. The tables have the variable of each option below it. In a file the names are written as
+`limit_request_body` or `limit-request-body`; a name that does not exist is an error. The command line wins over the
+environment, the environment over the file, and the file over the default. `--print-config` prints every setting with
+its value and where it comes from; `--check-config` checks the settings, the files that they name, and that the
+application can be imported. An empty variable counts as absent; a variable `BRIDGE_...` that is not listed here is
+ignored. (In Kubernetes, a service called `bridge` puts a `BRIDGE_PORT` of its own into the environment of every pod
+in its namespace; `enableServiceLinks: false` keeps it out.)
 
 * **Sizes** are bytes, or take a suffix in powers of 1024: `8190`, `64k`, `10M`, `1GiB`.
 * **Times** are seconds, or take a suffix: `30`, `0.5`, `500ms`, `30s`, `5m`, `2h`.
@@ -102,7 +103,7 @@ def options_page() -> str:
     """Return the text of ``docs/options.md``."""
     groups = []
     for group in GROUPS:
-        groups.append(f"\n## {group}\n\n| option | environment | default | meaning |\n|---|---|---|---|")
+        groups.append(f"\n## {group}\n\n| option | default | meaning |\n|---|---|---|")
         groups += [_table_row(row) for row in SETTINGS if row.group == group]
     aliases = [
         f"| {', '.join(f'`--{alias}`' for alias in row.aliases)} | `{row.option}` |" for row in SETTINGS if row.aliases
@@ -179,7 +180,7 @@ def _table_row(row: Setting) -> str:
     default = f"`{show(row)}`" if show(row) and not row.shown else row.shown
     if row.kind.can_be_off and row.default is not None:
         default += ", may be `off`"
-    return f"| `{name}` | {variables} | {default} | {_meaning(row)} |"
+    return f"| `{name}`<br>{variables} | {default} | {_meaning(row)} |"
 
 
 if __name__ == "__main__":

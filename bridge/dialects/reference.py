@@ -8,9 +8,9 @@ from bridge.dialects.table import Fate
 __all__ = ["dialects_page"]
 
 _PAGE = """\
-# Command lines of other servers
+<!-- Generated from the tables in bridge/dialects/ by `make docs`; do not edit. -->
 
-Generated from the tables in `bridge/dialects/` by `make docs`; do not edit.
+# Command lines of other servers
 
 `bridge gunicorn ARGS...` reads what follows as gunicorn does, with gunicorn's variables and files, and serves with
 bridge. `bridge explain gunicorn ARGS...` says what becomes of each option; `--json` does so for programs, and `--toml`
