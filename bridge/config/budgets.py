@@ -22,42 +22,43 @@ class BudgetsConfig(OutputConfig):
         BUDGETS,
         off_or(SIZE),
         32 * MIB,
-        "memory of a process for heads, small content and WebSocket messages that clients have begun; beyond it those"
-        " end that have had the most for the longest, with 503 or close code 1013",
+        "how much memory of a process all clients together may use for unfinished heads, small content and"
+        " WebSocket messages; beyond that, the clients with the largest product of bytes and seconds get 503 or"
+        " close code 1013",
     )
     limit_unsent: int | None = setting(
         BUDGETS,
         off_or(SIZE),
         32 * MIB,
-        "memory of a process for responses that wait for their clients; beyond it connections are reset that have read"
-        " next to nothing for 5 s",
+        "how much memory of a process responses may use that wait for their clients; beyond that, clients that"
+        " have read next to nothing for 5 s are reset",
     )
     limit_spool: int | None = setting(
         BUDGETS,
         off_or(SIZE),
         256 * MIB,
-        "temporary files of a process for uploads and responses of WSGI, and memory for uploads to functions;"
-        " beyond it uploads end with 503, and threads wait for their clients",
+        "how much a process may keep in temporary files for uploads and responses of WSGI, and in memory for"
+        " uploads to functions; beyond that, uploads are answered 503, and threads wait for their clients",
     )
     threads_slow: int | Literal["auto"] | None = setting(
         BUDGETS,
         off_or(whole(1)),
         "auto",
-        "threads of WSGI that may wait for slow clients while requests wait for a thread; beyond it the clients are cut"
-        " off that were waited for longest, 5 s at least",
+        "how many WSGI threads may wait for slow clients while requests wait for a thread; beyond that, the"
+        " clients that threads have waited for longest, at least 5 s, are cut off",
         shown="half of --threads",
     )
     limit_turn: int = setting(
         BUDGETS,
         whole(1),
         4096,
-        "chunks, frames and the like that a process reads in one turn of its loop, about one a microsecond; the rest"
-        " waits for the next turn, so that a flood of them keeps nobody waiting",
+        "how many chunks, frames and similar pieces a process reads in one turn of its event loop, about one in a"
+        " microsecond; the rest waits for the next turn, so that a flood of them does not delay other clients",
     )
     rate_request_body: int | None = setting(
         BUDGETS,
         off_or(SIZE),
         240,
-        "how much content of a request has to come in a second, on average over --timeout-request-body; then 408; off"
-        " takes any byte for progress",
+        "how many bytes of content a client must send in a second, on average over --timeout-request-body; if it"
+        " sends less, it is answered 408; off takes any byte for progress",
     )

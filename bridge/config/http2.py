@@ -25,31 +25,39 @@ class HTTP2Config(BudgetsConfig):
         HTTP2,
         words("VERSIONS", "a list of h2 and h1", "h2", "h1"),
         ("h2", "h1"),
-        "the versions of HTTP, the preferred one first: h2 is HTTP/2, h1 is HTTP/1.1 with HTTP/1.0",
+        "the versions of HTTP that are served, the preferred one first: h2 is HTTP/2, h1 is HTTP/1.1 and HTTP/1.0",
     )
     http2_cleartext: str = setting(
         HTTP2,
         choice("WHO", "off", "trusted", "on"),
         "trusted",
-        "who may speak HTTP/2 without TLS, by prior knowledge: CHOICES; trusted are the peers of --forwarded-allow-ips",
+        "who may speak HTTP/2 without TLS, by prior knowledge: CHOICES; trusted means the peers of"
+        " --forwarded-allow-ips",
     )
     http2_max_concurrent_streams: int = setting(
-        HTTP2, whole(1, 1_000_000), 128, "requests in progress on one connection; beyond it they are refused"
+        HTTP2,
+        whole(1, 1_000_000),
+        128,
+        "how many requests may be in progress on one connection; more are refused with REFUSED_STREAM",
     )
     http2_max_stream_window: int = setting(
         HTTP2,
         SIZE,
         MIB,
-        "how far the window of one upload grows, from 65535 bytes; larger is faster over long distances",
+        "the largest window of one upload; it starts at 65535 bytes; a larger one makes uploads faster over long"
+        " distances",
     )
     http2_max_header_list_size: int = setting(
-        HTTP2, SIZE, 32 * KIB, "the head of a request, decoded, with 32 bytes more for each field; beyond it 431"
+        HTTP2,
+        SIZE,
+        32 * KIB,
+        "the largest head of a request, decoded, plus 32 bytes for each field; a larger one is answered 431",
     )
     http2_ping_interval: float | None = setting(
         HTTP2,
         off_or(seconds()),
         None,
-        "the time between pings to a client that sends nothing; without answer it is closed",
+        "the time between two pings to a client that sends nothing; if it does not answer, the connection is closed",
     )
 
     @property

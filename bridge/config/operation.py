@@ -57,91 +57,92 @@ class OperationConfig(ProcessConfig):
         OPERATION,
         ADDRESSES,
         (),
-        "answer /metrics, /livez, /readyz, /startupz and /status here, to everyone who reaches it; may be repeated",
+        "the address on which bridge answers /metrics, /livez, /readyz, /startupz and /status, to everyone who"
+        " reaches it; may be repeated",
     )
     metrics_path: str | None = setting(
         OPERATION,
         off_or(PAGE_PATH),
         None,
-        "answer this path of the application's port with the metrics, such as /metrics",
+        "a path on the application's port, such as /metrics, on which bridge answers with the metrics",
     )
     metrics_allow_from: tuple[str, ...] = setting(
         OPERATION,
         NETWORKS,
         ("127.0.0.1", "::1", "unix"),
-        "the peers that may read --metrics-path; for others it does not exist",
+        "the peers that get metrics from --metrics-path; for other peers the path belongs to the application",
     )
     metrics_body_sizes: bool = setting(
-        OPERATION, SWITCH, False, "measure the sizes of the content of requests and responses, too"
+        OPERATION, SWITCH, False, "add metrics for the size of the content of requests and responses"
     )
 
     health_path: str | None = setting(
         OPERATION,
         off_or(PAGE_PATH),
         None,
-        "answer this path of the application's port before the application: 200, or 503 when the server is about to"
-        " stop",
+        "a path on the application's port, such as /healthz, which bridge answers itself: 200, or 503 when the"
+        " server is about to stop",
     )
     drain_delay: float = setting(
         OPERATION,
         seconds(zero=True),
         0.0,
-        "serve on for this long after SIGTERM, while /readyz and --health-path say 503 and responses close their"
-        " connection; then stop",
+        "how long the server still serves after SIGTERM before it stops; meanwhile /readyz and --health-path"
+        " answer 503, and each response closes its connection",
     )
     ready_workers: int | None = setting(
         OPERATION,
         READY_WORKERS,
         1,
-        "how many workers must serve for /readyz to say so: any, all, or a number",
+        "how many workers must serve before /readyz answers 200: any, all, or a number",
         shown="any",
     )
     readiness_check: str | None = setting(
         OPERATION,
         FUNCTION,
         None,
-        "a function module:name that each worker calls every 5 s; one for which it fails is not ready",
+        "a function, module:name, that each worker calls every 5 s; a worker for which it fails is not ready",
     )
 
     control_socket: str | None = setting(
         OPERATION,
         off_or(FILE),
         "auto",
-        "take the commands bridge status, top, reload, scale, drain, stop and dump on this Unix socket, from the user"
-        " of the server and root; auto is bridge.ctl in RUNTIME_DIRECTORY, or bridge-PID.ctl in XDG_RUNTIME_DIR, for a"
-        " server with workers",
+        "the Unix socket for the commands bridge status, top, reload, scale, drain, stop, dump and others; only"
+        " the user of the server and root may use it; auto, only with workers, is bridge.ctl in RUNTIME_DIRECTORY,"
+        " or bridge-PID.ctl in XDG_RUNTIME_DIR",
     )
 
     statsd: str | None = setting(
         OPERATION,
         off_or(STATSD),
         None,
-        "send counts, durations and the number of workers to this statsd server every second, by gunicorn's names",
+        "the statsd server that gets counts, durations and the number of workers every second, under gunicorn's names",
         aliases=("statsd-host",),
     )
     metrics_app: bool = setting(
         OPERATION,
         SWITCH,
         False,
-        "show what the application counts with prometheus_client in /metrics too, summed over workers",
+        "add the metrics that the application makes with prometheus_client to /metrics, summed over the workers",
     )
-    statsd_prefix: str = setting(OPERATION, TEXT, "gunicorn", "what the names for statsd begin with")
+    statsd_prefix: str = setting(OPERATION, TEXT, "gunicorn", "the beginning of all names that are sent to statsd")
     dogstatsd_tags: tuple[str, ...] = setting(
-        OPERATION, words("TAGS", "a list of NAME:VALUE"), (), "tags for DogStatsD, such as env:prod"
+        OPERATION, words("TAGS", "a list of NAME:VALUE"), (), "tags that are added for DogStatsD, such as env:prod"
     )
     otlp: bool = setting(
         OPERATION,
         SWITCH,
         False,
-        "send metrics over OTLP/HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; OTEL_METRIC_EXPORT_INTERVAL, OTEL_SERVICE_NAME and"
-        " others say how",
+        "send metrics over OTLP/HTTP to OTEL_EXPORTER_OTLP_ENDPOINT; OTEL_METRIC_EXPORT_INTERVAL,"
+        " OTEL_SERVICE_NAME and others configure it",
     )
 
     otel: bool = setting(
         OPERATION,
         SWITCH,
         False,
-        "instrument every process that serves with OpenTelemetry, before it imports the application, as"
+        "instrument each process that serves with OpenTelemetry, before it imports the application, as"
         " opentelemetry-instrument does for one process",
     )
 

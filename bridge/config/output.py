@@ -25,40 +25,45 @@ OUTPUT = "Logs and responses"
 class OutputConfig(OperationConfig):
     """What is logged, where, and in which form; and which fields every response has."""
 
-    access_log: bool = setting(OUTPUT, SWITCH, True, "write one line per request")
+    access_log: bool = setting(OUTPUT, SWITCH, True, "write the access log, one line for each request")
     access_logfile: str = setting(
-        OUTPUT, FILE, "-", "where these lines go; - is standard output", aliases=("access-log-file", "accesslog")
+        OUTPUT, FILE, "-", "the file of the access log; - is standard output", aliases=("access-log-file", "accesslog")
     )
     access_logformat: str = setting(
         OUTPUT,
         TEXT,
         '%(h)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s%(cut)s',
-        "what a line says: see the page on logs",
+        "the format of a line of the access log: see the page on logs",
         aliases=("access-log-format", "access-log-fmt"),
     )
     access_log_exclude: tuple[str, ...] = setting(
-        OUTPUT, words("PATHS", "a list of paths"), (), "paths without a line, such as /health; /static/* is a beginning"
+        OUTPUT,
+        words("PATHS", "a list of paths"),
+        (),
+        "paths that are not logged, such as /health; /static/* is every path that begins with /static/",
     )
     request_id: str = setting(
         OUTPUT,
         choice("SOURCE", "off", "new", "proxy", "any", "traceparent", synonyms={"on": "proxy"}),
         "off",
-        "give each request an id, for the application, the response and the log: CHOICES. new makes one always; proxy"
-        " takes the request's from --forwarded-allow-ips, any from everybody, traceparent the trace id of that field,"
-        " and each makes one where there is none",
+        "give each request an id, for the application, the response and the log: CHOICES; new always makes one;"
+        " proxy takes the id that a peer of --forwarded-allow-ips sends, any the id that any peer sends,"
+        " traceparent the trace id of that field; if there is none, each of them makes one",
     )
-    request_id_header: str = setting(OUTPUT, FIELD_NAME, "x-request-id", "the field that has the id")
+    request_id_header: str = setting(
+        OUTPUT, FIELD_NAME, "x-request-id", "the field of requests and responses that has the id"
+    )
     log_format: str = setting(
-        OUTPUT, choice("FORMAT", "text", "json"), "text", "how messages and requests are written: CHOICES"
+        OUTPUT, choice("FORMAT", "text", "json"), "text", "the form of messages and of the access log: CHOICES"
     )
     error_logfile: str = setting(
-        OUTPUT, FILE, "-", "where messages go; - is standard error", aliases=("log-file", "errorlog")
+        OUTPUT, FILE, "-", "the file of the messages; - is standard error", aliases=("log-file", "errorlog")
     )
     log_config: str | Mapping[str, Any] | None = setting(
         OUTPUT,
         FILE,
         None,
-        "a configuration of Python's logging (.ini, .json, .toml or .yaml) in place of our own handlers",
+        "a configuration file for Python's logging (.ini, .json, .toml or .yaml), which replaces bridge's own handlers",
     )
     use_colors: bool | None = setting(
         OUTPUT, SWITCH, None, "colour messages", aliases=("use-colours",), shown="on a terminal, unless NO_COLOR is set"
@@ -67,13 +72,13 @@ class OutputConfig(OperationConfig):
         OUTPUT,
         choice("LEVEL", "debug", "info", "warning", "error", "critical", synonyms={"warn": "warning"}),
         "info",
-        "the least severe messages to write: CHOICES",
+        "the lowest level of messages that are written: CHOICES",
     )
     header: tuple[tuple[bytes, bytes], ...] = setting(
         OUTPUT,
         FIELDS,
         (),
-        "NAME: VALUE, a field that every response gets in place of the application's; may be repeated",
+        "NAME: VALUE: a field of every response; it replaces the application's field of that name; may be repeated",
         aliases=("headers",),
     )
     server_header: bool = setting(OUTPUT, SWITCH, True, "send a Server field")

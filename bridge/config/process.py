@@ -105,27 +105,34 @@ class ProcessConfig(Settings):
         WORKERS,
         WORKER_COUNT,
         None,
-        "worker processes, under a master that replaces them; auto is one per CPU that the container may use, 2..8 as"
-        " many as the load needs",
+        "how many worker processes run under a master that replaces them; auto is one for each CPU that the"
+        " container may use; 2..8 follows the load within this range",
         short="-w",
         foreign=("WEB_CONCURRENCY",),
         shown="none, one process",
     )
     workers_idle: float = setting(
-        WORKERS, seconds(), 60.0, "with a range of --workers, end one when fewer have been enough for this long"
+        WORKERS,
+        seconds(),
+        60.0,
+        "if --workers is a range: how long fewer workers must have been enough before one ends",
     )
     workers_max_rss: int | None = setting(
         WORKERS, off_or(SIZE), None, "replace a worker that uses more memory than this", aliases=("workers-max-memory",)
     )
-    rss_interval: float = setting(WORKERS, seconds(), 10.0, "how often the memory of the workers is looked at")
+    rss_interval: float = setting(WORKERS, seconds(), 10.0, "how often the master measures the memory of the workers")
     rss_samples: int = setting(
-        WORKERS, whole(1, 1000), 2, "how often in a row a worker must be above --workers-max-rss"
+        WORKERS,
+        whole(1, 1000),
+        2,
+        "how many measurements in a row must be above --workers-max-rss before the worker is replaced",
     )
     memory_target: float | None = setting(
         WORKERS,
         off_or(PERCENT),
         None,
-        "replace the largest worker when all processes use more than this part of what the container may use",
+        "replace the largest worker when all processes together use more than this percentage of the container's"
+        " memory",
     )
     preload: bool = setting(
         WORKERS, SWITCH, False, "import the application once, before the workers are started", aliases=("preload-app",)
@@ -137,26 +144,30 @@ class ProcessConfig(Settings):
         WORKERS,
         whole(0),
         0,
-        "add a random number of requests up to this, different for each worker",
+        "the largest random number that is added to --limit-max-requests, different for each worker",
         aliases=("max-requests-jitter",),
     )
     limit_max_requests_exclude: tuple[str, ...] = setting(
         WORKERS,
         words("PATHS", "a list of paths"),
         (),
-        "paths whose requests do not count for --limit-max-requests, such as /health; /static/* is a beginning",
+        "paths whose requests do not count for --limit-max-requests, such as /health; /static/* is every path"
+        " that begins with /static/",
     )
     workers_lifetime: float | None = setting(
         WORKERS, off_or(seconds()), None, "replace a worker after this time", aliases=("restart-interval",)
     )
     workers_lifetime_jitter: float = setting(
-        WORKERS, seconds(zero=True), 0.0, "add a random time up to this, different for each worker"
+        WORKERS,
+        seconds(zero=True),
+        0.0,
+        "the longest random time that is added to --workers-lifetime, different for each worker",
     )
     timeout_worker: float | None = setting(
         WORKERS,
         off_or(seconds()),
         30.0,
-        "replace a worker whose event loop stands still for this long, and log where it stands",
+        "how long a worker's event loop may stand still; then the log shows where, and the worker is replaced",
         aliases=("timeout-worker-healthcheck", "deadlock-timeout"),
     )
     timeout_worker_startup: float | None = setting(
@@ -166,10 +177,23 @@ class ProcessConfig(Settings):
         "how long a worker may take to import and start the application",
         aliases=("startup-timeout",),
     )
-    pid: str | None = setting(WORKERS, FILE, None, "write the process number into this file", aliases=("pid-file",))
-    user: str | None = setting(WORKERS, TEXT, None, "become this user after listening", shown="the current one")
+    pid: str | None = setting(
+        WORKERS,
+        FILE,
+        None,
+        "the file into which the number of the process (with workers, of the master) is written",
+        aliases=("pid-file",),
+    )
+    user: str | None = setting(
+        WORKERS, TEXT, None, "the user that the server becomes after it has bound its sockets", shown="the current one"
+    )
     group: str | None = setting(
-        WORKERS, TEXT, None, "become this group after listening", short="-g", shown="the current one"
+        WORKERS,
+        TEXT,
+        None,
+        "the group that the server gets after it has bound its sockets",
+        short="-g",
+        shown="the current one",
     )
     umask: int | None = setting(WORKERS, MODE, None, "the file mode creation mask", shown="the current one")
 
@@ -177,14 +201,14 @@ class ProcessConfig(Settings):
         WORKERS,
         DIRECTORY,
         None,
-        "change to this directory first; other paths are relative to it",
+        "the directory to change to first; other paths are relative to it",
         shown="the current one",
     )
     env: tuple[tuple[str, str], ...] = setting(
         WORKERS,
         VARIABLES,
         (),
-        "NAME=VALUE, an environment variable for the application; may be repeated",
+        "NAME=VALUE: set an environment variable for the application; may be repeated",
         aliases=("raw-env",),
         secret=True,
     )
@@ -192,7 +216,8 @@ class ProcessConfig(Settings):
         WORKERS,
         words("FILES", "a list of files"),
         (),
-        "files of environment variables for the application, such as .env; variables that exist are kept",
+        "files with environment variables for the application, such as .env; they do not change variables that"
+        " are already set",
         aliases=("env-files",),
     )
     process_name: str | None = setting(
@@ -207,7 +232,8 @@ class ProcessConfig(Settings):
         WORKERS,
         HOOKS,
         Hooks(),
-        "POINT=module:function, called at a point of the server's life: see the page on hooks; may be repeated",
+        "POINT=module:function: call this function at a point such as when_ready; the page on hooks has all"
+        " points; may be repeated",
     )
 
     reload: bool = setting(DEVELOPMENT, SWITCH, False, "restart when a source file changes")
@@ -215,7 +241,7 @@ class ProcessConfig(Settings):
         DEVELOPMENT,
         words("DIRS", "a list of directories"),
         (),
-        "watch these directories",
+        "the directories that are watched",
         aliases=("reload-dirs", "reload-paths"),
         shown="the application's",
     )
@@ -223,23 +249,27 @@ class ProcessConfig(Settings):
         DEVELOPMENT,
         words("PATTERNS", "a list of patterns such as *.html"),
         (),
-        "also watch files with such names, beside *.py",
+        "patterns for the names of further files to watch, beside *.py",
     )
     reload_exclude: tuple[str, ...] = setting(
         DEVELOPMENT,
         words("PATTERNS", "a list of patterns such as test_*"),
         (),
-        "do not watch such files or directories",
+        "patterns for the names of files and directories that are not watched",
     )
     reload_delay: float = setting(
-        DEVELOPMENT, seconds(), 0.1, "wait this long for more changes to the files", aliases=("reload-tick",)
+        DEVELOPMENT, seconds(), 0.1, "how long to wait for more changes before the restart", aliases=("reload-tick",)
     )
     debug: bool = setting(
         DEVELOPMENT,
         SWITCH,
         False,
-        "show exceptions in the browser, with a console for WSGI; on the loopback interface only",
+        "show exceptions in a browser on this machine, with a console for WSGI; only if the server listens on the"
+        " loopback interface",
     )
     debug_anywhere: bool = setting(
-        DEVELOPMENT, SWITCH, False, "allow --debug on any interface: everyone who reaches it can run code here"
+        DEVELOPMENT,
+        SWITCH,
+        False,
+        "show exceptions and the console to everybody: whoever reaches the server can run code in it",
     )

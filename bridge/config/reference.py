@@ -31,7 +31,7 @@ Serve an ASGI, WSGI or Tornado-style application.
 """
 _REMARKS = """\
 Every option is an environment variable as well: --port 8000 is BRIDGE_PORT=8000, --factory is BRIDGE_FACTORY=on.
-The command line wins over the environment, which wins over the file. Each --option without a value has its --no-option.
+The command line overrides the environment, which overrides the file. An option without a value has a --no- form.
 Sizes are bytes or 64k, 10M, 1GiB; times are seconds or 500ms, 30s, 5m.
 """
 
@@ -40,34 +40,40 @@ _PAGE = """\
 
 # Options
 
-`bridge run TARGET [options]` takes every value below from the command line, from the environment, or from a file: `-c
-FILE`, `--config FILE`, `BRIDGE_CONFIG`, or else `bridge.toml` or the table `[tool.bridge]` of `pyproject.toml` in the
-current directory. The tables have the variable of each option below it. In a file the names are written as
-`limit_request_body` or `limit-request-body`; a name that does not exist is an error. The command line wins over the
-environment, the environment over the file, and the file over the default. `--print-config` prints every setting with
-its value and where it comes from; `--check-config` checks the settings, the files that they name, and that the
-application can be imported. An empty variable counts as absent; a variable `BRIDGE_...` that is not listed here is
-ignored. (In Kubernetes, a service called `bridge` puts a `BRIDGE_PORT` of its own into the environment of every pod
-in its namespace; `enableServiceLinks: false` keeps it out.)
+You can set every option in three ways: on the command line of `bridge run TARGET [options]`, in the environment, or
+in a file. The tables have the name of the environment variable below each option.
 
-* **Sizes** are bytes, or take a suffix in powers of 1024: `8190`, `64k`, `10M`, `1GiB`.
-* **Times** are seconds, or take a suffix: `30`, `0.5`, `500ms`, `30s`, `5m`, `2h`.
+The file is the one that `-c FILE`, `--config FILE` or `BRIDGE_CONFIG` names. If none is named, it is `bridge.toml` or
+the table `[tool.bridge]` of `pyproject.toml` in the current directory. In a file, write `limit_request_body` or
+`limit-request-body`. A name that does not exist is an error.
+
+The command line overrides the environment, the environment overrides the file, and the file overrides the default.
+`--print-config` prints every setting with its value and where it comes from. `--check-config` checks the settings and
+the files that they name, and imports the application.
+
+* **Sizes** are bytes, or have a suffix in powers of 1024: `8190`, `64k`, `10M`, `1GiB`.
+* **Times** are seconds, or have a suffix: `30`, `0.5`, `500ms`, `30s`, `5m`, `2h`.
 * **Switches** are `--name` and `--no-name` on the command line, `on` and `off` in the environment.
-* **Lists** are separated by commas; the option may be repeated instead.
-* `off` switches a limit or a timeout off, where the table names it.
+* **Lists** are separated by commas. You can also repeat the option.
+* `off` switches off a limit or a timeout whose default in the table is `off` or says "may be `off`".
 
-A value that is not allowed ends the start with status 2 and one line that says what is.
+If a value is not allowed, the server does not start: the exit status is 2, and one line says what is allowed.
 
-`--host` and `--port` go together. `--bind`, `--uds` and `--fd` take their place, and all of them are listened on. They
-do not mix across sources: `--port 9000` on the command line sets `BRIDGE_BIND` aside. `PORT`, as hosting platforms set
-it, is a port on every interface unless a host is given.
+bridge treats an empty variable as absent, and ignores a variable `BRIDGE_...` that is not listed here. In Kubernetes,
+a service called `bridge` sets `BRIDGE_PORT` in every pod of its namespace; `enableServiceLinks: false` in the pod
+prevents this.
+
+`--host` and `--port` belong together, and name one address. `--bind`, `--uds` and `--fd` replace them, and you can
+combine these three. A source that names an address replaces all addresses of the sources below it: `--port 9000` on
+the command line makes bridge ignore `BRIDGE_BIND`. If a hosting platform sets `PORT`, bridge listens on that port on
+every interface, unless you set a host.
 {groups}
 ## Other spellings
 
-Options as other servers spell them. They mean the same, in the environment too (`BRIDGE_KEYFILE`), and an underscore
-is as good as a dash. The values are read as above.
+bridge also accepts these names, which other servers use for the same options. They work in the environment too
+(`BRIDGE_KEYFILE`), and you can write an underscore for a dash. The values have the form that is described above.
 
-| accepted | is |
+| Other name | Option |
 |---|---|
 {aliases}
 """

@@ -105,8 +105,8 @@ class Config(HTTP2Config):
         APPLICATION,
         TEXT,
         "",
-        "module:attribute, module:factory(), path/to/file.py:attribute, or a module"
-        " (then its application, app, asgi or wsgi)",
+        "module:attribute, module:factory(), path/to/file.py:attribute, or a module alone, whose application,"
+        " app, asgi or wsgi is served",
         positional=True,
     )
     interface: str = setting(
@@ -119,20 +119,22 @@ class Config(HTTP2Config):
         APPLICATION, SWITCH, False, "call TARGET without arguments and serve what it returns", aliases=("call",)
     )
     app_dir: str | None = setting(
-        APPLICATION, DIRECTORY, None, "put this directory first on the import path", shown="the current one"
+        APPLICATION, DIRECTORY, None, "the directory that is put first on the import path", shown="the current one"
     )
     lifespan: str = setting(
         APPLICATION,
         choice("WHEN", "auto", "on", "off"),
         "auto",
-        "ASGI lifespan events: CHOICES; auto sends them unless the application refuses them",
+        "whether the application gets ASGI lifespan events: CHOICES; auto sends them unless the application"
+        " refuses them",
         aliases=("asgi-lifespan",),
     )
     asgi_pathsend: bool = setting(
         APPLICATION,
         SWITCH,
         False,
-        "offer ASGI's pathsend extension: files go by sendfile; middleware that looks for content must know it",
+        "offer ASGI's pathsend extension, which sends files by sendfile; middleware that reads the content of"
+        " responses must support it",
     )
     root_path: str = setting(
         APPLICATION,
@@ -152,8 +154,8 @@ class Config(HTTP2Config):
         APPLICATION,
         MOUNTS,
         (),
-        "PATH=TARGET or HOST/PATH=TARGET: serve another application there; may be repeated;"
-        " TARGET alone is mounted at /",
+        "PATH=TARGET or HOST/PATH=TARGET: serve another application below this path; may be repeated; the TARGET"
+        " without --mount is served at /",
     )
 
     host: str = setting(BINDING, HOST, "127.0.0.1", "listen on this host; * means every interface")
@@ -181,7 +183,7 @@ class Config(HTTP2Config):
         BINDING,
         choice("VERSION", "off", "v1", "v2", "auto", synonyms={"1": "v1", "2": "v2", "on": "auto"}),
         "off",
-        "connections begin with a PROXY protocol header: CHOICES; auto accepts both versions",
+        "whether each connection begins with a PROXY protocol header: CHOICES; auto accepts both versions",
     )
     proxy_allow_from: tuple[str, ...] = setting(
         BINDING,
@@ -195,25 +197,30 @@ class Config(HTTP2Config):
         WSGI,
         whole(1, 10_000),
         64,
-        "the most threads that run WSGI requests at once; a thread starts when a request waits",
+        "how many threads may run WSGI requests at once; a thread starts only when a request waits",
         aliases=("wsgi-threads", "blocking-threads"),
     )
-    threads_min: int = setting(WSGI, whole(0, 10_000), 1, "threads to keep while there is nothing to do")
-    threads_idle: float = setting(WSGI, seconds(), 30.0, "end a thread beyond --threads-min after this idle time")
-    wsgi_queue: int = setting(WSGI, whole(1), 1024, "requests that may wait for a thread; beyond it 503")
-    wsgi_queue_timeout: float = setting(WSGI, seconds(), 30.0, "how long a request may wait for a thread; then 503")
+    threads_min: int = setting(WSGI, whole(0, 10_000), 1, "how many threads stay while there is nothing to do")
+    threads_idle: float = setting(
+        WSGI, seconds(), 30.0, "how long a thread beyond --threads-min may be idle before it ends"
+    )
+    wsgi_queue: int = setting(WSGI, whole(1), 1024, "how many requests may wait for a thread; more are answered 503")
+    wsgi_queue_timeout: float = setting(
+        WSGI, seconds(), 30.0, "how long a request may wait for a thread; then it is answered 503"
+    )
     wsgi_buffer_requests: int | None = setting(
         WSGI,
         off_or(SIZE),
         64 * KIB,
-        "receive the content before the request gets a thread, beyond this size into a temporary file; off streams it",
+        "all content is received before the request gets a thread; content beyond this size goes to a temporary"
+        " file; off gives the request a thread at once, and streams the content",
         aliases=("inbuf-overflow",),
     )
     wsgi_buffer_responses: int = setting(
         WSGI,
         SIZE,
         64 * MIB,
-        "how much of one response a temporary file keeps for a slow client; beyond it the thread waits",
+        "how much of one response waits in a temporary file for a slow client; beyond that, the thread waits",
         aliases=("outbuf-high-watermark",),
     )
 
@@ -222,34 +229,37 @@ class Config(HTTP2Config):
         WEBSOCKET,
         SIZE,
         16 * MIB,
-        "one message, after decompression; beyond it close code 1009",
+        "the largest message, after decompression; a larger one closes the WebSocket with code 1009",
         aliases=("websocket-max-message-size",),
     )
     ws_max_queue: int = setting(
-        WEBSOCKET, whole(1), 32, "messages that may wait for the application; beyond it none is read"
+        WEBSOCKET,
+        whole(1),
+        32,
+        "how many messages may wait for the application; then bridge reads no more until the application takes one",
     )
     ws_ping_interval: float | None = setting(
         WEBSOCKET,
         off_or(seconds()),
         20.0,
-        "the time between pings",
+        "the time between two pings to a client",
         aliases=("ping-interval", "websocket-ping-interval"),
     )
     ws_ping_timeout: float | None = setting(
         WEBSOCKET,
         off_or(seconds()),
         20.0,
-        "how long a client may be silent after a ping; then it is closed",
+        "how long a client may be silent after a ping; then the WebSocket is closed",
         aliases=("ping-timeout",),
     )
     ws_max_control_frames: int | None = setting(
         WEBSOCKET,
         off_or(whole(1)),
         200,
-        "pings and pongs of one client within a second; beyond it close code 1008",
+        "how many pings and pongs a client may send in a second; more close the WebSocket with code 1008",
     )
     ws_per_message_deflate: bool = setting(
-        WEBSOCKET, SWITCH, True, "compress messages when the client offers it", aliases=("websockets-compression",)
+        WEBSOCKET, SWITCH, True, "compress messages if the client supports it", aliases=("websockets-compression",)
     )
 
     ssl_certfile: str | None = setting(
@@ -260,13 +270,13 @@ class Config(HTTP2Config):
         aliases=("certfile", "ssl-certificate"),
     )
     ssl_keyfile: str | None = setting(
-        TLS, FILE, None, "the private key (PEM), when it is not in the certificate's file", aliases=("keyfile",)
+        TLS, FILE, None, "the private key (PEM), if it is not in the certificate's file", aliases=("keyfile",)
     )
     ssl_keyfile_password: str | None = setting(
         TLS,
         TEXT,
         None,
-        "the password of the private key; better set in the environment, where other users cannot see it",
+        "the password of the private key; set it in the environment, where other users cannot see it",
         aliases=("keyfile-password",),
         secret=True,
     )
@@ -296,31 +306,37 @@ class Config(HTTP2Config):
         TLS,
         CERTIFICATES,
         (),
-        "HOST=CERTIFICATE[,KEY]: another certificate for this name, or *.NAME; may be repeated",
+        "HOST=CERTIFICATE[,KEY]: the certificate for clients that ask for this host; *.NAME is every host one"
+        " level below NAME; may be repeated",
     )
     ssl_reload: bool = setting(TLS, SWITCH, True, "read certificates again when their files change")
     ssl_context_factory: str | Callable[..., Any] | None = setting(
         TLS,
         FUNCTION,
         None,
-        "a function module:name that makes the ssl.SSLContext; called with the Config and the default maker",
+        "a function, module:name, that makes the ssl.SSLContext; bridge calls it with the Config and the function"
+        " that makes the usual context",
     )
 
-    limit_request_line: int = setting(LIMITS, SIZE, LINE, "the request line; beyond it 414")
-    limit_request_fields: int = setting(LIMITS, whole(1), 100, "header fields in a request; beyond it 431")
-    limit_request_field_size: int = setting(LIMITS, SIZE, LINE, "one header field; beyond it 431")
+    limit_request_line: int = setting(LIMITS, SIZE, LINE, "the longest request line; a longer one is answered 414")
+    limit_request_fields: int = setting(
+        LIMITS, whole(1), 100, "how many header fields a request may have; more are answered 431"
+    )
+    limit_request_field_size: int = setting(
+        LIMITS, SIZE, LINE, "the longest header field; a longer one is answered 431"
+    )
     limit_request_head: int = setting(
         LIMITS,
         SIZE,
         64 * KIB,
-        "the whole head of a request; beyond it 431",
+        "the largest head of a request, with all its fields; a larger one is answered 431",
         aliases=("max-request-header-size", "h11-max-incomplete-event-size"),
     )
     limit_request_body: int | Literal["auto"] | None = setting(
         LIMITS,
         off_or(SIZE),
         "auto",
-        "the content of a request; beyond it 413",
+        "the largest content of a request; more is answered 413",
         aliases=("max-request-body-size",),
         shown="off for ASGI, 1 GiB for WSGI, 100 MiB for Tornado's interface",
     )
@@ -328,21 +344,21 @@ class Config(HTTP2Config):
         LIMITS,
         off_or(whole(1)),
         None,
-        "requests in progress; beyond it 503",
+        "how many requests may be in progress at once; more are answered 503",
         aliases=("backpressure",),
     )
     limit_connections: int | None = setting(
         LIMITS,
         off_or(whole(1)),
         None,
-        "open connections; beyond it none is accepted",
+        "how many connections may be open at once; then no more are accepted",
         aliases=("worker-connections", "connection-limit"),
     )
     limit_keep_alive_requests: int | None = setting(
         LIMITS,
         off_or(whole(1)),
         None,
-        "requests on one connection; then it is closed",
+        "how many requests one connection may have; then it is closed",
         aliases=("max-requests-per-connection",),
     )
 
@@ -357,21 +373,24 @@ class Config(HTTP2Config):
         TIMEOUTS,
         off_or(seconds()),
         75.0,
-        "the same for proxies: peers on Unix sockets, those that send a PROXY header, and those whose address or"
-        " network --forwarded-allow-ips names, if it is given; off treats them as all others",
+        "how long an idle connection of a known proxy stays open; known proxies are peers on Unix sockets, peers"
+        " that send a PROXY header, and peers whose address or network --forwarded-allow-ips names; off means"
+        " --timeout-keep-alive for them too",
     )
     timeout_request_head: float | None = setting(
         TIMEOUTS,
         off_or(seconds()),
         10.0,
-        "how long the head of a request may take, the first from the start of the connection; then 408",
+        "how long a client may take to send the head of a request; then it is answered 408; for the first request"
+        " the time begins with the connection",
         aliases=("header-timeout",),
     )
     timeout_request_body: float | None = setting(
         TIMEOUTS,
         off_or(seconds()),
         30.0,
-        "how long the content of a request may make no progress; then 408",
+        "how long a client may send no content of its request, or less than --rate-request-body on average; then"
+        " it is answered 408",
         aliases=("body-timeout", "read-timeout"),
     )
     timeout_write: float | None = setting(
@@ -387,7 +406,8 @@ class Config(HTTP2Config):
         TIMEOUTS,
         off_or(seconds()),
         None,
-        "how long an application's response may take; then 504, or the connection is cut if it has begun",
+        "how long the application may take for a response; then the request is answered 504, or the connection is"
+        " cut if the response has begun",
         aliases=("http-timeout",),
     )
     timeout_disconnect_grace: float | None = setting(
@@ -398,13 +418,13 @@ class Config(HTTP2Config):
         aliases=("asgi-disconnect-grace-period", "application-close-timeout"),
     )
     timeout_drain_websockets: float | None = setting(
-        TIMEOUTS, off_or(seconds(zero=True)), 5.0, "how long WebSockets stay open after a stop was asked for"
+        TIMEOUTS, off_or(seconds(zero=True)), 5.0, "how long WebSockets stay open when the server stops"
     )
     timeout_drain_streams: float | Literal["auto"] | None = setting(
         TIMEOUTS,
         off_or(seconds(zero=True)),
         "auto",
-        "how long event streams (text/event-stream, multipart/x-mixed-replace) go on after a stop was asked for",
+        "how long event streams (text/event-stream, multipart/x-mixed-replace) go on when the server stops",
         shown="until they send nothing for 5 s",
     )
     timeout_graceful_shutdown: float | None = setting(
@@ -419,14 +439,16 @@ class Config(HTTP2Config):
         PROXIES,
         SWITCH,
         False,
-        "take client address and scheme from X-Forwarded-...; --forwarded-allow-ips switches it on",
+        "take the client's address, scheme and host from X-Forwarded-... of trusted proxies;"
+        " --forwarded-allow-ips switches this on",
     )
     forwarded_allow_ips: tuple[str, ...] = setting(
         PROXIES,
         NETWORKS,
         ("127.0.0.1", "::1", "unix"),
-        "the peers whose forwarded fields are believed: addresses, networks, unix, or * for all; --http2-cleartext"
-        " trusted and --request-id proxy mean the same peers, by default 127.0.0.1,::1,unix",
+        "the trusted proxies, whose X-Forwarded-... fields bridge believes: addresses, networks, unix, or * for"
+        " all; --http2-cleartext trusted and --request-id proxy mean the same peers, or 127.0.0.1,::1,unix if this"
+        " is not given",
         foreign=("FORWARDED_ALLOW_IPS",),
         shown="nobody; with --proxy-headers 127.0.0.1,::1,unix",
     )
@@ -454,7 +476,8 @@ class Config(HTTP2Config):
         PROXIES,
         SWITCH,
         True,
-        "remove forwarded fields that are not believed; without it the application sees what anybody has written",
+        "remove forwarded fields of peers that are not trusted; without this, the application sees what any"
+        " client has sent",
         aliases=("clear-untrusted-proxy-headers",),
     )
 
