@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bridge.adapters.asgi.http import cancelled_itself, caused_by_disconnect, client_left, describe
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.adapters.asgi.types import SENDS_IN_A_ROW
-from bridge.core.connection.states import CLOSED
+from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.core.http.fields import list_members
@@ -101,7 +101,7 @@ class WebSocketExchange:
         self._gone = False  # the client left during the handshake
         self._sends = SENDS_IN_A_ROW  # until the loop gets a turn
         self._timer: asyncio.TimerHandle | None = None  # until the handshake is answered
-        self._waiters = Waiters(exchange.loop)  # receive() calls before the answer
+        self._waiters: Waiters | None = None  # receive() calls before the answer, once there is one
         self.task: asyncio.Task[None] | None = None
         if owner.timeout is not None:
             self._timer = exchange.loop.call_later(owner.timeout, self._time_out, owner.timeout)
@@ -132,7 +132,7 @@ class WebSocketExchange:
         """The client left before the handshake was answered."""
         if self._connection is None:
             self._gone = True
-            self._waiters.wake()
+            self._wake()
             self._cancel_after_grace()
 
     def on_peer_eof(self) -> None:
@@ -216,8 +216,15 @@ class WebSocketExchange:
     async def _answered(self) -> WebSocketConnection | None:
         """Wait for the answer to the handshake; return the connection if it was accepted."""
         while self._connection is None and not self._gone and not self._exchange.finished:
+            if self._waiters is None:
+                self._waiters = Waiters(self._exchange.loop)
             await self._waiters.next_event()
         return self._connection
+
+    def _wake(self) -> None:
+        """Let the receive() calls that wait for the answer look at it."""
+        if self._waiters is not None:
+            self._waiters.wake()
 
     async def send(self, message: Message) -> None:
         """Take a message (ASGI WebSocket, "Accept", "Send" and "Close", and the denial response extension).
@@ -288,15 +295,15 @@ class WebSocketExchange:
                 body = as_bytes(kind, body)
             exchange.send(body, not message.get("more_body", False))
             await exchange.drained()
-            self._waiters.wake()
-        elif self._denied or exchange.finished:
+            self._wake()
+        elif self._denied or exchange.writing is DONE:
             raise LocalProtocolError(f"{kind!r} after the handshake was denied")
         elif kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
             exchange.close_after = True
             exchange.answer(403)
-            self._waiters.wake()
+            self._wake()
         else:
             raise LocalProtocolError(f"unexpected ASGI message {kind!r} before websocket.accept")
 
@@ -313,6 +320,6 @@ class WebSocketExchange:
         connection.on_end = self._cancel_after_grace
         self._owner.add_websocket(connection)
         self._connection = connection
-        self._waiters.wake()
+        self._wake()
         if self._owner.closing_code is not None:
             self.stop(self._owner.closing_code)

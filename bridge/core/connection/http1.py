@@ -189,11 +189,6 @@ class ServerConnection(asyncio.Protocol):
         """The exchanges in progress, at most one."""
         return () if self.exchange is None else (self.exchange,)
 
-    @property
-    def decoder(self) -> FixedDecoder | ChunkedDecoder | None:
-        """The decoder of the current request's content; None while no content is expected."""
-        return self.reader.decoder
-
     # ------------------------------------------------------------------ called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -792,7 +787,8 @@ class ServerConnection(asyncio.Protocol):
             raise ConnectionGone("the connection is closed")
         rest = self.reader.take_rest()
         read_much(transport)
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
         transport.set_protocol(protocol)
         if self._eof:
             self.loop.call_soon(_pass_on_eof, transport, protocol)
@@ -816,13 +812,15 @@ class ServerConnection(asyncio.Protocol):
             A function to call when a transport that was taken is gone.
         """
         self.clock.forget(self)
-        self.clock.budgets.unfinished.forget(self)
+        if self._noted:
+            self._note_unread(0)
         self.deadline = NEVER
-        self.reader.clear()
         self.reading = self.reading.close
         self.closing = True
         self.writer.close()
-        self._abandon_exchange()
+        if not taken:  # else there is neither any more
+            self.reader.clear()
+            self._abandon_exchange()
         on_end, self._on_end = self._on_end, None
         gone = noop if on_end is None else on_end(self, taken)
         if started:
@@ -1009,7 +1007,8 @@ class ServerConnection(asyncio.Protocol):
         self.closing = True
         if transport is None or self.reading is READ_CLOSED:
             return
-        self.clock.budgets.unfinished.forget(self)
+        if self._noted:
+            self._note_unread(0)
         self.reader.clear()
         if linger and not self._eof:
             self.reading = self.reading.linger

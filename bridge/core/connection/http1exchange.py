@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from bridge.core.connection.times import Times
     from bridge.core.connection.writer import Writer
     from bridge.core.http.message import RequestHead, ResponseHead
-    from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
     from bridge.core.http1.encoder import Encoder
     from bridge.core.http1.reader import RequestReader
 
@@ -59,8 +58,6 @@ if TYPE_CHECKING:
         templates: dict[object, Any]
         writer: Writer
 
-        @property
-        def decoder(self) -> FixedDecoder | ChunkedDecoder | None: ...
         def cut(self, *, reset: bool) -> None: ...
         def delegate_failed(self, exchange: HTTP1Exchange, error: BaseException) -> None: ...
         def expect_response(self, seconds: float | None) -> None: ...
@@ -210,7 +207,7 @@ class HTTP1Exchange:
     @property
     def reads_content(self) -> bool:
         """Whether content is still to come, or the delegate has not been told of its end."""
-        return self.connection.exchange is self and self.connection.decoder is not None
+        return self.connection.exchange is self and self.connection.reader.decoder is not None
 
     def pause_reading(self) -> None:
         """Hand no content to the delegate until :meth:`resume_reading`; the peer is slowed down."""

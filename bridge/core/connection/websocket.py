@@ -16,6 +16,7 @@ from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.writer import Writer
+from bridge.core.http.message import ResponseHead
 from bridge.core.log import gen_log
 from bridge.core.websocket.extensions import DeflateOptions
 from bridge.core.websocket.frames import (
@@ -70,9 +71,10 @@ class WebSocketOptions:
         ping_timeout: Seconds after a ping in which something has to arrive; None for no limit.
         max_control_frames: Most pings and pongs of the peer within a second; None for no limit.
         deflate: The terms for permessage-deflate; None to refuse it.
+        shortest: The shortest of the times in seconds; None if there is none.
     """
 
-    __slots__ = ("deflate", "max_control_frames", "max_queue", "max_size", "ping_interval", "ping_timeout")
+    __slots__ = ("deflate", "max_control_frames", "max_queue", "max_size", "ping_interval", "ping_timeout", "shortest")
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class WebSocketOptions:
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
         self.deflate = deflate
+        self.shortest = min((time for time in (ping_interval, ping_timeout) if time), default=None)
 
 
 DEFAULT_OPTIONS = WebSocketOptions()
@@ -230,15 +233,15 @@ class WebSocketConnection(asyncio.Protocol):
             LocalProtocolError: The subprotocol was not offered, or a field is illegal; nothing was sent.
             ConnectionGone: The peer left.
         """
-        exchange.respond(101 if handshake.accept else 200, [*accept_fields(handshake, subprotocol), *fields])
-        exchange.send(b"", True)
+        # Not by respond(): that keeps heads which may come again, and no other has this Sec-WebSocket-Accept.
+        status = 101 if handshake.accept else 200
+        exchange.send_first(ResponseHead(status, [*accept_fields(handshake, subprotocol), *fields]), b"")
         self = cls(exchange, handshake, options)
-        paused = exchange.write_paused
+        paused = exchange.writer.paused
         transport, rest, self._on_transport_gone = exchange.take_stream(self)
         self.writer.open(transport)
         self.write_frame = transport.write
-        self.clock.shorten(options.ping_interval)
-        self.clock.shorten(options.ping_timeout)
+        self.clock.shorten(options.shortest)
         self.clock.watch(self)
         self.deadline = self.clock.after(options.ping_interval)
         if paused:

@@ -118,11 +118,13 @@ class Writer:
 
     def close(self) -> None:
         """End writing: the transport is gone, or another protocol has it. Waiting coroutines get a ConnectionGone."""
-        self.unwatch()
+        if self.deadline != NEVER:
+            self.unwatch()
         if self.paused:
             self._clock.budgets.unsent.forget(self)
         self.pending = b""
-        self.wake(ConnectionGone("the peer closed the connection"))
+        if self._waiters is not None:
+            self.wake(ConnectionGone("the peer closed the connection"))
         self.paused = False
         self.transport = None
         self._owner = None  # ends a reference cycle

@@ -76,10 +76,11 @@ def check_handshake(head: RequestHead, options: DeflateOptions | None = None) ->
     Returns:
         A Handshake if the request is valid, otherwise a Refusal.
     """
-    newer = head.version == b"2"
-    if head.method != (b"CONNECT" if newer else b"GET"):
+    line = head.line
+    newer = line.version == b"2"
+    if line.method != (b"CONNECT" if newer else b"GET"):
         return _bad_request("method is not CONNECT" if newer else "method is not GET")
-    if not newer and head.version != b"1.1":
+    if not newer and line.version != b"1.1":
         return _bad_request("HTTP version is not 1.1")
     if b"websocket" not in list_members([head.upgrade]):
         return _bad_request("no upgrade to websocket")
