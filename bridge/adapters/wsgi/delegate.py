@@ -149,7 +149,8 @@ class WSGIDelegate:
             request.finish()
             return StreamReceiver(request, stream, limit)
         content = request.content = ReceivedContent()
-        exchange.send_continue()
+        if exchange.head.expect_continue:
+            exchange.send_continue()
         return ContentReceiver(request, content, self.buffer_requests, limit, self._file_threads, application.loop)
 
     def on_close(self, connection: Connection) -> None:

@@ -110,7 +110,7 @@ class ContentReceiver:
         self._file_threads = file_threads
         self._loop = loop
         self._budgets = request.exchange.clock.budgets
-        self._noted = False  # in the budgets
+        self._noted = 0  # bytes that the budget of unfinished content counts
         self._pending = 0  # bytes in content.rest
         self._writing = False  # from the start of a job until _written(); the file is the job's
         self._at_work = 0  # bytes that a job is writing
@@ -131,9 +131,10 @@ class ContentReceiver:
         self._pending += size
         if self._ended:
             return
-        if self._pending > SMALL:
-            self._noted = True
-            self._budgets.unfinished.note(self, self._pending + self._at_work)
+        held = self._pending + self._at_work
+        if held > self._noted and held > SMALL:
+            self._noted = 1 << held.bit_length()  # so not every piece is noted, see Budget.note()
+            self._budgets.unfinished.note(self, self._noted)
         if self._pending > self._memory:
             if not self._writing:
                 self._write()
@@ -149,10 +150,9 @@ class ContentReceiver:
 
     def _pass_on(self) -> None:
         """Let a thread answer the request: it has all content, and gives up nothing any more."""
-        if self._noted:
-            self._forget()
-            if self._written_size:
-                self._content.keep(self._budgets.spool)
+        self._forget()
+        if self._written_size:
+            self._content.keep(self._budgets.spool)
         self._request.finish()
 
     def give_up(self, budget: Budget) -> str:
@@ -175,7 +175,9 @@ class ContentReceiver:
     def _forget(self) -> None:
         """Take the content out of the budgets of what is not finished."""
         if self._noted:
+            self._noted = 0
             self._budgets.unfinished.forget(self)
+        if self._written_size:
             self._budgets.spool.forget(self)
 
     def on_connection_close(self) -> None:
@@ -200,8 +202,6 @@ class ContentReceiver:
         self._pending = 0
         self._memory = _WORTH_WRITING
         self._writing = True
-        self._noted = True
-        self._budgets.unfinished.note(self, self._at_work)
         self._budgets.spool.note(self, self._written_size)
         self._file_threads.submit(self._write_in_thread, chunks)
 
@@ -221,7 +221,9 @@ class ContentReceiver:
         """Go on after a job."""
         self._writing = False
         self._at_work = 0
-        if not self._ended:
+        if self._noted:
+            # Not rounded: less than before, so that the budget may ask again, if it has asked for this job.
+            self._noted = self._pending
             self._budgets.unfinished.note(self, self._pending)
         request = self._request
         if error is not None:

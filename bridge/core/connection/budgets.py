@@ -115,22 +115,21 @@ class Budget:
         """Half of the limit is held: who can do with less should."""
         return self.limit is not None and self.total > self.limit >> 1
 
-    def note(self, holder: Holder, size: int) -> None:
-        """Note that *holder* holds *size* bytes now; others may have to give up theirs."""
-        self._set(holder, size)
-        if self.over and not self._enforcing:
-            self._enforce(holder)
+    def note(self, holder: Holder, size: int, *, enforce: bool = True) -> None:
+        """Note that *holder* holds *size* bytes now.
 
-    def forget(self, holder: Holder) -> None:
-        """Note that *holder* holds nothing."""
-        if holder in self._entries:
-            self._set(holder, 0)
+        Who holds more with each piece that comes may note the next power of two, and has nothing to note until it holds
+        more than that: the budget then counts at most twice of what is held, and never less.
 
-    def _set(self, holder: Holder, size: int) -> _Entry | None:
+        Args:
+            holder: Who holds it.
+            size: Bytes; 0 for nothing.
+            enforce: Others may have to give up theirs.
+        """
         entry = self._entries.get(holder)
         if entry is None:
             if not size:
-                return None
+                return
             entry = self._entries[holder] = _Entry(self._loop.time())
         with self._lock:
             self.total += size - entry.size
@@ -140,7 +139,13 @@ class Budget:
         entry.size = size
         if not size:
             del self._entries[holder]
-        return entry
+        if enforce and self.over and not self._enforcing:
+            self._enforce(holder)
+
+    def forget(self, holder: Holder) -> None:
+        """Note that *holder* holds nothing."""
+        if holder in self._entries:
+            self.note(holder, 0, enforce=False)
 
     def _enforce(self, current: Holder | None = None) -> None:
         """Let holders give up until no more is held than the limit allows, or only one holder is left.
@@ -200,13 +205,13 @@ class Budget:
             size: Bytes; not 0.
             anew: The client has read what waited before: its time begins.
         """
-        entry = self._set(reader, size)
-        if entry is not None:
-            if anew:
-                entry.since = self._loop.time()
-                entry.read = 0
-            if self.over and self._look_at is None:
-                self._look_later()
+        self.note(reader, size, enforce=False)
+        if anew:
+            entry = self._entries[reader]
+            entry.since = self._loop.time()
+            entry.read = 0
+        if self.over and self._look_at is None:
+            self._look_later()
 
     def _look_later(self) -> None:
         self._look_at = self._loop.time() + _LOOK

@@ -29,11 +29,13 @@ class RequestContent:
 
     Attributes:
         limit_pending: The limit, which the delegate may have set, is still to be applied.
-        noted_at: The clock's time when content was noted last.
+        noted_at: The clock's time when content was noted last: :meth:`note` is due once for each tick of the clock.
+        pace: The time for the next bytes.
+        unnoted: Bytes that have come since then.
         whole_deadline: Loop time in seconds until which all content has to come.
     """
 
-    __slots__ = ("_clock", "_pace", "_parameters", "_unnoted", "limit_pending", "noted_at", "whole_deadline")
+    __slots__ = ("_clock", "_parameters", "limit_pending", "noted_at", "pace", "unnoted", "whole_deadline")
 
     def __init__(self, length: int | None, parameters: ConnectionParameters, clock: Clock) -> None:
         limit = parameters.max_body_size
@@ -41,8 +43,8 @@ class RequestContent:
             raise _too_long(length, limit)
         self._clock = clock
         self._parameters = parameters
-        self._pace = Pace(clock, parameters.body_timeout, parameters.min_body_rate)
-        self._unnoted = 0  # bytes that have come since the pace was told
+        self.pace = Pace(clock, parameters.body_timeout, parameters.min_body_rate)
+        self.unnoted = 0
         self.noted_at = clock.now
         self.limit_pending = parameters.limit_after_start
         self.whole_deadline = clock.after(parameters.body_total_timeout)
@@ -50,7 +52,7 @@ class RequestContent:
     @property
     def deadline(self) -> float:
         """Loop time in seconds until which more has to come: the next bytes, and the whole."""
-        return min(self._pace.deadline + self._clock.lost, self.whole_deadline)
+        return min(self.pace.deadline + self._clock.lost, self.whole_deadline)
 
     def apply_limit(self, own: int | None, decoder: FixedDecoder | ChunkedDecoder) -> None:
         """Apply the limit, now that the delegate has had the chance to change it.
@@ -71,11 +73,6 @@ class RequestContent:
         elif decoder.remaining > limit:
             raise _too_long(decoder.remaining, limit)
 
-    def take(self, size: int) -> bool:
-        """Count *size* bytes that have come; tell whether :meth:`note` is due: once for each tick of the clock."""
-        self._unnoted += size
-        return self._clock.now != self.noted_at
-
     def note(self, *, free: bool) -> int:
         """Give the peer the time that it has earned by what has come since the last call; return how much that is.
 
@@ -83,26 +80,14 @@ class RequestContent:
             free: As for :meth:`Pace.take`.
         """
         self.noted_at = self._clock.now
-        size, self._unnoted = self._unnoted, 0
-        self._pace.take(size, free=free)
+        size, self.unnoted = self.unnoted, 0
+        self.pace.take(size, free=free)
         return size
-
-    def pause(self) -> None:
-        """Stop the time for the next bytes, since the delegate and not the peer is slow; that of the whole goes on."""
-        self._pace.pause()
-
-    def resume(self) -> None:
-        """Let the time for the next bytes go on."""
-        self._pace.resume()
 
     def set_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""
         self._clock.shorten(seconds)
         self.whole_deadline = self._clock.after(seconds)
-
-    def describe_timeout(self) -> str:
-        """Return for the log why the time for the next bytes is over."""
-        return self._pace.describe()
 
 
 def _too_long(length: int, limit: int) -> LimitExceeded:

@@ -56,13 +56,13 @@ class Pace:
     def pause(self) -> None:
         """Stop the time: the server does not read, so the peer cannot send."""
         if self.deadline != NEVER:
-            self._left = self.deadline - self._now()
+            self._left = self.deadline - (self._clock.now - self._clock.lost)
             self.deadline = NEVER
 
     def resume(self) -> None:
         """Go on with the time that was left."""
         if self._left != NEVER:
-            self.deadline = self._now() + self._left
+            self.deadline = self._clock.now - self._clock.lost + self._left
             self._left = NEVER
 
     def describe(self) -> str:
@@ -70,6 +70,3 @@ class Pace:
         if self._begun and self._rate is not None:
             return f"Timeout reading body: less than {self._rate} bytes a second (--rate-request-body)"
         return "Timeout reading body"
-
-    def _now(self) -> float:
-        return self._clock.now - self._clock.lost

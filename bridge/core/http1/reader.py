@@ -37,28 +37,30 @@ class RequestReader:
 
     Attributes:
         buffer: The received bytes; empty if all of them were read. While it is empty, the connection may set it in
-            place of a call of :meth:`feed`. Otherwise only the reader changes it.
+            place of a call of :meth:`feed`; and it may take all of it, if it is content. Otherwise only the reader
+            changes it.
         decoder: The decoder of the current request's content; None while no content is expected.
         heads: How many heads were read.
+        position: Of the first unread byte in the buffer.
         scanned: Bytes of an incomplete head; 0 if none of the head has come.
     """
 
     __slots__ = (
         "_blank_lines",
         "_limits",
-        "_position",
         "_previous",
         "_previous_wire",
         "buffer",
         "decoder",
         "heads",
+        "position",
         "scanned",
     )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._blank_lines = 0  # skipped in front of the next head
-        self._position = 0  # of the first unread byte in the buffer
+        self.position = 0
         # The last head that came alone, and its bytes, with which the next one is compared.
         self._previous: RequestHead | None = None
         self._previous_wire: bytes | bytearray = b""
@@ -73,18 +75,18 @@ class RequestReader:
         if buffer:
             # Nearly always everything was read, and the new bytes become the buffer without a copy. Otherwise the
             # unread bytes go into a bytearray, which grows in place.
-            if buffer.__class__ is bytes or self._position:
-                self.buffer = buffer = bytearray(memoryview(buffer)[self._position :])
-                self._position = 0
+            if buffer.__class__ is bytes or self.position:
+                self.buffer = buffer = bytearray(memoryview(buffer)[self.position :])
+                self.position = 0
             buffer += data
         else:
             self.buffer = data
-            self._position = 0
+            self.position = 0
 
     @property
     def unread(self) -> int:
         """Bytes that were received and not read."""
-        return len(self.buffer) - self._position
+        return len(self.buffer) - self.position
 
     def next_head(self) -> RequestHead | None:
         """Return the next request's head; None while it is incomplete.
@@ -94,14 +96,14 @@ class RequestReader:
                 not do.
         """
         buffer = self.buffer
-        if buffer == self._previous_wire and not self._position and self._previous is not None:
+        if buffer == self._previous_wire and not self.position and self._previous is not None:
             # The buffer holds the last head again and nothing else, as from a client that polls. It was parsed and
             # checked before.
             self.buffer = b""
             self.heads += 1
             self.scanned = self._blank_lines = 0
             return self._previous
-        start = self._position
+        start = self.position
         if buffer.startswith(b"\r", start):
             start = self._skip_blank_lines()
             if start < 0:
@@ -122,7 +124,7 @@ class RequestReader:
         if start == size:
             self.buffer = b""
             start = 0
-        self._position = start
+        self.position = start
         return head
 
     def _skip_blank_lines(self) -> int:
@@ -132,7 +134,7 @@ class RequestReader:
             Where the request line begins; -1 if the buffer has nothing of it yet. A CR alone may begin an empty line.
         """
         buffer = self.buffer
-        start = self._position
+        start = self.position
         while buffer.startswith(b"\r\n", start) and self._blank_lines < _BLANK_LINES_MAX:
             start += 2
             self._blank_lines += 1
@@ -140,7 +142,7 @@ class RequestReader:
         if not left:
             self.buffer = b""
             start = 0
-        self._position = start
+        self.position = start
         if left and (left > 1 or buffer[start] != 0x0D or self._blank_lines == _BLANK_LINES_MAX):
             return start
         return -1
@@ -173,39 +175,30 @@ class RequestReader:
         buffer = self.buffer
         decoder = self.decoder
         assert decoder is not None, "no content is expected"
-        start = self._position
-        if not start and decoder.remaining is not None and len(buffer) <= min(decoder.remaining, most):
-            # All of the buffer is content of a known length, as for nearly every piece of an upload: no copy is made.
-            size = len(buffer)
-            if not size:
-                return None
-            self.buffer = b""
-            decoder.remaining -= size
-            decoder.done = not decoder.remaining
-            return buffer if buffer.__class__ is bytes else bytes(buffer)
+        start = self.position
         data, position = decoder.take(buffer, start, most)
         if position == start:
             return None
         if position == len(buffer):
             self.buffer = b""
             position = 0
-        self._position = position
+        self.position = position
         return data
 
     def begins_with(self, octets: bytes) -> bool:
         """Tell whether the unread bytes begin with *octets*."""
-        return self.buffer.startswith(octets, self._position)
+        return self.buffer.startswith(octets, self.position)
 
     def take_rest(self) -> bytes:
         """Return the unread bytes, and remove them from the buffer."""
-        rest = bytes(memoryview(self.buffer)[self._position :])
+        rest = bytes(memoryview(self.buffer)[self.position :])
         self.clear()
         return rest
 
     def clear(self) -> None:
         """Drop the unread bytes, and expect no content."""
         self.buffer = b""
-        self._position = self.scanned = self._blank_lines = 0
+        self.position = self.scanned = self._blank_lines = 0
         self.decoder = None
 
     def on_idle(self) -> None:

@@ -67,6 +67,9 @@ class Upload:
             answer=lambda status, fields: self.fail(status),
         )
         self.budgets = self.exchange.clock.budgets
+        self.alone = budgets is None
+        self.told = 0  # bytes of the last job, until the loop has heard of its end
+        self.most_told = 0
         self.receiver = ContentReceiver(self, self.content, memory, limit, self, self)
         self.most = 0
 
@@ -80,6 +83,7 @@ class Upload:
 
     def submit(self, function: Any, *arguments: Any) -> None:
         self.jobs.append(functools.partial(function, *arguments))
+        self.told = sum(map(len, arguments[0])) if arguments else 0
         assert len(self.jobs) <= 1
 
     def call_soon_threadsafe(self, function: Any, *arguments: Any) -> None:
@@ -134,6 +138,11 @@ class Upload:
         waiting = sum(map(len, self.content.rest))
         writing = sum(map(len, self.jobs[0].args[0])) if self.jobs and self.jobs[0].args else 0
         self.most = max(self.most, waiting + writing)
+        self.most_told = max(self.most_told, waiting + self.told)
+        noted = self.budgets.unfinished.total
+        if self.alone and not self.ended:
+            assert noted >= waiting + writing or waiting + writing <= receivers.SMALL
+            assert noted <= 2 * self.most_told
 
     def finish_request(self) -> None:
         assert not self.paused
@@ -176,6 +185,7 @@ def test_any_order_of_events(steps: list[Any], memory: int, room: int, end: str)
         patch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
         patch.setattr(receivers, "_WINDOW", WINDOW)
         patch.setattr(receivers, "_WORTH_WRITING", WORTH_WRITING)
+        patch.setattr(receivers, "SMALL", 20)
         patch.setattr(receivers.app_log, "error", lambda *args: None)
         upload, sent = run(steps, memory, disk)
         if end == "abort":
@@ -280,7 +290,7 @@ def test_memory_that_others_need_goes_to_the_file() -> None:
     two.receive(bytes(9000))
     assert [len(upload.jobs) for upload in (one, two)] == [1, 0]
     one.settle()
-    assert (one.budgets.unfinished.total, one.budgets.spool.total) == (9000, 12_000)
+    assert (one.budgets.unfinished.total, one.budgets.spool.total) == (16_384, 12_000)  # 9000 and the room to the next
     for upload in (one, two):
         upload.finish_request()
         assert upload.finished == 1

@@ -56,14 +56,15 @@ def test_chunks_get_the_limit_that_the_delegate_has_set(clock: Clock) -> None:
 def test_the_deadline_is_the_earlier_one_of_the_next_bytes_and_of_the_whole(clock: Clock) -> None:
     made = content(clock, body_timeout=3.0, body_total_timeout=5.0, min_body_rate=None)
     assert made.deadline == clock.after(3.0)
-    made.pause()
+    made.pace.pause()
     assert made.deadline == made.whole_deadline == clock.after(5.0)
-    made.resume()
+    made.pace.resume()
     assert made.deadline == clock.after(3.0)
     clock.now += 4.0
-    assert made.take(1)
-    made.note(free=False)
-    assert not made.take(1)
+    assert made.noted_at != clock.now
+    made.unnoted += 1
+    assert made.note(free=False) == 1
+    assert (made.noted_at, made.unnoted) == (clock.now, 0)
     assert made.deadline == made.whole_deadline
     made.set_timeout(None)
     assert made.whole_deadline == NEVER
