@@ -8,7 +8,7 @@ transport.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +18,7 @@ from bridge.core.connection.closing import close, holds_unread
 from bridge.core.connection.http1content import RequestContent
 from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
-from bridge.core.connection.pauses import BY_DELEGATE, pause_until
+from bridge.core.connection.pauses import BY_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
 from bridge.core.connection.reads import read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
@@ -52,12 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerConnection", "noop"]
 
-# Bytes of unread content that are read and dropped so that the connection persists (RFC 9112 section 9.3).
-_DRAIN_MAX = 65536
 # Bytes of the next requests that are kept while a response is pending. Beyond them, the transport stops reading.
 _AHEAD_MAX = 65536
-# Content (bytes) between two ticks of the clock that comes fast: it is read in large pieces.
-_FAST = 1 << 18
 # The units (see ``turns``) of an exchange, or of a piece of content, that is read after another one. The first one for
 # each piece of received data is free, so that plain requests draw on nothing. Chunks and KiB of content are counted
 # besides.
@@ -561,14 +557,15 @@ class ServerConnection(asyncio.Protocol):
             self._turns.left -= decoder.steps + (len(data) >> 10)
             content.unnoted += len(data)
             if content.noted_at != self.clock.now:
-                self._note_content(content, exchange)
+                content.note(self.writer.transport, free=exchange.writing is CONTENT)
+                self.deadline = content.deadline
             if exchange.continue_pending:  # the client did not wait for it
                 exchange.continue_pending = False
                 self.go_on_waiting()
             if data:
                 waiting = exchange.delegate.data_received(data)
                 if waiting is not None:
-                    self.pause_until(waiting, exchange)
+                    exchange.pause_until(waiting)
         if decoder.done:
             if self._paused:
                 return False  # finish() is called when the pause ends
@@ -586,13 +583,6 @@ class ServerConnection(asyncio.Protocol):
         if self._eof:
             self._abandon_exchange()
             self._close()
-
-    def _note_content(self, content: RequestContent, exchange: HTTP1Exchange) -> None:
-        """Give the peer the time that it has earned; read much at once if it sends fast. Once for each tick."""
-        fast = content.note(free=exchange.writing is CONTENT) > _FAST
-        if self.writer.transport is not None:
-            (read_much if fast else read_little)(self.writer.transport)
-        self._expect_bytes()
 
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
         """End a request whose content was read, or dropped."""
@@ -660,10 +650,6 @@ class ServerConnection(asyncio.Protocol):
                 self._content.pace.resume()
             self._expect_bytes()
 
-    def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None:
-        """Hand no content to the delegate of *exchange* until *waiting*, which it returned, is done."""
-        pause_until(waiting, exchange, self.pause_content, self.resume_content)
-
     def _resume_reading(self) -> None:
         """Let the transport read again."""
         transport = self.writer.transport
@@ -673,21 +659,6 @@ class ServerConnection(asyncio.Protocol):
                 transport.resume_reading()
 
     # ------------------------------------------------------------------ the end of an exchange
-
-    def must_close_after(self, exchange: HTTP1Exchange) -> bool:
-        """Tell whether the connection has to close after the response because too much of the request is unread.
-
-        Asked at the end of the response. It is true if the content is not complete and
-
-        1. the client waits for 100 (Continue): it may send the content or the next request now (RFC 9110 section
-           10.1.1); or
-        2. the content is chunked, so that its length is not known; or
-        3. more is left of it than the connection reads and drops.
-        """
-        decoder = self.reader.decoder
-        if self.reading is not READ_CONTENT or decoder is None or decoder.done:
-            return False
-        return exchange.continue_pending or decoder.remaining is None or decoder.remaining > _DRAIN_MAX
 
     def expect_response(self, seconds: float | None) -> None:
         """Reset the connection unless the current response is complete in *seconds*; None for no limit.
@@ -749,7 +720,7 @@ class ServerConnection(asyncio.Protocol):
     def _drop_content(self, exchange: HTTP1Exchange) -> None:
         """Read and drop what is left of the request's content, or close if it is much. The response is complete."""
         delegate = exchange.delegate
-        close = exchange.close_after or self.closing or self.must_close_after(exchange)
+        close = exchange.close_after or self.closing or exchange.leaves_much_unread
         exchange.delegate = NULL_DELEGATE
         self._paused = 0
         if close:

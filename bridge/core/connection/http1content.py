@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.pace import Pace
+from bridge.core.connection.reads import read_little, read_much
 from bridge.core.http1.decoder import ChunkedDecoder
 from bridge.errors import LimitExceeded
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bridge.core.connection.clock import Clock
     from bridge.core.connection.parameters import ConnectionParameters
     from bridge.core.http1.decoder import FixedDecoder
 
 __all__ = ["RequestContent"]
+
+# Content (bytes) between two ticks of the clock that comes fast: it is read in large pieces.
+_FAST = 1 << 18
 
 
 class RequestContent:
@@ -73,16 +79,18 @@ class RequestContent:
         elif decoder.remaining > limit:
             raise _too_long(decoder.remaining, limit)
 
-    def note(self, *, free: bool) -> int:
-        """Give the peer the time that it has earned by what has come since the last call; return how much that is.
+    def note(self, transport: asyncio.Transport | None, *, free: bool) -> None:
+        """Give the peer the time that it has earned by what has come since the last call; read much if it sends fast.
 
         Args:
+            transport: The connection's.
             free: As for :meth:`Pace.take`.
         """
         self.noted_at = self._clock.now
         size, self.unnoted = self.unnoted, 0
         self.pace.take(size, free=free)
-        return size
+        if transport is not None:
+            (read_much if size > _FAST else read_little)(transport)
 
     def set_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""

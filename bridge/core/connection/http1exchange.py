@@ -11,6 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.pauses import BY_DELEGATE, pause_until
 from bridge.core.connection.sendfile import read_piece, send_range
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.http.fields import NO_LENGTH, encode_fields
@@ -62,12 +63,10 @@ if TYPE_CHECKING:
         def delegate_failed(self, exchange: HTTP1Exchange, error: BaseException) -> None: ...
         def expect_response(self, seconds: float | None) -> None: ...
         def go_on_waiting(self) -> None: ...
-        def must_close_after(self, exchange: HTTP1Exchange) -> bool: ...
-        def pause_content(self) -> None: ...
-        def pause_until(self, waiting: Awaitable[None], exchange: HTTP1Exchange) -> None: ...
+        def pause_content(self, reason: int = BY_DELEGATE) -> None: ...
         def refuse(self, status: int) -> None: ...
         def response_done(self, exchange: HTTP1Exchange, observed: bool = False) -> None: ...
-        def resume_content(self) -> None: ...
+        def resume_content(self, reason: int = BY_DELEGATE) -> None: ...
         def set_body_timeout(self, seconds: float | None) -> None: ...
         def take_transport(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes, Callable[[], None]]: ...
 
@@ -77,6 +76,8 @@ __all__ = ["HTTP1Exchange"]
 # Bytes; content of this size or more is handed to the transport as a part of its own. Joined with the head, it would
 # be copied once more.
 _JOIN_MAX = 32768
+# Bytes of unread content that are read and dropped so that the connection persists (RFC 9112 section 9.3).
+_DRAIN_MAX = 65536
 
 _known_heads = KnownHeads()
 _known_head = _known_heads.get  # bound once: saves the look-up of the method for each response
@@ -209,6 +210,22 @@ class HTTP1Exchange:
         """Whether content is still to come, or the delegate has not been told of its end."""
         return self.connection.exchange is self and self.connection.reader.decoder is not None
 
+    @property
+    def leaves_much_unread(self) -> bool:
+        """Whether too much of the request is unread for the connection to persist. Asked at the end of the response.
+
+        It is if the content is not complete and
+
+        1. the client waits for 100 (Continue): it may send the content or the next request now (RFC 9110 section
+           10.1.1); or
+        2. the content is chunked, so that its length is not known; or
+        3. more is left of it than the connection reads and drops.
+        """
+        decoder = self.connection.reader.decoder
+        if decoder is None or decoder.done:
+            return False
+        return self.continue_pending or decoder.remaining is None or decoder.remaining > _DRAIN_MAX
+
     def pause_reading(self) -> None:
         """Hand no content to the delegate until :meth:`resume_reading`; the peer is slowed down."""
         if self.connection.exchange is self:
@@ -221,7 +238,7 @@ class HTTP1Exchange:
 
     def pause_until(self, waiting: Awaitable[None]) -> None:
         """Hand no content to the delegate until *waiting* is done."""
-        self.connection.pause_until(waiting, self)
+        pause_until(waiting, self, self.connection.pause_content, self.connection.resume_content)
 
     def set_body_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""
@@ -369,7 +386,7 @@ class HTTP1Exchange:
         plain = response.plain and line.plain
         if not plain and is_bodiless(line.method, response.status):
             last = True  # it is complete with its head, whatever the application still sends
-        if last and self.head.content_length != 0 and connection.must_close_after(self):
+        if last and self.head.content_length != 0 and self.leaves_much_unread:
             self.close_after = True
         length = response.length
         if (
