@@ -103,16 +103,34 @@ class Stream:
 
 
 class HTTP2Link(Link):
-    """One connection of HTTP/2 between a peer, played by the test, and the engine."""
+    """One connection of HTTP/2 between a peer, played by the test, and the engine.
 
-    def __init__(self, delegate: Any, params: ConnectionParameters | None = None, *, tls: bool = False) -> None:
-        self.loop = ManualLoop()
+    Args:
+        delegate: The server's.
+        params: Limits and times.
+        tls: The connection has TLS.
+        beside: Another connection of the same server.
+    """
+
+    def __init__(
+        self,
+        delegate: Any,
+        params: ConnectionParameters | None = None,
+        *,
+        tls: bool = False,
+        beside: HTTP2Link | None = None,
+    ) -> None:
+        self.loop = beside.loop if beside else ManualLoop()
         self.delegate = delegate
         params = params or ConnectionParameters()
         if params.http2 is None:
             params.http2 = HTTP2Parameters()
-        self.clock = Clock(
-            self.loop, shortest=params.shortest(), server_name=b"bridge", keep_alive=params.keep_alive_timeout
+        self.clock = (
+            beside.clock
+            if beside
+            else Clock(
+                self.loop, shortest=params.shortest(), server_name=b"bridge", keep_alive=params.keep_alive_timeout
+            )
         )
         context = ConnectionContext(("192.0.2.1", 4000), socket.AF_INET, "https" if tls else "http", ("192.0.2.2", 80))
         self.ended: list[Any] = []

@@ -318,7 +318,7 @@ class ServerConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ reading
 
-    def data_received(self, data: bytes) -> None:  # noqa: C901, PLR0915 -- calls would cost every request
+    def data_received(self, data: bytes) -> None:  # noqa: C901 -- calls would cost every request
         """Take what the peer sent; read heads and content, and start exchanges.
 
         This goes on until the buffer, the delegate, the peer or the next turn (see ``turns``) has to be waited for. A
@@ -365,11 +365,9 @@ class ServerConnection(asyncio.Protocol):
                     begun = True
                     floor = turns.left - turns.slice
                 if turns.left <= floor:
-                    if turns.crowded or turns.left <= 0:
-                        self._await_turn(begun=True)
-                        self._limit_read_ahead()
-                        break
-                    floor -= turns.slice
+                    self._await_turn(begun=True)
+                    self._limit_read_ahead()
+                    break
         except RemoteProtocolError as exc:
             self._refuse_fault(exc)
         except FAULTS as exc:

@@ -225,10 +225,8 @@ class Incoming:
                 if not self._may_come(size, kind, flags, stream) or after > end:
                     break
             if turns.left <= floor:
-                if turns.crowded or turns.left <= 0:
-                    self._await_turn(begun=True)
-                    break
-                floor -= turns.slice
+                self._await_turn(begun=True)
+                break
             at = after
             try:
                 if block is not None:

@@ -393,7 +393,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ reading
 
-    def _read(self) -> None:  # noqa: C901 -- calls would cost every message
+    def _read(self) -> None:
         """Read messages and control frames from the receiver, until enough messages wait, or others have their turn."""
         turns = self._turns
         floor = turns.left - turns.slice
@@ -420,10 +420,8 @@ class WebSocketConnection(asyncio.Protocol):
                 else:
                     turns.left -= self._take_frame(event)
                 if turns.left <= floor:
-                    if turns.crowded or turns.left <= 0:
-                        self._await_turn(begun=True)
-                        return
-                    floor -= turns.slice
+                    self._await_turn(begun=True)
+                    return
         except WebSocketError as exc:
             self._fail(exc)
         else:
@@ -521,7 +519,9 @@ class WebSocketConnection(asyncio.Protocol):
             del self._pings[:-1]
         elif self._pings:
             pings, self._pings = self._pings, []
-            self.write_frame(b"".join(map(encode_pong, pings)))
+            transport = self.writer.transport
+            if transport is not None and not transport.is_closing():  # else it was cut off before their turn
+                self.write_frame(b"".join(map(encode_pong, pings)))
 
     def _take_close(self, event: Close) -> None:
         """Complete the closing handshake; the server closes the connection first (RFC 6455 section 7.1.1)."""
