@@ -297,7 +297,8 @@ def open_to_append(path: str, later: Identity | None = None, *, wait: bool = Tru
         with Place.of(path, follow=True) as place:
             open_ = _open_beside_others if place.others else _open_or_make
             descriptor = open_(place, flags, later)
-    os.set_blocking(descriptor, True)
+    if _NONBLOCK:
+        os.set_blocking(descriptor, True)
     return descriptor
 
 

@@ -22,7 +22,7 @@ from bridge.core.log import app_log
 if TYPE_CHECKING:
     import datetime
 
-__all__ = ["IOLoop", "new_event_loop"]
+__all__ = ["IOLoop", "new_asyncio_loop", "new_event_loop"]
 
 T = TypeVar("T")
 AnyFuture = asyncio.Future[T] | concurrent.futures.Future[T]
@@ -40,8 +40,17 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop()
+        return new_asyncio_loop()
     return cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
+
+
+def new_asyncio_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop of asyncio's that can watch sockets, which the default one of Windows cannot."""
+    loop = asyncio.new_event_loop()
+    if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
+        loop.close()
+        return asyncio.SelectorEventLoop()
+    return loop
 
 
 class IOLoop:

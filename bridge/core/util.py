@@ -1,14 +1,49 @@
 """Configurable: the base of classes whose constructor makes an instance of a configured subclass (Tornado's name).
 
-This module knows nothing of HTTP.
+And what the standard library lacks on some systems. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any, Self
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
-__all__ = ["Configurable", "import_object"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+__all__ = ["Configurable", "import_object", "read_at", "write_at"]
+
+_moving = threading.Lock()  # a descriptor has one position for all threads
+
+
+def _read_at(descriptor: int, size: int, offset: int, /) -> bytes:
+    with _at(descriptor, offset):
+        return os.read(descriptor, size)
+
+
+def _write_at(descriptor: int, data: Buffer, offset: int, /) -> int:
+    with _at(descriptor, offset):
+        return os.write(descriptor, data)
+
+
+@contextmanager
+def _at(descriptor: int, offset: int) -> Iterator[None]:
+    with _moving:
+        before = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            yield
+        finally:
+            os.lseek(descriptor, before, os.SEEK_SET)
+
+
+#: Read up to so many bytes of a file from an offset on, or write there. Its position stays. Windows has no pread.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _read_at)
+write_at: Callable[[int, Buffer, int], int] = getattr(os, "pwrite", _write_at)
 
 
 def import_object(name: str) -> Any:

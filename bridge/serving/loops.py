@@ -13,6 +13,7 @@ from contextvars import Context
 from typing import Any, Self
 
 from bridge import forks
+from bridge.core.ioloop import new_asyncio_loop
 from bridge.core.log import app_log, gen_log
 from bridge.errors import ConfigError
 from bridge.serving.ending import ending
@@ -43,7 +44,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         else:
             factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
             return factory
-    return asyncio.new_event_loop
+    return new_asyncio_loop
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def _file(path: str) -> tuple[int, int] | None:
 
 def url(sock: socket.socket, scheme: str) -> str:
     """Return the URL of *sock*, for people to read and to click."""
-    if sock.family == socket.AF_UNIX:
+    if sock.family == getattr(socket, "AF_UNIX", None):
         name = sock.getsockname()
         return f"unix:{name if isinstance(name, str) else name.decode('utf-8', 'replace')}"
     host, port = sock.getsockname()[:2]

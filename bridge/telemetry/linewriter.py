@@ -22,6 +22,8 @@ _MOST_BYTES = 8 << 20
 _CALL = 8 << 10
 # Seconds for which a fork waits until what was queued before it is written.
 _BEFORE_FORK = 0.5
+# Bytes that a pipe takes as one, which Windows does not tell.
+_PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
 
 class LineWriter:
@@ -240,15 +242,15 @@ def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
         while block:
             try:
                 block = block[os.write(descriptor, block) :]
-            except BlockingIOError:  # another program has made it so, for all who have it
+            except BlockingIOError:  # another program has made it so, for all who have it; Windows has no such pipes
                 poll = select.poll()
                 poll.register(descriptor, select.POLLOUT)
                 poll.poll()
 
     def write_pieces(block: bytes) -> None:
         start = 0
-        while len(block) - start > select.PIPE_BUF:
-            end = block.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or block.find(b"\n", start) + 1 or len(block)
+        while len(block) - start > _PIPE_BUF:
+            end = block.rfind(b"\n", start, start + _PIPE_BUF) + 1 or block.find(b"\n", start) + 1 or len(block)
             write_all(block[start:end])
             start = end
         write_all(block[start:])

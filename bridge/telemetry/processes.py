@@ -5,9 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 
-__all__ = ["measured", "resident", "runs"]
+__all__ = ["cpu_times", "measured", "resident", "runs"]
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def cpu_times() -> tuple[float, float]:
+    """Return the seconds of CPU that this process has used itself, and that the system has used for it."""
+    try:
+        import resource
+    except ImportError:  # Windows; os.times() counts in hundredths elsewhere
+        return os.times()[:2]
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime, usage.ru_stime
 
 
 def runs(pid: int) -> bool:

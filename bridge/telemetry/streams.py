@@ -13,7 +13,7 @@ from typing import TextIO
 __all__ = ["abandon", "complete", "flush", "replace_error"]
 
 # Interrupts what a thread waits for, and does nothing once the interpreter has given up its handlers.
-_WAKES = signal.SIGURG
+_WAKES = getattr(signal, "SIGURG", signal.SIGINT)  # Windows has neither it nor the streams that need it
 
 
 def complete() -> None:
@@ -77,6 +77,8 @@ def abandon() -> None:
 
 
 def _takes_more(number: int) -> bool:
+    if not hasattr(select, "poll"):
+        return True  # Windows does not tell
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     # An error comes without being asked for: the descriptor is closed, or nobody reads from it.

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import importlib.util
 import math
 import os.path
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.core import util
 from bridge.core.util import Configurable, import_object
 
 
@@ -160,3 +163,23 @@ def test_import_object() -> None:
     assert import_object("os.path") is os.path
     with pytest.raises(ImportError, match="no 'nothing' in module 'math'"):
         import_object("math.nothing")
+
+
+@pytest.mark.parametrize("has", [True, False], ids=["pread", "no pread"])
+def test_reads_and_writes_leave_the_position(has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has:
+        for name in ("pread", "pwrite"):
+            monkeypatch.delattr(os, name)
+    assert util.__spec__ is not None
+    module = importlib.util.module_from_spec(util.__spec__)
+    assert util.__spec__.loader is not None
+    util.__spec__.loader.exec_module(module)
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        file.write(b"0123456789")
+        file.seek(3)
+        assert module.write_at(file.fileno(), memoryview(b"abc"), 8) == 3
+        assert module.read_at(file.fileno(), 100, 7) == b"7abc"
+        assert module.read_at(file.fileno(), 100, 11) == b""
+        assert file.read(2) == b"34"
+    with pytest.raises(OSError):
+        module.read_at(-1, 1, 0)

@@ -16,6 +16,7 @@ from bridge.adapters.wsgi.start_response import check_headers, response_head
 from bridge.core.http.fields import NO_LENGTH
 from bridge.core.http.status import is_bodiless
 from bridge.core.log import app_log
+from bridge.core.util import read_at
 from bridge.errors import ConnectionGone, LocalProtocolError
 from bridge.forks import end_if_forked
 
@@ -231,7 +232,7 @@ class Response:
         else:
             self._head = head.with_length(part.count)
         if part.count <= PIECE:
-            self._send_whole(os.pread(part.descriptor, part.count, part.offset))
+            self._send_whole(read_at(part.descriptor, part.count, part.offset))
         else:
             part.descriptor = os.dup(part.descriptor)  # the application closes its own when this returns
             self._started = self.complete = True

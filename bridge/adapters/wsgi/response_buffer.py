@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
+from bridge.core.util import read_at, write_at
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class ResponseBuffer:
         view = memoryview(data)
         end = self._file_end
         while view:
-            written = os.pwrite(self._file.fileno(), view, end)
+            written = write_at(self._file.fileno(), view, end)
             view = view[written:]
             end += written
         self._file_end = end
@@ -292,7 +293,7 @@ class ResponseBuffer:
             self._bytes_taken += len(data)
             return data
         if self._file is not None and self._file_end > self._file_start:
-            data = os.pread(self._file.fileno(), min(PIECE, self._file_end - self._file_start), self._file_start)
+            data = read_at(self._file.fileno(), min(PIECE, self._file_end - self._file_start), self._file_start)
             self._file_start += len(data)
             return data
         return b""

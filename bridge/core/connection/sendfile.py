@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from bridge.core.connection.clock import NEVER
+from bridge.core.util import read_at
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def read_piece(file: int, offset: int, count: int) -> bytes:
     Raises:
         LocalProtocolError: The file ends at *offset* or before.
     """
-    data = os.pread(file, count, offset)
+    data = read_at(file, count, offset)
     if not data:
         raise LocalProtocolError(f"the file ends at {offset}, at least {count} bytes too early")
     return data

@@ -39,10 +39,19 @@ def add_accept_handler(
 
     Returns:
         A function that stops accepting. It may be called at any time, and more than once. It does not close *sock*.
+
+    Raises:
+        RuntimeError: The loop cannot watch sockets.
     """
     loop = IOLoop.current().asyncio_loop
     acceptor = _Acceptor(loop, sock, callback, per_turn)
-    acceptor.resume()
+    try:
+        acceptor.resume()
+    except NotImplementedError:
+        raise RuntimeError(
+            f"{type(loop).__name__} cannot watch sockets, as the default loop of Windows; run the program with "
+            "asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)"
+        ) from None
     return acceptor.remove
 
 

@@ -6,6 +6,7 @@ The variables ``OTEL_...`` of the environment say where to.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,7 +75,7 @@ class Destination(NamedTuple):
         resource = {"service.name": "bridge"} | _pairs(environ, "OTEL_RESOURCE_ATTRIBUTES")
         if environ.get("OTEL_SERVICE_NAME"):
             resource["service.name"] = environ["OTEL_SERVICE_NAME"]
-        resource.setdefault("service.instance.id", f"{os.uname().nodename}-{os.getpid()}")
+        resource.setdefault("service.instance.id", f"{socket.gethostname()}-{os.getpid()}")
         return cls(
             url,
             headers,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.telemetry.metrics.catalog import SECOND
+from bridge.telemetry.processes import cpu_times
 
 if TYPE_CHECKING:
     import asyncio
@@ -106,8 +106,7 @@ class Sampler:
             block.set("bridge_threads", (("state", state),), number)
         for host, expiry in self._sources.expiries().items():
             block.set("bridge_tls_certificate_expiry_seconds", (("host", host),), expiry)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        for mode, seconds in (("user", usage.ru_utime), ("system", usage.ru_stime)):
+        for mode, seconds in zip(("user", "system"), cpu_times(), strict=True):
             block.set("process_cpu_time_seconds", (*worker, ("mode", mode)), int(seconds * SECOND))
         for generation, stats in enumerate(gc.get_stats()):
             labels = (*worker, ("generation", str(generation)))

@@ -223,12 +223,12 @@ def open_files() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("what", ["pwrite", "_temporary_file"])
+@pytest.mark.parametrize("what", ["write_at", "_temporary_file"])
 async def test_a_full_disk_ends_the_response(monkeypatch, caplog, what: str) -> None:
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(response_buffer.os if what == "pwrite" else response_buffer, what, full)
+    monkeypatch.setattr(response_buffer, what, full)
     closed = threading.Event()
 
     def app(environ, start_response):
