@@ -89,7 +89,7 @@ def scenario_section(scenario: dict[str, Any], apart: str = "") -> list[str]:
     for note in scenario["notes"]:
         lines += [note, ""]
     if apart:
-        lines += [f"Measured apart: {apart}.", ""]
+        lines += [f"Measured under other conditions than the rest: {apart}.", ""]
     lines += ["<details><summary>Commands</summary>", "", "```text"]
     lines += [f"{name}: {command}" for name, command in scenario["commands"].items()]
     if scenario["load"]:
@@ -134,15 +134,16 @@ def introduction(records: list[Record]) -> list[str]:
     versions = sorted({name for record in records for name in record["versions"]}, key=str.lower)
     return [
         f"{shared['machine']}. {shared['Python']}. {shared['date']}.",
-        f"{shared['rounds']} rounds (of starts three times as many), interleaved, each with a fresh process; "
+        f"{shared['rounds']} rounds (three times as many for start-up), in turn with the other servers, each with a "
+        "new process; "
         f"{shared['seconds of load']} s of load after {shared['seconds of warm-up']} s of warm-up; one worker process. "
         f"{shared['cores']} "
         f"Load generator: {shared['load generator']}.",
         "",
-        "CPU is user and system time of all the server's processes and threads, divided by the requests completed. "
-        "Figures are medians over the rounds, ± half the distance between the extremes. "
-        "\"to bridge\" is the server's figure divided by bridge's: of CPU, memory and time, above 1 means that bridge "
-        "needs less. The best of a column is bold, the floor aside. "
+        "CPU is the user and system time of all processes and threads of the server, divided by the number of "
+        "completed requests. Figures are medians over the rounds; ± is half the distance between lowest and highest. "
+        "\"to bridge\" is the server's figure divided by bridge's: for CPU, memory and time, above 1 means that bridge "
+        "needs less. The best figure of a column is bold; the floor does not count for this. "
         "A server with a failed request in any round has no figure.",
         "",
         "Versions: " + ", ".join(f"{name} {shared[name]}" for name in versions) + ".",
@@ -181,14 +182,14 @@ def standing(records: list[Record]) -> list[str]:
     else:
         lines += [f"In none of these {len(records)} scenarios is another server clearly better than bridge.", ""]
     if unclear:
-        lines += [f"**Where the rounds of bridge and of the next one overlap:** {', '.join(unclear)}.", ""]
+        lines += [f"**Where bridge's rounds and those of the next server overlap:** {', '.join(unclear)}.", ""]
     if failed:
         lines += [f"**Where bridge failed:** {', '.join(failed)}.", ""]
     names = [record["scenario"]["name"] for record in records if is_disturbed(record["scenario"])]
     if names:
         lines += [
-            f"**Disturbed (¹): {', '.join(names)}.** Look at the ratios only, or repeat these on a quiet machine: "
-            "`make bench S=--disturbed`.",
+            f"**Disturbed by other work on the machine (¹):** {', '.join(names)}. Of these, trust only the ratios. "
+            "`make bench S=--disturbed` repeats them; run it on a quiet machine.",
             "",
         ]
     return lines
@@ -240,8 +241,8 @@ def targets(records: list[Record]) -> list[str]:
     return [
         "## Targets",
         "",
-        "The peer's CPU time per request divided by bridge's, wanted and measured. \"best rounds\" compares each "
-        "server's best round, which other work on the machine changes least. "
+        "A target is a ratio: the other server's CPU time per request divided by bridge's. \"best rounds\" compares "
+        "each server's best round, which other work on the machine changes least. "
         "`python -m benchmarks.verdicts` prints it.",
         "",
         targets_table(found),
@@ -262,16 +263,19 @@ def published(records: list[Record], plots: list[tuple[str, str]], commands: lis
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make bench`, not written by hand. bridge runs with its defaults, all limits and timeouts on, and no "
-        "access log; the others with the fastest settings found.",
+        "`make bench` writes this page. bridge runs with its defaults, all limits and timeouts on, and without an "
+        "access log. The other servers run with the fastest settings that were found.",
         "",
         *standing(records),
-        "Bridge's figure, and every other server's divided by it: above 1, bridge needs less"
-        + (" (where the figure is requests/s, the other one answers more)" if "rate" in kinds else "")
-        + ". The floor is a protocol on uvloop that answers fixed bytes and checks nothing. Bold: better than bridge.",
+        "The table has bridge's own figure. The columns of the other servers have their figure divided by bridge's: "
+        "above 1, bridge needs less"
+        + (" (where the figure is requests/s, above 1 the other server answers more)" if "rate" in kinds else "")
+        + ". Bold figures are better than bridge's. The floor is a protocol on uvloop that sends a fixed answer and "
+        "checks nothing.",
         "",
-        "In the rows whose names end in -mixed no head is ever sent twice, as behind a proxy. In the others the client "
-        "repeats itself: what a server remembers of the request before helps it there, and seldom in life.",
+        "In the rows whose names end in -mixed, no head is ever sent twice, as behind a proxy. In all other rows the "
+        "client repeats its request. There a server gains if it remembers the last request, which seldom helps in "
+        "practice.",
         "",
         *overview(records),
         *(line for text in see_also for line in (text, "")),
@@ -282,8 +286,8 @@ def published(records: list[Record], plots: list[tuple[str, str]], commands: lis
     lines += ["## How it was measured", "", *introduction(records)]
     lines += ["```text", *commands, "```", ""]
     lines += [
-        "`make bench` repeats all of it, `make bench S=asgi` the scenarios whose names begin so; the results of the "
-        "others stay (`results/`).",
+        "`make bench` repeats everything. `make bench S=asgi` repeats the scenarios whose names begin with asgi, and "
+        "keeps the results of the others (`results/`).",
         "",
     ]
     return "\n".join(lines + sections(records)).rstrip("\n") + "\n"

@@ -57,18 +57,21 @@ WSGI = Target("wsgi", "benchmarks.apps.wsgi:plaintext", floor="plaintext")
 WEBSOCKET = Target("asgi", "benchmarks.apps.asgi:websocket_echo", websocket=True)
 ONE_MEGABYTE = CHUNK * CHUNKS
 THREADS = (
-    "Threads: bridge's default; granian's default, and 8 beside it; gunicorn gthread 4; waitress 32. 8 and 4 are the "
-    "cheapest of 1 to 32 for plain requests; between 8 and 64 of waitress there is no difference beyond the spread.",
+    "Threads: bridge has its default, granian its default, granian-8 has 8, gunicorn (gthread) 4, and waitress 32. For "
+    "plain requests, 8 and 4 are the cheapest numbers from 1 to 32 for granian and gunicorn. For waitress, all numbers "
+    "from 8 to 64 give the same figures within the spread.",
 )
 SLOW = (
-    "400 readers. One more client, which reads, waits that long for its whole answer; a server that never gives it "
-    "one is not compared. What the kernel buffers is not counted.",
+    "400 clients ask and do not read. One more client reads; the time is how long it waits for its whole "
+    "answer. A server that never answers it is not compared. Memory of the kernel's buffers is not "
+    "counted.",
 )
 
 MIXED = (
-    "Requests as behind a proxy: 4,000 kinds of heads of browsers, crawlers, mobile applications and programs, in "
-    "random order, 15 fields in the mean, with a proxy's fields, 6 of 100 with content; a number of its own in query, "
-    "cookie and request id, so no head is sent twice. The application takes the content.",
+    "The requests are like those behind a proxy: 4,000 different heads of browsers, crawlers, mobile "
+    "applications and programs, in random order, with 15 fields on average, a proxy's fields among them. "
+    "6 of 100 requests have content, which the application reads. Each request has a new number in query, "
+    "cookie and request id, so no head is sent twice.",
 )
 PURE_NOTE = "bridge-pure is bridge without its compiled functions (BRIDGE_SPEEDUPS=0)."
 
@@ -109,7 +112,10 @@ _MIXED = (
         replace(WSGI, app="benchmarks.apps.django_hello:wsgi"),
         WSGI_APPLICATION_SERVERS,
         uses=("django",),
-        notes=(*THREADS, "waitress ends the connection after each of Django's answers, which say no length."),
+        notes=(
+            *THREADS,
+            "waitress closes the connection after each of Django's answers, because they have no Content-Length.",
+        ),
     ),
     mixed(
         "fastapi",
@@ -124,7 +130,7 @@ _MIXED = (
         "TLS 1.3, ASGI, 13 bytes of text",
         replace(ASGI, app="benchmarks.apps.asgi:taking", floor="mixed", tls=True),
         ("floor", "bridge", PURE, "uvicorn", "granian", "gunicorn"),
-        notes=("Connections stay open, so handshakes do not show.",),
+        notes=("Connections stay open, so the figures contain no handshakes.",),
     ),
     mixed(
         "callable",
@@ -153,9 +159,9 @@ _HTTP2 = (
         sends="mixed",
         servers=("bridge", PURE, *HTTP2_SERVERS[1:]),
         notes=(
-            "The requests of the -mixed rows. Each connection's first requests put the most common lines into the "
-            "dynamic table; the later ones name these by index, and send the rest as literals without indexing, "
-            "mostly Huffman coded. Our own client.",
+            "The requests are those of the other -mixed rows. The first requests of each connection put the most "
+            "common field lines into the dynamic table. Later requests name these by index, and send all other "
+            "field lines as literals without indexing, mostly with Huffman coding. The client is our own.",
         ),
     ),
     http2("plaintext", "13 bytes of text"),
@@ -175,7 +181,7 @@ _HTTP2 = (
         replace(HTTP2, many_idle=True),
         kind="idle",
         connections=500,
-        notes=("500 connections, each after one request.",),
+        notes=("500 idle connections; each has had one request.",),
     ),
     http2(
         "slow",
@@ -186,8 +192,8 @@ _HTTP2 = (
         streams=100,
         expect=ONE_MEGABYTE,
         notes=(
-            "4 connections with 100 streams each, of a window of 0. KiB are those of a stream. One more client, which "
-            "reads, waits that long for its whole answer.",
+            "4 connections have 100 streams each, with a window of 0. The figure in KiB is for one stream. One "
+            "more client reads; the time is how long it waits for its whole answer.",
         ),
     ),
 )
@@ -203,7 +209,10 @@ _REPEATED = (
         ASGI_SERVERS,
         "asgi",
         connections=128,
-        notes=("Servers that hand requests from one thread to another pay less for each when there are more at once.",),
+        notes=(
+            "Servers that pass requests from one thread to another need less time for each request when more "
+            "requests come at once.",
+        ),
     ),
     Scenario(
         "asgi-browser",
@@ -256,7 +265,8 @@ _REPEATED = (
         uses=("a2wsgi",),
         notes=(
             *THREADS,
-            "uvicorn runs WSGI through a2wsgi, as it asks for; its own adapter, deprecated, took under half of that.",
+            "uvicorn runs WSGI through a2wsgi, as it recommends. Its own adapter, which is deprecated, took less "
+            "than half of that time.",
         ),
     ),
     Scenario(
@@ -267,7 +277,7 @@ _REPEATED = (
         "wsgi",
         kind="rate",
         connections=64,
-        notes=("Each server with its default number of threads; requests per second are what counts here.",),
+        notes=("Each server has its default number of threads. Compare the requests per second.",),
     ),
     Scenario(
         "flask",
@@ -324,7 +334,7 @@ _REPEATED = (
         uses=("websockets", "wsproto"),
         notes=(
             "A request is one message and its echo.",
-            "gunicorn takes the mask off each byte in a Python loop; that is its figure, not an error of measurement.",
+            "gunicorn unmasks each byte in a Python loop, so its figure is that high; it is no error of measurement.",
         ),
     ),
     Scenario(
@@ -333,7 +343,7 @@ _REPEATED = (
         replace(ASGI, tls=True),
         ASGI_SERVERS,
         "more",
-        notes=("Connections stay open, so handshakes do not show.",),
+        notes=("Connections stay open, so the figures contain no handshakes.",),
     ),
     Scenario(
         "callable",
@@ -364,7 +374,7 @@ _REPEATED = (
         ("bridge", "bridge+--admin-bind=127.0.0.1:0"),
         "more",
         rounds=5,
-        notes=("Nobody reads the metrics meanwhile.",),
+        notes=("Nobody reads the metrics during the measurement.",),
     ),
     Scenario(
         "idle-asgi",
@@ -374,7 +384,7 @@ _REPEATED = (
         "memory",
         kind="idle",
         connections=2000,
-        notes=("2,000 connections, each after one request.",),
+        notes=("2,000 idle connections; each has had one request.",),
     ),
     Scenario(
         "idle-wsgi",
@@ -384,7 +394,7 @@ _REPEATED = (
         "memory",
         kind="idle",
         connections=2000,
-        notes=("2,000 connections, each after one request.", *THREADS),
+        notes=("2,000 idle connections; each has had one request.", *THREADS),
     ),
     Scenario(
         "slow-asgi",

@@ -387,16 +387,25 @@ def plot(samples: list[Sample]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
+#: What the bad clients send, in words.
+BAD = {
+    "half": "requests without an end",
+    "leaves": "requests whose client left before the end of the answer",
+    "malformed": "malformed requests",
+    "slow": "requests whose client read slowly",
+}
+
+
 def table(samples: list[Sample], count: Count, reloads: int) -> str:
     minutes = samples[-1].seconds / 60
     rows = [
         f"| {kind} | {number:,} | {sum(line.startswith(kind) for line in count.failed)} |"
         for kind, number in sorted(count.good.items())
     ]
-    bad = ", ".join(f"{number:,} {kind}" for kind, number in sorted(count.bad.items()))
+    bad = ", ".join(f"{number:,} {BAD[kind]}" for kind, number in sorted(count.bad.items()))
     return "\n".join(
         [
-            f"{minutes:.0f} minutes, {WORKERS} workers, {reloads} reloads. Beside the good clients: {bad}.",
+            f"{minutes:.0f} minutes, {WORKERS} workers, {reloads} reloads. The bad clients sent: {bad}.",
             "",
             "| Good clients | Answers | Failed |",
             "|---|---:|---:|",
@@ -421,8 +430,9 @@ def main() -> int:
         (place / "soak.svg").write_text(plot(samples), encoding="utf-8")
         page = (
             "# A long time under mixed load\n\n"
-            "`python -m benchmarks.soak --publish` writes this page. Good clients check every answer; others leave at\n"
-            "every stage, read slowly and send malformed requests; the workers are replaced each minute.\n\n"
+            "`python -m benchmarks.soak --publish` writes this page. Good clients check every answer. At the same\n"
+            "time, bad clients leave at every stage, read slowly and send malformed requests. A reload replaces the\n"
+            "workers each minute.\n\n"
             f"{shown}\n\n![Memory, descriptors, threads, answers and failures over time](soak.svg)\n"
         )
         (place / "soak.md").write_text(page, encoding="utf-8")

@@ -79,7 +79,7 @@ def test_where_bridge_is_not_the_best_stands_at_the_top_and_at_the_row():
     )
     top, _, rest = text.partition("| scenario |")
     assert "**Where bridge is not the best:** [flask](#flask-some-text-13-bytes) (granian, 0.80 of bridge's CPU" in top
-    assert "**Where the rounds of bridge and of the next one overlap:** [tls](" in top
+    assert "**Where bridge's rounds and those of the next server overlap:** [tls](" in top
     assert "**Where bridge failed:** [wsgi-sleep](" in top
     assert "[asgi-plaintext](" not in top
     assert "**bridge is not the best here: granian at 0.80 of bridge's CPU µs per request.**" in rest
@@ -95,7 +95,7 @@ def test_without_losses_the_top_says_so():
 
 def test_disturbed_scenarios_are_to_be_repeated():
     text = published(record("flask", bridge=[one_round(10, others=0.2)], granian=[one_round(12)]))
-    assert "**Disturbed (¹): flask.**" in text
+    assert "**Disturbed by other work on the machine (¹):** flask. Of these" in text
     assert "`make bench S=--disturbed`" in text
 
 
@@ -121,8 +121,8 @@ def test_what_was_measured_otherwise_is_said_at_its_scenario():
     other["run"] |= {"date": "2026-03-04", "rounds": 5}
     other["versions"]["bridge"] = "at commit def"
     text = published(*usual, other)
-    assert text.count("Measured apart: ") == 1
-    assert "Measured apart: date 2026-03-04, rounds 5, bridge at commit def." in text
+    assert text.count("Measured under other conditions than the rest: ") == 1
+    assert "Measured under other conditions than the rest: date 2026-03-04, rounds 5, bridge at commit def." in text
     assert "Versions: bridge at commit abc, granian 1.0, uvicorn 1.0." in text
     assert (
         "A processor, 2 cores, Linux 6.1. CPython 3.13.0, GCC 12, with profile-guided optimisation. 2026-01-02." in text
