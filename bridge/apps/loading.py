@@ -86,7 +86,7 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
         ConfigError: *app_dir* is not a directory.
     """
     directory = os.path.normpath(os.path.join(home(), app_dir or ""))
-    if not os.path.isdir(directory):
+    if app_dir is not None and not os.path.isdir(directory):  # the current one may be closed to the user of --user
         raise ConfigError(f"{option('app_dir')}: {app_dir!r} is not a directory")
     _put_first_on_path(directory)
 
@@ -211,7 +211,8 @@ def _not_found(target: str, name: str, missing: str, directory: str) -> str:
     """Return the message: what is missing, and what exists beside it."""
     parent, _, last = missing.rpartition(".")
     if not parent:
-        return f"{target}: there is no module {missing!r} in {directory} or on the import path" + _nearest(
+        closed = "" if os.access(directory, os.R_OK | os.X_OK) else ", which is not there or closed to this user,"
+        return f"{target}: there is no module {missing!r} in {directory}{closed} or on the import path" + _nearest(
             last, _modules_in([directory])
         )
     package = sys.modules[parent]  # importing its child has imported it

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.apps import loading
 from bridge.apps.loading import TargetError, load_target
 from bridge.errors import ConfigError
 
@@ -296,3 +297,10 @@ def test_refuses_an_application_that_replaces_what_the_server_runs_on(
     patched.add("socket")
     with pytest.raises(TargetError, match=f"has let {package} replace sockets and threads"):
         load("patching:app")
+
+
+def test_a_current_directory_that_cannot_be_read_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = directory / "gone"
+    monkeypatch.setattr(loading, "home", lambda: str(gone))
+    with pytest.raises(TargetError, match=rf"no module 'other' in {gone}, which is not there or closed to this user"):
+        load("other:app")

@@ -22,7 +22,7 @@ from bridge.serving import process
 from bridge.serving.embedding import Server
 from bridge.serving.process import at_origin, prepare_process, set_title
 from tests.support import ROOT
-from tests.support.running import APPS, Running, get
+from tests.support.running import APPS, IMPORTED, Running, get
 
 
 @pytest.fixture(autouse=True)
@@ -232,8 +232,8 @@ def test_a_directory_that_the_later_user_may_not_enter(tmp_path: Path, way: list
         "    return [place]\n"
     )
     try:
-        argv = ["stays:app", *way, "--user", "nobody", "--app-dir", str(apps)]
-        with Running(*argv, cwd=where) as server:
+        argv = ["run", "stays:app", *way, "--user", "nobody", "--app-dir", str(apps), "--port", "0"]
+        with Running(command=[sys.executable, "-c", IMPORTED, *argv], cwd=where) as server:
             assert get(server.address())[2] == b"/"
             assert f"This user may not enter {where}" in server.messages.text
             assert server.end() == 0

@@ -16,24 +16,12 @@ import pytest
 import trustme
 
 from tests.support.astray import NOBODY, another_directory, dangling, hard_link, link, pipe
-from tests.support.running import APPS, PATIENCE, Client, Running, get
+from tests.support.running import APPS, IMPORTED, PATIENCE, Client, Running, get
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else"),
 ]
-
-# Nobody may not be able to read this interpreter's library.
-IMPORTED = """\
-import sys, importlib, pkgutil, bridge
-for found in pkgutil.walk_packages(bridge.__path__, "bridge."):
-    if not found.name.startswith(("bridge.__main__", "bridge.pytest_plugin", "bridge.contrib.")):
-        importlib.import_module(found.name)
-import asyncio.sslproto, concurrent.futures.thread, encodings.idna, json, logging.config, logging.handlers, tempfile
-import fcntl, tomllib, pwd, grp, plain, random, uvloop, watchfiles, difflib, secrets
-import platform, _strptime, encodings.ascii
-sys.exit(bridge.cli.main(sys.argv[1:]))
-"""
 
 WAYS = {"alone": [], "workers": ["--workers", "1"], "preload": ["--workers", "1", "--preload"]}
 

@@ -22,6 +22,20 @@ APPS = Path(__file__).resolve().parent / "apps"
 # Longer than a graceful stop may take. Nothing takes so long on a machine that does nothing else.
 PATIENCE = 60.0
 
+#: `bridge` for servers with --user: that user may be able to read neither this repository nor the library of Python.
+IMPORTED = """\
+import sys, importlib, pkgutil, bridge
+for found in pkgutil.walk_packages(bridge.__path__, "bridge."):
+    if not found.name.startswith(("bridge.__main__", "bridge.pytest_plugin", "bridge.contrib.")):
+        importlib.import_module(found.name)
+import asyncio.sslproto, concurrent.futures.thread, encodings.idna, json, logging.config, logging.handlers, tempfile
+import fcntl, tomllib, pwd, grp, random, uvloop, watchfiles, difflib, secrets
+import platform, _strptime, encodings.ascii
+if any(word.startswith("plain:") for word in sys.argv):
+    import plain
+sys.exit(bridge.cli.main(sys.argv[1:]))
+"""
+
 
 def surroundings() -> dict[str, str]:
     """Return this process's environment, without what it, or a server that has run in it, has set for a server."""

@@ -18,7 +18,7 @@ from bridge.errors import ConfigError
 from bridge.files import Identity
 from bridge.telemetry.logs import LogFile, configure
 from bridge.telemetry.messages import Messages, flush
-from tests.support.running import PATIENCE, Running, get
+from tests.support.running import IMPORTED, PATIENCE, Running, get
 
 
 @pytest.fixture
@@ -154,16 +154,6 @@ def test_a_broken_configuration_of_logging(tmp_path: Path) -> None:
         configure(Config(log_config=str(path)))
 
 
-# Nobody may not be able to read this interpreter's library.
-PRELOADED = """\
-import sys, bridge.cli, bridge.adapters.asgi, bridge.adapters.asgi.lifespan, bridge.supervisor.run
-import bridge.supervisor.master, bridge.supervisor.worker, bridge.serving.server
-import bridge.telemetry.accesslog, bridge.supervisor.pidfile, plain
-import uvloop, concurrent.futures.thread
-sys.exit(bridge.cli.main(sys.argv[1:]))
-"""
-
-
 @pytest.fixture
 def _nobodys() -> tuple[int, int]:
     if os.geteuid() != 0:
@@ -183,7 +173,7 @@ def test_whoever_the_server_becomes_can_open_its_logs_anew(_nobodys: tuple[int, 
         os.chown(access, *_nobodys)
         argv = ["--user", "nobody", "--access-logfile", str(access), "--error-logfile", str(error), *workers]
         argv = ["plain:asgi", "--access-logformat", "%(U)s", "--port", "0", *argv]
-        with Running(command=[sys.executable, "-c", PRELOADED, "run", *argv]) as server:
+        with Running(command=[sys.executable, "-c", IMPORTED, "run", *argv]) as server:
             address = server.address()
             for file in (access, error):
                 assert (file.stat().st_uid, file.stat().st_gid) == _nobodys
