@@ -78,7 +78,8 @@ async def run(what: str, number: int, idle: bool, metrics: bool = False) -> None
     threads = WSGIDelegate(WSGI[what]) if what in WSGI else None
     transport = AwaitedTransport() if threads else Transport()
     delegate = threads or ASGIDelegate(ASGI[what])
-    connect(HTTPServer(delegate, server_name=b"bridge", params=parameters(metrics=metrics)), transport)
+    params = parameters(delegate, metrics=metrics)
+    connect(HTTPServer(delegate, server_name=b"bridge", params=params), transport)
     make = Requests(SENDS.get(what, "get")).next
     if what == "websocket":
         transport.protocol.data_received(WEBSOCKET_REQUEST)
@@ -141,9 +142,10 @@ class CountingTransport(Transport):
 
 async def run_http2(what: str, number: int, idle: bool, metrics: bool) -> None:
     """Serve *number* requests on one connection of HTTP/2, as many in a read as a client has streams."""
-    params = parameters(metrics=metrics, http2=True)
+    delegate = ASGIDelegate(HTTP2[what])
+    params = parameters(delegate, metrics=metrics, http2=True)
     transport = CountingTransport()
-    connect(HTTPServer(ASGIDelegate(HTTP2[what]), server_name=b"bridge", params=params), transport)
+    connect(HTTPServer(delegate, server_name=b"bridge", params=params), transport)
     frames: Frames | RepeatedFrames
     if what == "h2-mixed":
         frames = Frames(0, TEMPLATES)

@@ -11,7 +11,6 @@ from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
 from bridge.config import Config
 from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
-from bridge.core.connection.times import Openings
 from bridge.core.httpserver import HTTPServer
 from bridge.core.httputil import HTTPHeaders, ResponseStartLine
 
@@ -80,20 +79,25 @@ class AcceptedSocket:
         return LOCAL
 
 
-def parameters(*, metrics: bool = False, http2: bool = False) -> ConnectionParameters:
+def parameters(
+    delegate: ASGIDelegate | WSGIDelegate | None = None, *, metrics: bool = False, http2: bool = False
+) -> ConnectionParameters:
     """Return the parameters of a server.
 
     Args:
+        delegate: Its delegate, which shows observers what they look at, as the server of the command asks it to.
         metrics: It counts its exchanges, as with --admin-bind.
         http2: It speaks HTTP/2 only.
     """
-    made = ConnectionParameters(http2=HTTP2Parameters(alone=True, cleartext=lambda context: True) if http2 else None)
-    if metrics:
-        from bridge.telemetry.metrics.process import ProcessMetrics
+    spoken = HTTP2Parameters(alone=True, cleartext=lambda context: True) if http2 else None
+    if not metrics:
+        return ConnectionParameters(http2=spoken)
+    from bridge.telemetry.metrics.process import ProcessMetrics
 
-        made.observer = ProcessMetrics.alone(Config()).observer
-        made.times = Openings
-    return made
+    counts = ProcessMetrics.alone(Config())
+    if delegate is not None:
+        delegate.observe(counts.count_messages)
+    return ConnectionParameters(http2=spoken, observer=counts.observer, timed=True, timed_answers=False)
 
 
 def connect(server: HTTPServer, transport: Transport) -> None:

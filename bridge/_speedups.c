@@ -2,8 +2,8 @@
  *
  * Rules, which tests hold where they can:
  *
- * - Bytes and plain values go in, values come out. No object of bridge's own is read or written; count_exchange adds to
- *   memory that it is given.
+ * - Bytes and plain values go in, values come out. No object of bridge's own is read or written, except Times
+ *   and Counter, which are made here; a Counter adds to memory that it is given.
  * - Nothing here judges. What a function does not fully understand it answers with None, and the Python function then
  *   decides: statuses, close codes and messages are there and nowhere else. Only exceptions of the interpreter itself
  *   (no memory, a wrong type) leave this file.
@@ -11,18 +11,21 @@
  *   of a bytearray, whatever the garbage collector runs.
  * - A length is compared before anything is added to it. Bytes are compared with the end before they are read.
  * - Names of fields come from the fixed table below, or are fresh objects. Peers choose names: none is ever interned.
- * - The only state is that table. It is filled when the module is made, and belongs to the module (PEP 489), so each
+ * - The only state is that table, and two types. They are made with the module and belong to it (PEP 489), so each
  *   interpreter has its own.
  */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 6
+#define REVISION 7
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -188,6 +191,10 @@ typedef struct {
     PyObject *keys[KNOWN_COUNT];          /* str; NULL if the application must not see the field */
     PyObject *variables[VARIABLES_COUNT]; /* str */
     PyObject *routes[ROUTES_COUNT];       /* str */
+    PyObject *empty;                      /* str */
+    PyObject *clock;                      /* time.monotonic_ns */
+    PyObject *times_type;
+    PyObject *counter_type;
     PyObject *methods[METHODS_COUNT];     /* bytes */
     PyObject *method_texts[METHODS_COUNT]; /* str */
     int host;                              /* the index of that name */
@@ -2015,6 +2022,133 @@ add_duration(uint64_t *cells, Py_ssize_t row, int64_t value)
     cells[row + BUCKETS] += (uint64_t)value;
 }
 
+/* What an exchange notes for observers. Python reads and writes it by its attributes, whose meaning is told in
+ * bridge/core/connection/times.py. */
+typedef struct {
+    PyObject_HEAD
+    long long opened; /* nanoseconds */
+    long long began;
+    double queued; /* seconds */
+    PyObject *called_with;
+    PyObject *refused;
+    char answers;
+} Times;
+
+static PyMemberDef times_members[] = {
+    {"opened", T_LONGLONG, offsetof(Times, opened), 0, NULL},
+    {"began", T_LONGLONG, offsetof(Times, began), 0, NULL},
+    {"queued", T_DOUBLE, offsetof(Times, queued), 0, NULL},
+    {"called_with", T_OBJECT, offsetof(Times, called_with), 0, NULL},
+    {"refused", T_OBJECT, offsetof(Times, refused), 0, NULL},
+    {"answers", T_BOOL, offsetof(Times, answers), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static int
+times_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Times *)self)->called_with);
+    Py_VISIT(((Times *)self)->refused);
+    return 0;
+}
+
+static int
+times_clear(PyObject *self)
+{
+    Py_CLEAR(((Times *)self)->called_with);
+    Py_CLEAR(((Times *)self)->refused);
+    return 0;
+}
+
+static void
+times_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    times_clear(self);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot times_slots[] = {
+    {Py_tp_members, times_members},
+    {Py_tp_traverse, times_traverse},
+    {Py_tp_clear, times_clear},
+    {Py_tp_dealloc, times_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec times_spec = {
+    .name = "bridge._speedups.Times",
+    .basicsize = sizeof(Times),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = times_slots,
+};
+
+/* Store what time.monotonic_ns() returns; -1 for an exception. */
+static int
+read_clock(const State *state, long long *now)
+{
+#ifdef __linux__
+    (void)state;
+    struct timespec time;
+    if (clock_gettime(CLOCK_MONOTONIC, &time) == 0) {
+        *now = (long long)time.tv_sec * 1000000000 + time.tv_nsec;
+        return 0;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+#else
+    PyObject *found = PyObject_CallNoArgs(state->clock);
+    *now = found == NULL ? -1 : PyLong_AsLongLong(found);
+    Py_XDECREF(found);
+    return PyErr_Occurred() ? -1 : 0;
+#endif
+}
+
+static PyObject *
+new_times(PyObject *module, Py_ssize_t nargs, char answers)
+{
+    const State *state = state_of(module);
+    long long now;
+    if (nargs != 0) {
+        PyErr_SetString(PyExc_TypeError, "times take no arguments");
+        return NULL;
+    }
+    if (read_clock(state, &now) < 0) {
+        return NULL;
+    }
+    Times *times = PyObject_GC_New(Times, (PyTypeObject *)state->times_type);
+    if (times == NULL) {
+        return NULL;
+    }
+    times->opened = now;
+    times->began = 0;
+    times->queued = 0.0;
+    times->called_with = NULL;
+    times->refused = Py_NewRef(state->empty);
+    times->answers = answers;
+    PyObject_GC_Track((PyObject *)times);
+    return (PyObject *)times;
+}
+
+PyDoc_STRVAR(note_times_doc, "See note_times_pure of bridge.core.connection.times.");
+
+static PyObject *
+note_times(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t nargs)
+{
+    return new_times(module, nargs, 1);
+}
+
+PyDoc_STRVAR(note_opening_doc, "See note_opening_pure of bridge.core.connection.times.");
+
+static PyObject *
+note_opening(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t nargs)
+{
+    return new_times(module, nargs, 0);
+}
+
 /* Return 1 if the application has not left a route in what it was called with, 0 if it may have, -1 for an exception. */
 static int
 has_no_route(const State *state, PyObject *called_with)
@@ -2033,66 +2167,251 @@ has_no_route(const State *state, PyObject *called_with)
     return 1;
 }
 
-PyDoc_STRVAR(count_exchange_doc, "See count_exchange_pure of bridge.telemetry.metrics.counting.");
+/* What the rows of a process's counts are found by. See PureCounter of bridge/telemetry/metrics/counting.py. */
+#define KEYS 4     /* the objects of a kind: method, writing, version, protocol */
+#define REMEMBERED 16 /* kinds; a usual application has fewer that come often */
+
+typedef struct {
+    PyObject *keys[KEYS];
+    long status;
+    Py_ssize_t row;
+} Kind;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *cells;
+    Py_ssize_t queue;
+    int used;
+    int next; /* takes the place of the one that was learned first */
+    Kind kinds[REMEMBERED];
+} Counter;
+
+/* Tell whether two keys are equal, without running code of theirs. */
+static int
+same_key(PyObject *a, PyObject *b)
+{
+    if (a == b) {
+        return 1;
+    }
+    if (PyBytes_CheckExact(a) && PyBytes_CheckExact(b)) {
+        Py_ssize_t size = PyBytes_GET_SIZE(a);
+        return size == PyBytes_GET_SIZE(b) && memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)size) == 0;
+    }
+    return PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) && PyUnicode_Compare(a, b) == 0;
+}
+
+/* Return a kind that is remembered; NULL if it is not. */
+static const Kind *
+find_kind(const Counter *counter, long status, PyObject *const *keys)
+{
+    for (int i = 0; i < counter->used; i++) {
+        const Kind *kind = &counter->kinds[i];
+        int key = 0;
+        while (key < KEYS && kind->status == status && same_key(kind->keys[key], keys[key])) {
+            key++;
+        }
+        if (key == KEYS) {
+            return kind;
+        }
+    }
+    return NULL;
+}
+
+/* Count an exchange that ends now in a row, and its time in the queue. Return -1 for an exception, and no count then. */
+static int
+count_in(const State *state, const Counter *counter, Times *times, Py_ssize_t row)
+{
+    long long now;
+    Py_buffer cells;
+    if (read_clock(state, &now) < 0 || PyObject_GetBuffer(counter->cells, &cells, PyBUF_WRITABLE) < 0) {
+        return -1;
+    }
+    Py_ssize_t last = cells.len / 8 - (BUCKETS + 1); /* where the last row may begin */
+    if (row < 0 || row > last || counter->queue < 0 || counter->queue > last || (uintptr_t)cells.buf % 8 != 0) {
+        PyBuffer_Release(&cells);
+        PyErr_SetString(PyExc_ValueError, "a row outside of the cells");
+        return -1;
+    }
+    /* Written so that no value of opened, which Python may set, overflows. */
+    int64_t elapsed = times->opened < 0 ? now : now > times->opened ? now - times->opened : 0;
+    add_duration(cells.buf, row, elapsed);
+    double queued = times->queued * 1e9;
+    if (queued > 0.0) {
+        add_duration(cells.buf, counter->queue, queued < 9e18 ? (int64_t)queued : INT64_MAX);
+    }
+    PyBuffer_Release(&cells);
+    Py_CLEAR(times->called_with);
+    return 0;
+}
+
+PyDoc_STRVAR(count_doc, "See PureCounter.count of bridge.telemetry.metrics.counting.");
 
 static PyObject *
-count_exchange(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+counter_count(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    enum { CELLS, ROWS, METHOD, STATUS, WRITING, CALLED_WITH, VERSION, PROTOCOL, ELAPSED, QUEUE, QUEUED, ARGUMENTS };
-    if (nargs != ARGUMENTS || !PyDict_CheckExact(args[ROWS]) || !PyLong_CheckExact(args[ELAPSED])
-        || !PyLong_CheckExact(args[QUEUE]) || !PyFloat_CheckExact(args[QUEUED])) {
-        PyErr_SetString(PyExc_TypeError, "count_exchange: cells, rows, the parts of a key, elapsed, queue, queued");
+    enum { TIMES, STATUS, METHOD, ARGUMENTS = METHOD + KEYS };
+    const State *state = PyType_GetModuleState(Py_TYPE(self));
+    const Counter *counter = (const Counter *)self;
+    if (nargs != ARGUMENTS || Py_TYPE(args[TIMES]) != (void *)state->times_type || !PyLong_CheckExact(args[STATUS])) {
+        PyErr_SetString(PyExc_TypeError, "count: times, status, method, writing, version, protocol");
         return NULL;
     }
-    PyObject *route = args[CALLED_WITH];
-    if (route != Py_None && !PyUnicode_CheckExact(route)) {
-        int absent = has_no_route(state_of(module), route);
+    Times *times = (Times *)args[TIMES];
+    long status = PyLong_AsLong(args[STATUS]);
+    if (status == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (times->refused != state->empty) {
+        Py_RETURN_FALSE;
+    }
+    PyObject *called_with = times->called_with;
+    if (called_with != NULL && called_with != Py_None) {
+        Py_INCREF(called_with); /* a key of the application's may be an object that compares itself, and does anything */
+        int absent = has_no_route(state, called_with);
+        Py_DECREF(called_with);
         if (absent <= 0) {
             return absent < 0 ? NULL : Py_NewRef(Py_False);
         }
-        route = Py_None;
     }
-    PyObject *key = PyTuple_New(6);
-    if (key == NULL) {
-        return NULL;
-    }
-    PyTuple_SET_ITEM(key, 0, Py_NewRef(args[METHOD]));
-    PyTuple_SET_ITEM(key, 1, Py_NewRef(args[STATUS]));
-    PyTuple_SET_ITEM(key, 2, Py_NewRef(args[WRITING]));
-    PyTuple_SET_ITEM(key, 3, Py_NewRef(route));
-    PyTuple_SET_ITEM(key, 4, Py_NewRef(args[VERSION]));
-    PyTuple_SET_ITEM(key, 5, Py_NewRef(args[PROTOCOL]));
-    PyObject *found = PyDict_GetItemWithError(args[ROWS], key);
-    Py_ssize_t row = found == NULL ? -1 : PyLong_AsSsize_t(found);
-    Py_DECREF(key);
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    if (found == NULL) {
+    const Kind *kind = find_kind(counter, status, args + METHOD);
+    if (kind == NULL) {
         Py_RETURN_FALSE;
     }
-    int64_t elapsed = PyLong_AsLongLong(args[ELAPSED]);
-    Py_ssize_t queue = PyLong_AsSsize_t(args[QUEUE]);
-    double queued = PyFloat_AS_DOUBLE(args[QUEUED]) * 1e9;
+    return count_in(state, counter, times, kind->row) < 0 ? NULL : Py_NewRef(Py_True);
+}
+
+PyDoc_STRVAR(add_doc, "See PureCounter.add of bridge.telemetry.metrics.counting.");
+
+static PyObject *
+counter_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    const State *state = PyType_GetModuleState(Py_TYPE(self));
+    if (nargs != 2 || Py_TYPE(args[0]) != (void *)state->times_type || !PyLong_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "add: times, row");
+        return NULL;
+    }
+    Py_ssize_t row = PyLong_AsSsize_t(args[1]);
+    if ((row == -1 && PyErr_Occurred()) || count_in(state, (Counter *)self, (Times *)args[0], row) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(learn_doc, "See PureCounter.learn of bridge.telemetry.metrics.counting.");
+
+static PyObject *
+counter_learn(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    enum { ROW, STATUS, METHOD, ARGUMENTS = METHOD + KEYS };
+    Counter *counter = (Counter *)self;
+    if (nargs != ARGUMENTS || !PyLong_CheckExact(args[ROW]) || !PyLong_CheckExact(args[STATUS])) {
+        PyErr_SetString(PyExc_TypeError, "learn: row, status, method, writing, version, protocol");
+        return NULL;
+    }
+    Py_ssize_t row = PyLong_AsSsize_t(args[ROW]);
+    long status = PyLong_AsLong(args[STATUS]);
     if (PyErr_Occurred()) {
         return NULL;
     }
-    Py_buffer cells;
-    if (PyObject_GetBuffer(args[CELLS], &cells, PyBUF_WRITABLE) < 0) {
+    if (find_kind(counter, status, args + METHOD) != NULL) {
+        Py_RETURN_NONE;
+    }
+    Kind *kind = &counter->kinds[counter->next];
+    for (int i = 0; i < KEYS; i++) {
+        PyObject *before = kind->keys[i];
+        kind->keys[i] = Py_NewRef(args[METHOD + i]);
+        Py_XDECREF(before);
+    }
+    kind->status = status;
+    kind->row = row;
+    counter->next = (counter->next + 1) % REMEMBERED;
+    counter->used += counter->used < REMEMBERED;
+    Py_RETURN_NONE;
+}
+
+static int
+counter_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Counter *counter = (Counter *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(counter->cells);
+    for (int i = 0; i < counter->used * KEYS; i++) {
+        Py_VISIT(counter->kinds[i / KEYS].keys[i % KEYS]);
+    }
+    return 0;
+}
+
+static int
+counter_clear(PyObject *self)
+{
+    Counter *counter = (Counter *)self;
+    int used = counter->used;
+    counter->used = counter->next = 0; /* first: what goes may run code that counts */
+    for (int i = 0; i < used * KEYS; i++) {
+        Py_CLEAR(counter->kinds[i / KEYS].keys[i % KEYS]);
+    }
+    return 0;
+}
+
+static void
+counter_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    counter_clear(self);
+    Py_DECREF(((Counter *)self)->cells);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+/* METH_FASTCALL functions have another type than the table says. The detour keeps compilers from warning. */
+#define METHOD(prefix, name) {#name, (PyCFunction)(void (*)(void))prefix##name, METH_FASTCALL, name##_doc}
+
+static PyMethodDef counter_methods[] = {
+    METHOD(counter_, count),
+    METHOD(counter_, add),
+    METHOD(counter_, learn),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot counter_slots[] = {
+    {Py_tp_methods, counter_methods},
+    {Py_tp_traverse, counter_traverse},
+    {Py_tp_clear, counter_clear},
+    {Py_tp_dealloc, counter_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec counter_spec = {
+    .name = "bridge._speedups.Counter",
+    .basicsize = sizeof(Counter),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = counter_slots,
+};
+
+PyDoc_STRVAR(make_counter_doc, "See PureCounter of bridge.telemetry.metrics.counting.");
+
+static PyObject *
+make_counter(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyLong_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "make_counter: cells, queue");
         return NULL;
     }
-    Py_ssize_t last = cells.len / 8 - (BUCKETS + 1); /* where the last row may begin */
-    if (row < 0 || row > last || queue < 0 || queue > last || (uintptr_t)cells.buf % 8 != 0) {
-        PyBuffer_Release(&cells);
-        PyErr_SetString(PyExc_ValueError, "count_exchange: a row outside of the cells");
+    Py_ssize_t queue = PyLong_AsSsize_t(args[1]);
+    if (queue == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    add_duration(cells.buf, row, elapsed < 0 ? 0 : elapsed);
-    if (queued > 0.0) {
-        add_duration(cells.buf, queue, queued < 9e18 ? (int64_t)queued : INT64_MAX);
+    Counter *counter = PyObject_GC_New(Counter, (PyTypeObject *)state_of(module)->counter_type);
+    if (counter == NULL) {
+        return NULL;
     }
-    PyBuffer_Release(&cells);
-    Py_RETURN_TRUE;
+    memset(counter->kinds, 0, sizeof counter->kinds);
+    counter->cells = Py_NewRef(args[0]);
+    counter->queue = queue;
+    counter->used = counter->next = 0;
+    PyObject_GC_Track((PyObject *)counter);
+    return (PyObject *)counter;
 }
 
 /* ------------------------------------------------------------------------------------------------------- the module */
@@ -2159,13 +2478,34 @@ module_exec(PyObject *module)
             return -1;
         }
     }
+    PyObject *time = PyImport_ImportModule("time");
+    state->clock = time == NULL ? NULL : PyObject_GetAttrString(time, "monotonic_ns");
+    Py_XDECREF(time);
+    state->empty = PyUnicode_InternFromString("");
+    state->times_type = PyType_FromModuleAndSpec(module, &times_spec, NULL);
+    state->counter_type = PyType_FromModuleAndSpec(module, &counter_spec, NULL);
+    if (state->clock == NULL || state->empty == NULL || state->times_type == NULL || state->counter_type == NULL) {
+        return -1;
+    }
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    Py_VISIT(state_of(module)->times_type); /* the types refer to the module */
+    Py_VISIT(state_of(module)->counter_type);
+    return 0;
 }
 
 static int
 module_clear(PyObject *module)
 {
     State *state = state_of(module);
+    Py_CLEAR(state->times_type);
+    Py_CLEAR(state->counter_type);
+    Py_CLEAR(state->clock);
+    Py_CLEAR(state->empty);
     for (int i = 0; i < KNOWN_COUNT; i++) {
         Py_CLEAR(state->names[i]);
         Py_CLEAR(state->keys[i]);
@@ -2189,8 +2529,7 @@ module_free(void *module)
     module_clear((PyObject *)module);
 }
 
-/* METH_FASTCALL functions have another type than the table says. The detour keeps compilers from warning. */
-#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
+#define FUNCTION(name) METHOD(, name)
 
 static PyMethodDef module_functions[] = {
     FUNCTION(parse_head),
@@ -2201,7 +2540,9 @@ static PyMethodDef module_functions[] = {
     FUNCTION(read_request),
     FUNCTION(request_block),
     FUNCTION(response_frames),
-    FUNCTION(count_exchange),
+    FUNCTION(note_times),
+    FUNCTION(note_opening),
+    FUNCTION(make_counter),
     {NULL, NULL, 0, NULL},
 };
 
@@ -2220,6 +2561,7 @@ static struct PyModuleDef module_definition = {
     .m_size = sizeof(State),
     .m_methods = module_functions,
     .m_slots = module_slots,
+    .m_traverse = module_traverse,
     .m_clear = module_clear,
     .m_free = module_free,
 };

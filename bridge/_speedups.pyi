@@ -56,20 +56,25 @@ def make_environ(
     /,
 ) -> dict[str, Any] | None: ...
 def apply_mask(data: bytes | bytearray | memoryview, key: bytes, /) -> bytes: ...
-def count_exchange(
-    cells: memoryview,
-    rows: dict[tuple[object, ...], int],
-    method: bytes,
-    status: int,
-    writing: object,
-    called_with: object,
-    version: str,
-    protocol: str,
-    elapsed: int,
-    queue: int,
-    queued: float,
-    /,
-) -> bool: ...
+
+class Times:
+    answers: bool
+    opened: int
+    began: int
+    queued: float
+    called_with: object
+    refused: str
+
+class Counter:
+    def count(
+        self, times: Times, status: int, method: bytes, writing: object, version: str, protocol: str, /
+    ) -> bool: ...
+    def add(self, times: Times, row: int, /) -> None: ...
+    def learn(self, row: int, status: int, method: bytes, writing: object, version: str, protocol: str, /) -> None: ...
+
+def note_times() -> Times: ...
+def note_opening() -> Times: ...
+def make_counter(cells: memoryview, queue: int, /) -> Counter: ...
 def read_frame(data: bytes, position: int, room: int, /) -> tuple[int, str | bytes, int] | None: ...
 def decode_fields(
     block: bytes, table: list[tuple[bytes, bytes]], size: int, capacity: int, list_size: int, /

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPILED",
     "apply_mask",
-    "count_exchange",
     "decode_fields",
     "find_apply_mask",
+    "make_counter",
     "make_environ",
+    "note_opening",
+    "note_times",
     "parse_head",
     "read_frame",
     "read_request",
@@ -36,7 +38,7 @@ __all__ = [
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 6
+_REVISION = 7
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
@@ -89,13 +91,10 @@ request_block: Callable[[bytes | bytearray, int, int], bytes | None] | None
 # (stream, field block, content): two frames that are a whole response
 response_frames: Callable[[int, bytes, bytes], bytes | None] | None
 # see bridge/telemetry/metrics/counting.py
-count_exchange: (
-    Callable[
-        [memoryview, dict[tuple[object, ...], int], bytes, int, object, Any, str, str, int, int, float],
-        bool,
-    ]
-    | None
-)
+make_counter: Callable[[memoryview, int], Any] | None
+# see bridge/core/connection/times.py; what they return has the same attributes as its Times
+note_opening: Callable[[], Any] | None
+note_times: Callable[[], Any] | None
 apply_mask: Callable[[Octets, bytes], bytes] | None
 # (data, position, room): first byte, payload (str of a whole text) and end of a complete frame
 read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | None
@@ -106,7 +105,9 @@ decode_fields = None if _module is None else _module.decode_fields
 read_request = None if _module is None else _module.read_request
 request_block = None if _module is None else _module.request_block
 response_frames = None if _module is None else _module.response_frames
-count_exchange = None if _module is None else _module.count_exchange
+make_counter = None if _module is None else _module.make_counter
+note_opening = None if _module is None else _module.note_opening
+note_times = None if _module is None else _module.note_times
 apply_mask = None if _module is None else _module.apply_mask
 read_frame = None if _module is None else _module.read_frame
 

@@ -81,7 +81,7 @@ LAYERS = {
     "bridge.core.connection.interfaces": ("bridge.core.http", *CONTRACTS),
     "bridge.core.connection.context": (),
     "bridge.core.connection.states": (),
-    "bridge.core.connection.times": (),
+    "bridge.core.connection.times": ("bridge.speedups",),
     "bridge.core.connection.clock": (
         *("bridge.core.log", "bridge.core.http", "bridge.core.connection.turns", "bridge.core.connection.budgets"),
     ),

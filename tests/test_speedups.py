@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import re
 import subprocess
 import sys
+import time
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 
 from bridge import speedups
 from bridge.adapters.wsgi.environ import environ_key, make_environ_pure
+from bridge.core.connection.times import note_opening_pure, note_times_pure
 from bridge.core.http.limits import Limits
 from bridge.core.http.message import request_line
 from bridge.core.http1.request import parse_head, parse_head_pure
@@ -24,7 +29,8 @@ from bridge.core.http2.codes import ConnectionFault
 from bridge.core.http2.hpack import STATIC_TABLE, FieldDecoder
 from bridge.core.websocket.masking import apply_mask_pure
 from bridge.errors import BridgeError, RemoteProtocolError
-from bridge.telemetry.metrics.counting import BOUNDS_NS, count_exchange_pure
+from bridge.telemetry.metrics import counting as metrics_counting
+from bridge.telemetry.metrics.counting import BOUNDS_NS, SUM, PureCounter
 from tests.support import ROOT
 from tests.support.reader import head_values
 
@@ -469,64 +475,206 @@ def test_a_position_or_stream_is_any_number() -> None:
 # ---------------------------------------------------------------------- counts
 
 CELLS = memoryview(bytearray(8 * 64)).cast("Q")
-KNOWN_ROWS: dict[tuple[object, ...], int] = {
-    (b"GET", 200, None, None, "1.1", "http"): 16,
-    (b"GET", 200, None, "/items/{id}", "1.1", "http"): 32,
-}
+STATE = object()
+KIND: tuple[int, bytes, object, str, str] = (200, b"GET", STATE, "1.1", "http")
 
 
-def counting(called_with: object = None, rows: Any = None) -> tuple[Any, ...]:
-    """Return the arguments that say what is counted, and where."""
-    return CELLS, KNOWN_ROWS if rows is None else rows, b"GET", 200, None, called_with, "1.1", "http"
+def times(called_with: Any = None, elapsed: int = 1_000, queued: float = 0.0) -> Any:
+    """Return what an exchange has noted that began so many nanoseconds ago."""
+    made = _speedups.note_opening()
+    made.opened -= elapsed
+    made.called_with = called_with
+    made.queued = queued
+    return made
 
 
-def counted_by(count: Callable[..., bool], *arguments: Any) -> tuple[bool, list[int]]:
+def counter(make: Callable[..., Any] | None = None, row: int = 16, queue: int = 48, cells: Any = CELLS) -> Any:
+    """Return a counter that knows one kind."""
+    made = (make or _speedups.make_counter)(cells, queue)
+    made.learn(row, *KIND)
+    return made
+
+
+def counted_by(count: Callable[..., Any], *arguments: Any) -> tuple[Any, list[int]]:
     """Return what a function says, and the cells that it leaves."""
     for index in range(64):
         CELLS[index] = 0
     return count(*arguments), CELLS.tolist()
 
 
-CALLED_WITH = [None, {}, {"type": "http"}, "/items/{id}", "/other", {"route": None}, {"bridge.route": "/"}]
+CALLED_WITH = [None, {}, {"type": "http"}, "/", {"route": None}, {"bridge.route": "/"}]
 CALLED_WITH += [{"werkzeug.request": object()}, types.MappingProxyType({}), 7]
 
 
 @given(
     called_with=st.sampled_from(CALLED_WITH),
-    elapsed=st.one_of(st.integers(-5, 1 << 40), st.sampled_from([b + d for b in BOUNDS_NS for d in (-1, 0, 1)])),
+    elapsed=st.one_of(st.integers(-(10**9), 1 << 40), st.sampled_from([b + d for b in BOUNDS_NS for d in (-10000, 0)])),
     queued=st.one_of(st.just(0.0), st.floats(-1.0, 100.0), st.sampled_from([0.005, 0.01, 10.0, 1e-12])),
+    refused=st.sampled_from(["", "", "", "overload"]),
+    kind=st.tuples(
+        st.sampled_from([200, 200, 201, 404]),
+        st.sampled_from([b"GET", bytes([71, 69, 84]), b"PUT"]),
+        st.sampled_from([STATE, STATE, None]),
+        st.sampled_from(["1.1", "".join(["1", ".1"]), "2"]),
+        st.sampled_from(["http", "".join(["ht", "tp"]), "https"]),
+    ),
+    add=st.booleans(),
 )
-def test_an_exchange_is_counted_as_by_python(called_with: object, elapsed: int, queued: float) -> None:
-    arguments = (*counting(called_with), elapsed, 48, queued)
-    expected = counted_by(count_exchange_pure, *arguments)
-    assert counted_by(_speedups.count_exchange, *arguments) == expected
-    assert expected[0] == any(expected[1])
+def test_an_exchange_is_counted_as_by_python(
+    called_with: object, elapsed: int, queued: float, refused: str, kind: Any, add: bool
+) -> None:
+    noted, again = times(called_with, elapsed, queued), note_opening_pure()
+    again.opened, again.queued, again.refused = noted.opened, noted.queued, refused
+    again.called_with, noted.refused = noted.called_with, refused
+    arguments = (32,) if add else kind
+    did = counted_by(getattr(counter(), "add" if add else "count"), noted, *arguments)
+    took = did[1][16 + SUM] + did[1][32 + SUM]  # what its clock has said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics_counting, "monotonic_ns", lambda: again.opened + took)
+        assert counted_by(getattr(counter(PureCounter), "add" if add else "count"), again, *arguments) == did
+    assert add or did[0] is any(did[1])
+    assert took >= max(elapsed, 0) or not did[0]
+    assert noted.called_with is again.called_with is (None if did[0] or add else called_with)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=80))
+def test_the_same_kinds_are_remembered_as_by_python(steps: list[tuple[bool, int]]) -> None:
+    made, pure = _speedups.make_counter(CELLS, 0), PureCounter(CELLS, 0)
+    for learn, number in steps:
+        kind = (200 + number % 5, b"%d" % (number // 5), STATE, "1.1", "http")
+        if learn:
+            made.learn(16, *kind)
+            pure.learn(16, *kind)
+        else:
+            assert made.count(times(), *kind) is pure.count(note_opening_pure(), *kind)
+
+
+def test_the_notes_of_an_exchange_are_those_of_python() -> None:
+    for make, pure in ((_speedups.note_times, note_times_pure), (_speedups.note_opening, note_opening_pure)):
+        before, noted, expected = time.monotonic_ns(), make(), pure()
+        assert before <= noted.opened <= expected.opened
+        for name in ("answers", "began", "queued", "called_with", "refused"):
+            assert getattr(noted, name) == getattr(expected, name), name
+        noted.opened, noted.began, noted.queued, noted.called_with, noted.refused = 1, 2, 3.0, {}, "overload"
+        assert (noted.opened, noted.began, noted.queued, noted.called_with, noted.refused) == (
+            1,
+            2,
+            3.0,
+            {},
+            "overload",
+        )
+        for name, value in (("opened", "x"), ("queued", None), ("answers", True), ("other", 1)):
+            with pytest.raises((TypeError, AttributeError)):
+                setattr(noted, name, value)
+        with pytest.raises(TypeError):
+            make(1)  # type: ignore[call-arg]  # this is tested
+        with pytest.raises(TypeError):
+            type(noted)()
+
+
+def test_notes_that_refer_to_themselves_are_collected() -> None:
+    noted = _speedups.note_times()
+    left = Left()
+    noted.called_with = {"notes": noted, "left": left}
+    gone = weakref.ref(left)
+    del noted, left
+    gc.collect()
+    assert gone() is None
+
+
+class Left:
+    """Something that can be referred to weakly."""
+
+
+class Meddler:
+    """A key that takes the scope away while it is compared."""
+
+    def __init__(self, noted: Any) -> None:
+        self.noted = noted
+
+    def __hash__(self) -> int:
+        return hash("route")
+
+    def __eq__(self, other: object) -> bool:
+        self.noted.called_with = None
+        return False
+
+
+def test_a_scope_may_go_while_it_is_looked_at() -> None:
+    noted = times()
+    noted.called_with = {Meddler(noted): 1}
+    assert counted_by(counter().count, noted, *KIND)[0]
+    assert noted.called_with is None
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("name", "arguments"),
     [
-        (),
-        (*counting(), 1_000, 0),
-        (*counting(), 1.5, 0, 0.0),
-        (*counting(), 1_000, 0, None),
-        (*counting(), 1 << 70, 0, 0.0),
-        (*counting(), 1_000, 49, 0.0),
-        (*counting(), 1_000, -1, 0.0),
-        (*counting(rows={(b"GET", 200, None, None, "1.1", "http"): 49}), 1_000, 0, 0.0),
-        (*counting(rows={(b"GET", 200, None, None, "1.1", "http"): -1}), 1_000, 0, 0.0),
-        (*counting(rows={(b"GET", 200, None, None, "1.1", "http"): "x"}), 1_000, 0, 0.0),
-        (*counting(rows=[]), 1_000, 0, 0.0),
-        (b"x" * 512, *counting()[1:], 1_000, 0, 0.0),
-        (bytearray(7), *counting()[1:], 1_000, 0, 0.0),
-        (CELLS, KNOWN_ROWS, [], 200, None, None, "1.1", "http", 1_000, 0, 0.0),
+        ("count", ()),
+        ("count", (times(), *KIND[:-1])),
+        ("count", (times(), *KIND, 0)),
+        ("count", (1_000, *KIND)),
+        ("count", (note_opening_pure(), *KIND)),
+        ("count", (times(), "200", *KIND[1:])),
+        ("count", (times(), 1 << 70, *KIND[1:])),
+        ("add", (times(),)),
+        ("add", (note_opening_pure(), 0)),
+        ("add", (times(), None)),
+        ("add", (times(), 1 << 70)),
+        ("add", (times(), 49)),
+        ("add", (times(), -1)),
+        ("learn", (16,)),
+        ("learn", ("16", *KIND)),
+        ("learn", (16, None, *KIND[1:])),
+        ("learn", (1 << 70, *KIND)),
     ],
 )
-def test_wrong_arguments_write_nothing(arguments: tuple[Any, ...]) -> None:
+def test_wrong_arguments_write_nothing(name: str, arguments: tuple[Any, ...]) -> None:
     before = CELLS.tolist()
-    with pytest.raises((TypeError, ValueError, OverflowError, BufferError)):
-        _speedups.count_exchange(*arguments)
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        getattr(counter(), name)(*arguments)
     assert CELLS.tolist() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"row": 49},
+        {"row": -1},
+        {"queue": 49},
+        {"queue": -1},
+        {"cells": b"x" * 512},
+        {"cells": bytearray(7)},
+        {"cells": 1},
+    ],
+)
+def test_cells_that_are_not_there_are_not_written(wrong: dict[str, Any]) -> None:
+    before = CELLS.tolist()
+    with pytest.raises((TypeError, ValueError, BufferError)):
+        counter(**wrong).count(times(), *KIND)
+    assert CELLS.tolist() == before
+    for arguments in ((), (CELLS,), (CELLS, "0"), (CELLS, 1 << 70), (CELLS, 0, 0)):
+        with pytest.raises((TypeError, OverflowError)):
+            _speedups.make_counter(*arguments)
+
+
+def test_a_counter_that_refers_to_itself_is_collected() -> None:
+    left = Left()
+    made: Any = _speedups.make_counter(CELLS, 0)
+    made.learn(0, 200, b"GET", [made, left], "1.1", "http")
+    gone = weakref.ref(left)
+    del made, left
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("opened", [-(1 << 63), -1, (1 << 63) - 1])
+@pytest.mark.parametrize("queued", [math.inf, -math.inf, math.nan, 1e300])
+def test_times_that_cannot_be(opened: int, queued: float) -> None:
+    noted = times(queued=queued)
+    noted.opened = opened
+    assert counted_by(counter().count, noted, *KIND)[0]
+    assert sum(CELLS[16 : 16 + SUM]) == 1
 
 
 # ---------------------------------------------------------------------- references
@@ -550,6 +698,7 @@ def refused(function: Callable[..., object], *arguments: object) -> None:
     raise AssertionError
 
 
+KINDS = counter()
 CALLS: dict[str, Callable[[], object]] = {
     "a head": lambda: parse(HEAD),
     "a head with content": lambda: parse(USUAL[21]),
@@ -565,8 +714,10 @@ CALLS: dict[str, Callable[[], object]] = {
     "a block for Python": lambda: _speedups.request_block(b"\0\0\2\1\5\0\0\0\1b", 0, 1),
     "frames": lambda: _speedups.response_frames(1, b"b" * 50, b"c" * 50),
     "frames for Python": lambda: _speedups.response_frames(1, b"b", bytearray(1)),
-    "an exchange": lambda: _speedups.count_exchange(*counting(), 1_000, 0, 0.0),
-    "an exchange for Python": lambda: _speedups.count_exchange(*counting({"route": 1}), 1_000, 0, 0.0),
+    "an exchange": lambda: counter().count(times(), *KIND),
+    "an exchange for Python": lambda: counter().count(times({"route": 1}), *KIND),
+    "kinds": lambda: [KINDS.learn(16, number, b"%d" % number, [], "1.1", "http") for number in range(20)],
+    "notes with an answer": lambda: _speedups.note_times(),
     "a frame for Python": lambda: _speedups.read_frame(frame(0x81, b"\xff"), 0, 99),
     "a request": lambda: _speedups.read_request(REQUEST + literal(b"x", b"y"), True, [*TABLE], 0, 40, LIMITS),
     "a request for Python": lambda: _speedups.read_request(REQUEST + b"\x80", False, [*TABLE], 0, 4096, LIMITS),
@@ -625,12 +776,14 @@ def test_the_source_keeps_its_rules() -> None:
     assert "PyErr_SetString(PyExc_Runtime" not in SOURCE
     raised = set(re.findall(r"PyErr_(?:SetString|Format)\((\w+)", SOURCE))
     assert raised <= {"PyExc_TypeError", "PyExc_ValueError"}  # of wrong arguments
-    # Outside functions everything is constant, except what describes the module.
+    # Outside functions everything is constant, except what describes the module and its types.
     made = re.findall(r"^(?:static )?[^(){}\n;#=]*?(\w+)(?:\[[^\]]*\])* = \{?", SOURCE, re.MULTILINE)
     constant = re.findall(r"^static const [^(){}\n;=]*?(\w+)(?:\[[^\]]*\])* = \{?", SOURCE, re.MULTILINE)
     outside = {name for name in made if re.search(rf"^static .*\b{name}\b(?:\[[^\]]*\])* = ", SOURCE, re.MULTILINE)}
-    assert outside - set(constant) == {"module_functions", "module_slots", "module_definition"}
+    describing = {"module_functions", "module_slots", "module_definition", "times_members", "times_slots", "times_spec"}
+    describing |= {"counter_methods", "counter_slots", "counter_spec"}
+    assert outside - set(constant) == describing
     # The keys and method names are the table's; nothing a peer sends is interned.
     interned = re.findall(r"PyUnicode_Intern\w+\(([^)]*)\)", SOURCE)
-    assert interned == ["key", "KNOWN[index].key", "METHODS[i]", "VARIABLES[i]", "ROUTES[i]"]
+    assert interned == ["key", "KNOWN[index].key", "METHODS[i]", "VARIABLES[i]", "ROUTES[i]", '""']
     assert len(re.findall(r"PyObject_GetBuffer\(", SOURCE)) <= len(re.findall(r"PyBuffer_Release\(", SOURCE))

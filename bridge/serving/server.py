@@ -27,6 +27,7 @@ from bridge.serving.sockets import Listener, bind_admin, bind_all, bind_control,
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from bridge.core.connection.interfaces import Exchange
     from bridge.operations.health import Condition
     from bridge.serving.administration import Administration
     from bridge.serving.readiness import ReadinessCheck
@@ -287,8 +288,10 @@ class Server:
 
         certificates = self._certificates
         sources = Sources(
+            active=self._exchanges,
             websockets=lambda: len(getattr(application.delegate, "websockets", ())),
             threads=_thread_states,
+            occupied=_occupied,
             expiries=dict if certificates is None else lambda: certificates.expiries,
         )
         self._metrics.start(loop, sources)
@@ -571,7 +574,17 @@ class Server:
         from bridge.serving.dump import dump
 
         delegate = None if self._application is None else self._application.delegate
-        return dump(delegate, () if self._metrics is None else tuple(self._metrics.observer.active))
+        return dump(delegate, self._exchanges())
+
+    def _exchanges(self) -> list[Exchange]:
+        """Return the exchanges in progress, without those of probes and the server's own pages."""
+        http = self._http or self._drained
+        return [
+            exchange
+            for connection in (() if http is None else http.connections)
+            for exchange in connection.exchanges
+            if exchange.times is not None and not exchange.finished
+        ]
 
     def reload_certificates(self) -> None:
         """Read the TLS files again. If they cannot be used, log that and keep the old ones."""
@@ -593,6 +606,13 @@ def _thread_states() -> tuple[int, int, int]:
     threadpool = sys.modules.get("bridge.adapters.wsgi.threadpool")
     states: tuple[int, int, int] = (0, 0, 0) if threadpool is None else threadpool.states()
     return states
+
+
+def _occupied() -> float:
+    """Return which part of the threads that there may be has a request."""
+    threadpool = sys.modules.get("bridge.adapters.wsgi.threadpool")
+    part: float = 0.0 if threadpool is None else threadpool.occupied()
+    return part
 
 
 def _noop(*_: object) -> None:

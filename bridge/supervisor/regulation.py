@@ -55,8 +55,9 @@ class Regulation:
         watches = self._memory is not None or self._target is not None
         self._next_size = time.monotonic() + _INTERVAL if self._size is not None else _NEVER
         self._next_memory = time.monotonic() + self._rss_interval if watches else _NEVER
-        self._before: dict[int, tuple[float, float]] = {}
+        self._before: dict[int, tuple[float, float, int]] = {}  # time, CPU seconds, requests
         self._waits = (0, 0.0)
+        self._begun: set[int] = set()
         self._told = False
         self._told_target = False
 
@@ -71,6 +72,8 @@ class Regulation:
 
     def check(self, now: float) -> None:
         """Measure and decide, if it is time."""
+        if self._memory is not None:
+            self._look_at_new_ones(self._memory)
         if self._next_memory <= now:
             self._next_memory = now + self._rss_interval
             self._check_memory()
@@ -99,17 +102,20 @@ class Regulation:
 
     def _load(self, now: float) -> Load:
         serving = {worker.pid for worker in self._master.workers if worker.state == READY}
-        busy, fresh = [], {}
+        busy: list[float] = []
+        fresh: dict[int, tuple[float, float, int]] = {}
         waits, waited = 0, 0.0
         for worker in workers_of(self._arenas()):
             waits += worker["waits"]
             waited += worker["waited"]
             if worker["pid"] not in serving or worker["state"] != READY:
                 continue
-            fresh[worker["pid"]] = (now, worker["cpu"])
-            before = self._before.get(worker["pid"])
-            part = (worker["cpu"] - before[1]) / (now - before[0]) if before is not None and now > before[0] else 0.0
-            busy.append(max(worker["busy"], min(part, 1.0)))
+            fresh[worker["pid"]] = (now, worker["cpu"], worker["requests"])
+            before = self._before.get(worker["pid"], fresh[worker["pid"]])
+            part = (worker["cpu"] - before[1]) / (now - before[0]) if now > before[0] else 0.0
+            # The loop of a worker with nothing to do is late as well, when others keep the machine busy.
+            loop = worker["busy"] if worker["active"] or worker["requests"] > before[2] else 0.0
+            busy.append(max(loop, worker["threads_busy"], min(part, 1.0)))
         self._before = fresh
         number, seconds = waits - self._waits[0], waited - self._waits[1]
         self._waits = (waits, waited)
@@ -120,16 +126,27 @@ class Regulation:
 
     # ------------------------------------------------------------------ memory
 
+    def _look_at_new_ones(self, memory: Memory) -> None:
+        """Look how large workers begin: at once, since a leak may have filled one when its memory is looked at next."""
+        ready = {worker.pid for worker in self._master.workers if worker.state == READY}
+        new, self._begun = ready - self._begun, ready
+        for pid in new:
+            if not self._has_served(pid):
+                memory.began(self._bytes_of(pid))
+        if new and memory.ignored and not self._told:
+            self._told = True
+            gen_log.error(
+                "Every worker starts above --workers-max-rss, %d MiB: the limit is ignored", _mib(self._limit or 0)
+            )
+
+    def _has_served(self, pid: int) -> bool:
+        return any(worker["pid"] == pid and worker["requests"] for worker in workers_of(self._arenas()))
+
     def _check_memory(self) -> None:
         serving = [worker for worker in self._master.workers if worker.state == READY and not worker.finished]
         sizes = {worker.pid: self._bytes_of(worker.pid) for worker in serving}
         if self._memory is not None:
             chosen = self._memory.choose(sizes)
-            if self._memory.ignored and not self._told:
-                self._told = True
-                gen_log.error(
-                    "Every worker starts above --workers-max-rss, %d MiB: the limit is ignored", _mib(self._limit or 0)
-                )
             for worker in serving:
                 if worker.pid in chosen:
                     self._recycle(worker, f"uses {_mib(sizes[worker.pid])} MiB, more than --workers-max-rss")

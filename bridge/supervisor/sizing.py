@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 __all__ = ["Load", "Memory", "Size", "Target"]
 
-# A worker is busy when its loop, or its whole process, works for this part of the time.
+# A worker is busy when its loop, its threads or its process have work for this part of the time. Waiting inside of a
+# call (a database that answers slowly) is work, too: meanwhile the loop, or the thread, serves nobody else.
 _BUSY = 0.8
 # Fewer workers are enough if each would work for less than this part of the time.
 _ENOUGH = 0.6
@@ -31,7 +32,7 @@ class Load(NamedTuple):
     """What was measured of all workers that serve.
 
     Attributes:
-        busy: For which part of the time each has worked.
+        busy: For which part of the time each has had work: the largest of loop, threads and CPU.
         waited: Seconds that requests have waited for a thread, on average.
         queued: Connections that wait to be accepted.
     """
@@ -99,8 +100,11 @@ class Memory:
         self._limit = limit
         self._samples = samples
         self._above: dict[int, int] = {}
-        self._seen: set[int] = set()
         self.ignored = False
+
+    def began(self, size: int) -> None:
+        """Take note of how large a worker is that is ready and has done nothing yet."""
+        self.ignored = self.ignored or size > self._limit
 
     def choose(self, sizes: Mapping[int, int]) -> list[int]:
         """Return the processes that are to be replaced.
@@ -108,10 +112,6 @@ class Memory:
         Args:
             sizes: The bytes that each process uses.
         """
-        fresh = set(sizes) - self._seen
-        self._seen = set(sizes)
-        if any(sizes[pid] > self._limit for pid in fresh):
-            self.ignored = True
         if self.ignored:
             return []
         self._above = {pid: self._above.get(pid, 0) + 1 for pid, size in sizes.items() if size > self._limit}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.connection.interfaces import Observer
+from bridge.core.connection.parameters import method_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,9 @@ class Observers(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         for event in _EVENTS:
-            setattr(self, event, _joined([getattr(each, event) for each in observers if _overrides(each, event)]))
+            functions = [method for each in observers if (method := method_for(each, event)) is not None]
+            if functions:
+                setattr(self, event, _joined(functions))
 
     @staticmethod
     def of(observers: Sequence[Observer]) -> Observer | None:
@@ -50,15 +53,8 @@ class Observers(Observer):
         return observers[0] if len(observers) == 1 else Observers(observers)
 
 
-def _overrides(observer: Observer, event: str) -> bool:
-    method = getattr(observer, event, None)
-    return method is not None and getattr(method, "__func__", method) is not getattr(Observer, event)
-
-
 def _joined(functions: list[Callable[..., None]]) -> Callable[..., None]:
-    """Return a function that calls all *functions* with its arguments."""
-    if not functions:
-        return _nothing
+    """Return a function that calls all *functions*, of which there is at least one, with its arguments."""
     if len(functions) == 1:
         return functions[0]
     if len(functions) == 2:
@@ -75,7 +71,3 @@ def _joined(functions: list[Callable[..., None]]) -> Callable[..., None]:
             function(*arguments)
 
     return every
-
-
-def _nothing(*_: object) -> None:
-    """Nobody does anything with this."""

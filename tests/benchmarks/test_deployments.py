@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hosts, idlegaps, rollouts, scrape, steady
+from benchmarks import hosts, idlegaps, regulated, rollouts, scrape, steady
 from benchmarks.proxies import Missing, program
 from benchmarks.steady import Failure, Load, Mix
 
@@ -107,7 +107,7 @@ def test_the_plot_has_a_panel_for_each_query_and_gaps_where_nothing_was_scraped(
 
 def test_the_page_of_figures_names_the_commands() -> None:
     page = (Path(scrape.ROOT) / "docs" / "benchmarks" / "deployments.md").read_text(encoding="utf-8")
-    for module in (rollouts, idlegaps, hosts, scrape):
+    for module in (rollouts, idlegaps, hosts, scrape, regulated):
         assert f"python -m {module.__name__}" in page
 
 
@@ -173,3 +173,13 @@ def test_prometheus_has_what_the_clients_have(tmp_path: Path) -> None:
     assert seen.faults() == []
     assert seen.counted["200"] > 500
     assert all(panels.values())
+
+
+@pytest.mark.long
+@pytest.mark.time_limit(200)
+@pytest.mark.parametrize("name", ["leak", "wsgi", "asgi"])
+def test_workers_follow_the_load_and_do_not_leak(name: str) -> None:
+    story = regulated.leak(30) if name == "leak" else regulated.load(name, 0.6)
+    assert regulated.faults(story) == []
+    assert story.answered > 500
+    ET.fromstring(regulated.drawn(story))

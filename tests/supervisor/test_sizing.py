@@ -80,9 +80,16 @@ def test_samples_must_be_in_a_row() -> None:
 
 def test_a_limit_below_what_a_fresh_worker_uses_is_ignored() -> None:
     memory = Memory(100, 1)
-    assert memory.choose({1: 150}) == []
+    memory.began(150)
     assert memory.ignored
     assert memory.choose({1: 500}) == []
+
+
+def test_a_limit_that_a_worker_has_broken_when_it_is_first_looked_at_holds() -> None:
+    memory = Memory(100, 1)
+    memory.began(50)
+    assert memory.choose({1: 500}) == [1]
+    assert not memory.ignored
 
 
 def test_of_all_that_have_grown_the_largest_is_chosen_when_all_use_too_much() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.states import CLOSED, DONE
-from bridge.core.connection.times import Times
+from bridge.core.connection.times import note_times
 from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_head
 from bridge.errors import ConfigError
@@ -56,7 +56,8 @@ class FakeExchange:
         self.close_after = False
         self.stream_id: int | None = None
         self.reset_code = -1
-        self.times = Times.at(NOW - microseconds * 1000)
+        self.times = note_times()
+        self.times.opened = NOW - microseconds * 1000
         self.times.began = NOW - 50_000_000
         self.times.queued = 0.2
 

@@ -120,11 +120,8 @@ class ASGIDelegate:
         Args:
             on_websocket: Called with each WebSocket that was accepted, before its first message.
         """
-        from bridge.adapters.asgi.shown import ShownHTTPExchange, ShownTimedHTTPExchange
-
         self._shown = True
         self._on_websocket = on_websocket
-        self._open_http = (ShownHTTPExchange if self.timeout is None else ShownTimedHTTPExchange).open
 
     def exchanges(self) -> dict[Task[None], Exchange]:
         """Return the running tasks, each with the exchange that it serves."""
@@ -156,11 +153,11 @@ class ASGIDelegate:
             if handshake is None:
                 return NULL_DELEGATE
             into_websocket_scope(scope, handshake.subprotocols)
-            if self._shown and exchange.times is not None:
-                exchange.times.called_with = scope
             served = WebSocketExchange(exchange, self, self._websocket, handshake)
         else:
             served = self._open_http(exchange, self)
+        if self._shown and exchange.times is not None:
+            exchange.times.called_with = scope
         coroutine = served.run(self.app, scope)
         if _EAGER:
             # The application runs here and now, up to its first real wait, which saves a turn of the loop.

@@ -20,7 +20,6 @@ from bridge.errors import ConnectionGone
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
-    from wsgiref.types import StartResponse
 
     from bridge.adapters.wsgi.application import Application
     from bridge.adapters.wsgi.environ import EnvironTemplate
@@ -232,12 +231,11 @@ class WSGIExchange:
                 self._set_content(environ)
             if self.exchange.head.upgrade:
                 self._socket = environ["werkzeug.socket"] = LazySocket(self._request_socket)
-            start_response: StartResponse = response.start_response
             if self._application.shows_environ:
-                start_response = self._showing(environ)
+                response.environ = environ
             if self._application.timeout is not None:
                 environ["bridge.deadline"] = self.queued + self._application.timeout
-            result = self._application.app(environ, start_response)
+            result = self._application.app(environ, response.start_response)
             response.send(result)
         except BaseException as exc:
             # With a connection of its own, an application may end so, to keep the server from sending a response.
@@ -250,18 +248,6 @@ class WSGIExchange:
                     close()
             except BaseException as exc:
                 response.fail(exc)
-
-    def _showing(self, environ: dict[str, Any]) -> StartResponse:
-        """Return a start_response that shows observers what stands in the environ then: Flask tidies up behind it."""
-        times, start = self.exchange.times, self.response.start_response
-
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
-            if times is not None:
-                request = environ.get("werkzeug.request")
-                times.called_with = environ if request is None else {"werkzeug.request": request}
-            return start(status, headers, exc_info)
-
-        return start_response
 
     def _set_content(self, environ: dict[str, Any]) -> None:
         """Set ``wsgi.input`` to the request's content."""

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from bridge.core.log import app_log, gen_log
 
-__all__ = ["Job", "ThreadPool", "Worker", "states"]
+__all__ = ["Job", "ThreadPool", "Worker", "occupied", "states"]
 
 
 # The pool is in one of three modes, and changes between them by itself.
@@ -69,6 +69,11 @@ def states() -> tuple[int, int, int]:
     pools = list(_pools)
     idle, lost = sum(pool.idle for pool in pools), sum(pool.abandoned for pool in pools)
     return max(sum(pool.count for pool in pools) - idle - lost, 0), idle, lost
+
+
+def occupied() -> float:
+    """Return which part of the threads that there may be has a job, in the pool where it is largest."""
+    return max(((pool.count - pool.idle - pool.abandoned) / pool.maximum for pool in list(_pools)), default=0.0)
 
 
 class Job(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.budgets import SMALL
@@ -425,10 +424,10 @@ class ServerConnection(asyncio.Protocol):
             self.closing = True
         exchange = self.exchange = _open_exchange(self, head)
         if parameters.observer is not None:
-            if parameters.times is not None:
-                times = exchange.times = parameters.times()
-                times.opened = monotonic_ns()
-            parameters.observer.exchange_started(exchange)
+            if (note := parameters.times) is not None:
+                exchange.times = note()
+            if (started := parameters.exchange_started) is not None:
+                started(exchange)
         if length == 0:
             self.reading = self.reading.head_complete
             self.deadline = NEVER
@@ -683,8 +682,8 @@ class ServerConnection(asyncio.Protocol):
         """
         if self.exchange is not exchange:
             return
-        if self.parameters.observer is not None and not observed:
-            self.parameters.observer.exchange_ended(exchange)
+        if (ended := self.parameters.exchange_ended) is not None and not observed:
+            ended(exchange)
         if self.reading is not READ_DONE:
             if self.reading is READ_CONTENT:
                 self._drop_content(exchange)
@@ -745,8 +744,8 @@ class ServerConnection(asyncio.Protocol):
         """Mark an exchange as closed and tell the observer, unless its response is complete."""
         if exchange.writing is not DONE:
             exchange.mark_closed()
-            if self.parameters.observer is not None:
-                self.parameters.observer.exchange_ended(exchange)
+            if self.parameters.exchange_ended is not None:
+                self.parameters.exchange_ended(exchange)
 
     def _notify_closed(self, delegate: ExchangeDelegate) -> None:
         try:

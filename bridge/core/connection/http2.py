@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.clock import NEVER, Clock
@@ -324,10 +323,10 @@ class HTTP2Connection(asyncio.Protocol):
         exchange = HTTP2Exchange.open(self, head, stream, received)
         streams[stream] = exchange
         if parameters.observer is not None:
-            if parameters.times is not None:
-                times = exchange.times = parameters.times()
-                times.opened = monotonic_ns()
-            parameters.observer.exchange_started(exchange)
+            if (note := parameters.times) is not None:
+                exchange.times = note()
+            if (started := parameters.exchange_started) is not None:
+                started(exchange)
         if not received:
             tunnel = bool(head.upgrade)
             length = None if tunnel else head.content_length
@@ -370,8 +369,8 @@ class HTTP2Connection(asyncio.Protocol):
 
     def response_done(self, exchange: HTTP2Exchange) -> None:
         """Take note that a response is complete, although it may wait to be sent; drop the rest of its request."""
-        if self.parameters.observer is not None:
-            self.parameters.observer.exchange_ended(exchange)
+        if (ended := self.parameters.exchange_ended) is not None:
+            ended(exchange)
         if exchange.is_tunnel:
             return  # another protocol takes the stream next
         delegate = exchange.delegate
@@ -387,8 +386,8 @@ class HTTP2Connection(asyncio.Protocol):
             self.response_done(exchange)
             self.stream_sent(exchange)
             return
-        if self.parameters.observer is not None:
-            self.parameters.observer.exchange_ended(exchange)
+        if (ended := self.parameters.exchange_ended) is not None:
+            ended(exchange)
         if not exchange.informed and exchange.content is not None:  # the delegate has paused in front of the end
             exchange.content.drop()
             self._notify_closed(exchange.delegate)
@@ -459,8 +458,8 @@ class HTTP2Connection(asyncio.Protocol):
         delegate, exchange.delegate = exchange.delegate, NULL_DELEGATE
         if exchange.writing is not DONE:
             exchange.mark_closed()
-            if self.parameters.observer is not None:
-                self.parameters.observer.exchange_ended(exchange)
+            if self.parameters.exchange_ended is not None:
+                self.parameters.exchange_ended(exchange)
             # Its delegate may run on. The reference goes when nobody has the exchange any more.
             self._lingering.add(weakref.ref(exchange, self._lingering.discard))
         self._notify_closed(delegate)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bridge.core.connection.times import Openings, Times
+from bridge.core.connection.interfaces import Observer
+from bridge.core.connection.times import note_opening, note_times
 from bridge.core.http.limits import Limits
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
-    from bridge.core.connection.interfaces import Observer
 
-__all__ = ["ConnectionParameters", "HTTP2Parameters"]
+__all__ = ["ConnectionParameters", "HTTP2Parameters", "method_for"]
 
 
 class HTTP2Parameters:
@@ -64,6 +64,12 @@ def _nobody(context: ConnectionContext) -> bool:
     return False
 
 
+def method_for(observer: Observer | None, event: str) -> Callable[..., None] | None:
+    """Return the method of an observer for one of the events of :class:`Observer`; None if it does nothing."""
+    method: Callable[..., None] | None = getattr(observer, event, None)
+    return None if getattr(method, "__func__", method) is getattr(Observer, event) else method
+
+
 class ConnectionParameters:
     """Limits and times of a server's connections. Sizes are bytes, times are seconds, None means no limit.
 
@@ -85,6 +91,9 @@ class ConnectionParameters:
         high_water: When more bytes than this wait to be sent, writers are paused.
         limit_after_start: Apply the content's limit only after the delegate was called, which may change it (Tornado).
         observer: Is told of connections and exchanges; None for no observer.
+        exchange_started: Its method, kept here to be called through a name: CPython 3.11 calls an attribute that is no
+            method of the class the long way. None if it has none of its own.
+        exchange_ended: The same.
         times: Makes the ``times`` of an exchange, for the observer; None for exchanges without.
         http2: How HTTP/2 is served; None if it is not.
     """
@@ -93,6 +102,8 @@ class ConnectionParameters:
         "body_timeout",
         "body_total_timeout",
         "chunk_size",
+        "exchange_ended",
+        "exchange_started",
         "head_timeout",
         "high_water",
         "http2",
@@ -146,7 +157,9 @@ class ConnectionParameters:
         self.high_water = high_water
         self.limit_after_start = limit_after_start
         self.observer = observer
-        self.times = (Times if timed_answers else Openings) if timed else None
+        self.exchange_started = method_for(observer, "exchange_started")
+        self.exchange_ended = method_for(observer, "exchange_ended")
+        self.times = (note_times if timed_answers else note_opening) if timed else None
         self.http2 = http2
 
     def shortest(self) -> float:

@@ -1,20 +1,24 @@
 """What an exchange notes for observers that ask for it: its times, and what only its delegate knows.
 
 No deadline is kept here: those of a connection, and the 408, are in ``http1.py``.
+The compiled part has an object of its own with the same attributes, where it is (docs/speedups.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from time import monotonic_ns
+from typing import Any
 
-__all__ = ["Openings", "Times"]
+from bridge import speedups
+
+__all__ = ["Times", "note_opening", "note_opening_pure", "note_times", "note_times_pure"]
 
 
 class Times:
     """Two moments of an exchange, in nanoseconds of ``time.monotonic_ns()``, a duration, and what observers are told.
 
-    The connection sets ``opened``, the exchange ``began``, the WSGI adapter ``queued``, and delegates the others.
+    The connection makes it, the exchange sets ``began``, the WSGI adapter ``queued``, and delegates the others.
 
     The values at first are the class's: an ``__init__`` that sets them, and slots for them, made this cost 2,300
     instructions and not 1,400 with CPython 3.11.
@@ -36,15 +40,26 @@ class Times:
     called_with: Mapping[str, Any] | None = None
     refused = ""
 
-    @classmethod
-    def at(cls, opened: int) -> Self:
-        """Return the times of an exchange whose head was complete at *opened*."""
-        times = cls()
-        times.opened = opened
-        return times
 
-
-class Openings(Times):
+class _Opening(Times):
     """Times without the moment of the answer."""
 
     answers = False
+
+
+def note_times_pure() -> Times:
+    """Return the times of an exchange whose head is complete now."""
+    times = Times()
+    times.opened = monotonic_ns()
+    return times
+
+
+def note_opening_pure() -> Times:
+    """Do the same, without the moment of the answer."""
+    times = _Opening()
+    times.opened = monotonic_ns()
+    return times
+
+
+note_times: Callable[[], Times] = note_times_pure if speedups.note_times is None else speedups.note_times
+note_opening: Callable[[], Times] = note_opening_pure if speedups.note_opening is None else speedups.note_opening

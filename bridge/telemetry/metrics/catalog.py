@@ -129,6 +129,15 @@ _METRICS = (
         merge="max",
     ),
     Metric("bridge_threads", "bridge.threads", GAUGE, "Threads for WSGI requests.", "{thread}"),
+    Metric(
+        "bridge_threads_utilization",
+        "bridge.threads.utilization",
+        GAUGE,
+        "The part of the threads for WSGI requests that was in use, of all that there may be, in the last second.",
+        "1",
+        1_000_000,
+        merge="max",
+    ),
     Metric("bridge_websockets", "bridge.websockets", GAUGE, "Open WebSockets.", "{connection}"),
     Metric(
         "bridge_websocket_messages",

@@ -88,6 +88,7 @@ def workers_of(arenas: Iterable[Arena]) -> list[dict[str, Any]]:
                 "websockets": values.get("bridge_websockets", 0),
                 "busy": values.get("bridge_loop_utilization", 0) / 1e6,
                 "loop_lag": values.get("bridge_loop_lag_seconds", 0) / 1e9,
+                "threads_busy": values.get("bridge_threads_utilization", 0) / 1e6,
                 "waits": values.get("bridge_request_queue_duration_seconds", 0),
                 "waited": values.get("bridge_request_queue_duration_seconds sum", 0) / 1e9,
                 "threads": {name: values.get(f"bridge_threads {name}", 0) for name in ("busy", "idle", "lost")},

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic_ns, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.states import DONE
 from bridge.telemetry.metrics.catalog import SECOND, SIZE_BOUNDS
-from bridge.telemetry.metrics.counting import BOUNDS_NS, SUM, count_exchange
+from bridge.telemetry.metrics.counting import BOUNDS_NS, SUM, make_counter
 from bridge.telemetry.metrics.routes import route_of
 
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Connection, Exchange
+    from bridge.core.connection.times import Times
     from bridge.core.http.message import RequestHead
     from bridge.telemetry.metrics.arena import Block
 
@@ -54,19 +55,12 @@ class RequestMetrics(Observer):
         trusts: Tells of the two ends of a connection whether its X-Request-Start is believed; None if none is.
 
     Attributes:
-        active: The exchanges in progress.
-        exchange_started: Adds an exchange to them.
+        open: How many connections are open.
     """
-
-    # The method of the set, not one that calls it: this saves a call for each request.
-    exchange_started: Callable[[Exchange], None]  # type: ignore[assignment]  # see the line above
 
     def __init__(
         self, block: Block, *, sizes: bool = False, trusts: Callable[[ConnectionContext], bool] | None = None
     ) -> None:
-        self.active: set[Exchange] = set()
-        self._discard = self.active.discard
-        self.exchange_started = self.active.add
         self._block = block
         self._cells = block.cells
         self._rows: dict[tuple[object, ...], int] = {}
@@ -74,7 +68,8 @@ class RequestMetrics(Observer):
         self._sizes: dict[int, tuple[int, int]] | None = {} if sizes else None
         self._trusts = trusts
         self._extra = sizes or trusts is not None
-        self._queue = block.row(_QUEUE)
+        self._counter = make_counter(block.cells, block.row(_QUEUE))
+        self._count_kind = self._counter.count
         self._accepted = block.row("bridge_connections_accepted")
         self.open = 0
 
@@ -101,55 +96,39 @@ class RequestMetrics(Observer):
 
     def forget(self, exchange: Exchange) -> None:
         """Do not count *exchange*: it is a probe."""
-        self._discard(exchange)
         exchange.times = None
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Count the exchange and its duration."""
-        self._discard(exchange)
         times = exchange.times
         if times is None:
             return  # see forget()
-        elapsed = monotonic_ns() - times.opened
         line = exchange.head.line
-        called_with = times.called_with
-        times.called_with = None
-        if not count_exchange(
-            self._cells,
-            self._rows,
-            line.method,
-            exchange.status,
-            exchange.writing,
-            called_with,
-            line.version_text,
-            exchange.context.protocol,
-            elapsed,
-            self._queue,
-            times.queued,
+        count = self._count_kind  # called through a name: CPython 3.11 calls a function of an instance the long way
+        if not count(
+            times, exchange.status, line.method, exchange.writing, line.version_text, exchange.context.protocol
         ):
-            self._count_rare(exchange, called_with, elapsed, times.queued)
-        if times.refused:
-            self._block.add("bridge_requests_refused", (("reason", times.refused),))
+            self._count_rare(exchange, times)
         if self._extra:
             self._count_more(exchange, times.opened)
 
-    def _count_rare(
-        self, exchange: Exchange, called_with: Mapping[str, Any] | None, elapsed: int, queued: float
-    ) -> None:
-        """Count an exchange with a route, or one whose row was not looked up lately."""
+    def _count_rare(self, exchange: Exchange, times: Times) -> None:
+        """Count an exchange that was refused, or has a route, or one whose row is not remembered."""
+        if times.refused:
+            self._block.add("bridge_requests_refused", (("reason", times.refused),))
+        called_with = times.called_with
         route = None if called_with is None else route_of(called_with)
         line = exchange.head.line
-        key = (line.method, exchange.status, exchange.writing, route, line.version_text, exchange.context.protocol)
-        rows = self._rows
-        known = key in rows
-        if not known:
-            rows[key] = self._row(exchange, route)
-        method, status, writing, _, version, protocol = key
-        count_exchange(
-            self._cells, rows, method, status, writing, route, version, protocol, elapsed, self._queue, queued
-        )
-        if not known and exchange.writing is not DONE:
-            del rows[key]  # for these, the key does not have all that the labels say
+        kind = (exchange.status, line.method, exchange.writing, line.version_text, exchange.context.protocol)
+        key = (*kind, route)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._row(exchange, route)
+            if exchange.writing is DONE:  # for others, the key does not have all that the labels say
+                self._rows[key] = row
+        if route is None and exchange.writing is DONE:
+            self._counter.learn(row, *kind)
+        self._counter.add(times, row)
 
     def _row(self, exchange: Exchange, route: str | None) -> int:
         """Return the row of a combination that was not seen lately."""
