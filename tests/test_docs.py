@@ -103,6 +103,39 @@ def test_a_server_beside_other_tasks(tmp_path: Path) -> None:
     assert done.stdout == "200 b'from WSGI\\n'\n", done.stderr
 
 
+def test_files_of_the_examples_are_shown_as_they_are() -> None:
+    found = re.findall(
+        r"^```ini\n# file: (examples/\S+)\n(.*?)^```$", (ROOT / "docs/deployment.md").read_text(), re.S | re.M
+    )
+    assert found
+    for name, text in found:
+        assert text == (ROOT / name).read_text(), name
+
+
+DJANGO = """\
+from django.conf import settings
+settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, MIDDLEWARE=["route.route"])
+from django.core import asgi, wsgi
+from django.http import HttpResponse
+from django.urls import path
+urlpatterns = [path("items/<int:number>", lambda request, number: HttpResponse("ok"))]
+META = wsgi.get_wsgi_application()
+scope = asgi.get_asgi_application()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interface", ["META", "scope"])
+def test_django_tells_its_route(interface: str, tmp_path: Path) -> None:
+    (tmp_path / "route.py").write_text(shown("docs/operations.md", "route.py").replace("META", interface))
+    (tmp_path / "project.py").write_text(DJANGO)
+    words = ["--app-dir", str(tmp_path), "--port", "0", "--metrics-path", "/metrics"]
+    with Running(f"project:{interface}", *words) as server:
+        assert get(server.address(), "/items/3")[0] == 200
+        assert b'http_route="items/<int:number>"' in get(server.address(), "/metrics")[2]
+        assert server.end() == 0
+
+
 @pytest.mark.slow
 def test_the_fixture(tmp_path: Path) -> None:
     for name in ("conftest.py", "test_app.py"):
@@ -129,6 +162,7 @@ RUN = {(page, name) for page, name, *_ in PROGRAMS} | {
     ("README.md", "hello.py"),
     ("docs/start.md", "hello.py"),
     ("docs/asgi.md", "events.py"),
+    ("docs/operations.md", "route.py"),
     *(("docs/embedding.md", name) for name in ("beside.py", "conftest.py", "test_app.py")),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.running import Client, Running
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -207,3 +209,28 @@ def test_the_proxy_protocol(tmp_path: Path, app: str, kind: str) -> None:
             assert seen["server"] == ["127.0.0.1", port]
         if app == "plain:wsgi":
             assert seen["SERVER_PORT"] == str(port)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_websockets_pass_through_what_the_docs_show(tmp_path: Path, kind: str) -> None:
+    """The block of docs/deployment.md, but for addresses and certificates; and plain requests keep their connection."""
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    shown = page[page.index("```nginx") + 8 :].partition("```")[0]
+    shown = re.sub(r"\s*(server_name|ssl_certificate\S*) .*;", "", shown)
+    shown = shown.replace("listen 443 ssl;", f"listen unix:{tmp_path}/front.sock;")
+    where = ["--port", "0"] if kind == "tcp" else ["--uds", str(tmp_path / "app.sock")]
+    with Running("plain:sockets", *where, "--forwarded-allow-ips", "*") as server:
+        server.messages.wait("serving")
+        upstream = place(server) if kind == "tcp" else f"unix:{tmp_path}/app.sock"
+        shown = shown.replace("unix:/run/mysite/bridge.sock", upstream).replace("{", "{{").replace("}", "}}")
+        frame = HTTP.partition("  upstream app")[0]
+        with nginx(tmp_path, frame + shown + "}}\n") as front, Client(front) as client:
+            for _ in range(2):
+                assert client.get("/scope")[0] == 200
+            client.send("/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
+            assert client.read()[0] == 101
+            client.sock.sendall(b"\x81\x82\0\0\0\0hi")
+            assert client.sock.recv(4, socket.MSG_WAITALL) == b"\x81\x02hi"
+            client.sock.sendall(b"\x88\x80\0\0\0\0")
+        assert server.end() == 0
