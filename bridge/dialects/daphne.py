@@ -102,7 +102,7 @@ ROWS: tuple[Row, ...] = (
     row("--ping-interval", SAME, "ws_ping_interval", takes=Takes.INT, convert=zero_is_off("ws_ping_interval")),
     row("--ping-timeout", SAME, "ws_ping_timeout", takes=Takes.INT, convert=zero_is_off("ws_ping_timeout")),
     row("--websocket-max-message-size", SAME, "ws_max_size", takes=Takes.INT),
-    row("--websocket-max-frame-size", NEAR, "", "the limit of the message holds for its frames", takes=Takes.INT),
+    row("--websocket-max-frame-size", NEAR, "", "the limit for messages also limits their frames", takes=Takes.INT),
     row("--application-close-timeout", SAME, "timeout_disconnect_grace", takes=Takes.INT,
         convert=zero_is_off("timeout_disconnect_grace")),
     row("--root-path", SAME, "root_path"),

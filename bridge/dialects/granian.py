@@ -16,7 +16,7 @@ SAME, NEAR, NO_EFFECT, REFUSED = Fate.SAME, Fate.NEAR, Fate.NO_EFFECT, Fate.REFU
 
 _FORMAT = '[%(time)s] %(addr)s - "%(method)s %(path)s %(protocol)s" %(status)s %(dt_ms)s'
 _HTTP2 = "bridge sizes this itself"
-_RUST = "there are no Rust threads here"
+_RUST = "bridge has no Rust threads"
 _STATIC = "bridge serves no static files; let a proxy do it, or whitenoise"
 _METRICS = "granian's metrics have names of their own"
 
@@ -111,7 +111,7 @@ ROWS: tuple[Row, ...] = (
         convert=factor("timeout_request_head", 0.001)),
     row("--http1-keep-alive", SAME, "timeout_keep_alive", takes=Takes.FLAG, negative="--no-http1-keep-alive",
         convert=_keep_alive),
-    row("--http1-pipeline-flush", NEAR, "", "responses of one turn are written together always", takes=Takes.FLAG,
+    row("--http1-pipeline-flush", NEAR, "", "bridge always writes the responses of one turn together", takes=Takes.FLAG,
         negative="--no-http1-pipeline-flush"),
     row("--http2-adaptive-window", NO_EFFECT, "", _HTTP2, takes=Takes.FLAG, negative="--no-http2-adaptive-window"),
     row("--http2-initial-connection-window-size", NO_EFFECT, "", _HTTP2, takes=Takes.INT),
@@ -168,7 +168,7 @@ ROWS: tuple[Row, ...] = (
         takes=Takes.LIST, convert=each("reload_exclude")),
     row("--reload-ignore-paths", SAME, "reload_exclude", takes=Takes.LIST, convert=each("reload_exclude")),
     row("--reload-tick", SAME, "reload_delay", takes=Takes.INT, convert=factor("reload_delay", 0.001)),
-    row("--reload-ignore-worker-failure", NEAR, "", "a worker that fails is always waited for", takes=Takes.FLAG,
+    row("--reload-ignore-worker-failure", NEAR, "", "bridge always waits for a worker that fails", takes=Takes.FLAG,
         negative="--no-reload-ignore-worker-failure"),
     row("--process-name", SAME, "process_name"),
     row("--pid-file", SAME, "pid"),

@@ -45,7 +45,7 @@ _USUAL_SCHEME_FIELDS = ["x-forwarded-proto", "x-forwarded-protocol", "x-forwarde
 _HEARTBEAT = "a worker whose event loop stands still for so long is replaced; a request may take longer"
 _NO_LIMIT = "neither a request nor a worker has a limit of time"
 _DIRTY = "bridge has no dirty workers; run such work in a task queue"
-_STRICT = "bridge's parser refuses such requests always: they are used to smuggle others"
+_STRICT = "bridge always refuses such requests: they are used to smuggle other requests"
 _SYSLOG = "bridge does not speak to syslog; a --log-config with a SysLogHandler does"
 _CONTROL = "gunicorn's control socket has its own protocol; see docs/signals.md for what signals do"
 
@@ -353,7 +353,7 @@ ROWS: tuple[Row, ...] = (
         " answered with 504",
         takes=Takes.INT, convert=_timeout),
     row("--graceful-timeout", SAME, "timeout_graceful_shutdown", takes=Takes.INT),
-    row("--keep-alive", NEAR, "timeout_keep_alive", "sync workers keep connections here too, which costs no worker",
+    row("--keep-alive", NEAR, "timeout_keep_alive", "sync workers keep connections open too; this blocks no worker",
         name="keepalive", takes=Takes.INT, convert=_keepalive),
     row("--limit-request-line", SAME, "limit_request_line", takes=Takes.INT, convert=_line),
     row("--limit-request-fields", SAME, "limit_request_fields", takes=Takes.INT),
@@ -382,8 +382,9 @@ ROWS: tuple[Row, ...] = (
     row("--initgroups", NEAR, "", "the groups of --user are always taken", takes=Takes.FLAG),
     row("tmp_upload_dir", NO_EFFECT, "", "uploads wait in TMPDIR", takes=_FILE,
         convert=lambda value, t: None if value else (SAME, "")),
-    row("secure_scheme_headers", NEAR, "forwarded_fields", "names count in any case; where fields contradict each"
-        " other, which gunicorn answers with 400, X-Forwarded-Proto counts", takes=_FILE, convert=_scheme_headers),
+    row("secure_scheme_headers", NEAR, "forwarded_fields", "names may be in upper or lower case; if fields"
+        " contradict each other, X-Forwarded-Proto counts, where gunicorn answers 400", takes=_FILE,
+        convert=_scheme_headers),
     row("--forwarded-allow-ips", SAME, "forwarded_allow_ips", convert=_forwarded),
     row("--access-logfile", SAME, "access_logfile", name="accesslog", convert=_accesslog),
     row("--disable-redirect-access-to-syslog", NEAR, "", "no requests go to syslog", takes=Takes.FLAG),
@@ -421,10 +422,10 @@ ROWS: tuple[Row, ...] = (
     row("--uwsgi-allow-from", NO_EFFECT, "", "bridge does not speak the uwsgi protocol", name="uwsgi_allow_ips"),
     row("--keyfile", SAME, "ssl_keyfile", convert=_optional("ssl_keyfile")),
     row("--certfile", SAME, "ssl_certfile", convert=_optional("ssl_certfile")),
-    row("--ssl-version", NEAR, "", "TLS 1.2 and 1.3 are offered, whatever it says; gunicorn passes over it too"),
+    row("--ssl-version", NEAR, "", "bridge always offers TLS 1.2 and 1.3; gunicorn ignores this option too"),
     row("--cert-reqs", SAME, "ssl_cert_reqs", convert=cert_reqs),
     row("--ca-certs", SAME, "ssl_ca_certs", convert=_optional("ssl_ca_certs")),
-    row("--suppress-ragged-eofs", NEAR, "", "such an end is never an error", takes=Takes.FLAG),
+    row("--suppress-ragged-eofs", NEAR, "", "bridge never takes such an end for an error", takes=Takes.FLAG),
     row("--do-handshake-on-connect", NEAR, "", "handshakes do not hold up other connections", takes=Takes.FLAG),
     row("--ciphers", SAME, "ssl_ciphers", convert=_optional("ssl_ciphers")),
     row("--http-protocols", SAME, "http_protocols", convert=_protocols),
@@ -461,7 +462,7 @@ ROWS: tuple[Row, ...] = (
       for name in ("on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit")),
     row("--control-socket", NO_EFFECT, "", _CONTROL),
     row("--control-socket-mode", NO_EFFECT, "", _CONTROL),
-    row("--no-control-socket", NEAR, "", "gunicorn's control socket is not there", name="control_socket_disable",
+    row("--no-control-socket", NEAR, "", "bridge has no control socket of gunicorn's", name="control_socket_disable",
         takes=Takes.FLAG),
 )  # fmt: skip
 
@@ -528,7 +529,7 @@ def _settle_proxies(t: Translation) -> None:
     t.default("forwarded_strip", "off", "gunicorn")
     if t.dialect.get("is_uvicorn"):  # which has set the fields that its middleware reads
         if "secure_scheme_headers" in t.given:
-            remark = "uvicorn's worker believes X-Forwarded-Proto and -For in any case"
+            remark = "uvicorn's worker always uses X-Forwarded-Proto and X-Forwarded-For"
             t.correct("secure_scheme_headers", NEAR, remark)
         return
     # Applications behind gunicorn read the other fields themselves (ProxyFix, SECURE_PROXY_SSL_HEADER).

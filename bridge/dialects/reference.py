@@ -12,14 +12,17 @@ _PAGE = """\
 
 # Command lines of other servers
 
-`bridge gunicorn ARGS...` reads what follows as gunicorn does, with gunicorn's variables and files, and serves with
-bridge. `bridge explain gunicorn ARGS...` says what becomes of each option; `--json` does so for programs, and `--toml`
-writes a `bridge.toml`. Its exit status is 0 if all options mean the same or nearly the same, 1 if one has no effect, 2
-if one is refused. `BRIDGE_...` variables hold too; they come between the other server's defaults and what its command
-line gives.
+`bridge gunicorn ARGS...` reads the command line, the variables and the files of gunicorn, and serves with bridge. To
+see what each option becomes, run `bridge explain gunicorn ARGS...`. Its exit status is 0 if all options mean the same
+or nearly the same, 1 if one has no effect, and 2 if one is refused. With `--json` it prints JSON; with `--toml` it
+prints a `bridge.toml` with the same settings.
 
-The kinds are: {kinds}. An option that is refused ends the start with status 2 and the reason. One without effect is
-named in a line at the start.
+`BRIDGE_...` variables have an effect too: they override the other server's defaults, and its command line overrides
+them.
+
+The tables list all options of each server. The kinds are: {kinds}. If an option is refused, the server does not start:
+the exit status is 2, and one line says why. If an option has no effect, a line at the start names it. The column
+"becomes" has the setting of bridge; [Options](options.md) explains it.
 {dialects}"""
 
 

@@ -171,7 +171,7 @@ ROWS: tuple[Row, ...] = (
     row("--ssl-keyfile", SAME, "ssl_keyfile"),
     row("--ssl-certfile", SAME, "ssl_certfile"),
     row("--ssl-keyfile-password", SAME, "ssl_keyfile_password"),
-    row("--ssl-version", NEAR, "", "TLS 1.2 and 1.3 are offered, whatever it says", takes=Takes.INT),
+    row("--ssl-version", NEAR, "", "bridge always offers TLS 1.2 and 1.3", takes=Takes.INT),
     row("--ssl-cert-reqs", SAME, "ssl_cert_reqs", takes=Takes.INT, convert=cert_reqs),
     row("--ssl-ca-certs", SAME, "ssl_ca_certs"),
     row("--ssl-ciphers", SAME, "ssl_ciphers"),

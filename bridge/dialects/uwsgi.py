@@ -23,7 +23,7 @@ _TASKS = "bridge runs no background work; use a task queue, or a unit of its own
 _STATIC = "bridge serves no static files; let nginx do it, or whitenoise"
 _BUFFER = "bridge sizes its buffers itself"
 _CHEAPER = "bridge run --workers MIN..MAX lets the number follow the load"
-_ALWAYS = "it is always so here"
+_ALWAYS = "bridge always does this"
 
 
 def _address(text: str) -> str:
@@ -250,7 +250,7 @@ ROWS: tuple[Row, ...] = (
     ),
     *_names("worker-reload-mercy reload-mercy", SAME, "timeout_graceful_shutdown"),
     *_names("reload-on-rss evil-reload-on-rss", SAME, "workers_max_rss", convert=_rss),
-    *_names("reload-on-as evil-reload-on-as", NO_EFFECT, "", "bridge bounds the resident memory: reload-on-rss"),
+    *_names("reload-on-as evil-reload-on-as", NO_EFFECT, "", "bridge limits resident memory: use reload-on-rss"),
     *_names(
         (
             "cheaper cheaper-algo cheaper-initial cheaper-step cheaper-overload cheaper-busyness- "
@@ -451,7 +451,7 @@ ROWS: tuple[Row, ...] = (
         "if-env ini include inherit for endfor endif",
         NEAR,
         "",
-        "it has been read",
+        "bridge has already followed this",
         takes=_L,
     ),
 )

@@ -112,7 +112,7 @@ ROWS: tuple[Row, ...] = (
     row("--outbuf-high-watermark", SAME, "wsgi_buffer_responses"),
     row("--inbuf-overflow", SAME, "wsgi_buffer_requests"),
     row("--connection-limit", SAME, "limit_connections"),
-    row("--cleanup-interval", NEAR, "", "idle connections are looked at twice a second"),
+    row("--cleanup-interval", NEAR, "", "bridge checks idle connections twice a second"),
     row("--channel-timeout", SAME, "timeout_keep_alive"),
     row("--log-socket-errors", NEAR, "", "clients that leave are no errors", takes=Takes.FLAG,
         negative="--no-log-socket-errors"),
@@ -128,7 +128,7 @@ ROWS: tuple[Row, ...] = (
         convert=lambda value, t: t.set("uds_permissions", f"{value:o}" if isinstance(value, int) else value)),
     row("--sockets", SAME, "bind", convert=_sockets),
     row("--channel-request-lookahead", NEAR, "", "bridge reads up to 64 KiB ahead"),
-    row("--server-name", NEAR, "", "SERVER_NAME is the address that was connected to"),
+    row("--server-name", NEAR, "", "SERVER_NAME is the address to which the client has connected"),
 )  # fmt: skip
 
 _BY_NAME = {one.name: one for one in ROWS}

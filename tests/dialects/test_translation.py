@@ -507,7 +507,7 @@ def test_explain_says_what_an_option_becomes(line: str, text: str, capsys: pytes
         (
             "{'X-FORWARDED-PROTO': 'https'}",
             0,
-            "near as forwarded_fields=x-forwarded-proto,script_name names count in any case",
+            "near as forwarded_fields=x-forwarded-proto,script_name names may be in upper or lower case",
         ),
         (
             "{'X-Forwarded-Ssl': 'on', 'X-SCHEME': 'https'}",
