@@ -33,7 +33,8 @@ SHELL = re.compile(r"^ *```sh\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 ELSEWHERE = {
     "make ": "the targets exist: test_project.py; a fresh clone runs them",
     "python3 -m venv ": "test_install.py",
-    ".venv/bin/pip ": "test_install.py",
+    ". .venv/bin/activate": "test_install.py calls the environment's programs by their paths",
+    "pip install ": "test_install.py",
     "git ": "the guide for a first contribution, which a person follows",
     "cd ": "the same",
     ".venv/bin/python -m ": "the same",
