@@ -445,7 +445,8 @@ class HTTP2Connection(asyncio.Protocol):
             code = codes.NO_ERROR
         if code >= 0 and not by_peer:
             self.output.send(frames.reset_frame(stream, code))
-            self._incoming.ended.add_reset(stream)
+            content = exchange.content
+            self._incoming.ended.add_reset(stream, 0 if content is None else content.window.left)
         self._end_exchange(exchange, code)
         self.close_stream(exchange)
 
@@ -525,7 +526,7 @@ class HTTP2Connection(asyncio.Protocol):
                     self.abandon(exchange, error.code)
                 else:
                     self.output.send(frames.reset_frame(stream, error.code))
-                    self._incoming.ended.add_reset(stream)
+                    self._incoming.ended.add_reset(stream, INITIAL_WINDOW)
             elif isinstance(error, ConnectionFault):
                 self.fault(error)
             elif isinstance(error, RemoteProtocolError):
@@ -562,7 +563,7 @@ class HTTP2Connection(asyncio.Protocol):
             frames.headers_frame(stream, output.encoder.fields(b"", error.status), True)
             + frames.reset_frame(stream, codes.NO_ERROR)
         )
-        self._incoming.ended.add_reset(stream)
+        self._incoming.ended.add_reset(stream, INITIAL_WINDOW)
         self._incoming.budget.spend_reset()
 
     def _log_and_fail(self, exchange: HTTP2Exchange | None, error: BaseException) -> None:

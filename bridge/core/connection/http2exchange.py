@@ -632,7 +632,7 @@ class HTTP2Exchange:
             status,
             connection.clock.default_fields,
             self.server_fields,
-            0 if self.head.line.method == b"HEAD" else self.send_window,
+            None if self.head.line.method == b"HEAD" else self.send_window,
         )
         connection.abandon(self, -1)
 

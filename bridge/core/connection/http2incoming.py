@@ -347,7 +347,7 @@ class Incoming:
         self._credit(size)
         exchange = self._owner.streams.get(stream)
         if exchange is None:
-            self._take_ended(stream)
+            self._take_ended(stream, size)
             return
         if exchange.received:
             raise StreamFault(codes.STREAM_CLOSED, "DATA behind the end of the stream (RFC 9113 section 5.1)")
@@ -381,13 +381,19 @@ class Incoming:
         if size < 0 and self._debt:
             self._credit(0)
 
-    def _take_ended(self, stream: int) -> None:
-        """Judge a frame of a stream that is not open: it may be late (section 5.1)."""
+    def _take_ended(self, stream: int, size: int = 0) -> None:
+        """Judge a frame of a stream that is not open: it may be late (section 5.1).
+
+        Args:
+            stream: The stream.
+            size: What it takes of the window.
+        """
         if stream > self._owner.last_stream or not stream & 1:
             raise ConnectionFault(codes.PROTOCOL_ERROR, f"a frame of the idle stream {stream} (RFC 9113 section 5.1)")
         if not self.ended.was_reset(stream):
             raise ConnectionFault(codes.STREAM_CLOSED, f"a frame of the closed stream {stream} (RFC 9113 section 5.1)")
-        self._spend_glitch()
+        if not self.ended.is_on_its_way(stream, size):
+            self._spend_glitch()
 
     def _start(self, stream: int, block: bytes, received: bool) -> None:
         """Start a stream. The head is read even if it is refused then: the table of fields has to follow."""
@@ -488,10 +494,11 @@ class Incoming:
         self._spend_frame(frames.SETTINGS)
         if flags & frames.ACK:
             return
-        settings = dict(frames.parse_settings(payload))  # of one that comes twice the last value counts
-        size = settings.get(codes.SETTINGS_HEADER_TABLE_SIZE)
-        if size is not None:
-            self._owner.output.encoder.set_limit(size)
+        pairs = frames.parse_settings(payload)
+        for identifier, size in pairs:
+            if identifier == codes.SETTINGS_HEADER_TABLE_SIZE:  # each counts: the smallest empties the peer's table
+                self._owner.output.encoder.set_limit(size)
+        settings = dict(pairs)  # of the others that come twice the last value counts
         window = settings.get(codes.SETTINGS_INITIAL_WINDOW_SIZE)
         if window is not None:
             for exchange in self._owner.streams.values():

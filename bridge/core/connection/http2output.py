@@ -169,7 +169,7 @@ class Output:
         if not self.scheduled:
             self.schedule()
 
-    def refuse(self, stream: int, status: int, common: bytes, fields: Fields, window: int) -> int:
+    def refuse(self, stream: int, status: int, common: bytes, fields: Fields, window: int | None) -> int:
         """Send the server's own answer to a fault: its content is the status as text.
 
         Args:
@@ -177,16 +177,18 @@ class Output:
             status: 400 to 599.
             common: The field lines that every response starts with.
             fields: (name, value) pairs of more fields.
-            window: Bytes of content that the peer takes on the stream; 0 to send none.
+            window: Bytes of content that the peer takes on the stream; None for HEAD, whose answer only declares it.
 
         Returns:
-            Bytes of content.
+            Bytes of content. Where there is no room for it the answer has none, and says so.
         """
         text = status_text(status)
         size = len(text)
         response = ResponseHead(status, [(b"content-type", b"text/plain; charset=utf-8"), *fields])
+        if window is not None and (size > min(window, self.window) or self.blocked):
+            size = 0
         block = self.encoder.head(response, common, size)
-        if size > min(window, self.window) or self.blocked:
+        if window is None or not size:
             self.send(headers_frame(stream, block, True))
             return 0
         self.window -= size

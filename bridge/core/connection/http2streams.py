@@ -62,13 +62,13 @@ class EndedStreams:
     __slots__ = ("_resets", "_skipped")
 
     def __init__(self) -> None:
-        self._resets: dict[int, None] = {}  # the oldest first
+        self._resets: dict[int, int] = {}  # what was left of the stream's window; the oldest first
         self._skipped: list[range] = []
 
-    def add_reset(self, stream: int) -> None:
-        """Note that *stream* was reset here: frames of it may be on their way."""
+    def add_reset(self, stream: int, window: int) -> None:
+        """Note that *stream* was reset here: frames of it may be on their way, with at most *window* bytes."""
         resets = self._resets
-        resets[stream] = None
+        resets[stream] = window
         if len(resets) > _RESETS_MAX:
             del resets[next(iter(resets))]
 
@@ -76,6 +76,17 @@ class EndedStreams:
         """Note that *stream* was opened behind *last*: those between them are closed now (section 5.1.1)."""
         self._skipped.append(range(last + 2, stream, 2))
         del self._skipped[:-_SKIPPED_MAX]
+
+    def is_on_its_way(self, stream: int, size: int) -> bool:
+        """Tell whether content of *size* bytes may have been sent before the peer knew that *stream* was reset.
+
+        A client may have a window full of small messages under way when the answer is early: that is no fault of its.
+        """
+        left = self._resets[stream]
+        if not 0 < size <= left:
+            return False
+        self._resets[stream] = left - size
+        return True
 
     def was_reset(self, stream: int) -> bool:
         """Tell whether *stream* was reset here."""

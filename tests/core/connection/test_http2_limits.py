@@ -9,7 +9,12 @@ import pytest
 
 from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import HTTP2Parameters
-from bridge.core.http2.codes import ENHANCE_YOUR_CALM, REFUSED_STREAM, SETTINGS_INITIAL_WINDOW_SIZE
+from bridge.core.http2.codes import (
+    ENHANCE_YOUR_CALM,
+    REFUSED_STREAM,
+    SETTINGS_HEADER_TABLE_SIZE,
+    SETTINGS_INITIAL_WINDOW_SIZE,
+)
 from tests.support.http2 import (
     CONTINUATION,
     DATA,
@@ -258,3 +263,40 @@ def test_a_peer_that_does_not_wait_for_100_has_no_more_time_than_others() -> Non
         link.data(number, b"x")
         link.loop.advance(32)
         assert link.stream(number).status == 408
+
+
+@pytest.mark.parametrize("early", ["an answer", "a refusal", "a malformed head"])
+def test_small_content_that_was_on_its_way_to_a_stream_that_was_reset_is_no_fault(early: str) -> None:
+    recorder = Recorder(on_start=ok) if early == "an answer" else Recorder()
+    limit = 70_000 if early == "a refusal" else None
+    with linked2(recorder, max_body_size=limit) as link:
+        for _ in range(3):
+            fields = [] if early == "an answer" else [("content-length", "100000")]
+            if early == "a malformed head":
+                fields.append(("connection", "close"))
+            stream = link.request(*fields, method="POST", ended=False)
+            assert link.stream(stream).reset is not None
+            link.send(frame(DATA, 0, stream, bytes(50)) * 1300)  # 65,000 bytes
+        assert link.goaway is None
+        link.send(frame(DATA, 0, stream, bytes(50)) * 1100)
+        assert link.goaway is not None
+        assert link.goaway.code == ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize(("method", "window", "length"), [("GET", 0, 0), ("GET", 65535, 27), ("HEAD", 0, 27)])
+def test_an_answer_of_the_server_s_own_declares_the_content_that_it_has(method: str, window: int, length: int) -> None:
+    with linked2(Recorder(on_finish=lambda told: told.exchange.fail())) as link:
+        link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", SETTINGS_INITIAL_WINDOW_SIZE, window)))
+        stream = link.stream(link.request(method=method))
+        assert (stream.status, stream.ended, stream.reset) == (500, True, None)
+        assert dict(stream.fields)[b"content-length"] == str(length).encode()
+        assert len(stream.content) == (0 if method == "HEAD" else length)
+
+
+def test_each_size_of_the_table_in_one_frame_of_settings_counts() -> None:
+    with linked2(Recorder(on_finish=ok)) as link:
+        sizes = b"".join(struct.pack(">HI", SETTINGS_HEADER_TABLE_SIZE, size) for size in (0, 4096))
+        link.send(frame(SETTINGS, 0, 0, sizes))
+        link.request()
+        (answer,) = [item for item in link.frames if item.kind == HEADERS]
+        assert answer.payload.startswith(b"\x20\x3f\xe1\x1f\x88")  # sizes 0 and 4096, then the status
