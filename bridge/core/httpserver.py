@@ -207,9 +207,13 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     def connection_count(self) -> int:
         """Return how many connections are open or starting, WebSockets and other detached ones included."""
         starting = len(self._starting)
-        if type(self).handle_stream is HTTPServer.handle_stream:
+        if not self._serves_streams:
             starting -= self._met  # self._connections has these already
         return starting + len(self._connections) + self._taken
+
+    @property
+    def _serves_streams(self) -> bool:
+        return type(self).handle_stream is not HTTPServer.handle_stream
 
     def handle_stream(self, stream: IOStream, address: Any) -> Any:
         """Serve HTTP on *stream*, whose TLS handshake may still have to take place.
@@ -233,7 +237,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
     def _protocol(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any, preface: Preface | None
     ) -> asyncio.Protocol:
-        if type(self).handle_stream is not HTTPServer.handle_stream:
+        if self._serves_streams:
             return super()._protocol(loop, sock, address, preface)
         successor = self._successor if self.params.http2 is not None else None
         connection = self._connection(loop, sock, address, successor, preface)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bridge.core.connection.closing import SHUTDOWN_TIMEOUT
 from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
+from bridge.core.net.readiness import Readiness
 from bridge.core.net.tls import SSLOptions
+from bridge.core.net.tlstransport import TLSTransport
 from bridge.core.netutil import add_accept_handler, bind_sockets, check_ssl_options, ssl_options_to_context
 
 if TYPE_CHECKING:
@@ -263,13 +265,10 @@ class TCPServer:
                     self._not_started(None, sock, None)
                     return
             context = self._tls_context()
-            await loop.connect_accepted_socket(
-                make,
-                sock,
-                ssl=context,
-                ssl_handshake_timeout=self.tls_handshake_timeout if context is not None else None,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context is not None else None,
-            )
+            if context is None:
+                await loop.connect_accepted_socket(make, sock)
+            else:
+                await self._start_tls(loop, sock, address, context, make)
         except ssl.SSLError as exc:
             # One line without a traceback: any client can cause this by speaking plain HTTP to the port.
             gen_log.info("SSL Error on %s: %s", address, exc)
@@ -296,6 +295,35 @@ class TCPServer:
             # empties it.
             error.__traceback__ = None
         self._not_started(protocol, sock, error)
+
+    async def _start_tls(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        address: Any,
+        context: ssl.SSLContext,
+        make: Callable[[], asyncio.Protocol],
+    ) -> None:
+        readiness = None if self._serves_streams else Readiness.of(loop)
+        if readiness is not None:
+            await TLSTransport.accept(
+                loop,
+                readiness,
+                sock,
+                address,
+                context,
+                make,
+                handshake_timeout=self.tls_handshake_timeout,
+                shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+        else:
+            await loop.connect_accepted_socket(
+                make,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=self.tls_handshake_timeout,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
 
     def _tell_refused(self, reason: str) -> None:
         if self.on_refused is not None:
@@ -326,6 +354,11 @@ class TCPServer:
             max_buffer_size=self.max_buffer_size,
             read_chunk_size=self.read_chunk_size,
         )
+
+    @property
+    def _serves_streams(self) -> bool:
+        """Whether connections are streams, which begin before their handshake: asyncio's transports do that."""
+        return True
 
     @property
     def _has_tls(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from bridge import forks
 from bridge.core.ioloop import new_asyncio_loop
 from bridge.core.log import app_log, gen_log
+from bridge.core.net.readiness import Readiness
 from bridge.errors import ConfigError
 from bridge.serving.ending import ending
 from bridge.serving.listener import Listener
@@ -79,6 +80,7 @@ def _drop(loop: Any) -> None:
 
     uvloop aborts a process whose poll fails, and offers nothing else.
     """
+    forks.drop(Readiness.descriptors(loop))
     selector = getattr(loop, "_selector", None)
     if selector is not None:
         forks.drop((selector.fileno(), loop._ssock.fileno(), loop._csock.fileno()))

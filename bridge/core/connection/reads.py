@@ -1,9 +1,9 @@
-"""How much asyncio's transports read from a socket at once.
+"""How much transports read from a socket at once.
 
-256 KiB by default, from every socket that has something, in one turn of the loop: a thousand clients with small chunks
-make it 110 to 170 ms, before anything could be put off (see ``turns``). With 16 KiB it is 41 to 56 ms, in six runs of
-the loop's turns alone. Large content goes faster in large pieces, so connections that receive some get them. uvloop's
-transports read into one buffer, and have no such number; nor have those of TLS.
+asyncio's read 256 KiB by default, from every socket that has something, in one turn of the loop: a thousand clients
+with small chunks make it 110 to 170 ms, before anything could be put off (see ``turns``). With 16 KiB it is 41 to
+56 ms, in six runs of the loop's turns alone. Large content goes faster in large pieces, so connections that receive
+some get them. bridge's own transports for TLS have the same number. uvloop's read into one buffer, and have none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_little", "read_much"]
 
-_LITTLE = 16384
+_LITTLE, _MUCH = 16384, 262144
 
 
 def read_little(transport: asyncio.BaseTransport) -> None:
@@ -27,4 +27,4 @@ def read_little(transport: asyncio.BaseTransport) -> None:
 def read_much(transport: asyncio.BaseTransport) -> None:
     """Read as much at once as asyncio does by default."""
     if hasattr(transport, "max_size"):
-        transport.max_size = type(transport).max_size
+        transport.max_size = _MUCH
