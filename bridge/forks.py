@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import operator
 import os
 import signal
 import sys
@@ -36,6 +37,14 @@ __all__ = [
 
 #: What a delegate's code may raise. SystemExit ends a request, not the server; :func:`end_if_forked` ends a child.
 FAULTS = (Exception, SystemExit, KeyboardInterrupt)
+
+# Libraries that send in the background what they have gathered: their module, what makes them send the rest, and the
+# seconds for which that may last.
+_SENDERS = (
+    ("ddtrace.trace", "tracer.shutdown", 5.0),
+    ("newrelic.agent", "shutdown_agent", 2.5),
+    ("sentry_sdk", "flush", 2.0),
+)
 
 _in_child: list[Callable[[], None]] = []
 _forking = 0  # the thread that makes a child of the server's own
@@ -218,11 +227,18 @@ def end_if_forked(exc: BaseException) -> None:
     leave(1)
 
 
+def _send_rest(module: str, function: str, seconds: float) -> None:
+    """Let a library send what it still has, for at most so many seconds."""
+    operator.attrgetter(function)(sys.modules[module])(seconds)
+
+
 def begin_afresh() -> None:
     """Leave to the parent what is to be done at its end, and in its children: this is a child of the server's own.
 
     That concerns functions that were registered with ``atexit``, finalizers, such as those of temporary directories,
     and the child processes of ``multiprocessing``. ``multiprocessing`` does the same in its children.
+
+    Libraries that send what a process has gathered (traces, errors) have to do that in each process, at its end.
     """
     _in_child.clear()
     clear = getattr(atexit, "_clear", None)
@@ -235,6 +251,9 @@ def begin_afresh() -> None:
     if finalize._registered_with_atexit:
         atexit.register(finalize._exitfunc)
     atexit.register(logging.shutdown)
+    for module, function, seconds in _SENDERS:
+        if module in sys.modules:
+            atexit.register(_send_rest, module, function, seconds)
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:
         process: Any = sys.modules["multiprocessing.process"]

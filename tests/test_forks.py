@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bridge import forks
-from tests.support.running import PATIENCE, Client, Running, get, session
+from tests.support.running import PATIENCE, REPOSITORY, Client, Running, get, session
 
 WAYS = {
     "uvloop": ["--loop", "uvloop"],
@@ -199,6 +199,27 @@ def test_what_belongs_to_the_master_lives_as_long_as_the_master(tmp_path: Path) 
         assert sorted(notes.read_text().splitlines()) == sorted(
             [f"own {worker}", f"atexit {server.pid}", f"finalize {server.pid}"]
         )
+        assert "Traceback" not in server.messages.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [["--workers", "2"], ["--workers", "2", "--preload"]], ids=["workers", "preload"])
+def test_what_a_library_has_gathered_is_sent_at_the_end_of_each_worker(tmp_path: Path, way: list[str]) -> None:
+    notes = tmp_path / "notes"
+    library = (
+        f"import os\ndef flush(timeout):\n    open({str(notes)!r}, 'a').write(f'{{os.getpid()}} {{timeout}}\\n')\n"
+    )
+    (tmp_path / "sentry_sdk.py").write_text(library)
+    # As a wrapper does, which imports it before the server begins.
+    (tmp_path / "sitecustomize.py").write_text("import sentry_sdk\n")
+    (tmp_path / "forking.py").write_text("def view(path):\n    return 1\n" + WSGI)
+    environ = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    with Running("forking:app", *way, environ=environ) as server:
+        assert get(server.address())[0] == 200
+        server.messages.wait("is ready", 2)
+        workers = server.current().values()
+        assert server.end() == 0
+        assert sorted(notes.read_text().splitlines()) == sorted(f"{worker} 2.0" for worker in workers)
         assert "Traceback" not in server.messages.text
 
 

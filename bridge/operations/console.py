@@ -216,6 +216,8 @@ def _reload(client: Client, options: _Options) -> int:
     timeout = _seconds(options, "--timeout", 60.0)
     found = _ask(client, "POST", "/reload", {"wait": f"{timeout:g}"}, timeout + 5)
     print(f"reloaded: {found['workers']} workers serve")
+    if "note" in found:
+        print(found["note"], file=sys.stderr)
     return OK
 
 

@@ -68,7 +68,8 @@ def instrument() -> None:
     except ImportError:
         raise ConfigError(
             "--otel: OpenTelemetry's instrumentation is not installed; `pip install opentelemetry-distro"
-            " opentelemetry-exporter-otlp`, and then `opentelemetry-bootstrap -a install`"
+            " opentelemetry-exporter-otlp`, or install bridge with the extra bridge[otel]; and then"
+            " `opentelemetry-bootstrap -a install`"
         ) from None
     given = os.environ.get(_ATTRIBUTES, "")
     pairs = [pair for pair in given.split(",") if pair.strip()]

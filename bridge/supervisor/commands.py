@@ -17,6 +17,7 @@ from bridge.operations.parameters import LEVELS, choice, duration, only, whole
 from bridge.operations.routes import Command, Refused
 from bridge.supervisor.heartbeat import DUMP_SIGNAL
 from bridge.supervisor.messages import ToWorker
+from bridge.supervisor.plan import PRELOADED
 from bridge.supervisor.workers import kill
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ class Commands:
             if error:
                 waiting.respond(refusal(500, error, traceback=traceback))
             else:
-                waiting.respond(as_json({"reloaded": True, "workers": self._master.plan.count}))
+                answer = {"reloaded": True, "workers": self._master.plan.count}
+                waiting.respond(as_json(answer | ({"note": PRELOADED} if self._master.plan.config.preload else {})))
 
     def dumped(self, worker: Worker, number: int) -> None:
         """Take note that a worker has written its part of a dump. Several dumps may be asked for at once."""

@@ -34,7 +34,7 @@ from bridge.supervisor.channel import Channel
 from bridge.supervisor.children import Children
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.operated import Operated
-from bridge.supervisor.plan import Plan
+from bridge.supervisor.plan import PRELOADED, Plan
 from bridge.supervisor.program import STOP_SIGNALS, Program
 from bridge.supervisor.signalpipe import SignalPipe
 from bridge.supervisor.slots import Slots
@@ -619,7 +619,7 @@ class Master:
             self._operated.reload_ended(failure(self._plan.config, exc)[1])
             return
         if self._mount_points is not None:
-            gen_log.warning("--preload: the application stays as it was imported; SIGUSR2 brings new code")
+            gen_log.warning(PRELOADED)
         self._notifier.reloading("reloading")
         self._generations += 1
         self._previous, self._plan = self._plan, plan

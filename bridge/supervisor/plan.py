@@ -11,7 +11,10 @@ from bridge.serving.process import at_origin, prepare_process
 from bridge.serving.sockets import Listener, bind_all
 from bridge.supervisor.workers import STARTING, Worker
 
-__all__ = ["Plan"]
+__all__ = ["PRELOADED", "Plan"]
+
+#: What a reload does not do after ``--preload``.
+PRELOADED = "--preload: the application stays as it was imported; SIGUSR2 brings new code"
 
 
 @dataclass(slots=True)

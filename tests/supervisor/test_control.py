@@ -122,6 +122,15 @@ def test_a_reload_is_waited_for(place: Path) -> None:
         server.messages.wait("Reloaded", 3)
 
 
+def test_a_reload_that_brings_no_new_code_says_so(place: Path) -> None:
+    with running(place, "--workers", "1", "--preload") as (server, path):
+        (place / "app.py").write_text("1 / 0\n")
+        status, out, err = steer(path, "reload", "--wait")
+        assert (status, out) == (0, "reloaded: 1 workers serve\n")
+        assert err == "--preload: the application stays as it was imported; SIGUSR2 brings new code\n"
+        assert get(server.address())[0] == 200
+
+
 def test_the_number_of_workers_and_other_commands(place: Path) -> None:
     with running(place, "--workers", "1") as (server, path):
         assert steer(path, "scale", "3") == (0, "3 workers\n", "")

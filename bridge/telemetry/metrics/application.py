@@ -39,7 +39,10 @@ class ApplicationMetrics:
         from importlib.util import find_spec
 
         if find_spec("prometheus_client") is None:
-            raise ConfigError("--metrics-app: prometheus_client is not installed; `pip install prometheus-client`")
+            raise ConfigError(
+                "--metrics-app: prometheus_client is not installed: `pip install prometheus-client`, or install bridge"
+                " with the extra bridge[prometheus]"
+            )
         self._told = False
 
     def expose(self, media_type: str, taken: Collection[str]) -> bytes:
