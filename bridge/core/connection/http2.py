@@ -248,6 +248,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _fail_incomplete(self) -> None:
         """Give up the requests that are not complete and never will be; tell the delegates of the others."""
         self._eof = True
+        self.output.shorten_deadlines([one.outbox for one in self.streams.values() if one.outbox is not None])
         for exchange in [*self.streams.values()]:
             if not exchange.received:
                 self.abandon(exchange, codes.NO_ERROR)

@@ -672,8 +672,8 @@ class HTTP2Exchange:
 
     # ------------------------------------------------------------------ called by the connection
 
-    def window_opened(self) -> None:
-        """Go on sending: the peer has opened the stream's window."""
+    def window_changed(self) -> None:
+        """Go on sending, or wait: the peer has opened the stream's window, or new settings have shut it."""
         if self.outbox is not None:
             self.outbox.activate()
 

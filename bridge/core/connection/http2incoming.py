@@ -503,7 +503,7 @@ class Incoming:
         if window is not None:
             for exchange in self._owner.streams.values():
                 exchange.send_window = change_initial(exchange.send_window, self._owner.initial_window, window)
-                exchange.window_opened()
+                exchange.window_changed()
             self._owner.initial_window = window
         self._owner.output.send(frames.SETTINGS_ACK)
         if not self._plain and self._block is None:
@@ -544,7 +544,7 @@ class Incoming:
         exchange = self._owner.streams.get(stream)
         if exchange is not None:
             exchange.send_window = add_credit(exchange.send_window, increment, stream)
-            exchange.window_opened()
+            exchange.window_changed()
         elif stream > self._owner.last_stream or not stream & 1:
             raise ConnectionFault(codes.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream (RFC 9113 section 6.9)")
         else:

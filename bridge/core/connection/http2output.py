@@ -22,7 +22,7 @@ from bridge.core.http2.scheduler import Scheduler
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from bridge.core.connection.budgets import Budget
@@ -101,6 +101,8 @@ class Output:
             has come with it. Who adds one calls :meth:`schedule`, unless ``scheduled`` is true.
         high_water: When more bytes than this of one stream wait, its writers are paused.
         pieces: Pieces of streamed content that were sent whole: how many times nothing of a stream was left waiting.
+        peer_ended: The peer sends nothing more, so that a window that is shut stays shut; see
+            :meth:`shorten_deadlines`.
         parts: What goes out at the end of this turn of the loop. Who adds something calls :meth:`schedule`, unless
             ``scheduled`` is true; :meth:`send` does both.
         queued: Bytes of content that wait in all streams.
@@ -127,6 +129,7 @@ class Output:
         "high_water",
         "loop",
         "parts",
+        "peer_ended",
         "pieces",
         "queued",
         "scheduled",
@@ -155,6 +158,7 @@ class Output:
         self._scheduler: Scheduler[Outbox] = Scheduler()
         self._progress = 0  # bytes of content that were sent since the deadline was set
         self.blocked = False
+        self.peer_ended = False
         self.encoder = FieldEncoder()
         self.heads: list[LateHead] = []
         self.high_water = parameters.high_water
@@ -300,8 +304,8 @@ class Output:
         return self._end()
 
     def start_deadline(self) -> float:
-        """Return the deadline of content that has to wait for a window from now on."""
-        deadline = self._clock.after(self._write_timeout) - self._clock.lost
+        """Return the deadline of content that has to wait for a window from now on: none is left if it cannot open."""
+        deadline = self._clock.after(0.0 if self.peer_ended else self._write_timeout) - self._clock.lost
         self._watch(deadline)
         return deadline
 
@@ -323,6 +327,14 @@ class Output:
         self._progress = 0
         self.deadline = self.start_deadline()
         return False
+
+    def shorten_deadlines(self, outboxes: Iterable[Outbox]) -> None:
+        """Wait no longer for windows, since the peer has ended: neither the connection's nor those of *outboxes*."""
+        self.peer_ended = True
+        parties: list[Output | Outbox] = [self, *outboxes]
+        for waiting in parties:
+            if waiting.deadline != NEVER:
+                waiting.deadline = self.start_deadline()
 
     def close(self) -> None:
         """Forget what was not sent."""
@@ -402,14 +414,19 @@ class Outbox:
         self._trailers = trailers
 
     def activate(self) -> None:
-        """Take part in sending, if there is content and a window; otherwise start the deadline."""
+        """Take part in sending if there is content and a window; otherwise do not, and start the deadline."""
         stream = self._stream
-        if stream is None or self._active or not self.unsent:
+        if stream is None or not self.unsent:
             return
         if stream.send_window > 0:
-            self._active = True
-            self._output.add(self)
-        elif self.deadline == NEVER:
+            if not self._active:
+                self._active = True
+                self._output.add(self)
+            return
+        if self._active:  # new settings have shut the window
+            self._active = False
+            self._output.remove(self)
+        if self.deadline == NEVER:
             self._progress = 0
             self.deadline = self._output.start_deadline()
 

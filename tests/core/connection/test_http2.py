@@ -12,6 +12,7 @@ import pytest
 from hpack import Encoder
 
 from bridge.core.connection.parameters import HTTP2Parameters
+from bridge.core.http2.codes import CANCEL
 from bridge.errors import ConnectionGone
 from tests.support.http2 import (
     CONTINUATION,
@@ -109,6 +110,41 @@ def test_a_smaller_initial_window_may_make_windows_negative() -> None:
         assert len(link.stream(number).content) == 65535
         link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 200_000)))
         assert link.stream(number).content == bytes(100_000)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 30_000])
+def test_an_initial_window_that_shrinks_while_content_waits_for_the_transport(size: int) -> None:
+    with linked2(Recorder(on_start=lambda told: ok(told, bytes(150_000)))) as link:
+        link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 100_000)))
+        link.open_window(0, 1 << 20)
+        link.stop_reading()
+        number, other = link.request(), link.request()
+        link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, size)))
+        link.read()
+        sent = len(link.stream(number).content)
+        assert link.connection.streams[number].send_window == size - sent
+        link.open_window(other, 1 << 20)
+        assert link.stream(other).content == bytes(150_000)
+        link.loop.advance(59)
+        link.open_window(number, 1 << 20)
+        assert link.stream(number).content == bytes(150_000)
+
+
+@pytest.mark.parametrize("shut", ["stream", "connection", "later"])
+def test_content_does_not_wait_for_windows_of_a_peer_that_sends_nothing_more(shut: str) -> None:
+    with linked2(Recorder(on_start=lambda told: ok(told, bytes(100_000)))) as link:
+        if shut != "connection":
+            link.open_window(0, 1 << 20)
+        if shut == "later":
+            link.stop_reading()
+        streams = [link.request(), link.request()]
+        link.open_window(streams[0], 1 << 20)
+        link.send_eof()
+        link.read()
+        assert link.stream(streams[0]).ended == (shut != "connection")
+        link.loop.advance(3)
+        assert link.stream(streams[1]).reset == CANCEL
+        assert link.closed
 
 
 def test_a_delegate_that_pauses_holds_its_stream_and_no_other() -> None:
