@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from bridge.adapters.wsgi.lanes import Lane
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
-    from bridge.core.http.message import RequestLine
+    from bridge.core.http.message import RequestHead, RequestLine
 
 __all__ = [
     "EnvironTemplate",
     "environ_key",
     "environ_template",
-    "make_environ",
     "make_environ_pure",
     "ssl_variables",
 ]
@@ -111,7 +110,7 @@ class EnvironTemplate:
         context: The argument.
     """
 
-    __slots__ = ("_inner_mount", "_mount", "_template", "client", "context", "lane")
+    __slots__ = ("_inner_mount", "_last", "_mount", "_template", "client", "context", "lane")
 
     def __init__(
         self, base: Environ, context: ConnectionContext, outer_path: str = "", lane: Lane | None = None
@@ -119,6 +118,8 @@ class EnvironTemplate:
         self.client = Client()
         self.lane = lane
         self.context = context
+        # The last request's head; and what was made of it, if the head before was the same.
+        self._last: tuple[RequestHead | None, Environ | None] = (None, None)
         self._mount: str = base["SCRIPT_NAME"]
         # What is left of it when a proxy has already removed the outer path.
         self._inner_mount = self._mount[len(_as_latin1(outer_path)) :]
@@ -131,7 +132,14 @@ class EnvironTemplate:
     def environ(self, exchange: Exchange) -> Environ:
         """Return a new environ, without what belongs to this request only."""
         head = exchange.head
-        environ = make_environ(self._template, head.fields, head.line)
+        known, before = self._last  # at once: HTTP/2 has several threads here
+        if known is head and before is not None:
+            environ = before.copy()
+        else:
+            environ = self._make(head)
+            # A client that polls sends one head again and again, which the reader finds to be the same object. One that
+            # comes once is not copied.
+            self._last = head, environ.copy() if known is head else None
         if self._mount:
             # A proxy in front has removed nothing, or the outer path.
             info = environ["PATH_INFO"]
@@ -142,6 +150,14 @@ class EnvironTemplate:
         if exchange.context is not self.context:
             _set_forwarded(environ, exchange.context)
         return environ
+
+    def _make(self, head: RequestHead) -> Environ:
+        """Return what comes from the connection and from the head, by the compiled function if it is there."""
+        line = head.line
+        environ = _compiled and _compiled(
+            self._template, head.fields, line.method_text, line.path, line.query, line.target, line.protocol_text
+        )
+        return make_environ_pure(self._template, head.fields, line) if environ is None else environ
 
 
 def environ_template(
@@ -190,20 +206,10 @@ def environ_template(
     return environ
 
 
-def make_environ(template: Environ, fields: tuple[Field, ...], line: RequestLine) -> Environ:
-    """Return a copy of an environ with what comes from a request's head, by the compiled function if it is there.
-
-    What that does not take is :func:`make_environ_pure`'s, which has the same arguments and result.
-    """
-    if _compiled is not None:
-        environ = _compiled(template, fields, line.method_text, line.path, line.query, line.target, line.protocol_text)
-        if environ is not None:
-            return environ
-    return make_environ_pure(template, fields, line)
-
-
 def make_environ_pure(template: Environ, fields: tuple[Field, ...], line: RequestLine) -> Environ:
     """Return a copy of an environ with what comes from a request's head.
+
+    The compiled function gives the same result, or leaves it to this one.
 
     Values of one name are joined by commas (RFC 9110 section 5.3), those of Cookie by semicolons (RFC 9113
     section 8.2.3).

@@ -688,8 +688,8 @@ class ServerConnection(asyncio.Protocol):
             if self.reading is READ_CONTENT:
                 self._drop_content(exchange)
             return
-        reader = self.reader
-        if exchange.close_after or (self.closing and not self._idle_grace) or (self._eof and not reader.buffer):
+        unread = self.reader.buffer
+        if exchange.close_after or (self.closing and not self._idle_grace) or (self._eof and not unread):
             self._end_after(exchange)
             return
         self.exchange = None
@@ -699,9 +699,9 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = self.clock.idle_deadline
         if self._idle_grace:
             self.deadline = min(self.deadline, self.clock.after(self._idle_grace))
-        if self._reading_paused and reader.unread <= _AHEAD_MAX:
+        if self._reading_paused and self.reader.unread <= _AHEAD_MAX:
             self._resume_reading()
-        if reader.buffer and not self._advancing:  # not now: the caller is the delegate
+        if unread and not self._advancing:  # not now: the caller is the delegate
             self._advance_soon()
 
     def _end_after(self, exchange: HTTP1Exchange) -> None:

@@ -381,20 +381,17 @@ class HTTP1Exchange:
             self.response = response = response.with_fields(self.server_fields)
         connection = self.connection
         clock = connection.clock
-        line = self.head.line
+        head = self.head
         size = len(data)
-        plain = response.plain and line.plain
-        if not plain and is_bodiless(line.method, response.status):
-            last = True  # it is complete with its head, whatever the application still sends
-        if last and self.head.content_length != 0 and self.leaves_much_unread:
-            self.close_after = True
         length = response.length
         if (
-            plain
+            response.plain
+            and head.line.plain
             and ((size == length if last else size <= length) if length >= 0 else last)
             and size < _JOIN_MAX
             and not self.close_after
             and not connection.closing
+            and (head.content_length == 0 or not last or not self.leaves_much_unread)
         ):
             known, start = response.encoded
             if length >= 0 and known is clock.default_fields:
@@ -418,9 +415,12 @@ class HTTP1Exchange:
                 encoder.sent = size
                 self.writing = self.writing.start
             return
+        if is_bodiless(head.line.method, response.status):
+            last = True  # it is complete with its head, whatever the application still sends
         close = self.close_after or connection.closing
+        close = close or (last and head.content_length != 0 and self.leaves_much_unread)
         block, self._encoder, self.close_after = encode_head(
-            response, line, clock.fields_besides(response.special), size, last=last, close=close
+            response, head.line, clock.fields_besides(response.special), size, last=last, close=close
         )
         self.writing = self.writing.start
         self.send(data, last, head=block)

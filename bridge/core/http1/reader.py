@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestReader"]
 
+_CR = 0x0D
 # Empty lines that are skipped in front of one request.
 _BLANK_LINES_MAX = 4
 # Bytes; a longer head is not kept to be compared with the next one.
@@ -104,7 +105,7 @@ class RequestReader:
             self.scanned = self._blank_lines = 0
             return self._previous
         start = self.position
-        if buffer.startswith(b"\r", start):
+        if buffer and buffer[start] == _CR:
             start = self._skip_blank_lines()
             if start < 0:
                 return None
@@ -143,7 +144,7 @@ class RequestReader:
             self.buffer = b""
             start = 0
         self.position = start
-        if left and (left > 1 or buffer[start] != 0x0D or self._blank_lines == _BLANK_LINES_MAX):
+        if left and (left > 1 or buffer[start] != _CR or self._blank_lines == _BLANK_LINES_MAX):
             return start
         return -1
 
