@@ -21,7 +21,7 @@ import time
 import zlib
 from pathlib import Path
 
-from benchmarks.held import KINDS, held
+from benchmarks.held import KINDS, UPGRADE, held
 
 __all__ = ["FLOODS", "longest_wait", "main"]
 
@@ -39,11 +39,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"ok"})
 """
-_UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-_DEFLATE = _UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+_DEFLATE = UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 _CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -60,10 +56,10 @@ def _bomb(size: int) -> bytes:
 
 FLOODS = {
     # name: (clients, what each sends first, what each sends then, how often)
-    "pings": (9, _UPGRADE + b"\r\n", _frame(0x89) * 10_000, 100),
-    "pongs": (9, _UPGRADE + b"\r\n", _frame(0x8A) * 10_000, 100),
-    "fragments": (9, _UPGRADE + b"\r\n" + _frame(0x02), _frame(0x00) * 10_000, 12),
-    "messages": (9, _UPGRADE + b"\r\n", _frame(0x81) * 10_000, 100),
+    "pings": (9, UPGRADE + b"\r\n", _frame(0x89) * 10_000, 100),
+    "pongs": (9, UPGRADE + b"\r\n", _frame(0x8A) * 10_000, 100),
+    "fragments": (9, UPGRADE + b"\r\n" + _frame(0x02), _frame(0x00) * 10_000, 12),
+    "messages": (9, UPGRADE + b"\r\n", _frame(0x81) * 10_000, 100),
     "bombs": (20, _DEFLATE + b"\r\n", _frame(0xC2, _bomb(15 << 20)), 20),
     "chunks": (200, _CHUNKED, b"1\r\na\r\n" * 20_000, 1),
     "chunks of 1000": (1000, _CHUNKED, b"1\r\na\r\n" * 20_000, 1),
@@ -134,7 +130,7 @@ def longest_wait(flood: str, loop: str, seconds: float) -> tuple[float, float, f
                 except OSError:
                     time.sleep(0.05)  # until the server listens
             with socket.create_connection(("127.0.0.1", port)) as warm:  # what the first WebSocket imports
-                warm.sendall(_UPGRADE + b"\r\n" + _frame(0xC1))
+                warm.sendall(UPGRADE + b"\r\n" + _frame(0xC1))
                 while warm.recv(65536):
                     pass
             flooder = multiprocessing.Process(target=_flood, args=(port, clients, first, then, times, seconds))

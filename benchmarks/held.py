@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["KINDS", "held"]
+__all__ = ["KINDS", "UPGRADE", "held"]
 
 _APP = """
 PIECE = 65536
@@ -54,11 +54,11 @@ def wsgi(environ, start_response):
         return (bytes(PIECE) for i in range(256))
     return [b"ok"]
 """
-_UPGRADE = (
+UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
-_DEFLATE = _UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+_DEFLATE = UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 _MIB = 1 << 20
 
 
@@ -97,8 +97,8 @@ KINDS = {
     "unread content": ("asgi", _POST % b"/unread", b"x" * 65536, 200, b"x", True),
     "slow small uploads": ("wsgi", _POST % b"/", b"x" * 65000, 1, b"x", True),
     "spooled uploads": ("wsgi", _POST % b"/", b"x" * 65536, 160, b"x", True),
-    "fragments": ("asgi", _UPGRADE + b"\r\n", _frame(0x02, bytes(65536)) + _frame(0, bytes(65536)) * 200, 1, b"", True),
-    "half a frame": ("asgi", _UPGRADE + b"\r\n", _frame(0x82, bytes(15 * _MIB))[:-1], 1, b"", True),
+    "fragments": ("asgi", UPGRADE + b"\r\n", _frame(0x02, bytes(65536)) + _frame(0, bytes(65536)) * 200, 1, b"", True),
+    "half a frame": ("asgi", UPGRADE + b"\r\n", _frame(0x82, bytes(15 * _MIB))[:-1], 1, b"", True),
     "unfinished bombs": ("asgi", _DEFLATE, _frame(0x42, _bomb(15 * _MIB)), 1, b"", True),
     "readers, ASGI": ("asgi", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n", b"", 0, b"", False),
     "readers, WSGI": ("wsgi", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n", b"", 0, b"", False),

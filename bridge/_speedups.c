@@ -765,6 +765,19 @@ take_sizes(PyObject *const *args, Py_ssize_t *sizes, int count)
     return 0;
 }
 
+/* Take octets and *count* sizes, which are the arguments of the function *name*. Return -1 with an exception, and without
+ * the buffer, if there are others. */
+static int
+take_octets_and_sizes(const char *name, PyObject *const *args, Py_ssize_t nargs, Py_buffer *buffer, Py_ssize_t *sizes,
+                      int count)
+{
+    if (nargs != count + 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %d arguments", name, count + 1);
+        return -1;
+    }
+    return take_sizes(args + 1, sizes, count) < 0 ? -1 : PyObject_GetBuffer(args[0], buffer, PyBUF_SIMPLE);
+}
+
 PyDoc_STRVAR(parse_head_doc,
              "parse_head(buffer, start, request_line, field_line, fields, head, /)\n--\n\n"
              "Return the parts of the request head that begins at start; None for the Python function to decide.\n\n"
@@ -777,11 +790,7 @@ parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_buffer buffer;
     const State *state = state_of(module);
 
-    if (nargs != 6) {
-        PyErr_SetString(PyExc_TypeError, "parse_head() takes 6 arguments");
-        return NULL;
-    }
-    if (take_sizes(args + 1, sizes, 5) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+    if (take_octets_and_sizes("parse_head", args, nargs, &buffer, sizes, 5) < 0) {
         return NULL;
     }
     PyObject *values = NULL;
@@ -1070,11 +1079,7 @@ read_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_ssize_t sizes[2]; /* position, room */
     Py_buffer buffer;
 
-    if (nargs != 3) {
-        PyErr_SetString(PyExc_TypeError, "read_frame() takes 3 arguments");
-        return NULL;
-    }
-    if (take_sizes(args + 1, sizes, 2) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+    if (take_octets_and_sizes("read_frame", args, nargs, &buffer, sizes, 2) < 0) {
         return NULL;
     }
     PyObject *frame = NULL;
@@ -1927,11 +1932,7 @@ request_block(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_ssize_t sizes[2]; /* position, stream */
     Py_buffer buffer;
 
-    if (nargs != 3) {
-        PyErr_SetString(PyExc_TypeError, "request_block() takes 3 arguments");
-        return NULL;
-    }
-    if (take_sizes(args + 1, sizes, 2) < 0 || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+    if (take_octets_and_sizes("request_block", args, nargs, &buffer, sizes, 2) < 0) {
         return NULL;
     }
     PyObject *block = NULL;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,7 @@ from bridge.dialects.gunicornfile import checked
 from bridge.dialects.table import Option, Takes, Translation, Usage
 from bridge.errors import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    before = sys.path[:]
-    yield tmp_path
-    sys.path[:] = before
-    for name in ("__config__", "hypercorn_config", "lying"):
-        sys.modules.pop(name, None)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 COMMANDS = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,7 @@ from bridge.dialects.explain import explain, toml
 from bridge.dialects.table import Fate, Translation, Usage
 from bridge.errors import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    before = sys.path[:]
-    yield tmp_path
-    sys.path[:] = before
-    sys.modules.pop("__config__", None)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def translate(line: str, environ: dict[str, str] | None = None) -> Translation:

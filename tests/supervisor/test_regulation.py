@@ -46,16 +46,21 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path}:{APPS}:{REPOSITORY}"}
 
 
+def leak_in(processes: int, address: tuple[str, int]) -> None:
+    """Make requests that leak until so many processes have answered, all of them with 200."""
+    pids = set()
+    while len(pids) < processes:
+        status, _, content = get(address, "/leak")
+        assert status == 200
+        pids.add(json.loads(content)["pid"])
+
+
 @pytest.mark.parametrize("form", ["workers", "preload"])
 def test_a_leak_is_bounded_and_no_request_fails(form: str, environ: dict[str, str]) -> None:
     options = ["--workers-max-rss", "90M", "--rss-interval", "100ms", *FORMS[form]]
     with Running("leaking:asgi", *options, environ=environ) as server:
         address = server.address()
-        pids = set()
-        while len(pids) < 6:
-            status, _, content = get(address, "/leak")
-            assert status == 200
-            pids.add(json.loads(content)["pid"])
+        leak_in(6, address)
         server.messages.wait(r"is replaced: it uses \d+ MiB, more than --workers-max-rss", 4)
         assert server.end() == 0
     assert "killed" not in server.messages.text
@@ -81,11 +86,7 @@ def test_all_together_stay_below_the_limit_of_their_group(form: str, environ: di
         command = [*words, *Running.command("leaking:asgi", *options)]
         with Running(environ=environ, command=command) as server:
             address = server.address()
-            pids = set()
-            while len(pids) < 5:
-                status, _, content = get(address, "/leak")
-                assert status == 200
-                pids.add(json.loads(content)["pid"])
+            leak_in(5, address)
             server.messages.wait(
                 r"is replaced: it is the largest, \d+ MiB, and all use \d+ MiB, more than --memory-", 3
             )

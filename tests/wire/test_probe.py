@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.adapters.wsgi import WSGIDelegate
+from tests.support import module_of
 from tests.support.loops import run_on
 from tests.support.serving import address_of, serving
 
@@ -28,18 +27,9 @@ pytestmark = [
 KNOWN = {"asgi": {"environ-httpoxy"}, "wsgi": set()}
 
 
-def probe_app() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("probe_app", WIRE / "probe_app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("kind", "interface"), [("asyncio", "asgi"), ("uvloop", "wsgi")])
 def test_the_probe_finds_nothing(kind: str, interface: str, tmp_path: Path) -> None:
-    app = probe_app()
+    app = module_of(WIRE / "probe_app.py")
     report = tmp_path / "report.json"
 
     async def main() -> None:

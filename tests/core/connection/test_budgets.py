@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,14 +11,6 @@ import pytest
 from bridge.core.connection.budgets import Budget, Budgets
 from tests.support.link import GET, Link, Recorder, ok
 from tests.support.manualloop import ManualLoop
-
-
-@pytest.fixture
-def loop() -> Iterator[ManualLoop]:
-    loop = ManualLoop()
-    yield loop
-    loop.close()
-    assert loop.errors == []
 
 
 @pytest.fixture

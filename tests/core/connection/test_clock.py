@@ -6,7 +6,6 @@ import gc
 import locale
 import time
 import weakref
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -15,14 +14,6 @@ from hypothesis import strategies as st
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.http.date import http_date
 from tests.support.manualloop import ManualLoop
-
-
-@pytest.fixture
-def loop() -> Iterator[ManualLoop]:
-    loop = ManualLoop()
-    yield loop
-    loop.close()
-    assert loop.errors == []
 
 
 class Item:

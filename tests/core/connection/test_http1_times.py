@@ -295,6 +295,16 @@ def test_without_a_rate_every_byte_of_content_is_progress() -> None:
 LARGE = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
 
 
+def status_after_trickle(link: Link) -> int:
+    """Send a byte every five seconds, seven times; return the status of the answer that follows then."""
+    for _ in range(7):
+        assert not link.transport.eof
+        link.loop.advance(5, 0.5)
+        link.send(b"x")
+    link.loop.advance(2)
+    return link.response().status
+
+
 @pytest.mark.parametrize("waits", [False, True], ids=["plain", "the delegate waits for each piece"])
 def test_content_that_trickles_is_answered_408(waits: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
@@ -304,12 +314,7 @@ def test_content_that_trickles_is_answered_408(waits: bool, caplog: pytest.LogCa
 
     with linked(Recorder(on_data=lambda told, data: soon() if waits else None)) as link:
         link.send(LARGE)
-        for _ in range(7):
-            assert not link.transport.eof
-            link.loop.advance(5, 0.5)
-            link.send(b"x")
-        link.loop.advance(2)
-        assert link.response().status == 408
+        assert status_after_trickle(link) == 408
     assert "less than 240 bytes a second (--rate-request-body)" in caplog.text
 
 
@@ -326,12 +331,7 @@ def test_slow_content_that_keeps_the_rate_goes_on(size: int, seconds: float) -> 
 def test_a_burst_earns_no_more_than_the_time() -> None:
     with linked(Recorder()) as link:
         link.send(LARGE + b"x" * 500_000)
-        for _ in range(7):
-            assert not link.transport.eof
-            link.loop.advance(5, 0.5)
-            link.send(b"x")
-        link.loop.advance(2)
-        assert link.response().status == 408
+        assert status_after_trickle(link) == 408
 
 
 def test_content_beside_a_response_that_has_begun_has_no_rate() -> None:

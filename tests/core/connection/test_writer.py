@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,14 +41,6 @@ class Side(asyncio.Protocol):
 
     def write_stalled(self) -> None:
         self.stalled += 1
-
-
-@pytest.fixture
-def loop() -> Iterator[ManualLoop]:
-    loop = ManualLoop()
-    yield loop
-    loop.close()
-    assert loop.errors == []
 
 
 @pytest.fixture
