@@ -47,14 +47,15 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
 
   bridge gunicorn -w 4 app:app            the command line of gunicorn; also uvicorn, hypercorn, granian, daphne,
                                           waitress-serve, uwsgi
-  bridge exec fastapi run                 a program that starts uvicorn, hypercorn, waitress or gunicorn itself
-  bridge explain gunicorn -w 4 app:app    what becomes of each of its options
-  bridge install-shims DIR                scripts called gunicorn, uvicorn and so on, which start bridge
+  bridge explain gunicorn -w 4 app:app    show what each of these options becomes
+  bridge exec fastapi run                 run a program that starts uvicorn, hypercorn, waitress or gunicorn itself:
+                                          bridge serves instead
+  bridge install-shims DIR                write scripts called gunicorn, uvicorn and so on, which start bridge
 
-  bridge dev                              find the application here, reload it, and show exceptions
+  bridge dev                              find the application in this directory, and serve it with --reload and --debug
 
   bridge run --help                       every option
-  bridge status --help                    the commands that steer a running server: top, reload, scale, drain, stop
+  bridge status --help                    the commands for a running server: status, top, reload, scale, drain, stop ...
   bridge --version
 """
 
@@ -62,11 +63,12 @@ One HTTP server for ASGI, WSGI and Tornado-style applications.
 _DEV_HELP = """\
 usage: bridge dev [TARGET] [options]
 
-Finds the application in this directory, says where, and serves it while it is written: with --reload, --debug, and the
-variables of .env if the package python-dotenv is there. Takes the options of `bridge run`; --no-debug, for one, wins.
+Finds the application in this directory, says where it is, and serves it with --reload and --debug. If the package
+python-dotenv is installed, the application gets the variables of .env. All options of `bridge run` work too; with
+--no-debug, for example, there is no --debug.
 
-  --https       serve TLS, with a certificate for this machine from an authority that is made once, and kept; needs the
-                package trustme
+  --https       serve TLS, with a certificate for this machine. The certificate authority for it is made once and kept;
+                the first lines of the output say where. Needs the package trustme
 """
 
 

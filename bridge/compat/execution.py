@@ -20,7 +20,7 @@ _INTERRUPTED = 130
 _USAGE = """\
 usage: bridge exec COMMAND [ARGS...]
 
-Runs a program that starts uvicorn, hypercorn, waitress or gunicorn itself, and lets it start bridge.
+Runs a program that starts uvicorn, hypercorn, waitress or gunicorn itself. bridge serves instead of that server.
 
   bridge exec fastapi run                 a console script
   bridge exec -m mlflow server            a module

@@ -22,27 +22,29 @@ _LOOK = 0.1
 HELP = """\
 usage: bridge COMMAND [--socket PATH | --pid FILE] [options]
 
-Steer a running server over its control socket.
+Control a running server over its control socket.
 
-  bridge status [--json]           what it does; status 0 if it serves
+  bridge status [--json]           show what the server and its workers do; exit status 0 if it serves
   bridge top [--interval 1] [--count N]
-                                   the same again and again, with rates
+                                   show this again and again, with rates
   bridge reload [--wait] [--timeout 60]
-                                   replace the workers by new ones, as SIGHUP does; with --wait, status 0 when all of
-                                   the new ones serve, 1 with the reason when the old ones go on
+                                   replace the workers by new ones, as SIGHUP does. With --wait, the exit status is 0
+                                   when all new workers serve; it is 1, and the reason is printed, when the new ones
+                                   fail and the old ones go on
   bridge scale N                   run N workers
   bridge recycle N                 replace worker N by a new one
-  bridge drain [--wait]            serve on, but not ready; with --wait, return when --drain-delay is over
-  bridge undrain                   ready again
+  bridge drain [--wait]            tell probes that the server is not ready, while it still serves. With --wait, return
+                                   when --drain-delay is over
+  bridge undrain                   tell probes that the server is ready again
   bridge stop [--wait] [--timeout 60]
-                                   stop gracefully, as SIGTERM does; with --wait, return when it has ended
+                                   stop gracefully, as SIGTERM does. With --wait, return when the server has ended
   bridge dump [--worker N] [--json]
-                                   the stacks of threads and tasks, and the requests that they serve
+                                   show the stacks of threads and tasks, and the requests that they serve
   bridge log-level LEVEL [--for 5m]
-                                   log from this level on, for a while
+                                   set the lowest level of messages that are written; with --for, for this time
   bridge reopen                    open the log files again
 
-Without --socket and --pid the only server is meant. curl --unix-socket PATH http://localhost/status works as well.
+If only one server runs, you need neither --socket nor --pid. curl --unix-socket PATH http://localhost/status works too.
 """
 
 
