@@ -15,6 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, Protocol
 
 from bridge.core.http.limits import Limits
@@ -30,7 +31,9 @@ __all__ = ["Listener", "LoopWatch", "SelectorWatch", "Watch"]
 _LIMITS = Limits(request_line=4096, field_line=4096, fields=64, head=16384)
 # Bytes of content that are read and dropped. No request needs any.
 _CONTENT_MAX = 65536
-# Most connections at once; more wait in the queue of the socket.
+# Most connections at once. For the last one, the client goes that has sent no request for the longest; if all have sent
+# one, more wait in the queue of the socket. Otherwise clients that send nothing would keep probes waiting, and whoever
+# sends these would take the server for dead.
 _MOST = 256
 # Seconds for a request, and for the client to read something of the answer.
 _PATIENCE = 5.0
@@ -154,10 +157,17 @@ class Listener:
         self._connections.add(connection)
         if control and not _may_control(sock):
             connection.respond(refusal(403, f"the server belongs to user {os.geteuid()}: ask as that user, or as root"))
-        if len(self._connections) >= _MOST:
+        if len(self._connections) >= _MOST and not self._make_room(connection):
             self._full = True
             for other in self.sockets:
                 self._watch.forget(other)
+
+    def _make_room(self, new: _Connection) -> bool:
+        """End the connection whose client has sent no request for the longest, but not the new one; tell if it did."""
+        silent = [connection for connection in self._connections if connection.silent and connection is not new]
+        if silent:
+            min(silent, key=attrgetter("deadline")).close()
+        return bool(silent)
 
     def ended(self, connection: _Connection) -> None:
         """Take note of the end of a connection."""
@@ -223,6 +233,11 @@ class _Connection:
         self._answered = False
         self._ending = False  # all is sent; the client may still send
         watch.watch(sock, self._readable)
+
+    @property
+    def silent(self) -> bool:
+        """The client has sent no request, or only a part of it."""
+        return not (self._asked or self._answered)
 
     def _readable(self) -> None:
         try:

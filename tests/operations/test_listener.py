@@ -172,12 +172,40 @@ def test_an_answer_that_comes_late(running: Server, monkeypatch: pytest.MonkeyPa
 def test_a_full_server_lets_the_next_wait(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST", 3)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(running[1])) for _ in range(5)]
+        clients = []
+        for index in range(3):
+            clients.append(stack.enter_context(Client(running[1])))
+            clients[index].send("/late")
+            asked(running, index + 1)
+        clients += [stack.enter_context(Client(running[1])) for _ in range(2)]
         clients[4].send("/")
         clients[0].sock.close()
         clients[1].sock.close()
         clients[2].sock.close()
         assert clients[4].read()[0] == 200
+
+
+def asked(running: Server, number: int) -> None:
+    """Wait until so many requests have come."""
+    end = time.monotonic() + 10
+    while len(running[0].requests) < number and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def test_clients_that_send_nothing_make_room(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 4)
+    monkeypatch.setattr(module, "_PATIENCE", 600.0)
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(Client(running[1]))
+        waiting.send("/late")
+        asked(running, 1)
+        silent = [stack.enter_context(Client(running[1])) for _ in range(20)]
+        for client in silent[:10]:
+            with contextlib.suppress(OSError):
+                client.sock.sendall(b"GET / HTTP/1.1\r\n")
+        assert get(running[1])[0] == 200
+        running[0].responds[0](Answer(200, b"late"))
+        assert waiting.read()[::2] == (200, b"late")  # who has asked keeps the place
 
 
 def test_a_hundred_at_once(running: Server) -> None:

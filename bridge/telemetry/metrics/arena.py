@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from bridge.errors import ConfigError
+
 __all__ = ["BUCKET_CELLS", "FREE", "LEAVING", "MASTER", "READY", "STARTING", "Arena", "Block", "Reading", "Row", "read"]
 
 #: The state of a block.
@@ -210,8 +212,7 @@ class Arena:
     def __init__(self, number: int = 1, descriptor: int | None = None) -> None:
         fresh = descriptor is None
         if descriptor is None:
-            descriptor = _memory()
-            os.ftruncate(descriptor, number * _SIZE)
+            descriptor = _memory(number * _SIZE)
         self.descriptor = descriptor
         size = os.fstat(descriptor).st_size // _SIZE * _SIZE
         if not size:
@@ -312,11 +313,26 @@ def read(arenas: Iterable[Arena]) -> list[Reading]:
     return found
 
 
-def _memory() -> int:
-    """Return the descriptor of a new file without a name."""
+def _memory(size: int) -> int:
+    """Return the descriptor of a new file without a name, of *size* bytes.
+
+    Raises:
+        ConfigError: There is no room.
+    """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("bridge-metrics")
+        descriptor = os.memfd_create("bridge-metrics")
+        os.ftruncate(descriptor, size)
+        return descriptor
     import tempfile
 
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    try:
+        # Written, not only made longer: a full disk would otherwise end the process at the first count there.
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(size))
+            file.flush()
+            return os.dup(file.fileno())
+    except OSError as exc:
+        where = tempfile.gettempdir() if tempfile.tempdir else "the directory for temporary files"
+        raise ConfigError(
+            f"metrics: no room for {size >> 10} KiB in {where}: {exc.strerror}; TMPDIR names another directory"
+        ) from exc

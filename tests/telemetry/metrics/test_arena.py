@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from bridge.errors import ConfigError
 from bridge.telemetry.metrics import catalog
 from bridge.telemetry.metrics.arena import FREE, MASTER, READY, Arena, Row, read
 from bridge.telemetry.metrics.collect import collect
@@ -167,3 +172,23 @@ def test_a_closed_arena_leaves_no_descriptor() -> None:
     arena.close()
     arena.close()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_of_counts_has_its_room_from_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where memory without a file is not to be had."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    arena = Arena(2)
+    found = os.fstat(arena.descriptor)
+    assert found.st_blocks * 512 >= found.st_size
+    arena.close()
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(ConfigError, match=r"metrics: no room for \d+ KiB in .*: No space left on device; TMPDIR names"):
+        Arena(2)
+
+
+class Full(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
