@@ -9,7 +9,6 @@ import logging
 import socket
 import ssl
 import time
-from asyncio.sslproto import SSLProtocol
 from typing import Any
 
 import pytest
@@ -19,13 +18,14 @@ from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
+from bridge.core.net.tlstransport import TLSTransport
 from bridge.core.tornado.connection import TornadoConnection
 from tests.support.echo import Echo
 from tests.support.loops import both_loops
 from tests.support.responses import read_responses
-from tests.support.serving import TIMEOUT, Client, address_of, serving, until
+from tests.support.serving import TIMEOUT, Client, TLSClient, address_of, serving, until
 
-_HANDSHAKE = (SSLProtocol, ServerConnection)
+_HANDSHAKE = (ssl.SSLSocket, ServerConnection)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -267,7 +267,7 @@ async def test_a_detached_connection_that_fails_to_change_to_tls(
 async def test_failed_handshakes_leave_nothing_behind(
     tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each holds a buffer of 256 KiB: what is freed by the garbage collector only is much, and late."""
+    """What is freed by the garbage collector only is much, and late."""
     caplog.set_level(logging.INFO)
     async with serving(Echo(), tls=tls_contexts[0]) as server:
         gc.collect()
@@ -285,6 +285,58 @@ async def test_failed_handshakes_leave_nothing_behind(
         finally:
             gc.enable()
     assert [record.levelno for record in caplog.records] == [logging.INFO] * (5 if sent else 0)
+
+
+@both_loops
+@pytest.mark.parametrize("own", [True, False])
+async def test_tls_with_and_without_a_transport_of_its_own(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not own:
+        monkeypatch.delattr("select.epoll")  # as on other systems
+    async with (
+        serving(Echo(), tls=tls_contexts[0]) as server,
+        await TLSClient.connect(server, tls_contexts[1]) as client,
+    ):
+        for _ in range(3):
+            content = b"x" * 40_000 + b"end"
+            await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+            assert b"200 OK" in await client.read(b"\r\n\r\n")
+            assert (await client.read(b"end")).endswith(content)
+        (connection,) = server.connections
+        assert isinstance(connection.transport, TLSTransport) == own
+
+
+@both_loops
+async def test_a_handshake_counts_and_ends_with_the_server(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async with serving(Echo(), tls=tls_contexts[0]) as server, await Client.connect(server) as client:
+        await client.send(b"\x16\x03\x01\x02")
+        await until(lambda: server.connection_count() == 1)
+        assert not server.connections
+        server.stop()
+        async with asyncio.timeout(TIMEOUT):
+            assert await server.drain(0) == 0
+        assert server.connection_count() == 0
+        with contextlib.suppress(ConnectionResetError):  # the system has not passed on all that the client has sent
+            assert await client.read_to_the_end() == b""
+
+
+@both_loops
+async def test_handshakes_count_for_the_limit(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with serving(Echo(), tls=tls_contexts[0]) as server:
+        server.max_connections = 1
+        async with await Client.connect(server) as stalled:
+            await until(lambda: server._full)
+            waiting = asyncio.create_task(TLSClient.connect(server, tls_contexts[1]))
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+            assert not waiting.done()
+            stalled.reset()
+            async with await waiting as client:
+                await client.send(GET)
+                assert b"200 OK" in await client.read(b"\r\n\r\n")
 
 
 # ---------------------------------------------------------------------- the end

@@ -67,8 +67,12 @@ class Readiness:
         if self._epoll is None:
             self._epoll = select.epoll()
             self._loop.add_reader(self._epoll.fileno(), self._turn)
+        try:
+            self._epoll.register(number, events)
+        except OSError:
+            self._close_unused()
+            raise
         self._functions[number] = function
-        self._epoll.register(number, events)
 
     def change(self, number: int, events: int) -> None:
         """Watch for other events from now on."""
@@ -80,8 +84,13 @@ class Readiness:
         if self._functions.pop(number, None) is None or self._epoll is None:
             return
         self._epoll.unregister(number)
-        if not self._functions:
-            watched, self._epoll = self._epoll, None
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Give the descriptor back when no socket is left, so that a loop that ends has none."""
+        watched = self._epoll
+        if not self._functions and watched is not None:
+            self._epoll = None
             if not self._loop.is_closed():
                 self._loop.remove_reader(watched.fileno())
             watched.close()

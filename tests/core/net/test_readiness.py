@@ -69,6 +69,13 @@ async def test_nothing_is_left_without_sockets(pair: tuple[socket.socket, socket
 
 
 @both_loops
+async def test_what_cannot_be_watched_leaves_nothing() -> None:
+    with open(__file__, "rb") as file, pytest.raises(PermissionError):
+        readiness().add(file.fileno(), READABLE, lambda events: None)
+    assert Readiness.descriptors(asyncio.get_running_loop()) == ()
+
+
+@both_loops
 async def test_a_function_that_fails_holds_up_no_other(
     pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
