@@ -29,9 +29,9 @@ class BudgetsConfig(OutputConfig):
     limit_unsent: int | None = setting(
         BUDGETS,
         off_or(SIZE),
-        32 * MIB,
+        24 * MIB,
         "how much memory of a process responses may use that wait for their clients; beyond that, clients that"
-        " have read next to nothing for 5 s are reset",
+        " have read next to nothing for 5 s are reset; a quarter beyond it, those that have read nothing for 1 s",
     )
     limit_spool: int | None = setting(
         BUDGETS,

@@ -135,10 +135,13 @@ class ContentReceiver:
         if held > self._noted and held > SMALL:
             self._noted = 1 << held.bit_length()  # so not every piece is noted, see Budget.note()
             self._budgets.unfinished.note(self, self._noted)
-        if self._pending > self._memory:
+        short = self._budgets.unfinished.is_short
+        if self._pending > self._memory or (short and self._written_size and self._pending > SMALL):
             if not self._writing:
                 self._write()
-            elif not self._paused and (self._pending > _WINDOW or self._budgets.unfinished.is_short):
+                if not short:
+                    return
+            if not self._paused and (short or self._pending > _WINDOW):
                 self._paused = True
                 self._request.exchange.pause_reading()
 

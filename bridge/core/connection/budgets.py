@@ -14,6 +14,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.core.connection.heap import trim
 from bridge.core.log import gen_log
 
 if TYPE_CHECKING:
@@ -29,12 +30,16 @@ _MIB = 1 << 20
 _SILENCE = 10.0
 # Seconds after which a client that reads is looked at, and how often.
 _PATIENCE = 5.0
-# The same for one that has read nothing at all, when twice as much is held as the limit allows.
-_HURRY = 2.0
 _LOOK = 1.0
+# The same for one that has read nothing at all lately, when a quarter more is held than the limit allows.
+_HURRY = 1.0
+_HURRIED_LOOK = 0.25
 # Seconds after which what a client has read speaks for it no more: otherwise one that reads much, and then stops, would
 # be taken for one that reads for hours.
 _MEMORY = 30.0
+
+# Seconds between two times at which free memory is given back.
+_TRIM = 2.0
 
 # Loops that have ended take their entries with them.
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = weakref.WeakKeyDictionary()
@@ -64,12 +69,14 @@ class Reader(Holder, Protocol):
 class _Entry:
     """What one holder has."""
 
-    __slots__ = ("asked", "read", "since", "size")
+    __slots__ = ("asked", "moved", "read", "seen", "since", "size")
 
     def __init__(self, since: float) -> None:
         self.size = 0
         self.since = since
         self.read = 0  # bytes that the client had read then
+        self.seen = 0  # bytes that it had read when it was looked at last
+        self.moved = since  # when it was seen to have read something
         self.asked = False  # it was told to give up
 
 
@@ -153,25 +160,34 @@ class Budget:
         Args:
             current: Who is noting something: it is not called back now, but in the next turn of the loop.
         """
+        limit = self.limit
+        if limit is None:
+            return
         self._enforcing = True
         now = self._loop.time()
         try:
-            while self.over and len(self._entries) > 1:
-                worst = None
-                most = 0.0
-                left = self.total
-                for holder, entry in self._entries.items():
-                    weight = entry.size * (now - entry.since + 1.0)
-                    if entry.asked:
-                        left -= entry.size  # on its way out
-                    elif weight > most:
-                        worst, most = holder, weight
-                if worst is None or (self.limit is not None and left <= self.limit):
+            left = self.total
+            holders: list[tuple[float, int, Holder]] = []
+            for holder, entry in self._entries.items():
+                if entry.asked:
+                    left -= entry.size  # on its way out
+                else:
+                    holders.append((entry.size * (now - entry.since + 1.0), -len(holders), holder))
+            if left <= limit:
+                return
+            goal = limit - (limit >> 4)  # a little more than has to be, so that not everything that comes looks at all
+            holders.sort(reverse=True)
+            for _, _, holder in holders:
+                worst = self._entries.get(holder)
+                if worst is None or worst.asked:
+                    continue
+                if left <= goal or len(self._entries) < 2:
                     return
-                if worst is current:
+                if holder is current:
                     self._loop.call_soon(self._enforce)
                     return
-                self._end(worst, now)
+                left -= worst.size
+                self._end(holder, now)
         finally:
             self._enforcing = False
 
@@ -196,9 +212,9 @@ class Budget:
     def note_reader(self, reader: Reader, size: int, *, anew: bool) -> None:
         """Note that *size* bytes wait for a client.
 
-        Beyond the limit those clients go that have had five seconds and have read next to nothing in them; beyond twice
-        the limit, those that have read nothing in two seconds. Who reads is never ended: it gets nothing new until it
-        has read. Time in which the loop was blocked does not count.
+        Beyond the limit those clients go that have had five seconds and have read next to nothing in them; a quarter
+        beyond it, those that have read nothing for a second. Who reads is never ended: it gets nothing new until it has
+        read. Time in which the loop was blocked does not count.
 
         Args:
             reader: Who waits for the client.
@@ -208,14 +224,19 @@ class Budget:
         self.note(reader, size, enforce=False)
         if anew:
             entry = self._entries[reader]
-            entry.since = self._loop.time()
-            entry.read = 0
+            entry.since = entry.moved = self._loop.time()
+            entry.read = entry.seen = 0
         if self.over and self._look_at is None:
             self._look_later()
 
+    @property
+    def _is_far_over(self) -> bool:
+        return self.limit is not None and self.total > self.limit + (self.limit >> 2)
+
     def _look_later(self) -> None:
-        self._look_at = self._loop.time() + _LOOK
-        self._loop.call_later(_LOOK, self._look)
+        delay = _HURRIED_LOOK if self._is_far_over else _LOOK
+        self._look_at = self._loop.time() + delay
+        self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
         """Let clients go that do not read, the largest first, while too much waits for all."""
@@ -224,22 +245,25 @@ class Budget:
         self._look_at = None
         for entry in self._entries.values():
             entry.since += late
+            entry.moved += late
         slow = sorted(self._entries.items(), key=lambda item: -item[1].size)
         for holder, entry in slow:
             if not self.over:
                 return
-            age = now - entry.since
-            if age < _HURRY or entry.asked:
+            if entry.asked:
                 continue
             reader: Reader = holder  # type: ignore[assignment]  # a budget of readers has only readers
-            read = reader.bytes_read - entry.read
+            all_read = reader.bytes_read
+            if all_read != entry.seen:
+                entry.seen, entry.moved = all_read, now
+            age, read = now - entry.since, all_read - entry.read
             if age >= _PATIENCE:
                 if read < age * MIN_RATE:
                     self._end(holder, now)
                 elif age >= _MEMORY:
                     entry.since = now
                     entry.read += read
-            elif not read and self.limit is not None and self.total > 2 * self.limit:
+            if not entry.asked and self._is_far_over and now - entry.moved >= _HURRY:
                 self._end(holder, now)
         self._look_later()
 
@@ -288,12 +312,26 @@ class Budgets:
         spool: Content that waits in temporary files, or in memory in their place.
     """
 
-    __slots__ = ("__weakref__", "spool", "unfinished", "unsent")
+    __slots__ = ("__weakref__", "_trim_at", "_used", "spool", "unfinished", "unsent")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.unfinished = Budget(loop, "--limit-unfinished", "unfinished messages", 32 * _MIB)
-        self.unsent = Budget(loop, "--limit-unsent", "responses that are not read", 32 * _MIB)
+        self.unsent = Budget(loop, "--limit-unsent", "responses that are not read", 24 * _MIB)
         self.spool = Budget(loop, "--limit-spool", "stored content", 256 * _MIB)
+        self._used = False  # much memory is held, or was when it was given back last
+        self._trim_at = 0.0
+
+    def tick(self, now: float) -> None:
+        """Give free memory back to the system, now and then, while clients hold much, and once after that.
+
+        Args:
+            now: The loop's time in seconds.
+        """
+        short = self.unfinished.is_short or self.unsent.is_short
+        if (short or self._used) and now >= self._trim_at:
+            self._used = short
+            self._trim_at = now + _TRIM
+            trim()
 
     @staticmethod
     def of(loop: asyncio.AbstractEventLoop) -> Budgets:

@@ -207,6 +207,7 @@ class Clock:
             self.idle_deadline += lost
             self._previous_idle_deadline += lost
         self.now = now
+        self.budgets.tick(now)
         idle_since_then, self._previous_idle_deadline = self._previous_idle_deadline, self.idle_deadline
         self.idle_deadline = self.after(self._keep_alive)
         if self._second != -2:

@@ -19,7 +19,7 @@ from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.pauses import BY_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
-from bridge.core.connection.reads import read_little, read_much
+from bridge.core.connection.reads import CROWD, read_by_default, read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
@@ -194,7 +194,10 @@ class ServerConnection(asyncio.Protocol):
             self._hand_over(transport, b"")
             return
         self.writer.open(transport)
-        read_little(transport)
+        if len(self.clock.watched) > CROWD:
+            read_little(transport)
+        else:
+            read_by_default(transport)
         self.clock.watch(self)
         self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.parameters.observer is not None:
@@ -265,6 +268,8 @@ class ServerConnection(asyncio.Protocol):
         if self.reading is READ_HEAD and not self.reader.buffer:
             self.reader.on_idle()
             self.templates = _NO_TEMPLATES
+            if self.writer.transport is not None and len(self.clock.watched) <= CROWD:
+                read_by_default(self.writer.transport)
 
     def deadline_passed(self, now: float) -> None:
         """Act on a deadline of reading.
@@ -382,12 +387,19 @@ class ServerConnection(asyncio.Protocol):
     def _await_turn(self, *, begun: bool) -> None:
         # What arrives meanwhile is only kept: see the start of data_received().
         self._turn_awaited = self._advancing = True
-        self._turns.later(self._take_turn, begun=begun)
+        self._turns.later(self._take_turn, begun=begun, little=self.reader.unread <= SMALL)
 
     def _take_turn(self) -> None:
         self._turn_awaited = self._advancing = False
         self._turns.left -= _TURN_UNITS
         self._advance()
+        if (
+            self._reading_paused
+            and not self._turn_awaited
+            and not (self._paused and self.reading is READ_CONTENT)
+            and self.reader.unread <= _AHEAD_MAX
+        ):
+            self._resume_reading()  # otherwise the peer's end would not be noticed
 
     def _advance(self) -> None:
         """Go on with the bytes that were received before."""
@@ -598,15 +610,20 @@ class ServerConnection(asyncio.Protocol):
                 self._tell_eof(exchange)
 
     def _limit_read_ahead(self) -> None:
-        """Stop reading from the transport if much waits in the buffer to be served; TCP slows the peer down."""
+        """Stop reading from the transport if much waits in the buffer to be served; TCP slows the peer down.
+
+        A connection that waits for its turn reads nothing more: of a thousand, the loop would read megabytes.
+        """
         transport = self.writer.transport
         unread = self.reader.unread
         if transport is not None and unread > SMALL:
             if self.reading is not READ_CONTENT:
                 self._note_unread(unread)
-            if unread > _AHEAD_MAX and not self._reading_paused:
+            if (self._turn_awaited or unread > _AHEAD_MAX) and not self._reading_paused:
                 self._reading_paused = True
                 transport.pause_reading()
+                if self._turn_awaited:
+                    read_little(transport)
 
     def pause_content(self, reason: int = BY_DELEGATE) -> None:
         """Hand no content to the delegate.
@@ -860,7 +877,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
         """Let HTTP/2 serve the connection, on which no request was read."""
-        read_much(transport)
+        if len(self.clock.watched) <= CROWD:
+            read_much(transport)
         self._note_unread(0)
         successor, self._successor, self._on_end = self._successor, None, None
         assert successor is not None
@@ -967,6 +985,8 @@ class ServerConnection(asyncio.Protocol):
             self._close(linger=self.reading is READ_CONTENT)
         else:
             self.reading = self.reading.close
+            self.clock.budgets.unfinished.forget(self)
+            self.reader.clear()
             reset_now(transport)
 
     def _close(self, linger: bool = False) -> None:

@@ -90,7 +90,9 @@ class RequestContent:
         size, self.unnoted = self.unnoted, 0
         self.pace.take(size, free=free)
         if transport is not None:
-            (read_much if size > _FAST else read_little)(transport)
+            clock = self._clock
+            calm = not (clock.turns.crowded or clock.budgets.unfinished.is_short)
+            (read_much if calm and size > _FAST else read_little)(transport)
 
     def set_timeout(self, seconds: float | None) -> None:
         """Set the deadline of the whole content to *seconds* from now; None for no limit."""

@@ -314,7 +314,7 @@ class HTTP2Connection(asyncio.Protocol):
             or self.ending.final
             or self._lingering
             or head.upgrade
-            or self._unsent.over
+            or self._unsent.is_short
         ):
             self._check_stream(head, received)
         parameters = self.parameters
@@ -359,7 +359,7 @@ class HTTP2Connection(asyncio.Protocol):
         """
         if len(self.streams) >= self._most_streams or self.ending.final:
             raise StreamFault(codes.REFUSED_STREAM, "too many concurrent streams (RFC 9113 section 5.1.2)")
-        if self._unsent.over and self.streams:
+        if self._unsent.is_short and self.streams:
             raise StreamRefused("too many responses wait for clients that do not read (--limit-unsent)")
         if len(self._lingering) >= _LINGERING_MAX:
             raise StreamFault(codes.REFUSED_STREAM, "too many streams that were reset and still run")

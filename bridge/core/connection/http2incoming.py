@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER
 from bridge.core.connection.http2ending import DRAIN_PING
 from bridge.core.connection.http2streams import EndedStreams, FieldBlock
@@ -183,14 +184,16 @@ class Incoming:
 
     def _await_turn(self, *, begun: bool) -> None:
         self.turn_awaited = True
-        self._turns.later(self._take_turn, begun=begun)
+        self._turns.later(self._take_turn, begun=begun, little=len(self._buffer) <= SMALL)
+        if len(self._buffer) > SMALL:
+            self._pause_reading()  # of a thousand connections, the loop would read megabytes
 
     def _take_turn(self) -> None:
         self.turn_awaited = False
         self._turns.left -= _TURN_UNITS
         if not self._owner.ending.closed:
             self._read(self._buffer)
-            if not self._owner.writer.paused:
+            if not self._owner.writer.paused and not self.turn_awaited:
                 self.resume_reading()
             if self.eof and not self.turn_awaited and not self._owner.ending.closed:
                 self._owner.peer_ended()

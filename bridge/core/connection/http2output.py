@@ -294,6 +294,11 @@ class Output:
         self._clock.budgets.unsent.forget(self)
 
     @property
+    def is_full(self) -> bool:
+        """Whoever has content that waits makes no more: much waits here, or for the clients of all connections."""
+        return self.queued > _QUEUED_MAX or self._clock.budgets.unsent.is_short
+
+    @property
     def bytes_read(self) -> int:
         """How many bytes the peer has taken since much began to wait."""
         return self._read
@@ -341,6 +346,11 @@ class Output:
         self._forget_queued()
         self.parts.clear()
         self.deadline = NEVER
+
+
+def _whole(view: memoryview) -> int:
+    """Return how many bytes the object has of which *view* shows a part."""
+    return memoryview(view.obj).nbytes
 
 
 class Outbox:
@@ -401,7 +411,7 @@ class Outbox:
         output.queued += size
         if output.queued > _LITTLE:
             output.note_queued()
-        self.paused = self.unsent > output.high_water or output.queued > _QUEUED_MAX
+        self.paused = self.unsent > output.high_water or output.is_full
         self.activate()
 
     def end(self, trailers: bytes = b"") -> None:
@@ -459,7 +469,9 @@ class Outbox:
             else:
                 view = piece if piece.__class__ is memoryview else memoryview(piece)
                 parts.append(view[:left])
-                pieces[0] = view[left:]
+                rest = view[left:]
+                # A view keeps the whole of what it is a part of, which no budget would know of.
+                pieces[0] = bytes(rest) if (size - left) * 4 < _whole(rest) else rest
                 left = 0
         self.unsent -= most
         stream.send_window -= most
@@ -514,7 +526,7 @@ class Outbox:
     def wake(self) -> None:
         """Let the writers go on if little enough waits."""
         output = self._output
-        if self.paused and self.unsent <= (0 if output.queued > _QUEUED_MAX else output.high_water // 4):
+        if self.paused and self.unsent <= (0 if output.is_full else output.high_water // 4):
             self.paused = False
             waiters, self._waiters = self._waiters, []
             for future in waiters:

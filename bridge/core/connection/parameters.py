@@ -135,7 +135,7 @@ class ConnectionParameters:
         write_timeout: float | None = 60.0,
         max_requests: int = 0,
         min_body_rate: int | None = 240,
-        high_water: int = 65536,
+        high_water: int = 16384,
         limit_after_start: bool = False,
         observer: Observer | None = None,
         timed: bool = False,

@@ -1,30 +1,112 @@
-"""How much transports read from a socket at once.
+"""How much a transport reads from its socket at once.
 
-asyncio's read 256 KiB by default, from every socket that has something, in one turn of the loop: a thousand clients
-with small chunks make it 110 to 170 ms, before anything could be put off (see ``turns``). With 16 KiB it is 41 to
-56 ms, in six runs of the loop's turns alone. Large content goes faster in large pieces, so connections that receive
-some get them. bridge's own transports for TLS have the same number. uvloop's read into one buffer, and have none.
+256 KiB by default, from every socket that has something, in one turn of the loop: a thousand clients that send much
+keep the loop for 100 ms and more, and make the process hold 200 MiB, before anything could be put off (see ``turns``).
+So connections read 16 KiB at once; those to which large content comes fast read more, while nobody has to wait for it.
+
+asyncio's transports have a number for this. uvloop's read into one buffer of the loop, unless the protocol has a
+buffer of its own. One that has it stands between the two while there is a crowd, and not otherwise: it costs a call
+more for each read. bridge's own transports for TLS have such a number, too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import weakref
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    import asyncio
+__all__ = ["CROWD", "read_by_default", "read_little", "read_much"]
 
-__all__ = ["read_little", "read_much"]
+CROWD = 128
+"""With more connections than this, all read little, on uvloop's loop too, except those whose content comes fast."""
 
 _LITTLE, _MUCH = 16384, 262144
 
+# The buffers of uvloop's loops. A loop reads from one socket after the other, so one is enough for each.
+_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
 
-def read_little(transport: asyncio.BaseTransport) -> None:
-    """Read at most 16 KiB at once."""
+
+class _LittleReads(asyncio.BufferedProtocol):
+    """Stands between a transport of uvloop and its protocol, and reads 16 KiB at once.
+
+    Args:
+        protocol: The protocol.
+        buffer: The loop's buffer.
+    """
+
+    __slots__ = ("_buffer", "protocol")
+
+    def __init__(self, protocol: asyncio.Protocol, buffer: memoryview) -> None:
+        self.protocol = protocol
+        self._buffer = buffer
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        return self.protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self.protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self.protocol.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the transport puts what it reads."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass on what was read."""
+        self.protocol.data_received(bytes(self._buffer[:nbytes]))
+
+
+def read_by_default(transport: asyncio.Transport) -> None:
+    """Read at most 16 KiB at once on asyncio's loop, where that costs nothing, and 256 KiB on uvloop's."""
     if hasattr(transport, "max_size"):
         transport.max_size = _LITTLE
+    else:
+        read_much(transport)
 
 
-def read_much(transport: asyncio.BaseTransport) -> None:
-    """Read as much at once as asyncio does by default."""
+def read_little(transport: asyncio.Transport) -> None:
+    """Read at most 16 KiB at once. Called on the transport's loop."""
+    if hasattr(transport, "max_size"):
+        transport.max_size = _LITTLE
+    elif _is_uvloop(transport):
+        protocol = transport.get_protocol()
+        if not isinstance(protocol, _LittleReads) and not transport.is_closing():
+            loop = asyncio.get_running_loop()
+            buffer = _of_loop.get(loop)
+            if buffer is None:
+                buffer = _of_loop[loop] = memoryview(bytearray(_LITTLE))
+            _exchange(transport, _LittleReads(cast("asyncio.Protocol", protocol), buffer))
+
+
+def read_much(transport: asyncio.Transport) -> None:
+    """Read as much at once as the loop does by default."""
     if hasattr(transport, "max_size"):
         transport.max_size = _MUCH
+    elif _is_uvloop(transport):
+        protocol = transport.get_protocol()
+        if isinstance(protocol, _LittleReads):
+            _exchange(transport, protocol.protocol)
+
+
+def _is_uvloop(transport: Any) -> bool:
+    """Tell whether it is uvloop's, of a socket. Those of TLS are classes of another module."""
+    return type(transport).__module__ == "uvloop.loop" and type(transport).__name__ in {"TCPTransport", "UnixTransport"}
+
+
+def _exchange(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+    """Set the protocol. uvloop looks at its kind when reading starts, and not when it is set."""
+    reading = transport.is_reading()
+    if reading:
+        transport.pause_reading()
+    transport.set_protocol(protocol)
+    if reading:
+        transport.resume_reading()

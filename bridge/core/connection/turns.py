@@ -57,7 +57,7 @@ class Turns:
         units: The argument; may be changed.
     """
 
-    __slots__ = ("__weakref__", "_begun", "_loop", "_new", "crowded", "left", "slice", "units")
+    __slots__ = ("__weakref__", "_begun", "_little", "_loop", "_new", "crowded", "left", "slice", "units")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, units: int = UNITS_PER_TURN) -> None:
         self._loop: asyncio.AbstractEventLoop = weakref.proxy(loop)  # otherwise the entry would keep its loop
@@ -65,7 +65,9 @@ class Turns:
         self.left = units
         self.slice = max(1, units // _PART)
         # Work of connections that could do nothing in their turn, and of those that have done some of it. The former
-        # goes first: a client with little to do waits for no client with much.
+        # goes first, and first of all where there is little of it: a client with little to do waits for no client with
+        # much. A thousand of those took 60 to 100 ms of processor time until each had begun.
+        self._little: deque[Callable[[], None]] = deque()
         self._new: deque[Callable[[], None]] = deque()
         self._begun: deque[Callable[[], None]] = deque()
         self.crowded = False
@@ -78,15 +80,16 @@ class Turns:
             turns = _of_loop[loop] = Turns(loop)
         return turns
 
-    def later(self, work: Callable[[], None], *, begun: bool) -> None:
+    def later(self, work: Callable[[], None], *, begun: bool, little: bool = False) -> None:
         """Call *work* in the next turn, or in a later one if many wait.
 
         Args:
             work: A connection's method, which draws on ``left``. It is called once. A connection that has ended is
                 called, too.
             begun: Some of the work has been done already.
+            little: Nothing has been done, and no more than a few kilobytes wait.
         """
-        (self._begun if begun else self._new).append(work)
+        (self._begun if begun else self._little if little else self._new).append(work)
         if not self.crowded:
             self.crowded = True
             self.slice = _FIRST_SLICE
@@ -98,10 +101,11 @@ class Turns:
         A part of the units is kept for those that have begun, and a part for the data that arrives in this turn.
         """
         self.left = units = self.units
+        self._work(self._little, units >> 2)
         self._work(self._new, units >> 2)
         self.slice = _SLICE
         self._work(self._begun, max(units >> 3, self.left - units // _PART))
-        self.crowded = bool(self._new or self._begun)
+        self.crowded = bool(self._little or self._new or self._begun)
         if self.crowded:
             self.slice = _FIRST_SLICE
             self._loop.call_soon(self._run)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER
+from bridge.core.connection.reads import CROWD, read_little, read_much
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.writer import Writer
 from bridge.core.http.message import ResponseHead
@@ -244,6 +245,8 @@ class WebSocketConnection(asyncio.Protocol):
         self.clock.shorten(options.shortest)
         self.clock.watch(self)
         self.deadline = self.clock.after(options.ping_interval)
+        if len(self.clock.watched) > CROWD:
+            read_little(transport)
         if paused:
             self.writer.pause()
         if rest:
@@ -455,8 +458,11 @@ class WebSocketConnection(asyncio.Protocol):
     def _await_turn(self, *, begun: bool) -> None:
         """Let others go on, and read when it is this connection's turn."""
         self._turn_awaited = True
-        self._turns.later(self._take_turn, begun=begun)
+        self._turns.later(self._take_turn, begun=begun, little=len(self._receiver.unread) <= SMALL)
         self._pause_reading()
+        self._note_unfinished()
+        if self.writer.transport is not None:
+            read_little(self.writer.transport)
 
     def _take_turn(self) -> None:
         self._turn_awaited = False
@@ -626,6 +632,8 @@ class WebSocketConnection(asyncio.Protocol):
         if self.writer.paused:  # the peer does not read now, and the write timeout watches it
             self.deadline = self.clock.after(options.ping_interval)
             return
+        if self.writer.transport is not None:
+            read_much(self.writer.transport)  # if there is a crowd still, that changes again
         self.write_frame(encode_ping())
         self._received_since_ping = False
         self._ping_pending = options.ping_timeout is not None

@@ -100,6 +100,8 @@ class Close(NamedTuple):
 
 # Bytes that a frame of a message takes besides its payload.
 _FRAME_COST = 48
+# Bytes that zlib takes for a compressed message: its window, and what it keeps besides.
+_INFLATER_COST = 40960
 
 
 class Progress:
@@ -202,6 +204,8 @@ class Receiver:
         size = self._max_size - self._room + self._fragments * _FRAME_COST
         if self._payload is not None:
             size += len(self._payload)
+        if self._compressed and self._legal is _INSIDE:
+            size += _INFLATER_COST
         return size + len(self.unread)
 
     def feed(self, data: bytes) -> None:

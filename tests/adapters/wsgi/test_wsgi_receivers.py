@@ -210,7 +210,7 @@ def test_any_order_of_events(steps: list[Any], memory: int, room: int, end: str)
         elif end == "finish":
             assert upload.finished == 1
             assert upload.content.size == len(sent)
-            assert isinstance(upload.content.open(), Disk) is (len(sent) > memory)
+            assert isinstance(upload.content.open(), io.BufferedReader) is (len(sent) > memory)
             assert upload.content.open().read() == sent
             upload.content.close()
             assert disk.closed is (len(sent) > memory)
@@ -247,6 +247,22 @@ def test_one_job_writes_all_that_came_during_the_one_before() -> None:
     assert upload.finished == 1
     assert upload.content.open().read() == bytes(331)
     upload.content.close()
+
+
+def test_clients_wait_for_the_disk_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = Upload(100)
+    upload.receive(bytes(101))
+    upload.settle()
+    monkeypatch.setattr(receivers, "_WINDOW", 100_000)
+    upload.receiver._memory = 100_000
+    upload.budgets.unfinished.limit = 20_000
+    upload.receive(bytes(5000))
+    assert (upload.paused, len(upload.jobs)) == (False, 0)
+    upload.receive(bytes(5000))
+    assert (upload.paused, len(upload.jobs)) == (True, 1)
+    upload.settle()
+    assert not upload.paused
+    assert upload.budgets.unfinished.total == 0
 
 
 def test_the_client_waits_only_beyond_the_window() -> None:
@@ -342,20 +358,6 @@ def test_a_loop_that_has_ended_leaves_no_file() -> None:
     upload.work()
     with pytest.raises(ValueError, match="closed"):
         upload.content.open()
-
-
-def test_a_write_that_is_tried_again_on_closing_fails_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.BytesIO):
-        def close(self) -> None:
-            super().close()
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    disk = Full()
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: disk)
-    content = ReceivedContent()
-    content.append([b"abc"])
-    content.close()
-    assert disk.closed
 
 
 # --- over sockets -----------------------------------------------------------------------------------------------------

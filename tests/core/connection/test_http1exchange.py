@@ -790,7 +790,7 @@ def test_drained_waits_for_the_peer_to_read() -> None:
         await told.exchange.drained()
         done.append("done")
 
-    with linked(Recorder()) as link:
+    with linked(Recorder(), high_water=65536) as link:
         done: list[str] = []
         link.stop_reading()
         link.send(GET)

@@ -238,7 +238,7 @@ def test_a_peer_that_never_opens_its_window_is_reset() -> None:
 def test_a_peer_that_never_opens_the_window_of_the_connection_is_reset() -> None:
     with linked2(Recorder(on_start=lambda told: ok(told, bytes(40_000))), write_timeout=20.0) as link:
         numbers = [link.request() for _ in range(3)]
-        link.loop.advance(23)
+        link.loop.advance(24)
         assert [link.stream(number).reset for number in numbers] == [None, 8, 8]
 
 
@@ -637,7 +637,7 @@ def test_a_reader_that_stops_is_reset_at_the_end() -> None:
         link.stop_reading()
         link.request()
         stop(link)
-        link.loop.advance(12)
+        link.loop.advance(24)
         assert link.closed
 
 

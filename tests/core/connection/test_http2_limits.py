@@ -128,7 +128,7 @@ def test_writers_are_paused_when_all_streams_together_have_a_mebibyte_unsent() -
         told.exchange.respond(200, [])
         told.exchange.send(bytes(60000))
 
-    with linked2(Recorder(on_start=begin)) as link:
+    with linked2(Recorder(on_start=begin), high_water=65536) as link:
         link.send(frame(SETTINGS, 0, 0, struct.pack(">HI", SETTINGS_INITIAL_WINDOW_SIZE, 0)))
         for _ in range(18):
             link.request()

@@ -124,6 +124,32 @@ def test_who_has_little_to_do_waits_for_nobody_with_much(loop: ManualLoop) -> No
     assert ("small", 1) in done
 
 
+def test_who_has_little_to_do_goes_before_all_who_have_done_nothing(loop: ManualLoop) -> None:
+    turns = Turns(loop, 1000)
+    done: list[str] = []
+
+    def work(name: str, units: int) -> Callable[[], None]:
+        def go_on() -> None:
+            done.append(name)
+            turns.left -= units
+
+        return go_on
+
+    for _ in range(50):
+        turns.later(work("much", 100), begun=False)
+    turns.later(work("little", 1), begun=False, little=True)
+    loop.turn()
+    assert done[0] == "little"
+    assert done.count("much") < 10
+    for _ in range(60):
+        turns.later(work("little", 100), begun=False, little=True)
+    turns.later(work("begun", 1), begun=True)
+    loop.turn()
+    assert "begun" in done  # those that have begun keep a part of each turn
+    loop.settle()
+    assert len(done) == 112
+
+
 def test_one_that_fails_does_not_keep_the_others(loop: ManualLoop) -> None:
     done: list[int] = []
     turns = Turns(loop)
@@ -136,6 +162,22 @@ def test_one_that_fails_does_not_keep_the_others(loop: ManualLoop) -> None:
 
 
 # --- what clients send ------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_its_turn_is_not_read(loop: ManualLoop) -> None:
+    links = [Link(Recorder(on_finish=ok), loop=loop) for _ in range(3)]
+    content = b"1\r\na\r\n" * 2000
+    for link in links:
+        link.transport.peer_sends(CHUNKED + content)
+    loop.turn()
+    loop.turn()
+    assert [link.transport.is_reading() for link in links].count(False) >= 1
+    for link in links:
+        link.transport.peer_sends(b"0\r\n\r\n")
+    loop.settle()
+    assert all(link.transport.is_reading() for link in links)
+    assert [link.response().status for link in links] == [200] * 3
+    end(loop, links)
 
 
 def test_small_chunks_of_many_connections(loop: ManualLoop) -> None:

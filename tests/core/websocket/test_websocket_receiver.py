@@ -301,6 +301,14 @@ def test_large_frame_in_small_pieces_is_held_once():
     assert (events, code) == ([bytes(size), "next"], None)
 
 
+def test_a_compressed_message_that_is_not_complete_holds_an_inflater():
+    receiver = Receiver(deflate=DeflateParameters())
+    read(receiver, whole(frame(COMPRESSED_FIRST, HELLO)))
+    assert receiver.held > 40_000
+    assert read(receiver, whole(frame(CONTINUATION, b""))) == (["Hello"], None)
+    assert receiver.held == 0
+
+
 def test_idle_connection_holds_nothing():
     receiver = Receiver()
     wire = frame(TEXT, b"x" * 60_000) + frame(TEXT, b"y")[:-1]
