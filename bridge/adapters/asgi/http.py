@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from bridge.adapters.asgi.files import FileRange, opened_path, range_of
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.adapters.asgi.types import SENDS_IN_A_ROW
-from bridge.core.connection.reads import CROWD
 from bridge.core.connection.states import CLOSED, CONTENT, DONE, HEAD
 from bridge.core.connection.streams import may_be_endless
 from bridge.core.connection.waiter import Waiters
@@ -140,7 +139,7 @@ class HTTPExchange:
             self._chunks = []
         self._chunks.append(chunk)
         self._size += len(chunk)
-        if self._size >= _WINDOW_IN_CROWD and (self._size >= _WINDOW or len(self._exchange.clock.watched) > CROWD):
+        if self._size >= _WINDOW_IN_CROWD and (self._size >= _WINDOW or self._exchange.clock.is_crowd):
             self._exchange.pause_reading()
         self._wake()
 

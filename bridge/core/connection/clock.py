@@ -24,6 +24,9 @@ __all__ = ["NEVER", "Clock", "Watched"]
 
 NEVER = float("inf")
 
+# More connections than this are a crowd.
+_CROWD = 128
+
 
 class Watched(Protocol):
     """An object with a deadline that the clock watches."""
@@ -130,6 +133,11 @@ class Clock:
         self.now = loop.time()
         self.lost = 0.0
         self.shorten(shortest)
+
+    @property
+    def is_crowd(self) -> bool:
+        """There are more than 128 connections: each gets less memory."""
+        return len(self.watched) > _CROWD
 
     def after(self, seconds: float | None) -> float:
         """Return the loop time of a deadline in *seconds*; NEVER for None.

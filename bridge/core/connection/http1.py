@@ -19,7 +19,7 @@ from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.pauses import BY_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
-from bridge.core.connection.reads import CROWD, read_by_default, read_little, read_much
+from bridge.core.connection.reads import read_by_default, read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
@@ -194,10 +194,7 @@ class ServerConnection(asyncio.Protocol):
             self._hand_over(transport, b"")
             return
         self.writer.open(transport)
-        if len(self.clock.watched) > CROWD:
-            read_little(transport)
-        else:
-            read_by_default(transport)
+        read_by_default(transport, crowd=self.clock.is_crowd)
         self.clock.watch(self)
         self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.parameters.observer is not None:
@@ -268,8 +265,8 @@ class ServerConnection(asyncio.Protocol):
         if self.reading is READ_HEAD and not self.reader.buffer:
             self.reader.on_idle()
             self.templates = _NO_TEMPLATES
-            if self.writer.transport is not None and len(self.clock.watched) <= CROWD:
-                read_by_default(self.writer.transport)
+            if self.writer.transport is not None:
+                read_by_default(self.writer.transport, crowd=self.clock.is_crowd)
 
     def deadline_passed(self, now: float) -> None:
         """Act on a deadline of reading.
@@ -393,12 +390,8 @@ class ServerConnection(asyncio.Protocol):
         self._turn_awaited = self._advancing = False
         self._turns.left -= _TURN_UNITS
         self._advance()
-        if (
-            self._reading_paused
-            and not self._turn_awaited
-            and not (self._paused and self.reading is READ_CONTENT)
-            and self.reader.unread <= _AHEAD_MAX
-        ):
+        waits = self._turn_awaited or (self._paused and self.reading is READ_CONTENT)
+        if not waits and self.reader.unread <= _AHEAD_MAX:
             self._resume_reading()  # otherwise the peer's end would not be noticed
 
     def _advance(self) -> None:
@@ -877,7 +870,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _hand_over(self, transport: asyncio.Transport, received: bytes) -> None:
         """Let HTTP/2 serve the connection, on which no request was read."""
-        if len(self.clock.watched) <= CROWD:
+        if not self.clock.is_crowd:
             read_much(transport)
         self._note_unread(0)
         successor, self._successor, self._on_end = self._successor, None, None

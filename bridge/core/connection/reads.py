@@ -15,10 +15,7 @@ import asyncio
 import weakref
 from typing import Any, cast
 
-__all__ = ["CROWD", "read_by_default", "read_little", "read_much"]
-
-CROWD = 128
-"""With more connections than this, all read little, on uvloop's loop too, except those whose content comes fast."""
+__all__ = ["read_by_default", "read_little", "read_much"]
 
 _LITTLE, _MUCH = 16384, 262144
 
@@ -65,10 +62,10 @@ class _LittleReads(asyncio.BufferedProtocol):
         self.protocol.data_received(bytes(self._buffer[:nbytes]))
 
 
-def read_by_default(transport: asyncio.Transport) -> None:
-    """Read at most 16 KiB at once on asyncio's loop, where that costs nothing, and 256 KiB on uvloop's."""
-    if hasattr(transport, "max_size"):
-        transport.max_size = _LITTLE
+def read_by_default(transport: asyncio.Transport, *, crowd: bool) -> None:
+    """Read at most 16 KiB at once; on uvloop's loop, where that costs more, only in a crowd, and otherwise 256 KiB."""
+    if crowd or hasattr(transport, "max_size"):
+        read_little(transport)
     else:
         read_much(transport)
 

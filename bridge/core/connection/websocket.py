@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER
-from bridge.core.connection.reads import CROWD, read_little, read_much
+from bridge.core.connection.reads import read_little, read_much
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.writer import Writer
 from bridge.core.http.message import ResponseHead
@@ -245,7 +245,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.clock.shorten(options.shortest)
         self.clock.watch(self)
         self.deadline = self.clock.after(options.ping_interval)
-        if len(self.clock.watched) > CROWD:
+        if self.clock.is_crowd:
             read_little(transport)
         if paused:
             self.writer.pause()

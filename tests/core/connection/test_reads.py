@@ -88,7 +88,9 @@ async def test_little_and_much() -> None:
             assert max(await send(received, peer, 60_000)) <= LITTLE
             read_much(transport)
             assert max(await send(received, peer, 60_000)) > LITTLE
-        read_by_default(transport)
+        read_by_default(transport, crowd=True)
+        assert max(await send(received, peer, 60_000)) <= LITTLE
+        read_by_default(transport, crowd=False)
         asyncios = hasattr(transport, "max_size")
         assert (max(await send(received, peer, 60_000)) <= LITTLE) is asyncios
 
