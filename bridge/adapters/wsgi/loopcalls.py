@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.log import app_log
@@ -46,9 +45,10 @@ class LoopCalls:
         self._calls.append((function, target, argument))
         if not self._scheduled:
             self._scheduled = True
-            # RuntimeError: the loop was closed. This thread has outlived the server, and its client is gone.
-            with suppress(RuntimeError):
+            try:  # noqa: SIM105 -- suppress() makes four calls, for each request
                 self._loop.call_soon_threadsafe(self._make_calls)
+            except RuntimeError:  # the loop was closed: this thread has outlived the server, and its client is gone
+                pass
 
     def _make_calls(self) -> None:
         self._scheduled = False  # first of all: a call that is posted from now on may miss this round
