@@ -16,6 +16,7 @@ from bridge.config.files import read_file
 from bridge.config.sources import resolve
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.connection.interfaces import NULL_DELEGATE
+from bridge.core.connection.times import note_opening_pure
 from bridge.core.http.limits import Limits
 from bridge.core.http.message import request_line
 from bridge.core.http1.request import parse_head, parse_head_pure
@@ -29,6 +30,7 @@ from bridge.core.websocket.frames import WebSocketError
 from bridge.core.websocket.masking import apply_mask_pure
 from bridge.errors import ConfigError, LimitExceeded, RemoteProtocolError, RequestSyntaxError
 from bridge.serving import proxyprotocol
+from bridge.telemetry.metrics.counting import SUM, PureCounter
 from tests.core.connection.test_http2_differential import Bridge, Outcome
 from tests.core.http1.test_differential import compare_with_h11, compare_with_httptools
 from tests.core.http2 import test_request_memo as memo
@@ -128,6 +130,41 @@ PROXY_WORDS = [b"PROXY TCP4 ", b"PROXY UNKNOWN", b"\r\n", proxyprotocol._SIGNATU
 FRAME_WORDS = [b"\x81\x85", b"\x82\xfe", b"\x01\x80", b"\x80\x80", b"\x89\x80", b"\x88\x82", bytes(4)]
 BLOCK_WORDS = [b"\n\n", b"\x40", b"\xbe", b"\x82", b"\x3f\xe1\x1f", b"\x7f\x00", b"\xff\x00", b"\x8c"]
 FILE_WORDS = [b"=", b"[bridge]", b'"', b"true", b"port", b"bind", b"\n", b"[", b"]"]
+
+
+# ---------------------------------------------------------------------- counts
+
+CALLED_WITH: tuple[Any, ...] = (None, {}, {"type": "http"}, {"route": None}, {"bridge.route": "/"}, "/", 7)
+
+
+def counts(data: bytes) -> None:
+    """The compiled and the Python counter remember the same kinds, and add the same to the same cells."""
+    if speedups.make_counter is None or speedups.note_opening is None:
+        return
+    found, expected = (memoryview(bytearray(8 * 64)).cast("Q") for _ in range(2))
+    made, pure = speedups.make_counter(found, 48), PureCounter(expected, 48)
+    for at in range(0, len(data) - 3, 4):
+        step, number, with_what, opened = data[at : at + 4]
+        kind = (200 + number % 5, b"%d" % (number // 5 % 4), None if number > 127 else "", str(step // 128), "http")
+        if step % 4 == 0:
+            made.learn(16 * (number % 3), *kind)
+            pure.learn(16 * (number % 3), *kind)
+            continue
+        noted: tuple[Any, Any] = (speedups.note_opening(), note_opening_pure())
+        for one in noted:  # in the future, or so long ago that the exact time does not matter
+            one.opened = (1 << 62) - opened if opened % 2 else -opened
+            one.queued = (with_what - 100) / 10
+            one.called_with = CALLED_WITH[with_what % len(CALLED_WITH)]
+            one.refused = "overload" if with_what > 200 else ""
+        if step % 4 == 1:
+            made.add(noted[0], 16 * (number % 3))
+            pure.add(noted[1], 16 * (number % 3))
+        else:
+            assert made.count(noted[0], *kind) is pure.count(noted[1], *kind)
+        assert noted[0].called_with is noted[1].called_with
+    for row in (0, 16, 32, 48):
+        assert found[row : row + SUM].tolist() == expected[row : row + SUM].tolist()
+    assert found[48 + SUM] == expected[48 + SUM]
 
 
 # ---------------------------------------------------------------------- environs, forms, reports
@@ -403,6 +440,9 @@ TARGETS = {
                 ),
                 *(frame(8, 0, 0, b"\0\0\1\0"), frame(8, 0, 1, b"\x7f\xff\xff\xff"), frame(16, 0, 0, b"\0\0\0\1u=1")),
             ],
+        ),
+        Target(
+            "counts", counts, [bytes((0, 3, 0, 0)), bytes((2, 3, 1, 1)), bytes((1, 2, 120, 2)), bytes((3, 3, 4, 0))]
         ),
         Target("configuration", configuration, FILE_WORDS),
     )
