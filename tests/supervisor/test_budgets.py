@@ -132,7 +132,7 @@ def test_threads_that_wait_for_clients(tmp_path: Path, processes: int, way: list
     options = ["--app-dir", str(tmp_path), "--no-access-log", "--threads", "2", "--wsgi-buffer-responses", "65536"]
     with Running("budgeted:wsgi", *options, "--threads-slow", "1", *way) as server:
         address = server.address()
-        slow = [socket.create_connection(address) for _ in range(12)]
+        slow = [socket.create_connection(address) for _ in range(3 * processes)]
         try:
             for sock in slow:
                 sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
