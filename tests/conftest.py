@@ -32,6 +32,8 @@ AGAIN = 3.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; servers would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "http1(reason): what only HTTP/1 has; not run over HTTP/2")
     config.addinivalue_line("markers", "wide_over_http2: `make test` runs it over HTTP/1 only")
     config.addinivalue_line("markers", f"time_limit(seconds): each phase of the test may take this, not {TIME_LIMIT:g}")
