@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
-import types
+from importlib.machinery import SourceFileLoader
 from traceback import extract_tb
 from typing import Any
 
@@ -42,16 +42,19 @@ def names_of_program(path: str, name: str) -> dict[str, Any]:
         ConfigError: It cannot be read, or raises; SystemExit counts.
     """
     source = read(path)
-    module = types.ModuleType(name)
-    module.__file__ = os.path.abspath(path)
+    file = os.path.abspath(path)
+    spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, file), origin=file)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = file
     sys.modules[name] = module  # classes of the file must be importable where they are pickled or looked up
     before = os.getcwd()
     try:
-        exec(compile(source, module.__file__, "exec"), vars(module))  # noqa: S102 - its owner asks to run it
+        exec(compile(source, file, "exec"), vars(module))  # noqa: S102 - its owner asks to run it
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
-        lines = [frame.lineno for frame in extract_tb(exc.__traceback__) if frame.filename == module.__file__]
+        lines = [frame.lineno for frame in extract_tb(exc.__traceback__) if frame.filename == file]
         where = f" in line {lines[-1]}" if lines else ""
         raise ConfigError(f"{path}{where}: {in_words(exc)}") from exc
     finally:
