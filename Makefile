@@ -18,7 +18,7 @@ SECONDS = 60
 T =
 SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -U_FORTIFY_SOURCE
 # The other Pythons that `make test-all` looks for.
-OTHERS = python3.12 python3.13
+OTHERS = python3.12 python3.13 python3.14
 
 # Tests start hundreds of processes and import four times each: what is compiled once is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE

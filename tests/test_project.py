@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from bridge import __version__
 from bridge.core.connection import states
 from bridge.dialects import NAMES, dialect
 from tests.support import ROOT
@@ -897,3 +898,44 @@ def test_settings_that_nothing_reads_are_named_as_such() -> None:
     assert (
         set(re.findall(r"^\* `(--[a-z-]+)`$", text.partition("## Options that have no effect yet")[2], re.M)) == unread
     )
+
+
+# --- the changelog ----------------------------------------------------------------------------------------------------
+
+SECTIONS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+
+
+def faults_of_changelog(text: str, version: str) -> list[str]:
+    """Return what is not in the form of keepachangelog.com, and what is said twice."""
+    heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    faults = [] if heads[:1] == ["[Unreleased]"] else ["it does not begin with [Unreleased]"]
+    faults += [head for head in heads[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", head)]
+    if "dev" not in version and f"[{version}]" not in [head.split()[0] for head in heads[1:2]]:
+        faults.append(f"{version} is not the newest version")
+    for release in re.split(r"^## .*$", text, flags=re.MULTILINE)[1:]:
+        sections = re.findall(r"^### (.*)$", release, re.MULTILINE)
+        if sections != [name for name in SECTIONS if name in sections]:
+            faults.append(f"sections {sections}")
+        entries = [
+            " ".join(re.findall(r"\w+", entry.lower())) for entry in re.split(r"^\* ", release, flags=re.MULTILINE)
+        ]
+        faults += [entry for entry in set(entries[1:]) if entries.count(entry) > 1]
+    return faults
+
+
+def test_the_changelog_has_its_form() -> None:
+    assert faults_of_changelog((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), __version__) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## [0.1.0] - 2026-11-30\n",
+        "## [Unreleased]\n\n## 0.1.0\n",
+        "## [Unreleased]\n\n## [0.0.9] - 2026-11-30\n",
+        "## [Unreleased]\n\n## [0.1.0] - 2026-11-30\n\n### Fixed\n\n* a\n\n### Added\n\n* b\n",
+        "## [Unreleased]\n\n## [0.1.0] - 2026-11-30\n\n### Fixed\n\n* A b.\n* c\n* a\n  b\n",
+    ],
+)
+def test_a_fault_of_the_changelog_is_found(text: str) -> None:
+    assert faults_of_changelog(text, "0.1.0") != []
