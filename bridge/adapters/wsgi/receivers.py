@@ -132,10 +132,11 @@ class ContentReceiver:
         if self._ended:
             return
         held = self._pending + self._at_work
+        budget = self._budgets.unfinished
         if held > self._noted and held > SMALL:
             self._noted = 1 << held.bit_length()  # so not every piece is noted, see Budget.note()
-            self._budgets.unfinished.note(self, self._noted)
-        short = self._budgets.unfinished.is_short
+            budget.note(self, self._noted)
+        short = budget.total > budget.short_above  # is_short would be a call for each piece
         if self._pending > self._memory or (short and self._written_size and self._pending > SMALL):
             if not self._writing:
                 self._write()

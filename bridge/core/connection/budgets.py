@@ -92,14 +92,26 @@ class Budget:
         limit: Most bytes; None for no limit.
 
     Attributes:
-        limit: The argument; may be changed.
+        short_above: With a larger ``total`` the budget is short, see :attr:`is_short`.
         total: Bytes that are held.
         over: They were more than the limit when something was noted last.
     """
 
     __slots__ = (
-        *("_enforcing", "_entries", "_lock", "_look_at", "_loop", "_option", "_said", "_taken", "_unsaid", "_what"),
-        *("limit", "over", "total"),
+        *(
+            "_enforcing",
+            "_entries",
+            "_limit",
+            "_lock",
+            "_look_at",
+            "_loop",
+            "_option",
+            "_said",
+            "_taken",
+            "_unsaid",
+            "_what",
+        ),
+        *("over", "short_above", "total"),
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, option: str, what: str, limit: int | None) -> None:
@@ -118,9 +130,19 @@ class Budget:
         self._unsaid = 0
 
     @property
+    def limit(self) -> int | None:
+        """The argument; may be changed."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        self._limit = limit
+        self.short_above = float("inf") if limit is None else limit >> 1
+
+    @property
     def is_short(self) -> bool:
         """Half of the limit is held: who can do with less should."""
-        return self.limit is not None and self.total > self.limit >> 1
+        return self.total > self.short_above
 
     def note(self, holder: Holder, size: int, *, enforce: bool = True) -> None:
         """Note that *holder* holds *size* bytes now.
@@ -140,7 +162,7 @@ class Budget:
             entry = self._entries[holder] = _Entry(self._loop.time())
         with self._lock:
             self.total += size - entry.size
-            self.over = self.limit is not None and self.total > self.limit
+            self.over = self._limit is not None and self.total > self._limit
         if size < entry.size:
             entry.asked = False
         entry.size = size
@@ -160,7 +182,7 @@ class Budget:
         Args:
             current: Who is noting something: it is not called back now, but in the next turn of the loop.
         """
-        limit = self.limit
+        limit = self._limit
         if limit is None:
             return
         self._enforcing = True
@@ -203,7 +225,7 @@ class Budget:
             others = f", after {self._unsaid - 1} others" if self._unsaid > 1 else ""
             gen_log.warning(
                 "%s is used up: clients make the server hold more than %d bytes of %s; ended %s, %d bytes in %.1f s%s",
-                *(self._option, self.limit, self._what, what, size, age, others),
+                *(self._option, self._limit, self._what, what, size, age, others),
             )
             self._said, self._unsaid = now, 0
 
@@ -231,7 +253,7 @@ class Budget:
 
     @property
     def _is_far_over(self) -> bool:
-        return self.limit is not None and self.total > self.limit + (self.limit >> 2)
+        return self._limit is not None and self.total > self._limit + (self._limit >> 2)
 
     def _look_later(self) -> None:
         delay = _HURRIED_LOOK if self._is_far_over else _LOOK
@@ -275,7 +297,7 @@ class Budget:
         Nobody has to give up for it: who asks can wait.
         """
         with self._lock:
-            limit = self.limit
+            limit = self._limit
             if limit is not None and (self._taken + size > limit >> 1 or self.total + size > limit):
                 return False
             self._taken += size

@@ -263,6 +263,8 @@ def test_clients_wait_for_the_disk_when_memory_is_short(monkeypatch: pytest.Monk
     upload.settle()
     assert not upload.paused
     assert upload.budgets.unfinished.total == 0
+    upload.finish_request()
+    upload.content.close()
 
 
 def test_the_client_waits_only_beyond_the_window() -> None:
