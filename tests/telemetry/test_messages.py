@@ -435,6 +435,7 @@ def test_what_is_logged_where_no_handler_is_has_the_form_too(tmp_path: Path, str
 
 
 @pytest.mark.usefixtures("_logging")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_child_that_the_program_forks_writes_at_once_and_nothing_twice(tmp_path: Path) -> None:
     path = tmp_path / "log"
     configure(Config(access_log=False, error_logfile=str(path)))

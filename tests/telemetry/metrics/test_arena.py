@@ -93,6 +93,7 @@ def test_no_count_is_too_large_to_be_kept() -> None:
     assert arena.own.cells[5] % 2 == 0  # readers need not look again
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_child_counts_and_its_parent_reads_also_after_it_was_killed() -> None:
     arena = Arena(2)
     block = arena.allocate(0)
