@@ -53,8 +53,7 @@ class BudgetsConfig(OutputConfig):
         whole(1),
         4096,
         "how many chunks, frames and similar pieces a process reads in one turn of its event loop, about one in a"
-        " microsecond, and at most a quarter of them from one connection; the rest waits for the next turn, so that a"
-        " flood of them does not delay other clients",
+        " microsecond; the rest waits for the next turn, so that a flood of them does not delay other clients",
     )
     rate_request_body: int | None = setting(
         BUDGETS,

@@ -19,7 +19,7 @@ from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.pauses import BY_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
-from bridge.core.connection.reads import read_by_default, read_little, read_much
+from bridge.core.connection.reads import read_at_start, read_by_default, read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
@@ -194,7 +194,7 @@ class ServerConnection(asyncio.Protocol):
             self._hand_over(transport, b"")
             return
         self.writer.open(transport)
-        read_by_default(transport, crowd=self.clock.is_crowd)
+        read_at_start(transport, crowd=self.clock.is_crowd)
         self.clock.watch(self)
         self.deadline = self.clock.after(self.parameters.head_timeout)
         if self.parameters.observer is not None:
@@ -364,7 +364,7 @@ class ServerConnection(asyncio.Protocol):
                     turns.left -= _STEP_UNITS
                 else:
                     begun = True
-                    floor = turns.left - turns.slice
+                    floor = turns.left - turns.slice if turns.crowded else 0
                 if turns.left <= floor:
                     self._await_turn(begun=True)
                     self._limit_read_ahead()

@@ -213,7 +213,7 @@ class Incoming:
         owner = self._owner
         ending = owner.ending
         turns = self._turns
-        floor = turns.left - turns.slice
+        floor = turns.left - turns.slice if turns.crowded else 0
         self.busy = True
         while end - at >= 9:
             block = request_block(data, at, owner.last_stream + 2) if self._plain else None

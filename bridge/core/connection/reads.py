@@ -15,7 +15,7 @@ import asyncio
 import weakref
 from typing import Any, cast
 
-__all__ = ["read_by_default", "read_little", "read_much"]
+__all__ = ["read_at_start", "read_by_default", "read_little", "read_much"]
 
 _LITTLE, _MUCH = 16384, 262144
 
@@ -60,6 +60,12 @@ class _LittleReads(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what was read."""
         self.protocol.data_received(bytes(self._buffer[:nbytes]))
+
+
+def read_at_start(transport: asyncio.Transport, *, crowd: bool) -> None:
+    """As :func:`read_by_default`, of a transport that has just been made: it reads 256 KiB."""
+    if crowd or hasattr(transport, "max_size"):
+        read_little(transport)
 
 
 def read_by_default(transport: asyncio.Transport, *, crowd: bool) -> None:

@@ -399,7 +399,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _read(self) -> None:
         """Read messages and control frames from the receiver, until enough messages wait, or others have their turn."""
         turns = self._turns
-        floor = turns.left - turns.slice
+        floor = turns.left - turns.slice if turns.crowded else 0
         if turns.left <= 0:
             self._await_turn(begun=False)
             return

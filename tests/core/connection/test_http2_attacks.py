@@ -158,13 +158,13 @@ def attacked() -> Iterator[Attacked]:
 
 
 def check_the_others(attacked: Attacked, seconds: float, block: int = 0) -> None:
-    """Check that each answer took few turns and no more work than one turn may have, and that units are honest."""
+    """Check that each answer took few turns, with no more work than these may have, and that units are honest."""
     more = ANSWERED_IN * block
     assert len(attacked.waits) >= 3
     assert max(turns for turns, _ in attacked.waits) <= ANSWERED_IN
-    spent = sorted(units for _, units in attacked.waits)
-    assert spent[-1] <= 2 * UNITS_PER_TURN + more
-    assert spent[len(spent) * 99 // 100 - (len(spent) < 100)] <= 1.25 * UNITS_PER_TURN + more
+    assert (
+        max(units for _, units in attacked.waits) <= (ANSWERED_IN + 0.25) * UNITS_PER_TURN + more
+    )  # a step may be more than one unit
     assert seconds <= attacked.turns.spent * UNIT_TIME + attacked._turn * TURN_TIME
 
 

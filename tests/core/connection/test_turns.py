@@ -65,7 +65,7 @@ class Client:
         if self.turns.left <= 0:
             self.turns.later(self.go_on, begun=False)
             return
-        floor = self.turns.left - self.turns.slice
+        floor = self.turns.left - self.turns.slice if self.turns.crowded else 0
         units = 0
         while self.work:
             self.work -= 1
@@ -85,13 +85,13 @@ def test_a_loop_has_one_count(loop: ManualLoop) -> None:
     other.close()
 
 
-def test_who_is_alone_may_use_a_quarter_of_a_turn(loop: ManualLoop) -> None:
+def test_who_is_alone_may_use_a_whole_turn(loop: ManualLoop) -> None:
     done: list[tuple[str, int]] = []
     turns = Turns(loop, 1000)
-    Client(turns, 1000, done, "a").go_on()
-    assert done == [("a", 250)]
-    grown = each_turn(loop, lambda: sum(units for _, units in done), 1000)
-    assert max(grown) <= 250 + 64
+    Client(turns, 3000, done, "a").go_on()
+    assert done == [("a", 1000)]
+    grown = each_turn(loop, lambda: sum(units for _, units in done), 3000)
+    assert max(grown) <= 875 + 64  # the rest is for who comes in this turn
     loop.settle()
     assert not turns.crowded
     left = turns.left
@@ -106,8 +106,8 @@ def test_a_turn_never_has_more_than_its_units(loop: ManualLoop) -> None:
         loop.call_soon(Client(turns, 300, done, str(number)).go_on)
     grown = each_turn(loop, lambda: sum(units for _, units in done), 50 * 300)
     assert max(grown) <= 1000 + 64
-    assert max(grown[2:]) <= 250 + 64  # of those who have begun
-    assert len(grown) <= 50 * 300 / 250  # and nearly all of these are used
+    assert max(grown[2:]) <= 875 + 64  # of those who have begun
+    assert len(grown) <= 50 * 300 / 800  # and nearly all of these are used
 
 
 def test_who_has_little_to_do_waits_for_nobody_with_much(loop: ManualLoop) -> None:
