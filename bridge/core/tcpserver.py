@@ -3,6 +3,8 @@
 ``add_reader`` watches the listening sockets, and ``connect_accepted_socket`` takes each accepted one. Unlike
 ``loop.create_server``, both can be set up before the loop runs and after a fork, and :meth:`TCPServer.stop` needs no
 running loop.
+
+It sets the time for a TLS handshake; ``core/net/tlstransport.py`` keeps it, or the loop does.
 """
 
 from __future__ import annotations

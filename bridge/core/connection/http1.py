@@ -1,8 +1,8 @@
 """The server's side of one HTTP/1.x connection: order of exchanges, deadlines, refusals, closing (RFC 9112).
 
 ServerConnection is the asyncio protocol. It asks a RequestReader for heads and content, and starts one exchange at a
-time. Only it sets the deadlines of reading, answers the peer's faults and closes. Its Writer hands bytes to the
-transport.
+time, so pipelined requests are answered in order. Only it sets the deadlines of reading, answers the peer's faults and
+closes. Its Writer hands bytes to the transport.
 """
 
 from __future__ import annotations

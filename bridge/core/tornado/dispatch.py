@@ -2,6 +2,8 @@
 
 A delegate may be written against another module's interfaces, Tornado's own above all. It then gets that module's class
 of start lines, and that module's HTTPInputError refuses a request, too. That module is not imported here.
+
+The MessageAdapter of ``exchange.py`` tells a delegate what comes after the head.
 """
 
 from __future__ import annotations

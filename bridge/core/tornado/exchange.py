@@ -1,6 +1,7 @@
 """One exchange of a server under Tornado's documented names: a wrapper of HTTP1Exchange.
 
-Delegates and requests get it as their connection.
+Delegates and requests get it as their connection. A MessageAdapter passes content, the end and a lost connection on to
+a delegate.
 """
 
 from __future__ import annotations
