@@ -345,3 +345,27 @@ def test_the_parent_does_not_hear_of_a_signal_of_its_childs() -> None:
         signal.signal(signal.SIGUSR1, handler)
         os.close(read)
         os.close(write)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_child_takes_no_socket_out_of_what_its_parent_watches(loop: str) -> None:
+    """As it does when it closes what it has inherited: the kernel has one list for both."""
+    out = in_python(
+        "import os, socket\nfrom bridge.core.net.readiness import READABLE, Readiness\n"
+        "from bridge.serving.loops import process_loop\n"
+        f"with process_loop({loop!r}) as loop:\n"
+        "    one, other = socket.socketpair()\n"
+        "    watched = Readiness.of(loop)\n"
+        "    watched.add(one.fileno(), READABLE, lambda events: (print('heard'), loop.stop()))\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        try:\n            watched._epoll.unregister(one.fileno())\n"
+        "        except OSError:\n            pass\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(pid, 0)\n"
+        "    other.send(b'x')\n"
+        "    loop.call_later(20, loop.stop)\n"
+        "    loop.run_forever()\n"
+        "    watched.remove(one.fileno())\n"
+    )
+    assert out.startswith("heard\n")  # perhaps once more, before the loop stops
