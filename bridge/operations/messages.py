@@ -9,7 +9,10 @@ from urllib.parse import parse_qsl
 
 from bridge.core.http.message import RequestHead
 
-__all__ = ["Answer", "Request", "Respond", "as_json", "refusal"]
+__all__ = ["FAULT", "Answer", "Request", "Respond", "as_json", "refusal"]
+
+#: What a client is told of an exception.
+FAULT = "a fault of the server's own; its log has the traceback"
 
 
 class Request(NamedTuple):

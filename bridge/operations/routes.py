@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bridge.core.log import app_log
 from bridge.operations.health import Condition, probe
-from bridge.operations.messages import Answer, Request, Respond, as_json, refusal
+from bridge.operations.messages import FAULT, Answer, Request, Respond, as_json, refusal
 from bridge.telemetry.metrics.exposition import expose, negotiate
 
 if TYPE_CHECKING:
@@ -76,40 +77,53 @@ class Subject(Protocol):
 class Routes:
     """Answers requests about a server.
 
+    Probes are answered at once. Metrics and the state take milliseconds: they are made once for all who have asked in
+    the same turn, behind the probes of that turn. So many clients that ask for them keep no probe waiting.
+
     Args:
         subject: The server.
+        soon: Calls a function after all requests of this turn.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, soon: Callable[[Callable[[], None]], None]) -> None:
         self._subject = subject
-        self._pages: dict[str, Callable[[Request], Answer]] = {
+        self._soon = soon
+        self._waiting: dict[tuple[str, str], list[Respond]] = {}
+        self._probes: dict[str, Callable[[Request], Answer]] = {
             "/livez": lambda request: self._probe(subject.live(), "not alive", request),
             "/readyz": lambda request: self._probe(subject.ready(), "not ready", request),
             "/startupz": lambda request: self._probe(subject.started(), "not started", request),
-            "/metrics": lambda request: metrics_answer(subject.families(), request.accept, subject.application),
+        }
+        self._pages: dict[str, Callable[[str], Answer]] = {
+            "/metrics": lambda media_type: metrics_answer(subject.families(), media_type, subject.application),
             "/status": lambda _: as_json(subject.status()),
         }
 
     def answer(self, request: Request, respond: Respond) -> None:
         """Answer *request*, now or later."""
         path = request.path.rstrip("/") or "/"
-        page = self._pages.get(path)
         reports = self._subject.reports if request.control else {}
         commands = self._subject.commands if request.control else {}
-        if page is not None or path in reports:
+        if path in self._probes or path in self._pages or path in reports:
             allowed = ["GET", "HEAD"]
         elif path in commands:
             allowed = ["POST"]
         else:
-            known = sorted([*self._pages, *reports, *commands])
+            known = sorted([*self._probes, *self._pages, *reports, *commands])
             respond(refusal(404, f"there is no {request.path[:80]!r} here", allowed=known))
             return
         if request.method not in allowed:
             answer = refusal(405, f"{request.method[:20]} {path}: the method is not allowed", allowed=allowed)
             respond(answer._replace(fields=((b"allow", ", ".join(allowed).encode()),)))
             return
-        if page is not None:
-            respond(page(request))
+        if path in self._probes:
+            respond(self._probes[path](request))
+            return
+        if path in self._pages:
+            if not self._waiting:
+                self._soon(self._answer_waiting)
+            kind = negotiate(request.accept) if path == "/metrics" else ""
+            self._waiting.setdefault((path, kind), []).append(respond)
             return
         command = reports.get(path) or commands[path]
         try:
@@ -117,19 +131,30 @@ class Routes:
         except Refused as exc:
             respond(exc.answer)
 
+    def _answer_waiting(self) -> None:
+        """Make each page once that was asked for, and answer all who have asked."""
+        waiting, self._waiting = self._waiting, {}
+        for (path, kind), responds in waiting.items():
+            try:
+                answer = self._pages[path](kind)
+            except Exception:
+                app_log.exception("A request to the server itself has failed: %s", path)
+                answer = refusal(500, FAULT)
+            for respond in responds:
+                respond(answer)
+
     @staticmethod
     def _probe(conditions: Sequence[Condition], otherwise: str, request: Request) -> Answer:
         return probe(conditions, otherwise, verbose="verbose" in request.query)
 
 
-def metrics_answer(families: list[Family], accept: str, application: ApplicationMetrics | None = None) -> Answer:
-    """Return metrics in the format that a client prefers.
+def metrics_answer(families: list[Family], media_type: str, application: ApplicationMetrics | None = None) -> Answer:
+    """Return metrics in a format.
 
     Args:
         families: The metrics.
-        accept: The value of its Accept field.
+        media_type: The format, as :func:`negotiate` returns it.
         application: The application's own metrics.
     """
-    media_type = negotiate(accept)
     more = b"" if application is None else application.expose(media_type, {each.metric.name for each in families})
     return Answer(200, expose(families, media_type, more), media_type)

@@ -84,7 +84,8 @@ class Administration:
         self._commands = Commands(server, loop)
         self.reports: Mapping[str, Command] = self._commands.reports
         self.commands: Mapping[str, Command] = self._commands.commands
-        self._http = AdminListener(LoopWatch(loop), Routes(self).answer)
+        watch = LoopWatch(loop)
+        self._http = AdminListener(watch, Routes(self, watch.soon).answer)
         for listener in listeners:
             self._http.add(listener.sockets)
         if control is not None:
@@ -102,7 +103,7 @@ class Administration:
         self._timer = loop.call_later(_INTERVAL, self._check)
 
     def _check(self) -> None:
-        self._http.check_deadlines(time.monotonic())
+        self._http.check(time.monotonic())
         self._timer = self._loop.call_later(_INTERVAL, self._check)
 
     def close(self) -> None:

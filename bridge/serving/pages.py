@@ -97,10 +97,12 @@ def metrics_page(
     from bridge.operations.routes import metrics_answer
     from bridge.serving.sockets import accept_queues
     from bridge.telemetry.metrics.collect import collect
+    from bridge.telemetry.metrics.exposition import negotiate
 
     def page(exchange: Exchange) -> Answer:
         accept = b",".join(value for name, value in exchange.head.fields if name == b"accept")
-        return metrics_answer(collect(arenas, accept_queues(sockets())), accept.decode("latin-1"), application)
+        media_type = negotiate(accept.decode("latin-1"))
+        return metrics_answer(collect(arenas, accept_queues(sockets())), media_type, application)
 
     return page
 

@@ -74,7 +74,8 @@ class Administration:
         self.reports: Mapping[str, Command] = self._commands.reports
         self.commands: Mapping[str, Command] = self._commands.commands
         state.workers.on_dump = self._commands.dumped
-        self._http = AdminListener(SelectorWatch(selector), Routes(self).answer)
+        watch = SelectorWatch(selector)
+        self._http = AdminListener(watch, Routes(self, watch.soon).answer)
         self.listeners = bind_admin(config, sockets)
         self._control = self._open_control(config, sockets)
         answers = sockets is None  # otherwise the master before this one still does
@@ -228,7 +229,7 @@ class Administration:
 
     def check(self, now: float) -> None:
         """End the connections of clients that are too slow; answer commands whose time is up."""
-        self._http.check_deadlines(now)
+        self._http.check(now)
         self._commands.check(now)
 
     def take_over(self) -> None:

@@ -2,77 +2,132 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.operations import listener as module
-from bridge.operations.listener import Listener, SelectorWatch
+from bridge.operations.listener import Listener, LoopWatch, SelectorWatch, Watch
 from bridge.operations.messages import Answer, Request, Respond
-from tests.support.running import Client, get
+from tests.support.running import PATIENCE, Client, get
+
+LARGE = Answer(200, b"x" * (8 << 20))
+#: What clients send that hold a connection.
+HOLDERS = {
+    "nothing": b"",
+    "a part of a head": b"GET / HTTP/1.1\r\n",
+    "a part of the content": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1",
+    "a request, and no end": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a request, whose answer it does not read": b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a request for what is late": b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n",
+}
 
 
 class Running:
-    """A listener in a thread of its own, on a selector as in a master."""
+    """A listener in a thread of its own: on a selector, as in a master, or on an event loop."""
 
-    def __init__(self, sock: socket.socket, *, control: bool = False) -> None:
-        self.selector = selectors.DefaultSelector()
+    def __init__(self, sock: socket.socket, *, control: bool = False, loop: bool = False) -> None:
+        self.sock = sock
+        self.control = control
         self.requests: list[Request] = []
         self.responds: list[Respond] = []
-        self.listener = Listener(SelectorWatch(self.selector), self._answer)
-        self.listener.add([sock], control=control)
         self._ends, self._end = socket.socketpair()
-        self.selector.register(self._ends, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run)
+        self._began = threading.Event()
+        self._thread = threading.Thread(target=self._run_loop if loop else self._run)
         self._thread.start()
+        assert self._began.wait(10)
 
     def _answer(self, request: Request, respond: Respond) -> None:
         self.requests.append(request)
         if request.path == "/late":
             self.responds.append(respond)
         elif request.path == "/large":
-            respond(Answer(200, b"x" * (8 << 20)))
+            respond(LARGE)
         elif request.path == "/fault":
             raise ValueError("a fault of the test's own")
         else:
             respond(Answer(200, b"fine", fields=((b"x-more", b"1"),)))
 
+    def _begin(self, watch: Watch) -> None:
+        self.listener = Listener(watch, self._answer)
+        self.listener.add([self.sock], control=self.control)
+        self._began.set()
+
     def _run(self) -> None:
-        while True:
-            due = self.listener.next_event()
-            events = self.selector.select(None if due is None else max(due - time.monotonic(), 0.0))
-            for key, _ in events:
-                if key.data is None:
-                    return
-                if self.selector.get_map().get(key.fd) is key:
-                    key.data()
-            self.listener.check_deadlines(time.monotonic())
+        with selectors.DefaultSelector() as selector:
+            self._begin(SelectorWatch(selector))
+            selector.register(self._ends, selectors.EVENT_READ, None)
+            ends = False
+            while not ends:
+                due = self.listener.next_event()
+                events = selector.select(None if due is None else max(due - time.monotonic(), 0.0))
+                for key, _ in events:
+                    if key.data is None:
+                        ends = True
+                    elif selector.get_map().get(key.fd) is key:
+                        key.data()
+                self.listener.check(time.monotonic())
+            self.listener.close()
+
+    def _run_loop(self) -> None:
+        async def run() -> None:
+            loop = asyncio.get_running_loop()
+            self._begin(LoopWatch(loop))
+            ended = loop.create_future()
+            loop.add_reader(self._ends, lambda: ended.done() or ended.set_result(None))
+            while not ended.done():
+                self.listener.check(time.monotonic())
+                await asyncio.wait([ended], timeout=0.01)
+            loop.remove_reader(self._ends)
+            self.listener.close()
+
+        with asyncio.Runner() as runner:
+            runner.run(run())
+
+    def connections(self) -> int:
+        """Return how many connections there are."""
+        return sum(len(crowd.connections) for crowd in self.listener._crowds)
 
     def close(self) -> None:
         self._end.close()
         self._thread.join(10)
-        self.listener.close()
         self._ends.close()
-        self.selector.close()
 
 
-@pytest.fixture
+@pytest.fixture(params=["selector", "loop"])
 def running(request: pytest.FixtureRequest) -> Iterator[tuple[Running, tuple[str, int]]]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = Running(sock)
+        server = Running(sock, loop=request.param == "loop")
         try:
             yield server, sock.getsockname()
         finally:
             server.close()
 
 
+@pytest.fixture(params=["selector", "loop"])
+def controlled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Running, str]]:
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen(128)
+        server = Running(sock, control=True, loop=request.param == "loop")
+        try:
+            yield server, path
+        finally:
+            server.close()
+
+
 Server = tuple[Running, tuple[str, int]]
+Controlled = tuple[Running, str]
 
 
 def test_it_answers_and_closes(running: Server) -> None:
@@ -137,10 +192,7 @@ def test_a_client_that_does_not_read_is_cut_off(running: Server, monkeypatch: py
     with socket.create_connection(running[1], 10) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
         assert get(running[1])[0] == 200  # nobody waits for it
-        end = time.monotonic() + 10
-        while len(running[0].listener._connections) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert not running[0].listener._connections
+        until(lambda: not running[0].connections())
         with contextlib.suppress(ConnectionError):
             received = 0
             while data := sock.recv(1 << 20):
@@ -157,9 +209,7 @@ def test_an_answer_that_comes_late(running: Server, monkeypatch: pytest.MonkeyPa
     with Client(running[1]) as client, Client(running[1]) as leaver:
         client.send("/late")
         leaver.send("/late")
-        end = time.monotonic() + 10
-        while len(running[0].responds) < 2 and time.monotonic() < end:
-            time.sleep(0.001)
+        until(lambda: len(running[0].responds) == 2)
         leaver.sock.close()
         assert get(running[1])[0] == 200
         time.sleep(0.1)  # longer than a client may be slow
@@ -169,43 +219,107 @@ def test_an_answer_that_comes_late(running: Server, monkeypatch: pytest.MonkeyPa
         assert client.read()[::2] == (409, b"late")
 
 
-def test_a_full_server_lets_the_next_wait(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_keep_their_places(controlled: Controlled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full control socket lets the next client wait until a command has ended."""
     monkeypatch.setattr(module, "_MOST", 3)
+    server, path = controlled
     with contextlib.ExitStack() as stack:
         clients = []
         for index in range(3):
-            clients.append(stack.enter_context(Client(running[1])))
+            clients.append(stack.enter_context(Client(path)))
             clients[index].send("/late")
-            asked(running, index + 1)
-        clients += [stack.enter_context(Client(running[1])) for _ in range(2)]
+            asked(server, index + 1)
+        clients += [stack.enter_context(Client(path)) for _ in range(2)]
         clients[4].send("/")
-        clients[0].sock.close()
-        clients[1].sock.close()
-        clients[2].sock.close()
+        server.responds[0](Answer(200, b"late"))
+        assert clients[0].read()[::2] == (200, b"late")
+        for client in clients[:3]:
+            client.sock.close()
         assert clients[4].read()[0] == 200
 
 
-def asked(running: Server, number: int) -> None:
+def asked(server: Running, number: int) -> None:
     """Wait until so many requests have come."""
-    end = time.monotonic() + 10
-    while len(running[0].requests) < number and time.monotonic() < end:
+    until(lambda: len(server.requests) >= number)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for *condition*."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.001)
 
 
-def test_clients_that_send_nothing_make_room(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 4)
+@pytest.mark.parametrize("sent", HOLDERS.values(), ids=HOLDERS)
+def test_no_client_keeps_a_probe_waiting(running: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """Whatever a client does, it makes room: it sends nothing, or does not read, or does not close."""
+    monkeypatch.setattr(module, "_MOST", 16)
+    monkeypatch.setattr(module, "_PATIENCE", 600.0)
+    monkeypatch.setattr(module, "_AT_ONCE", 4)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            for _ in range(20):
+                client = stack.enter_context(Client(running[1]))
+                with contextlib.suppress(OSError):  # it was ended meanwhile
+                    client.sock.sendall(sent)
+            assert get(running[1])[0] == 200
+        assert running[0].connections() <= 16
+
+
+def test_what_is_kept_for_clients_that_do_not_read_is_bounded(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_UNREAD_MAX", 20 << 20)
     monkeypatch.setattr(module, "_PATIENCE", 600.0)
     with contextlib.ExitStack() as stack:
-        waiting = stack.enter_context(Client(running[1]))
-        waiting.send("/late")
-        asked(running, 1)
-        silent = [stack.enter_context(Client(running[1])) for _ in range(20)]
-        for client in silent[:10]:
-            with contextlib.suppress(OSError):
-                client.sock.sendall(b"GET / HTTP/1.1\r\n")
-        assert get(running[1])[0] == 200
-        running[0].responds[0](Answer(200, b"late"))
-        assert waiting.read()[::2] == (200, b"late")  # who has asked keeps the place
+        clients = [stack.enter_context(Client(running[1])) for _ in range(5)]
+        for number, client in enumerate(clients, 1):
+            client.send("/large")
+            asked(running[0], number)
+        first, last = clients[0], clients[-1]
+        with pytest.raises(ConnectionError):
+            first.read()
+        assert len(last.read()[2]) == 8 << 20
+
+
+def test_an_answer_has_to_be_read_within_a_time(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that reads a little from time to time does not keep its connection."""
+    monkeypatch.setattr(module, "_LONGEST", 0.3)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(running[1])
+        sock.settimeout(10)
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        end = time.monotonic() + 10
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < end and (data := sock.recv(4096)):
+                received += len(data)
+                asked(running[0], 1)
+                time.sleep(0.002)  # the client is slow
+        assert received < 8 << 20
+        assert time.monotonic() < end
+
+
+def test_without_descriptors_the_oldest_goes(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket stays ready, so nothing may wait for it in a circle."""
+    monkeypatch.setattr(module, "_PAUSE", 0.05)
+    server, address = running
+    with Client(address) as silent:
+        silent.sock.sendall(b"GET / HT")
+        until(lambda: server.connections() == 1)
+        real = socket.socket.accept
+        calls = []
+
+        def accept(sock: socket.socket) -> Any:
+            calls.append(server.connections())
+            if len(calls) < 4:
+                raise OSError(errno.EMFILE, "no more descriptors")
+            return real(sock)
+
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        assert get(address)[0] == 200
+        assert silent.closed()
+    assert len(calls) < 20
 
 
 def test_a_hundred_at_once(running: Server) -> None:

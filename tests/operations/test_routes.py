@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -46,7 +46,10 @@ def ask(
     subject: Subject, path: str, method: str = "GET", query: dict[str, str] | None = None, *, control: bool = False
 ) -> Answer:
     answers: list[Answer] = []
-    Routes(subject).answer(Request(method, path, query or {}, "", control), answers.append)
+    soon: list[Callable[[], None]] = []
+    Routes(subject, soon.append).answer(Request(method, path, query or {}, "", control), answers.append)
+    for function in soon:
+        function()
     (answer,) = answers
     return answer
 
@@ -68,6 +71,33 @@ def test_probes(path: str, word: str) -> None:
 def test_state_and_metrics() -> None:
     assert json.loads(ask(Subject(), "/status").content) == {"state": "serving"}
     assert ask(Subject(), "/metrics").media_type.startswith("text/plain; version=0.0.4")
+
+
+def test_metrics_are_made_once_for_all_who_ask_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may take long: a hundred clients that ask at once must not keep the next probe waiting."""
+    subject, soon, answers = Subject(), [], []
+    made = []
+    monkeypatch.setattr(subject, "families", lambda: made.append(1) or [])
+    routes = Routes(subject, soon.append)
+    for accept in ["", "application/openmetrics-text"] * 50:
+        routes.answer(Request("GET", "/metrics", {}, accept, False), answers.append)
+    routes.answer(Request("GET", "/livez", {}, "", False), answers.append)
+    assert [answer.content for answer in answers] == [b"ok\n"]
+    (function,) = soon
+    function()
+    assert len(answers) == 101
+    assert len(made) == 2
+    assert {answer.media_type[:12] for answer in answers[1:]} == {"text/plain; ", "application/"}
+    routes.answer(Request("GET", "/metrics", {}, "", False), answers.append)
+    soon[1]()
+    assert len(made) == 3
+
+
+def test_a_page_that_fails(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject()
+    monkeypatch.setattr(subject, "status", lambda: 1 / 0)
+    assert ask(subject, "/status").status == 500
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -80,6 +82,33 @@ def test_what_is_served_is_counted(form: str, app: str, socket_path: str) -> Non
         )
         assert server.end() == 0
     assert not os.path.exists(socket_path)
+
+
+#: What clients send that hold a connection to the admin address as long as they can.
+HOLDERS = {
+    "nothing": b"",
+    "a probe, and no end": b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+    "metrics that are not read": b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_client_keeps_a_probe_waiting(form: str) -> None:
+    """A kubelet waits for a second. A client that is too slow has five, so the probe must not wait for its end."""
+    with Running("plain:asgi", "--admin-bind", "127.0.0.1:0", *FORMS[form]) as server:
+        server.address()
+        where = probes(server)
+        with contextlib.ExitStack() as stack:
+            for sent in HOLDERS.values():
+                for _ in range(300):
+                    client = stack.enter_context(socket.socket())
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                    client.connect(where)
+                    with contextlib.suppress(OSError):  # it was ended meanwhile
+                        client.sendall(sent)
+                with Client(where, timeout=4.0) as probe:
+                    assert probe.get("/livez")[0] == 200
+        assert server.end() == 0
 
 
 @pytest.mark.parametrize("form", ["alone", "workers"])
