@@ -443,7 +443,7 @@ class HTTP1Exchange:
         size = len(data)
         if size >= _JOIN_MAX and isinstance(encoder, ChunkedEncoder):
             parts = encoder.parts(data, last)
-            writer.write_parts([head, *parts] if head else parts)
+            writer.write_content([head, *parts] if head else parts)
         else:
             try:
                 wire = encoder.encode(data, last)
@@ -452,11 +452,9 @@ class HTTP1Exchange:
                 raise
             if not head:
                 if wire:
-                    writer.write(wire)
-            elif len(wire) < _JOIN_MAX:
-                writer.write(head + wire)
+                    writer.write_content([wire])
             else:
-                writer.write_parts([head, wire])
+                writer.write_content([head, wire] if wire else [head])
         if encoder is not BODILESS:
             self.content_sent += size
         if last:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.core.connection.clock import NEVER, Clock
 from bridge.core.log import gen_log
@@ -31,6 +33,15 @@ __all__ = ["Writer", "WriterOwner", "reset_now"]
 _INT = struct.Struct("i")
 # Bytes that are kept for the end of the turn. Pipelined responses beyond them are written earlier.
 _PENDING_MAX = 16384
+# The same of content in several pieces, if the system surely takes that much: see write_content().
+_GATHERED_MAX = 262144
+# Parts that are written at once; Linux takes 1024.
+_PARTS_MAX = 256
+# Seconds since the last write in which another piece of content waits for more. Who makes pieces more slowly than that
+# without giving the loop a turn has each of them sent at once.
+_BURST = 0.001
+# Bytes of content that fill a record of TLS (RFC 8446 section 5.1): to wait for more would save nothing.
+_RECORD = 16384
 
 
 def reset_now(transport: asyncio.Transport) -> None:
@@ -74,11 +85,14 @@ class Writer:
     __slots__ = (
         "_clock",
         "_context",
+        "_gathered",
         "_high_water",
         "_limits",
         "_owner",
+        "_room",
         "_unsent",
         "_waiters",
+        "_written",
         "deadline",
         "file_left",
         "loop",
@@ -108,6 +122,10 @@ class Writer:
         self.file_left = 0
         self._high_water = limits.high_water
         self.pending = b""  # kept for the end of this turn of the loop
+        # What is kept behind it, if that is much; None if there is nothing.
+        self._gathered: list[bytes] | None = None
+        self._room = 0  # bytes that may still be kept with it
+        self._written = 0.0  # when content was handed to the transport last
         self._unsent = 0  # bytes that the peer has to take fewer than, when the deadline passes
         self._waiters: list[asyncio.Future[None]] | None = None  # made for the first one
 
@@ -123,6 +141,7 @@ class Writer:
         if self.paused:
             self._clock.budgets.unsent.forget(self)
         self.pending = b""
+        self._gathered = None
         if self._waiters is not None:
             self.wake(ConnectionGone("the peer closed the connection"))
         self.paused = False
@@ -137,7 +156,9 @@ class Writer:
         So responses to pipelined requests become one write, and all responses of a turn are written in a row, see
         ``Clock.flush_unsent``.
         """
-        if self.pending:
+        if self._gathered is not None:
+            self._gather([data], len(data))
+        elif self.pending:
             self.pending += data
             if len(self.pending) > _PENDING_MAX:
                 self.flush()
@@ -163,13 +184,19 @@ class Writer:
         if data:
             self.pending = b""
             self.registered = False
+            gathered, self._gathered = self._gathered, None
             transport = self.transport
             # A transport that fails in this turn calls connection_lost() in the next one. Until then uvloop's raises.
-            if transport is not None and not transport.is_closing():
-                # Bytes that are added while the deadline runs do not count as bytes that the peer has not read.
-                if self.paused:
-                    self._unsent += len(data)
-                transport.write(data)
+            if transport is None or transport.is_closing():
+                return
+            if gathered is not None:
+                self._written = monotonic()
+                self._hand_over(transport, [data, *gathered])
+                return
+            # Bytes that are added while the deadline runs do not count as bytes that the peer has not read.
+            if self.paused:
+                self._unsent += len(data)
+            transport.write(data)
         elif self.registered:
             self.registered = False
             if self._owner is not None:
@@ -178,7 +205,7 @@ class Writer:
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, behind those that :meth:`write_at_turn_end` has kept."""
         if self.pending:
-            if len(data) < _PENDING_MAX:
+            if len(data) < _PENDING_MAX and self._gathered is None:
                 data = self.pending + data
                 self.pending = b""
             else:
@@ -192,16 +219,80 @@ class Writer:
         """Hand bytes to the transport, without a copy where its ``writelines`` can be used."""
         if self.pending:
             self.flush()
-        transport = self.transport
+        if self.transport is not None:
+            self._hand_over(self.transport, parts)
+
+    def _hand_over(self, transport: asyncio.Transport, parts: list[bytes]) -> None:
         if self.paused:
             self._unsent += sum(map(len, parts))
-        if isinstance(transport, asyncio.WriteTransport):
+        if not isinstance(transport, asyncio.WriteTransport):
+            transport.writelines(parts)
+        elif not _write_past(transport, parts):
             # asyncio's writelines() does not pause the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the
             # loop's selector when the connection has just been lost. uvloop's transports, which are no
             # WriteTransports, have neither fault.
             transport.write(b"".join(parts))
-        elif transport is not None:
-            transport.writelines(parts)
+
+    # ------------------------------------------------------------------ content in pieces
+
+    def write_content(self, parts: list[bytes]) -> None:
+        """Hand a piece of content to the transport, or keep it until more has come or this turn of the loop ends.
+
+        A piece is kept if it comes within a millisecond of the last write, and the system has room for it: what a peer
+        does not read is not kept here. So a response of many pieces takes few writes, each of which may wake the peer.
+        One of 1 MiB in 16 pieces takes 5 writes in place of 16, and on a busy machine, where a wake-up is cheap, 303 us
+        of CPU in place of 331 (python -m benchmarks asgi-stream).
+
+        Args:
+            parts: What the piece is made of; not empty, and the first part is not empty.
+        """
+        size = sum(map(len, parts))
+        if self._gathered is not None:
+            self._gather(parts, size)
+            return
+        transport = self.transport
+        if transport is None:
+            return
+        now = monotonic()
+        if now - self._written < _BURST and not self.paused and not self._clock.write_through:
+            self._room = self._room_for(transport, size) - len(self.pending)
+            if size < self._room:
+                parts = [*map(bytes, parts)]  # the application may change what is not of bytes
+                if not self.pending:
+                    # What follows asks for this one, to know whether anything waits.
+                    self.pending, *parts = parts
+                if not self.registered:
+                    self.flush_at_turn_end()
+                self._gathered = parts
+                self._room -= size
+                return
+        self._written = now
+        if len(parts) == 1:
+            self.write(parts[0])
+        elif size < _PENDING_MAX:
+            self.write(b"".join(parts))
+        else:
+            self.write_parts(parts)
+
+    def _gather(self, parts: list[bytes], size: int) -> None:
+        """Keep more, behind what is kept already."""
+        assert self._gathered is not None
+        self._gathered += map(bytes, parts)
+        self._room -= size
+        if self._room <= 0 or monotonic() - self._written >= _BURST:
+            self.flush()
+
+    def _room_for(self, transport: asyncio.Transport, size: int) -> int:
+        """Return how many bytes the system surely takes now, of content that comes in pieces of *size* bytes."""
+        sock = transport.get_extra_info("socket")
+        if sock is None or (size >= _RECORD and transport.get_extra_info("sslcontext") is not None):
+            return 0
+        unsent = _unsent_by_system(sock)
+        if unsent is None:
+            return 0
+        # Half of it: the system counts what it needs around the bytes, too.
+        room: int = (sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - unsent) >> 1
+        return min(room, _GATHERED_MAX)
 
     # ------------------------------------------------------------------ room
 
@@ -322,7 +413,44 @@ class Writer:
         # a peer that reads slowly but steadily would seem to read nothing for minutes.
         size = transport.get_write_buffer_size() + self.file_left
         sock = transport.get_extra_info("socket")
-        if sock is not None and _COUNT_UNSENT is not None:
-            with contextlib.suppress(OSError, ValueError):  # the socket is closed, or has no such count
-                size += _INT.unpack(fcntl.ioctl(sock.fileno(), _COUNT_UNSENT, bytes(_INT.size)))[0]
+        if sock is not None:
+            size += _unsent_by_system(sock) or 0
         return size
+
+
+def _write_past(transport: asyncio.Transport, parts: list[bytes]) -> bool:
+    """Write to the socket of one of asyncio's transports, without copying all *parts* into one.
+
+    Returns:
+        Whether it was possible. If not, nothing was written: TLS or other bytes are in between, or the socket takes
+        nothing. The transport finds out why.
+    """
+    sock = transport.get_extra_info("socket")
+    if (
+        sock is None
+        or not hasattr(os, "writev")
+        or len(parts) > _PARTS_MAX
+        or transport.get_write_buffer_size()
+        or transport.is_closing()
+        or transport.get_extra_info("sslcontext") is not None
+    ):
+        return False
+    try:
+        sent = os.writev(sock.fileno(), parts)
+    except (OSError, ValueError):
+        return False
+    for number, part in enumerate(parts):
+        if sent < len(part):
+            transport.write(b"".join([part[sent:], *parts[number + 1 :]]))
+            break
+        sent -= len(part)
+    return True
+
+
+def _unsent_by_system(sock: Any) -> int | None:
+    """Return how many bytes the system's buffer of *sock* has; None if that is not known."""
+    if _COUNT_UNSENT is not None:
+        with contextlib.suppress(OSError, ValueError):  # the socket is closed, or has no such count
+            unsent: int = _INT.unpack(fcntl.ioctl(sock.fileno(), _COUNT_UNSENT, bytes(_INT.size)))[0]
+            return unsent
+    return None

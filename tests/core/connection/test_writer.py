@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -335,6 +338,159 @@ def test_small_responses_that_nobody_reads_are_bounded_too() -> None:
         assert count < 1000
         link.read()
         assert len(link.told) == 10000
+
+
+class Link:
+    """A connection of this machine: a Side, and the other end as a socket."""
+
+    def __init__(self, side: Side, peer: socket.socket) -> None:
+        self.side = side
+        self.writer = side.writer
+        self.peer = peer
+        self.received = bytearray()
+
+    @classmethod
+    async def made(cls) -> Link:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            peer = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+        ours.setblocking(False)
+        peer.setblocking(False)
+        side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+        await loop.connect_accepted_socket(lambda: side, ours)
+        return cls(side, peer)
+
+    def arrived(self) -> int:
+        """Return how many bytes have arrived: what is sent on this machine has arrived when the write returns."""
+        with contextlib.suppress(BlockingIOError):
+            while data := self.peer.recv(1 << 20):
+                self.received += data
+        return len(self.received)
+
+    async def end(self) -> None:
+        assert self.writer.transport is not None
+        self.writer.transport.abort()
+        await until(lambda: self.writer.transport is None)
+        self.peer.close()
+
+
+counts_unsent = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much room a socket has")
+
+
+@counts_unsent
+@both_loops
+async def test_pieces_of_one_turn_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.core.connection.writer.monotonic", lambda: 5.0)
+    link = await Link.made()
+    piece = b"x" * 65536
+    seen = []
+    for number in range(10):
+        link.writer.write_content([b"%d" % number, piece])
+        seen.append(link.arrived() // len(piece))
+    assert seen == [1, 1, 1, 1, 5, 5, 5, 5, 9, 9]  # the first at once, and four at once after it
+    await until(lambda: link.arrived() == 10 * (len(piece) + 1))
+    assert link.received == b"".join(b"%d" % number + piece for number in range(10))
+    assert not link.writer.paused
+    await link.end()
+
+
+@counts_unsent
+@both_loops
+async def test_pieces_that_are_made_slowly_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = itertools.count(5.0, 0.002)
+    monkeypatch.setattr("bridge.core.connection.writer.monotonic", lambda: next(times))
+    link = await Link.made()
+    for number in range(1, 10):
+        link.writer.write_content([b"event"])
+        assert link.arrived() == 5 * number
+    await link.end()
+
+
+@counts_unsent
+@both_loops
+@pytest.mark.parametrize("kind", ["write", "write_parts", "write_at_turn_end", "flush", "write_content"])
+async def test_what_follows_pieces_comes_behind_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.core.connection.writer.monotonic", lambda: 5.0)
+    link = await Link.made()
+    writer = link.writer
+    for piece in (b"a", b"b", b"c" * 20000):
+        writer.write_content([piece])
+    assert link.arrived() == 1
+    assert writer.pending  # who comes next asks for it
+    if kind == "flush":
+        writer.flush()
+        assert link.arrived() == 20002
+    elif kind == "write_parts":
+        writer.write_parts([b"d", b"e"])
+    elif kind == "write_content":
+        writer.write_content([b"d", b"e"])
+    else:
+        getattr(writer, kind)(b"de")
+    await until(lambda: link.arrived() == 20002 + 2 * (kind != "flush"))
+    assert link.received == b"ab" + b"c" * 20000 + b"de" * (kind != "flush")
+    await link.end()
+
+
+@counts_unsent
+@both_loops
+async def test_a_piece_may_be_changed_after_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.core.connection.writer.monotonic", lambda: 5.0)
+    link = await Link.made()
+    piece = bytearray(b"a")
+    for _ in range(3):
+        link.writer.write_content([piece])  # type: ignore[list-item]  # as Tornado's applications may
+        piece[0] += 1
+    await until(lambda: link.arrived() == 3)
+    assert link.received == b"abc"
+    await link.end()
+
+
+@counts_unsent
+@both_loops
+async def test_what_a_peer_does_not_read_is_not_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.core.connection.writer.monotonic", lambda: 5.0)
+    link = await Link.made()
+    sent = 0
+    while not link.writer.paused:
+        link.writer.write_content([b"x" * 65536])
+        sent += 65536
+    transport = link.writer.transport
+    assert transport is not None
+    # The last pieces before the system's buffer was full were written one by one: one of them is left, not four.
+    assert transport.get_write_buffer_size() <= 65536
+    assert not link.writer.pending
+    await until(lambda: link.arrived() == sent)
+    await link.end()
+
+
+@counts_unsent
+@both_loops
+async def test_parts_that_fit_in_part_are_sent_whole() -> None:
+    link = await Link.made()
+    parts = [bytes([number]) * 400000 for number in range(20)]
+    link.writer.write_parts(parts)
+    assert link.writer.paused
+    await until(lambda: link.arrived() == 8000000)
+    assert link.received == b"".join(parts)
+    await link.end()
+
+
+@counts_unsent
+@both_loops
+async def test_pieces_that_wait_are_dropped_when_the_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.core.connection.writer.monotonic", lambda: 5.0)
+    link = await Link.made()
+    for _ in range(3):
+        link.writer.write_content([b"x" * 1000])
+    assert link.writer.transport is not None
+    link.writer.transport.abort()
+    link.writer.flush()
+    assert not link.writer.pending
+    link.writer.write_content([b"x"])  # the application does not know yet
+    await link.end()
+    link.writer.write_content([b"x"])
+    assert not link.writer.pending
 
 
 @both_loops
