@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from bridge.adapters.asgi.http import HTTPExchange, TimedHTTPExchange
 from bridge.adapters.asgi.scope import ASGI_VERSIONS, ReadOnly, ScopeTemplate, into_websocket_scope, set_forwarded
 from bridge.adapters.asgi.tls import tls_extension
-from bridge.adapters.asgi.websocket import WebSocketExchange, asks_for_websocket, read_handshake
+from bridge.adapters.asgi.websocket import WebSocketExchange, refuse_handshake
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.websocket import DEFAULT_OPTIONS, WebSocketConnection, WebSocketOptions
 from bridge.core.log import app_log
+from bridge.core.websocket.handshake import Refusal, check_handshake
 
 if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application
@@ -148,9 +149,13 @@ class ASGIDelegate:
         if self.state is not None:
             scope["state"] = self.state.copy()
         served: HTTPExchange | WebSocketExchange
-        if head.upgrade and self._websocket is not None and asks_for_websocket(head):
-            handshake = read_handshake(exchange, self._websocket)
-            if handshake is None:
+        if (
+            head.upgrade
+            and self._websocket is not None
+            and (handshake := check_handshake(head, self._websocket.deflate)) is not None
+        ):
+            if isinstance(handshake, Refusal):
+                refuse_handshake(exchange, handshake)
                 return NULL_DELEGATE
             into_websocket_scope(scope, handshake.subprotocols)
             served = WebSocketExchange(exchange, self, self._websocket, handshake)

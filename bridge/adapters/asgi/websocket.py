@@ -11,9 +11,7 @@ from bridge.adapters.asgi.types import SENDS_IN_A_ROW
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
-from bridge.core.http.fields import list_members
 from bridge.core.log import app_log, gen_log
-from bridge.core.websocket.handshake import Handshake, Refusal, check_handshake
 from bridge.errors import ConnectionGone, LocalProtocolError
 from bridge.forks import end_if_forked
 
@@ -21,9 +19,9 @@ if TYPE_CHECKING:
     from bridge.adapters.asgi.types import Application, Message, Owner, Scope
     from bridge.core.connection.interfaces import Exchange
     from bridge.core.connection.websocket import WebSocketOptions
-    from bridge.core.http.message import RequestHead
+    from bridge.core.websocket.handshake import Handshake, Refusal
 
-__all__ = ["WebSocketExchange", "asks_for_websocket", "read_handshake"]
+__all__ = ["WebSocketExchange", "refuse_handshake"]
 
 # Fields of the 101 response that only the server sets. The subprotocol has a key of its own in websocket.accept.
 _SERVER_FIELDS = frozenset(
@@ -31,29 +29,8 @@ _SERVER_FIELDS = frozenset(
 )
 
 
-def asks_for_websocket(head: RequestHead) -> bool:
-    """Tell whether a request with an Upgrade field is to be read as a WebSocket handshake.
-
-    An upgrade to another protocol, by another method or in HTTP/1.0 is ignored (RFC 9110 section 7.8): the request is
-    then an ordinary one. In HTTP/2 the request is an extended CONNECT (RFC 8441).
-    """
-    if head.line.version == b"2":
-        return True
-    if head.line.method != b"GET" or head.line.version != b"1.1":
-        return False
-    return b"websocket" in list_members([head.upgrade])
-
-
-def read_handshake(exchange: Exchange, options: WebSocketOptions) -> Handshake | None:
-    """Return the handshake of a request that asks for a WebSocket; answer an invalid one and return None."""
-    verdict = check_handshake(exchange.head, options.deflate)
-    if isinstance(verdict, Handshake):
-        return verdict
-    _refuse(exchange, verdict)
-    return None
-
-
-def _refuse(exchange: Exchange, refusal: Refusal) -> None:
+def refuse_handshake(exchange: Exchange, refusal: Refusal) -> None:
+    """Answer an invalid handshake."""
     gen_log.info("WebSocket handshake from %s refused: %s", exchange.context, refusal.message)
     exchange.close_after = True
     exchange.answer(refusal.status, refusal.message.encode("ascii", "backslashreplace") + b"\r\n", refusal.fields)

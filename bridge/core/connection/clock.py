@@ -68,6 +68,7 @@ class Clock:
 
     Attributes:
         budgets: What all connections of the process may make it hold.
+        loop: The argument.
         lost: Seconds in all in which the loop was blocked. An object with many deadlines, of which the clock knows only
             the next, keeps them without this time: ``after(seconds) - lost``.
         now: The loop's time in seconds, at most one interval old while anything is watched.
@@ -88,7 +89,6 @@ class Clock:
     __slots__ = (
         "_interval",
         "_keep_alive",
-        "_loop",
         "_previous_idle_deadline",
         "_second",
         "_timer",
@@ -97,6 +97,7 @@ class Clock:
         "default_fields",
         "flush",
         "idle_deadline",
+        "loop",
         "lost",
         "now",
         "server_line",
@@ -115,7 +116,7 @@ class Clock:
         date: bool = True,
         keep_alive: float | None = None,
     ) -> None:
-        self._loop = loop
+        self.loop = loop
         self.turns = Turns.of(loop)
         self.budgets = Budgets.of(loop)
         self._keep_alive = keep_alive
@@ -167,7 +168,7 @@ class Clock:
             self._interval = interval
             if self._timer is not None:
                 self._timer.cancel()
-                self._timer = self._loop.call_later(self._interval, self._tick)
+                self._timer = self.loop.call_later(self._interval, self._tick)
 
     def flush_unsent(self) -> None:
         """Flush every object in ``unsent``: once for each turn of the loop, at its end."""
@@ -205,7 +206,7 @@ class Clock:
         3. Deadlines that have passed are acted on. A deadline that equals the idle deadline of the tick before the
            last one belongs to a connection that has done nothing since.
         """
-        now = self._loop.time()
+        now = self.loop.time()
         if self._timer is not None and now - self.now > 2 * self._interval:
             lost = now - self.now - self._interval
             self.lost += lost
@@ -233,4 +234,4 @@ class Clock:
                     app_log.exception("Uncaught exception while ending %r", item)
             elif deadline == idle_since_then:
                 item.on_idle()
-        self._timer = self._loop.call_later(self._interval, self._tick) if self.watched else None
+        self._timer = self.loop.call_later(self._interval, self._tick) if self.watched else None

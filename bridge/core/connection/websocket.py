@@ -174,7 +174,7 @@ class WebSocketConnection(asyncio.Protocol):
     def __init__(self, exchange: Exchange, handshake: Handshake, options: WebSocketOptions) -> None:
         self.context = context = exchange.context
         self.clock = clock = exchange.clock
-        self.loop = loop = exchange.loop
+        self.loop = loop = clock.loop
         self.writer = Writer(self, exchange.parameters, context, clock, loop)
         self.open = True
         self.close_code = 0

@@ -66,7 +66,7 @@ def accept_token(key: bytes) -> bytes:
     return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def check_handshake(head: RequestHead, options: DeflateOptions | None = None) -> Handshake | Refusal:
+def check_handshake(head: RequestHead, options: DeflateOptions | None = None) -> Handshake | Refusal | None:
     """Check a request that asks for a WebSocket: by an upgrade (section 4.2.1), or by an extended CONNECT (RFC 8441).
 
     Args:
@@ -74,16 +74,17 @@ def check_handshake(head: RequestHead, options: DeflateOptions | None = None) ->
         options: The terms for permessage-deflate; None to refuse it.
 
     Returns:
-        A Handshake if the request is valid, otherwise a Refusal.
+        A Handshake if the request is valid, a Refusal if it is not; None if it asks for no WebSocket. An upgrade to
+        another protocol, by another method or in HTTP/1.0 is ignored (RFC 9110 section 7.8): the request is ordinary.
     """
     line = head.line
     newer = line.version == b"2"
-    if line.method != (b"CONNECT" if newer else b"GET"):
-        return _bad_request("method is not CONNECT" if newer else "method is not GET")
-    if not newer and line.version != b"1.1":
-        return _bad_request("HTTP version is not 1.1")
-    if b"websocket" not in list_members([head.upgrade]):
-        return _bad_request("no upgrade to websocket")
+    asked = b"websocket" in list_members([head.upgrade])
+    if newer:
+        if line.method != b"CONNECT" or not asked:
+            return _bad_request("not an extended CONNECT for websocket")
+    elif not asked or line.method != b"GET" or line.version != b"1.1":
+        return None
     if head.content_length != 0:
         # Frames follow the head at once. Content before them would let server and proxy disagree where they begin.
         return _bad_request("content in a handshake")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.core.http.limits import Limits
-from bridge.core.http.message import RequestHead
+from bridge.core.http.message import RequestHead, request_line
 from bridge.core.http1.request import parse_head
 from bridge.core.websocket.extensions import DeflateOptions, DeflateParameters
 from bridge.core.websocket.handshake import Handshake, Refusal, accept_fields, accept_token, check_handshake
@@ -45,15 +45,40 @@ def test_accepts(head):
     assert check_handshake(head, DeflateOptions()) == Handshake(ACCEPT, [], None)
 
 
+ORDINARY = [
+    pytest.param(request(line="POST /chat HTTP/1.1"), id="POST"),
+    pytest.param(request(line="HEAD /chat HTTP/1.1"), id="HEAD"),
+    pytest.param(request(line="GET /chat HTTP/1.0"), id="HTTP/1.0"),
+    pytest.param(request(without="Upgrade"), id="no upgrade"),
+    pytest.param(request("Upgrade: h2c", without="Upgrade"), id="another upgrade"),
+    pytest.param(request("Upgrade: websockets", without="Upgrade"), id="upgrade with more letters"),
+    pytest.param(request(without="Connection"), id="no connection"),
+    pytest.param(request("Connection: keep-alive", without="Connection"), id="connection without upgrade"),
+]
+
+
+@pytest.mark.parametrize("head", ORDINARY)
+def test_a_request_that_asks_for_no_websocket_is_no_handshake(head):
+    assert check_handshake(head, DeflateOptions()) is None
+
+
+def extended_connect(method: bytes, protocol: bytes) -> RequestHead:
+    line = request_line(method, method.decode(), b"/chat", b"2", b"/chat", b"", b"")
+    return RequestHead(line, ((b"sec-websocket-version", b"13"),), b"example.test", 0, upgrade=protocol)
+
+
+def test_accepts_an_extended_connect():
+    assert check_handshake(extended_connect(b"CONNECT", b"websocket")) == Handshake(b"", [], None)
+
+
+@pytest.mark.parametrize(("method", "asked"), [(b"GET", b"websocket"), (b"CONNECT", b"connect-udp")])
+def test_another_extended_connect_is_refused(method, asked):
+    refusal = check_handshake(extended_connect(method, asked))
+    assert isinstance(refusal, Refusal)
+    assert refusal.status == 400
+
+
 REFUSED = [
-    pytest.param(request(line="POST /chat HTTP/1.1"), 400, id="POST"),
-    pytest.param(request(line="HEAD /chat HTTP/1.1"), 400, id="HEAD"),
-    pytest.param(request(line="GET /chat HTTP/1.0"), 400, id="HTTP/1.0"),
-    pytest.param(request(without="Upgrade"), 400, id="no upgrade"),
-    pytest.param(request("Upgrade: h2c", without="Upgrade"), 400, id="another upgrade"),
-    pytest.param(request("Upgrade: websockets", without="Upgrade"), 400, id="upgrade with more letters"),
-    pytest.param(request(without="Connection"), 400, id="no connection"),
-    pytest.param(request("Connection: keep-alive", without="Connection"), 400, id="connection without upgrade"),
     pytest.param(request("Content-Length: 5"), 400, id="content"),
     pytest.param(request("Transfer-Encoding: chunked"), 400, id="chunked content"),
     pytest.param(request(without="Sec-WebSocket-Version"), 426, id="no version"),
@@ -100,12 +125,6 @@ def test_refuses(head, status):
     assert isinstance(refusal, Refusal)
     assert refusal.status == status
     assert refusal.message
-
-
-def test_http_1_0_is_refused_as_such():
-    refusal = check_handshake(request(line="GET /chat HTTP/1.0"))
-    assert isinstance(refusal, Refusal)
-    assert refusal.message == "HTTP version is not 1.1"
 
 
 def test_another_version_is_told_ours():

@@ -35,9 +35,9 @@ def answer(wire: bytes) -> Handshake | int:
     except RemoteProtocolError as exc:
         return exc.status
     assert head is not None
-    if not head.upgrade:
-        return 200
     outcome = check_handshake(head, DeflateOptions())
+    if outcome is None:
+        return 200
     return outcome if isinstance(outcome, Handshake) else outcome.status
 
 
