@@ -6,9 +6,11 @@ files, how often the next call is in another file than the one before, and how o
 before: a walk that goes to and fro is hard to follow. ``--list KIND`` prints the walk itself.
 
 The figures are the same each time: there is no socket, the loop's time stands still, so that no timer runs out, and a
-call that a thread makes on the loop waits until that thread rests. What happens only once in a process, such as
-imports and the first sight of a field's name, has happened before. Comprehensions do not count, which are functions up
-to CPython 3.11. A WebSocket message takes one call more where no C function for masks is installed.
+call that a thread makes on the loop waits until that thread rests. An upload's next piece waits until what has come is
+written, as with a fast disk; or nothing is written while the client may send, as with a slow one. What happens only
+once in a process, such as imports and the first sight of a field's name, has happened before. Comprehensions do not
+count, which are functions up to CPython 3.11. A WebSocket message takes one call more where no C function for masks is
+installed.
 """
 
 import argparse
@@ -43,6 +45,7 @@ ROOT = Path(bridge.__file__).parent
 PACKAGE = f"{ROOT}/"
 COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>"}  # calls of their own up to CPython 3.11
 WAITS = {"acquire", "eventfd_read", "get"}  # in which a thread rests: of a lock, of a pool, of asyncio's executor
+WRITE, WRITTEN = "ContentReceiver._write", "ContentReceiver._written"  # start a write to a file, end it
 WAIT_LIMIT = 10.0  # seconds for a thread to rest
 PIECE = 65536  # bytes that a socket gives at once
 TURNS = 5  # of the loop, after the answer
@@ -62,10 +65,13 @@ class Recorder:
         self.calls: list[Call] = []
         self.recording = False
         self.called: dict[int, str] = {}  # thread -> the function in C in which it is
+        self.writing = 0  # files that threads are writing to
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "call":
             code = frame.f_code
+            if code.co_qualname == WRITE:
+                self.writing += 1
             if self.recording and code.co_filename.startswith(PACKAGE) and code.co_name not in COMPREHENSIONS:
                 self.calls.append(Call(code.co_filename.removeprefix(PACKAGE), code.co_qualname))
         elif event == "c_call":
@@ -105,37 +111,58 @@ class Recorder:
 
     def wait_for(self, thread: int) -> None:
         """Wait, blocking, until another thread rests or has ended."""
-        end = time.monotonic() + WAIT_LIMIT
-        while self.called.get(thread) not in WAITS and thread in sys._current_frames():
-            if time.monotonic() > end:
-                raise TimeoutError(f"a thread does not rest within {WAIT_LIMIT} s")
-            time.sleep(0.0005)
+        _wait_while(lambda: self.called.get(thread) not in WAITS and thread in sys._current_frames())
+
+    def wait_for_files(self) -> None:
+        """Wait, blocking, until nothing is being written to a file."""
+        _wait_while(lambda: self.writing > 0)
+
+
+def _wait_while(busy: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_LIMIT
+    while busy():
+        if time.monotonic() > end:
+            raise TimeoutError(f"a thread does not rest within {WAIT_LIMIT} s")
+        time.sleep(0.0005)
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """A loop whose time stands still, and that lets a thread which calls it come to rest first."""
+    """A loop whose time stands still, and that lets a thread which calls it come to rest first.
+
+    Attributes:
+        recorder: Knows which threads rest.
+        disk_waits: Tells whether the end of a write to a file has to wait.
+    """
 
     recorder: Recorder
+    disk_waits: Callable[[], bool]
 
     def time(self) -> float:
         return 1000.0
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         caller = threading.get_ident()
+        if getattr(callback, "__qualname__", "") == WRITTEN:
+            self.recorder.writing -= 1
         return super().call_soon_threadsafe(self._call, caller, callback, args, context=context)
 
     def _call(self, caller: int, callback: Any, args: tuple[Any, ...]) -> None:
+        if getattr(callback, "__qualname__", "") == WRITTEN and self.disk_waits():
+            self.call_soon(self._call, caller, callback, args)
+            return
         if caller != threading.get_ident():
             self.recorder.wait_for(caller)
         callback(*args)
 
 
 class Peer(Transport):
-    """A transport with something to read: a piece in each turn of the loop."""
+    """A transport with something to read: a piece in each turn of the loop, or in each second turn with a fast disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder, slow_disk: bool) -> None:
         super().__init__()
         self.loop = asyncio.get_running_loop()
+        self.recorder = recorder
+        self.slow_disk = slow_disk
         self.waiting = b""
         self.paused = False
         self.answered: asyncio.Future[None] = self.loop.create_future()
@@ -149,8 +176,16 @@ class Peer(Transport):
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
+    def may_send(self) -> bool:
+        return bool(self.waiting) and not self.paused
+
     def deliver(self) -> None:
-        if self.waiting and not self.paused:
+        if not self.slow_disk:
+            self.recorder.wait_for_files()
+        self.loop.call_soon(self.deliver_piece)  # behind what a thread has told the loop meanwhile
+
+    def deliver_piece(self) -> None:
+        if self.may_send():
             piece, self.waiting = self.waiting[:PIECE], self.waiting[PIECE:]
             self.loop.call_soon(self.deliver)
             self.protocol.data_received(piece)
@@ -197,11 +232,13 @@ class Kind(NamedTuple):
         text: What it is.
         application: Makes what a server serves.
         sent: What a peer sends on one connection, each when the one before was answered; the last one is looked at.
+        slow_disk: Nothing is written to files while the peer may send.
     """
 
     text: str
     application: Callable[[], Any]
     sent: list[bytes]
+    slow_disk: bool = False
 
 
 KINDS = {
@@ -211,6 +248,7 @@ KINDS = {
     "wsgi": Kind("WSGI GET, third, the same head", lambda: WSGIDelegate(wsgi.plaintext), [GET] * 3),
     "wsgi-mixed": Kind("WSGI GET, third, each of another client", lambda: WSGIDelegate(wsgi.plaintext), MIXED),
     "wsgi-upload": Kind("WSGI POST of 1,000,000 bytes, third", lambda: WSGIDelegate(take_all), [POST] * 3),
+    "wsgi-upload-slow": Kind("the same, with a slow disk", lambda: WSGIDelegate(take_all), [POST] * 3, slow_disk=True),
     "callable": Kind("Tornado's callable, GET, third, one field changed", lambda: answer, CHANGING),
     "websocket-open": Kind(
         "WebSocket, handshake and accept", lambda: ASGIDelegate(asgi.websocket_text_echo), [WEBSOCKET_REQUEST]
@@ -238,10 +276,13 @@ def walk(kind: Kind) -> list[Call]:
 
 async def exchange(kind: Kind, recorder: Recorder) -> None:
     """Make the exchanges of a kind on two connections one after the other, and record the last one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
     application = kind.application()
     server = HTTPServer(application, server_name=b"bridge")
     for _ in range(2):
-        peer = Peer()
+        peer = Peer(recorder, kind.slow_disk)
+        loop.disk_waits = peer.may_send if kind.slow_disk else lambda: False
         connect(server, peer)
         *before, last = kind.sent
         for data in before:

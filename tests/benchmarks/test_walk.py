@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks import walk
 
-CHEAP = [name for name in walk.KINDS if name != "wsgi-upload"]
+UPLOADS = ["wsgi-upload", "wsgi-upload-slow"]
+CHEAP = [name for name in walk.KINDS if name not in UPLOADS]
 
 # A response's head is kept when it comes the second time, whoever has sent it first: the first walks are left out.
 WALKS = """\
@@ -52,12 +53,19 @@ def test_a_walk_is_the_same_each_time(walks, name):
     assert again == calls
 
 
-def test_a_walk_with_many_turns_from_thread_to_thread(walks):
-    """How many turns, and in which order, is for the system to say."""
-    calls, _ = walks["wsgi-upload"]
+@pytest.mark.parametrize("name", UPLOADS)
+def test_a_walk_with_many_turns_from_thread_to_thread(walks, name):
+    """In which order the calls of two threads come is for the system to say."""
+    calls, again = walks[name]
+    assert sorted(again) == sorted(calls)
     assert len(calls) > 100
     assert calls[0].function.endswith(".data_received")
     assert {"adapters/wsgi/receivers.py", "adapters/wsgi/exchange.py"} <= {call.file for call in calls}
+
+
+def test_only_a_slow_disk_lets_the_client_wait(walks):
+    pauses = {name: sum(call.function.endswith(".pause_content") for call in walks[name][0]) for name in UPLOADS}
+    assert pauses == {"wsgi-upload": 0, "wsgi-upload-slow": 2}
 
 
 def test_a_walk_leaves_the_interpreter_as_it_was(made):

@@ -225,10 +225,6 @@ class ContentReceiver:
         """Go on after a job."""
         self._writing = False
         self._at_work = 0
-        if self._noted:
-            # Not rounded: less than before, so that the budget may ask again, if it has asked for this job.
-            self._noted = self._pending
-            self._budgets.unfinished.note(self, self._pending)
         request = self._request
         if error is not None:
             app_log.error("The content of %s cannot be kept: %s", request.describe(), error)
@@ -240,6 +236,11 @@ class ContentReceiver:
             self._write()
         elif self._complete:
             self._pass_on()
+        if self._noted and not self._writing:  # a job that follows at once holds what has waited for this one
+            # Not rounded: less than before, so that the budget may ask again, if it has asked for this job. Not 0, so
+            # that the budget does not make another entry for the next piece.
+            self._noted = max(self._pending, 1)
+            self._budgets.unfinished.note(self, self._noted)
         if self._paused:
             self._paused = False
             request.exchange.resume_reading()  # the last step: it may call data_received() and finish()

@@ -155,10 +155,11 @@ class Budget:
             size: Bytes; 0 for nothing.
             enforce: Others may have to give up theirs.
         """
+        if not size:
+            self.forget(holder)
+            return
         entry = self._entries.get(holder)
         if entry is None:
-            if not size:
-                return
             entry = self._entries[holder] = _Entry(self._loop.time())
         with self._lock:
             self.total += size - entry.size
@@ -166,15 +167,16 @@ class Budget:
         if size < entry.size:
             entry.asked = False
         entry.size = size
-        if not size:
-            del self._entries[holder]
         if enforce and self.over and not self._enforcing:
             self._enforce(holder)
 
     def forget(self, holder: Holder) -> None:
         """Note that *holder* holds nothing."""
-        if holder in self._entries:
-            self.note(holder, 0, enforce=False)
+        entry = self._entries.pop(holder, None)
+        if entry is not None:
+            with self._lock:
+                self.total -= entry.size
+                self.over = self._limit is not None and self.total > self._limit
 
     def _enforce(self, current: Holder | None = None) -> None:
         """Let holders give up until no more is held than the limit allows, or only one holder is left.

@@ -508,11 +508,6 @@ class ServerConnection(asyncio.Protocol):
             self._content.pace.pause()  # the peer waits, and for the delegate
         self.deadline = self._content.deadline
 
-    def _expect_bytes(self) -> None:
-        """Set the deadline of content: that of the whole, and, unless it is paused, that of the next bytes."""
-        # There is no content if the delegate of a request without any has paused nevertheless.
-        self.deadline = NEVER if self._content is None else self._content.deadline
-
     def _peer_left(self) -> bool:
         """Tell whether a write has failed: the peer will not read responses to further pipelined requests."""
         transport = self.writer.transport
@@ -525,7 +520,7 @@ class ServerConnection(asyncio.Protocol):
         """
         if self.reading is READ_CONTENT and self._content is not None:
             self._content.set_timeout(seconds)
-            self._expect_bytes()
+            self.deadline = self._content.deadline
 
     def _read_content(self) -> bool:
         """Hand one piece of content to the delegate, or the end of the request; tell whether to go on at once."""
@@ -629,9 +624,10 @@ class ServerConnection(asyncio.Protocol):
         """
         self._paused |= reason
         if self.reading is READ_CONTENT:
-            if self._content is not None:
-                self._content.pace.pause()
-            self._expect_bytes()
+            content = self._content
+            if content is not None:  # else the delegate of a request without any has paused nevertheless
+                content.pace.pause()
+                self.deadline = content.whole_deadline
             transport = self.writer.transport
             if not self._reading_paused and transport is not None:
                 self._reading_paused = True
@@ -652,10 +648,11 @@ class ServerConnection(asyncio.Protocol):
 
     def go_on_waiting(self) -> None:
         """Let the time for the next bytes go on, unless content is paused or the peer waits for 100 (Continue)."""
-        if self.reading is READ_CONTENT and not self._paused:
-            if self._content is not None and (self.exchange is None or not self.exchange.continue_pending):
-                self._content.pace.resume()
-            self._expect_bytes()
+        content = self._content
+        if self.reading is READ_CONTENT and not self._paused and content is not None:
+            if self.exchange is None or not self.exchange.continue_pending:
+                content.pace.resume()
+            self.deadline = content.deadline
 
     def _resume_reading(self) -> None:
         """Let the transport read again."""
