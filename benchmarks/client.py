@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import mixed
 from benchmarks.answers import UPLOAD_SIZE
+from benchmarks.loops import fastest
 
 WEBSOCKET_KEY = base64.b64encode(b"bridge-benchmark")
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
@@ -268,13 +269,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--tls", action="store_true")
     options = parser.parse_args()
-    try:
-        import uvloop
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=fastest()) as runner:
         sends, part = options.sends, options.part
         outcome = runner.run(load(options.port, sends, options.connections, options.seconds, options.tls, part))
     json.dump(outcome, sys.stdout)

@@ -24,6 +24,7 @@ from benchmarks.http2 import (
     opening,
     says_200,
 )
+from benchmarks.loops import fastest
 
 
 class HTTP2Load(asyncio.Protocol):
@@ -117,13 +118,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--part", type=int, default=0, help="of the numbers of mixed requests (default: 0)")
     options = parser.parse_args()
-    try:
-        import uvloop
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=fastest()) as runner:
         outcome = runner.run(load(options.port, options.connections, options.streams, options.seconds, options.part))
     json.dump(outcome, sys.stdout)
     print()

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import floor
 from benchmarks.answers import PLAINTEXT
+from benchmarks.loops import fastest
 
 HTTP_SERVERS = {"bridge": "bridge.core.httpserver", "tornado": "tornado.httpserver"}
 
@@ -59,12 +60,6 @@ async def serve_tornado_style(kind: str, application: str, port: int) -> None:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run *main* on uvloop when it is installed, until SIGINT or SIGTERM."""
-    try:
-        import uvloop
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
 
     async def until_signal() -> None:
         task = asyncio.ensure_future(main)
@@ -75,7 +70,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         if not task.cancelled():
             task.result()
 
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=fastest()) as runner:
         runner.run(until_signal())
 
 

@@ -15,23 +15,10 @@ import pytest
 
 from bridge import forks
 from tests.support.running import PATIENCE, REPOSITORY, Client, Running, get, session
+from tests.support.ways import in_each_way, ways
 
-WAYS = {
-    "uvloop": ["--loop", "uvloop"],
-    "asyncio": ["--loop", "asyncio"],
-    "workers": ["--workers", "1"],
-    "preload": ["--workers", "1", "--preload"],
-}
-each_way = pytest.mark.parametrize(
-    "way",
-    [
-        WAYS["uvloop"],
-        pytest.param(WAYS["asyncio"], marks=pytest.mark.long),
-        WAYS["workers"],
-        pytest.param(WAYS["preload"], marks=pytest.mark.long),
-    ],
-    ids=WAYS,
-)
+WAYS = ways(1)
+each_way = in_each_way(1)
 
 #: Answers with what `view(path)` returns, in a thread (WSGI) or on the loop (ASGI).
 WSGI = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.config.hooks import POINTS, Hooks
@@ -91,26 +91,20 @@ def _threads(value: Any, t: Translation) -> None:
     t.dialect["threads"] = max(int(value), 1)
 
 
-def _line(value: Any, t: Translation) -> tuple[Fate, str] | None:
-    number = int(value)
-    if number == 0:
-        t.set("limit_request_line", "64k")
-        return NEAR, "there is always a limit: 64 KiB in place of none"
-    t.set("limit_request_line", number)
-    if number > 65536:
-        t.set("limit_request_head", number * 2)
-    return None
+def _line_size(option: str) -> Callable[[Any, Translation], tuple[Fate, str] | None]:
+    """Return what translates the limit of one line to *option*, and lets the whole head be longer than such a line."""
 
+    def translate(value: Any, t: Translation) -> tuple[Fate, str] | None:
+        number = int(value)
+        if number == 0:
+            t.set(option, "64k")
+            return NEAR, "there is always a limit: 64 KiB in place of none"
+        t.set(option, number)
+        if number > 65536:
+            t.set("limit_request_head", number * 2)
+        return None
 
-def _field_size(value: Any, t: Translation) -> tuple[Fate, str] | None:
-    number = int(value)
-    if number == 0:
-        t.set("limit_request_field_size", "64k")
-        return NEAR, "there is always a limit: 64 KiB in place of none"
-    t.set("limit_request_field_size", number)
-    if number > 65536:
-        t.set("limit_request_head", number * 2)
-    return None
+    return translate
 
 
 def _accesslog(value: Any, t: Translation) -> None:
@@ -355,10 +349,10 @@ ROWS: tuple[Row, ...] = (
     row("--graceful-timeout", SAME, "timeout_graceful_shutdown", takes=Takes.INT),
     row("--keep-alive", NEAR, "timeout_keep_alive", "sync workers keep connections open too; this blocks no worker",
         name="keepalive", takes=Takes.INT, convert=_keepalive),
-    row("--limit-request-line", SAME, "limit_request_line", takes=Takes.INT, convert=_line),
+    row("--limit-request-line", SAME, "limit_request_line", takes=Takes.INT, convert=_line_size("limit_request_line")),
     row("--limit-request-fields", SAME, "limit_request_fields", takes=Takes.INT),
     row("--limit-request-field_size", SAME, "limit_request_field_size", name="limit_request_field_size",
-        takes=Takes.INT, convert=_field_size),
+        takes=Takes.INT, convert=_line_size("limit_request_field_size")),
     row("--reload", SAME, "reload", takes=Takes.FLAG),
     row("--reload-engine", NEAR, "", "bridge watches with the package watchfiles"),
     row("--reload-extra-file", NEAR, "reload_dir reload_include", "files of such names are watched in the directories",

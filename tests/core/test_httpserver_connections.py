@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import pytest
-import trustme
 
 from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
@@ -20,6 +19,7 @@ from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.net.tlstransport import TLSTransport
 from bridge.core.tornado.connection import TornadoConnection
+from tests.support.certificates import tls_contexts as new_contexts
 from tests.support.echo import Echo
 from tests.support.loops import both_loops
 from tests.support.responses import read_responses
@@ -216,12 +216,7 @@ async def test_connections_that_were_detached_count_until_they_end() -> None:
 
 @pytest.fixture(scope="module")
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return new_contexts()
 
 
 @both_loops

@@ -12,25 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.running import Client, Running, get, gone
+from tests.support.ways import in_each_way, ways
 
 pytestmark = pytest.mark.slow
 
-WAYS = {
-    "uvloop": ["--loop", "uvloop"],
-    "asyncio": ["--loop", "asyncio"],
-    "workers": ["--workers", "2"],
-    "preload": ["--workers", "2", "--preload"],
-}
-each_way = pytest.mark.parametrize(
-    "way",
-    [
-        WAYS["uvloop"],
-        pytest.param(WAYS["asyncio"], marks=pytest.mark.long),
-        WAYS["workers"],
-        pytest.param(WAYS["preload"], marks=pytest.mark.long),
-    ],
-    ids=WAYS,
-)
+WAYS = ways(2)
+each_way = in_each_way(2)
 alone_first = pytest.mark.parametrize(
     "way", [WAYS["uvloop"], *(pytest.param(way, marks=pytest.mark.wide) for way in list(WAYS.values())[1:])], ids=WAYS
 )

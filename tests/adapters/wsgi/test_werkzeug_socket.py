@@ -15,12 +15,12 @@ import threading
 from contextlib import suppress
 
 import pytest
-import trustme
 
 from bridge.adapters.wsgi import werkzeug_socket as sockets
 from bridge.adapters.wsgi.werkzeug_socket import LazySocket
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support import ROOT
+from tests.support.certificates import tls_contexts
 from tests.support.loops import both_loops
 from tests.support.serving import until
 from tests.support.wsgi import serving
@@ -32,12 +32,7 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: t
 
 @pytest.fixture(scope="module")
 def certificates() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return tls_contexts()
 
 
 @pytest.fixture(params=["plain", "tls"])

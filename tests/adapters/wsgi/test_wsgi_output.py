@@ -10,19 +10,18 @@ import io
 import logging
 import os
 import socket
-import ssl
 import tempfile
 import threading
 import time
 
 import pytest
-import trustme
 
 from bridge.adapters.wsgi import delegate, response_buffer
 from bridge.adapters.wsgi.filewrapper import FileWrapper, file_range
 from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.errors import LocalProtocolError
+from tests.support.certificates import tls_contexts
 from tests.support.protocols import BOTH_PROTOCOLS
 from tests.support.wsgi import Answer, serving
 
@@ -457,11 +456,7 @@ async def test_a_file_that_is_cut_while_it_is_sent(tmp_path, caplog) -> None:
 
 @pytest.mark.http1("the proxy speaks no TLS")
 async def test_a_file_under_tls(path) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
+    context, client = tls_contexts()
     async with serving(wrapping(lambda: open(path, "rb")), tls=context) as served:
         served.tls = client
         answer = await served.get()

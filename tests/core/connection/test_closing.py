@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from bridge.core.connection import closing
 from bridge.core.connection.interfaces import NULL_DELEGATE, Connection, Exchange, ExchangeDelegate
+from tests.support.certificates import tls_contexts
 from tests.support.loops import both_loops
 from tests.support.serving import address_of, serving
 
@@ -46,12 +46,7 @@ class Small(Delegate):
 
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return tls_contexts()
 
 
 def connect(address: tuple[str, int], context: ssl.SSLContext) -> ssl.SSLSocket:

@@ -8,12 +8,12 @@ import ssl
 from typing import Any
 
 import pytest
-import trustme
 
 from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.parameters import HTTP2Parameters
 from bridge.core.connection.turns import Turns
+from tests.support.certificates import tls_contexts
 from tests.support.http2 import PREFACE, SETTINGS, H2Client, frame, head
 from tests.support.link import Recorder, linked, ok
 from tests.support.loops import both_loops
@@ -25,10 +25,7 @@ ANYBODY = HTTP2Parameters(cleartext=lambda context: True)
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return the server's context, which offers both versions, and a client's."""
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
+    server, client = tls_contexts()
     server.set_alpn_protocols(["h2", "http/1.1"])
     return server, client
 

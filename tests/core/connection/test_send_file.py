@@ -8,11 +8,9 @@ import functools
 import inspect
 import os
 import socket
-import ssl
 from pathlib import Path
 
 import pytest
-import trustme
 
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.parameters import ConnectionParameters
@@ -20,6 +18,7 @@ from bridge.core.connection.states import CLOSED
 from bridge.core.httpserver import HTTPServer
 from bridge.core.netutil import bind_sockets
 from bridge.errors import ConnectionGone, LocalProtocolError
+from tests.support.certificates import tls_contexts
 
 SIZE = 5_000_000
 
@@ -167,11 +166,7 @@ async def test_nothing_for_head(content) -> None:
 @on_each_loop
 async def test_under_tls(content) -> None:
     path, data = content
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
+    context, client = tls_contexts()
     delegate = Delegate(path, 3, 1_000_000)
     _, body = await fetch(delegate, tls=context, client=client)
     assert body == data[3:1_000_003]

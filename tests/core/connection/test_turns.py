@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -17,17 +16,6 @@ from tests.support.link import GET, Link, Recorder, ok
 from tests.support.manualloop import ManualLoop
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-def loop() -> Iterator[ManualLoop]:
-    loop = ManualLoop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.settle()
-    assert loop.errors == []
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 def each_turn(loop: ManualLoop, count: Callable[[], int], end: int) -> list[int]:

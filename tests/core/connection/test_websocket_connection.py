@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import zlib
 from collections.abc import Iterator
@@ -91,17 +90,6 @@ class Peer:
         data = bytes(self.transport.received)
         self.transport.received.clear()
         return data
-
-
-@pytest.fixture
-def loop() -> Iterator[ManualLoop]:
-    loop = ManualLoop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.settle()
-    assert loop.errors == []
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import trustme
 
 from bridge.core.net.tls import check_ssl_options, ssl_options_to_context, ssl_wrap_socket
 from bridge.errors import ConfigError
+from tests.support.certificates import handshaken
 
 Files = dict[str, str]
 
@@ -36,17 +37,7 @@ def server_options(files: Files, **others: Any) -> dict[str, Any]:
 
 def connect(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
     """Return both ends of a TLS connection that needs no socket."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (
-        server.wrap_bio(to_server, to_client, server_side=True),
-        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
-    )
-    for _ in range(4):
-        for end in reversed(ends):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
+    ends = handshaken(server, client)
     ends[1].write(b"x")
     assert ends[0].read() == b"x"
     return ends

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-import trustme
 
 from bridge.core.net.readiness import Readiness
 from bridge.core.net.tlstransport import TLSTransport
+from tests.support.certificates import tls_contexts
 from tests.support.loops import both_loops
 from tests.support.serving import until
 
@@ -29,13 +29,9 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 @pytest.fixture(scope="module", params=["TLSv1.2", "TLSv1.3"])
 def contexts(request: pytest.FixtureRequest) -> Contexts:
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
+    server, client = tls_contexts()
     server.set_alpn_protocols(["h2", "http/1.1"])
-    client = ssl.create_default_context()
     client.set_alpn_protocols(["http/1.1"])
-    authority.configure_trust(client)
     client.maximum_version = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}[request.param]
     return server, client
 

@@ -24,6 +24,7 @@ from bridge.core.httputil import (
     split_host_and_port,
 )
 from bridge.core.tornado import request as httprequest
+from tests.support.certificates import handshaken
 
 
 class Connection:
@@ -496,18 +497,7 @@ def handshake(client_certificate: bool) -> tuple[ssl.SSLObject, bytes]:
     certificate = ca.issue_cert("client@example.com")
     if client_certificate:
         certificate.configure_cert(client)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        server.wrap_bio(to_server, to_client, server_side=True),
-        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
-    ]
-    for _ in range(4):
-        for end in reversed(ends):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    return ends[0], certificate.cert_chain_pems[0].bytes()
+    return handshaken(server, client)[0], certificate.cert_chain_pems[0].bytes()
 
 
 def test_the_clients_certificate() -> None:
