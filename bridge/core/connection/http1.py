@@ -216,10 +216,9 @@ class ServerConnection(asyncio.Protocol):
         reading = self.reading
         unread = bool(self.reader.buffer)
         if reading is READ_DONE:
-            exchange = self.exchange
-            assert exchange is not None
+            assert self.exchange is not None
             try:
-                self._tell_eof(exchange)
+                self._tell_eof(self.exchange)
             except FAULTS as exc:
                 self._log_and_fail(exc)
         elif reading is READ_HEAD and unread and (self._turn_awaited or self.writer.paused or not self.reader.scanned):
@@ -228,14 +227,16 @@ class ServerConnection(asyncio.Protocol):
             self._advance_soon()  # the buffer may have the rest of the content
         else:
             if reading is READ_CONTENT:
-                self._abandon_exchange()
                 # The transport's own close is not enough: the peer may still have to read an early response, which
                 # needs a deadline, and a call of _advance() may be due, which has to find the state closed.
-                self._close()
+                self._give_up()
             return False
-        # TLS has no half-closed connections: there the transport closes in any case.
         transport = self.writer.transport
-        return transport is not None and transport.can_write_eof()
+        # TLS has no half-closed connections: there the transport closes in any case.
+        stays = transport is not None and transport.can_write_eof()
+        if not stays and self.exchange is not None and self.exchange.ends_by_close:
+            self._give_up()
+        return stays
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End HTTP: the transport is gone."""
@@ -292,12 +293,11 @@ class ServerConnection(asyncio.Protocol):
                 # Otherwise the buffer waits for the peer to read earlier responses. The writer's deadline watches that.
                 self._refuse_fault(RequestTimeout("Timeout reading the request head"))
         elif reading is READ_CONTENT:
-            content = self._content
-            if content is not None and content.whole_deadline < now:
+            if (content := self._content) is not None and content.whole_deadline < now:
                 gen_log.info("Timeout reading body from %s", self.context)
                 if self.parameters.observer is not None:
                     self.parameters.observer.request_refused(self, "body_timeout")
-                self.cut(reset=False)
+                self._give_up()
             elif self._turn_awaited:
                 self.deadline = self.clock.after(0.0)
             else:
@@ -578,8 +578,7 @@ class ServerConnection(asyncio.Protocol):
         """Wait for more of the content; give the exchange up if the peer sends nothing more."""
         self._resume_reading()
         if self._eof:
-            self._abandon_exchange()
-            self._close()
+            self._give_up()
 
     def _finish_request(self, exchange: HTTP1Exchange, decoder: FixedDecoder | ChunkedDecoder) -> None:
         """End a request whose content was read, or dropped."""
@@ -957,6 +956,13 @@ class ServerConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Reset the connection at once."""
         self.cut(reset=True)
+
+    def _give_up(self) -> None:
+        """End the connection because of the peer, in the middle of an exchange.
+
+        The peer may still read. It must not take the part of a response that it has for all of it.
+        """
+        self.cut(reset=self.exchange is not None and self.exchange.ends_by_close)
 
     def cut(self, *, reset: bool) -> None:
         """End the connection in the middle of a response.

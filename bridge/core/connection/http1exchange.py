@@ -261,6 +261,11 @@ class HTTP1Exchange:
         return self.writing is not HEAD
 
     @property
+    def ends_by_close(self) -> bool:
+        """Whether the response has begun and the end of the connection ends it: an early close would look like that."""
+        return self.writing is CONTENT and self._encoder is not None and not self._encoder.delimits
+
+    @property
     def finished(self) -> bool:
         """Whether the response is complete, or the exchange has ended without one."""
         return self.writing is DONE or self.writing is CLOSED
@@ -562,7 +567,7 @@ class HTTP1Exchange:
         if self.writing is HEAD:
             self.connection.refuse(status)
         elif self.writing is CONTENT:
-            self.connection.cut(reset=self._encoder is not None and not self._encoder.delimits)
+            self.connection.cut(reset=self.ends_by_close)
 
     def finish_within(self, seconds: float | None) -> None:
         """Reset the connection unless the response is complete in *seconds*; None for no limit."""

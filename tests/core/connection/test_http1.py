@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from bridge.core.http.limits import Limits
 from bridge.errors import ConnectionGone, FramingError, LocalProtocolError, RequestTimeout
 from tests.support.cuts import CUTS, cut_at, single_cuts
 from tests.support.faketransport import FakeTransport
-from tests.support.link import GET, POST, Recorder, Told, linked, ok
+from tests.support.link import GET, POST, Link, Recorder, Told, linked, ok
 from tests.support.responses import read_responses
 
 CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -996,6 +997,45 @@ def test_a_half_closed_client_is_answered_in_the_middle_of_a_response() -> None:
         link.loop.settle()
         assert link.response().content == b"one two"
         assert link.closed
+
+
+def _half_close(link: Link) -> None:
+    link.send_eof()
+
+
+def _wait_for_content(link: Link) -> None:
+    link.loop.advance(7.0)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize("pauses", [False, True])
+@pytest.mark.parametrize("end", [_half_close, _wait_for_content])
+def test_a_part_of_a_response_is_never_taken_for_all_of_it(
+    end: Callable[[Link], None], pauses: bool, method: bytes, version: bytes, tls: bool
+) -> None:
+    """HTTP/1.0 without Content-Length: a plain close would be the end of the content."""
+
+    def start(told: Told) -> None:
+        told.exchange.respond(200, [])
+        told.exchange.send(b"part")
+        if pauses and method == b"POST":
+            told.exchange.pause_reading()
+
+    with linked(Recorder(on_start=start), tls=tls, body_total_timeout=5.0) as link:
+        content = b"Content-Length: 5\r\n\r\nhell" if method == b"POST" else b"\r\n"
+        link.send(method + b" / HTTP/" + version + b"\r\nHost: a\r\n" + content)
+        end(link)
+        if method == b"GET" and (end is _wait_for_content or not tls):
+            assert not link.closed  # the response goes on
+            return
+        if not link.closed and pauses:
+            link.loop.call(link.told[0].exchange.resume_reading)
+        assert link.told[0].calls[-1] == "closed"
+        assert link.transport.aborted == (version == b"1.0")
+        if version == b"1.1":
+            assert not link.response(method.decode()).complete
 
 
 @pytest.mark.parametrize("wire", [FIXED + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"])
