@@ -472,9 +472,15 @@ class Incoming:
 
     def _take_priority(self, stream: int, flags: int, payload: bytes) -> None:
         self._spend_glitch()
-        frames.check_header(len(payload), frames.PRIORITY, flags, stream)
-        if frames.parse_priority(payload) == stream:
-            raise StreamFault(codes.PROTOCOL_ERROR, "a stream depends on itself (RFC 7540 section 5.3.1)")
+        try:
+            frames.check_header(len(payload), frames.PRIORITY, flags, stream)
+            if frames.parse_priority(payload) == stream:
+                raise StreamFault(codes.PROTOCOL_ERROR, "a stream depends on itself (RFC 7540 section 5.3.1)")
+        except StreamFault as fault:
+            if stream in self._owner.streams:
+                raise
+            # To reset a stream that is not open is forbidden (section 6.4), and the stream may be opened yet.
+            raise ConnectionFault(fault.code, str(fault)) from None
 
     def _take_priority_update(self, stream: int, flags: int, payload: bytes) -> None:
         self._spend_glitch()

@@ -344,6 +344,30 @@ CONNECTION_FAULTS = [
 ]
 
 
+NOT_OPEN = {
+    "idle": b"",
+    "skipped": frame(HEADERS, 5, 3, head()),
+    "closed": frame(HEADERS, 5, 1, head()),
+    "reset": frame(HEADERS, 5, 1, head(("Upper", "x"))),
+}
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [pytest.param(bytes(4), SIZE, id="size"), pytest.param(b"\0\0\0\1\0", PROTOCOL, id="depends on itself")],
+)
+@pytest.mark.parametrize("before", NOT_OPEN.values(), ids=NOT_OPEN)
+def test_a_priority_that_is_wrong_resets_no_stream_that_is_not_open(before: bytes, payload: bytes, code: int) -> None:
+    """RFC 9113 section 6.4 forbids a reset of an idle stream, and its request may still come."""
+    with linked2(Recorder(on_start=ok)) as link:
+        link.send(before)
+        resets = link.kinds().count(RST_STREAM)
+        link.send(frame(PRIORITY, 0, 1, payload))
+        assert link.kinds().count(RST_STREAM) == resets
+        assert link.goaway is not None
+        assert link.goaway.code == code
+
+
 @pytest.mark.parametrize(("wire", "code"), CONNECTION_FAULTS)
 def test_a_fault_of_the_connection_ends_it(wire: bytes, code: int) -> None:
     with linked2(Recorder(on_start=ok)) as link:
