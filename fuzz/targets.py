@@ -32,6 +32,7 @@ from bridge.core.websocket.masking import apply_mask_pure
 from bridge.errors import ConfigError, LimitExceeded, RemoteProtocolError, RequestSyntaxError
 from bridge.serving import proxyprotocol
 from bridge.telemetry.metrics.counting import SUM, PureCounter
+from fuzz.sessions import http1_sessions, http2_sessions
 from tests.core.connection.test_http2_differential import Bridge, Outcome
 from tests.core.http1.test_differential import compare_with_h11, compare_with_httptools
 from tests.core.http2 import test_request_memo as memo
@@ -128,6 +129,15 @@ HTTP1_WORDS = [
     *(b"0\r\n\r\n", b"5\r\nhello\r\n", b"5;a=b\r\n", b"chunked"),
 ]
 PROXY_WORDS = [b"PROXY TCP4 ", b"PROXY UNKNOWN", b"\r\n", proxyprotocol._SIGNATURE, b"\x21\x11"]
+SESSION2_WORDS = [
+    *(frame(1, 5, 203, b"\x82\x86\x84\x01\x01a"), frame(1, 4, 205, b"\x83\x86\x84\x01\x01a"), frame(0, 1, 205, b"abc")),
+    *(
+        frame(3, 0, 203, bytes(4)),
+        frame(8, 0, 0, b"\0\1\0\0"),
+        frame(4, 0, 0, b"\0\4\0\0\0\0"),
+        frame(6, 0, 0, bytes(8)),
+    ),
+]
 FRAME_WORDS = [b"\x81\x85", b"\x82\xfe", b"\x01\x80", b"\x80\x80", b"\x89\x80", b"\x88\x82", bytes(4)]
 BLOCK_WORDS = [b"\n\n", b"\x40", b"\xbe", b"\x82", b"\x3f\xe1\x1f", b"\x7f\x00", b"\xff\x00", b"\x8c"]
 FILE_WORDS = [b"=", b"[bridge]", b'"', b"true", b"port", b"bind", b"\n", b"[", b"]"]
@@ -428,6 +438,8 @@ TARGETS = {
                 b"\x60",
             ],
         ),
+        Target("sessions", http1_sessions, HTTP1_WORDS),
+        Target("sessions2", http2_sessions, SESSION2_WORDS),
         Target(
             "connection",
             connection,
