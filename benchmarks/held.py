@@ -31,6 +31,9 @@ async def asgi(scope, receive, send):
         return
     if scope["type"] == "websocket":
         await send({"type": "websocket.accept"})
+        if scope["path"] == "/big":
+            for i in range(256):
+                await send({"type": "websocket.send", "bytes": bytes(PIECE)})
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return
@@ -43,6 +46,9 @@ async def asgi(scope, receive, send):
     if scope["path"] == "/big":
         for i in range(256):
             await send({"type": "http.response.body", "body": bytes(PIECE), "more_body": True})
+    if scope["path"] == "/bigger":
+        for i in range(16):
+            await send({"type": "http.response.body", "body": bytes(16 * PIECE), "more_body": True})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
@@ -53,6 +59,17 @@ def wsgi(environ, start_response):
     if environ["PATH_INFO"] == "/big":
         return (bytes(PIECE) for i in range(256))
     return [b"ok"]
+
+
+async def function(request):
+    from bridge.core.httputil import ResponseStartLine, HTTPHeaders
+
+    connection = request.connection
+    fields = HTTPHeaders({"Content-Length": "16777216"})
+    await connection.write_headers(ResponseStartLine("HTTP/1.1", 200, "OK"), fields)
+    for i in range(256):
+        await connection.write(bytes(PIECE))
+    connection.finish()
 """
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -101,6 +118,9 @@ KINDS = {
     "half a frame": ("asgi", UPGRADE + b"\r\n", _frame(0x82, bytes(15 * _MIB))[:-1], 1, b"", True),
     "unfinished bombs": ("asgi", _DEFLATE, _frame(0x42, _bomb(15 * _MIB)), 1, b"", True),
     "readers, ASGI": ("asgi", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n", b"", 0, b"", False),
+    "readers of more": ("asgi", b"GET /bigger HTTP/1.1\r\nHost: a\r\n\r\n", b"", 0, b"", False),
+    "readers, WebSocket": ("asgi", UPGRADE.replace(b"/", b"/big", 1) + b"\r\n", b"", 0, b"", False),
+    "readers, Tornado": ("function", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n", b"", 0, b"", False),
     "readers, WSGI": ("wsgi", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n", b"", 0, b"", False),
     "pipelining readers": ("asgi", b"", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 1000, 20, b"", False),
     "HTTP/2 readers": ("asgi", _http2(b"/big", 100), b"", 0, b"", False),

@@ -86,8 +86,11 @@ LAYERS = {
     "bridge.core.connection.clock": (
         *("bridge.core.log", "bridge.core.http", "bridge.core.connection.turns", "bridge.core.connection.budgets"),
     ),
-    "bridge.core.connection.budgets": ("bridge.core.log", "bridge.core.connection.heap"),
+    "bridge.core.connection.budgets": (
+        *("bridge.core.log", "bridge.core.connection.heap", "bridge.core.connection.holdback"),
+    ),
     "bridge.core.connection.heap": (),
+    "bridge.core.connection.holdback": (),
     "bridge.core.connection.turns": ("bridge.core.log",),
     STREAMS: ("bridge.core.log", *CONTRACTS),
     "bridge.core.connection.parameters": ("bridge.core.http", *CONTRACTS),

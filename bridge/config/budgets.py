@@ -30,8 +30,9 @@ class BudgetsConfig(OutputConfig):
         BUDGETS,
         off_or(SIZE),
         24 * MIB,
-        "how much memory of a process responses may use that wait for their clients; beyond that, clients that"
-        " have read next to nothing for 5 s are reset; a quarter beyond it, those that have read nothing for 1 s",
+        "how much memory of a process responses may use that wait for their clients; beyond that, applications"
+        " wait until their clients have read, and clients that have read next to nothing for 5 s are reset;"
+        " a quarter beyond it, those that have read nothing for 1 s",
     )
     limit_spool: int | None = setting(
         BUDGETS,

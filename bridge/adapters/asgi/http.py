@@ -301,6 +301,7 @@ class HTTPExchange:
                 elif more:
                     self._sends -= 1
                     if not self._sends:
+                        message, body = {}, b""  # likewise: a thousand wait for their turn
                         await self._let_others_run()
                 if self._waiters is not None and exchange.finished:
                     self._waiters.wake()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bridge.adapters.asgi.http import cancelled_itself, caused_by_disconnect, client_left, describe
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.adapters.asgi.types import SENDS_IN_A_ROW
+from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
@@ -225,13 +226,19 @@ class WebSocketExchange:
                 if data is None:
                     if text is None:
                         raise LocalProtocolError("websocket.send with neither bytes nor text")
-                    connection.write_frame(connection.encode_text(text))
+                    frame = connection.encode_text(text)
                 elif text is None:
                     if data.__class__ is not bytes:
                         data = as_bytes(kind, data, "bytes")
-                    connection.write_frame(connection.encode_binary(data))
+                    frame = connection.encode_binary(data)
                 else:
                     raise LocalProtocolError("websocket.send with both bytes and text")
+                if len(frame) <= SMALL:
+                    connection.write_frame(frame)
+                else:
+                    connection.writer.write(frame)
+                    # Not kept while others have their turn, or while the client does not read.
+                    message, data, text, frame = {}, None, None, b""
                 if connection.writer.paused:
                     await connection.writer.writable()
                 else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.adapters.wsgi.request_content import size_on_disk
 from bridge.core.connection.budgets import SMALL
 from bridge.core.log import app_log
 
@@ -165,6 +166,8 @@ class ContentReceiver:
             if not self._writing and self._pending:
                 self._write()
             return ""
+        if self._ended:
+            return ""  # the file is gone when the job is done
         request = self._request
         exchange = request.exchange
         what = f"the upload of {request.describe()}"
@@ -177,11 +180,11 @@ class ContentReceiver:
         return what
 
     def _forget(self) -> None:
-        """Take the content out of the budgets of what is not finished."""
+        """Take the content out of the budgets of what is not finished; the file only when no job has it any more."""
         if self._noted:
             self._noted = 0
             self._budgets.unfinished.forget(self)
-        if self._written_size:
+        if self._written_size and not self._writing:
             self._budgets.spool.forget(self)
 
     def on_connection_close(self) -> None:
@@ -206,7 +209,7 @@ class ContentReceiver:
         self._pending = 0
         self._memory = _WORTH_WRITING
         self._writing = True
-        self._budgets.spool.note(self, self._written_size)
+        self._budgets.spool.note(self, size_on_disk(self._written_size))
         self._file_threads.submit(self._write_in_thread, chunks)
 
     def _write_in_thread(self, chunks: list[bytes]) -> None:
@@ -230,6 +233,7 @@ class ContentReceiver:
             app_log.error("The content of %s cannot be kept: %s", request.describe(), error)
         if self._ended:
             request.discard_content()
+            self._budgets.spool.forget(self)
         elif error is not None:
             request.exchange.fail()  # this calls on_connection_close()
         elif self._pending > self._memory:

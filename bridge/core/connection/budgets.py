@@ -15,6 +15,7 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.core.connection.heap import trim
+from bridge.core.connection.holdback import HoldBack
 from bridge.core.log import gen_log
 
 if TYPE_CHECKING:
@@ -333,14 +334,16 @@ class Budgets:
     Attributes:
         unfinished: Memory for what clients have begun and not finished: heads, content, messages of WebSockets.
         unsent: Memory for responses that clients do not read.
+        hold_back: Responses that wait until there is room in ``unsent``.
         spool: Content that waits in temporary files, or in memory in their place.
     """
 
-    __slots__ = ("__weakref__", "_trim_at", "_used", "spool", "unfinished", "unsent")
+    __slots__ = ("__weakref__", "_trim_at", "_used", "hold_back", "spool", "unfinished", "unsent")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.unfinished = Budget(loop, "--limit-unfinished", "unfinished messages", 32 * _MIB)
         self.unsent = Budget(loop, "--limit-unsent", "responses that are not read", 24 * _MIB)
+        self.hold_back = HoldBack(loop, self.unsent)
         self.spool = Budget(loop, "--limit-spool", "stored content", 256 * _MIB)
         self._used = False  # much memory is held, or was when it was given back last
         self._trim_at = 0.0

@@ -19,7 +19,7 @@ from bridge.core.connection.http1exchange import HTTP1Exchange
 from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.pauses import BY_DELEGATE
 from bridge.core.connection.preface import PREFACE_HEAD, agreed_on_http2, preface_refusal
-from bridge.core.connection.reads import read_at_start, read_by_default, read_little, read_much
+from bridge.core.connection.reads import most_ahead, read_at_start, read_by_default, read_little, read_much
 from bridge.core.connection.refusals import refusal_message, refusal_reason
 from bridge.core.connection.states import (
     CLOSED,
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerConnection", "noop"]
 
-# Bytes of the next requests that are kept while a response is pending. Beyond them, the transport stops reading.
-_AHEAD_MAX = 65536
 # The units (see ``turns``) of an exchange, or of a piece of content, that is read after another one. The first one for
 # each piece of received data is free, so that plain requests draw on nothing. Chunks and KiB of content are counted
 # besides.
@@ -391,7 +389,7 @@ class ServerConnection(asyncio.Protocol):
         self._turns.left -= _TURN_UNITS
         self._advance()
         waits = self._turn_awaited or (self._paused and self.reading is READ_CONTENT)
-        if not waits and self.reader.unread <= _AHEAD_MAX:
+        if not waits and self.reader.unread <= most_ahead(self.clock):
             self._resume_reading()  # otherwise the peer's end would not be noticed
 
     def _advance(self) -> None:
@@ -587,7 +585,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.reading = self.reading.content_complete
         exchange.trailers = decoder.trailers
-        if self._reading_paused and self.reader.unread <= _AHEAD_MAX:
+        if self._reading_paused and self.reader.unread <= most_ahead(self.clock):
             self._resume_reading()  # otherwise the peer's end would not be noticed
         if exchange.writing is DONE:  # the response was early, and the content was dropped
             self.response_done(exchange, observed=True)
@@ -606,7 +604,7 @@ class ServerConnection(asyncio.Protocol):
         if transport is not None and unread > SMALL:
             if self.reading is not READ_CONTENT:
                 self._note_unread(unread)
-            if (self._turn_awaited or unread > _AHEAD_MAX) and not self._reading_paused:
+            if (self._turn_awaited or unread > most_ahead(self.clock)) and not self._reading_paused:
                 self._reading_paused = True
                 transport.pause_reading()
                 if self._turn_awaited:
@@ -705,7 +703,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = self.clock.idle_deadline
         if self._idle_grace:
             self.deadline = min(self.deadline, self.clock.after(self._idle_grace))
-        if self._reading_paused and self.reader.unread <= _AHEAD_MAX:
+        if self._reading_paused and self.reader.unread <= most_ahead(self.clock):
             self._resume_reading()
         if unread and not self._advancing:  # not now: the caller is the delegate
             self._advance_soon()

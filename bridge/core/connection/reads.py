@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-__all__ = ["read_at_start", "read_by_default", "read_little", "read_much"]
+if TYPE_CHECKING:
+    from bridge.core.connection.clock import Clock
+
+__all__ = ["most_ahead", "read_at_start", "read_by_default", "read_little", "read_much"]
 
 _LITTLE, _MUCH = 16384, 262144
+# Bytes of the next requests that are kept while a response is pending; and in a crowd, less than one read brings.
+_AHEAD, _AHEAD_IN_CROWD = 65536, 8192
 
 # The buffers of uvloop's loops. A loop reads from one socket after the other, so one is enough for each.
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
@@ -60,6 +65,11 @@ class _LittleReads(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what was read."""
         self.protocol.data_received(bytes(self._buffer[:nbytes]))
+
+
+def most_ahead(clock: Clock) -> int:
+    """Return how many bytes of the next requests are kept; beyond them, the transport stops reading."""
+    return _AHEAD_IN_CROWD if clock.is_crowd else _AHEAD
 
 
 def read_at_start(transport: asyncio.Transport, *, crowd: bool) -> None:

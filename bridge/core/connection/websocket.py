@@ -303,7 +303,7 @@ class WebSocketConnection(asyncio.Protocol):
         """
         if not self.open:
             raise ConnectionGone("the WebSocket is closed")
-        self.write_frame(self.encode_text(text))
+        self.writer.write(self.encode_text(text))
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary message, as :meth:`send_text` does.
@@ -313,7 +313,7 @@ class WebSocketConnection(asyncio.Protocol):
         """
         if not self.open:
             raise ConnectionGone("the WebSocket is closed")
-        self.write_frame(self.encode_binary(data))
+        self.writer.write(self.encode_binary(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the closing handshake (RFC 6455 section 7.1.2). Without effect if the connection is not open.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import struct
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER, Clock
+from bridge.core.connection.writes import write_past
 from bridge.core.log import gen_log
 from bridge.errors import ConnectionGone
 
 _COUNT_UNSENT: int | None = None
+_COUNT_NOT_SENT = 0x894B  # SIOCOUTQNSD of Linux: bytes that are not sent; Python has no name for it
 if sys.platform == "linux":
     with contextlib.suppress(ImportError):
         import fcntl
@@ -35,8 +37,8 @@ _INT = struct.Struct("i")
 _PENDING_MAX = 16384
 # The same of content in several pieces, if the system surely takes that much: see write_content().
 _GATHERED_MAX = 262144
-# Parts that are written at once; Linux takes 1024.
-_PARTS_MAX = 256
+# While memory is short for all, no more than this (bytes) may be kept by the system for one client.
+_KEPT_MOST = 65536
 # Seconds since the last write in which another piece of content waits for more. Who makes pieces more slowly than that
 # without giving the loop a turn has each of them sent at once.
 _BURST = 0.001
@@ -62,6 +64,9 @@ class WriterOwner(Protocol):
     def turn_ended(self) -> None:
         """Send what was kept for content that has not come in this turn of the loop."""
 
+    def resume_writing(self) -> None:
+        """Let writers go on, as when the transport asks for it."""
+
 
 class Writer:
     """Writes to a transport and watches whether the peer reads.
@@ -76,8 +81,9 @@ class Writer:
     Attributes:
         deadline: Loop time in seconds until which the peer has to read something; NEVER while nothing waits.
         file_left: Bytes still to come from a file that is sent past the transport; see ``sendfile``.
+        is_held_back: Writers are paused since memory is short for all, see ``holdback``.
         loop: The event loop.
-        paused: More bytes wait to be sent than the high-water mark allows.
+        paused: More bytes wait to be sent than the high-water mark allows; or it is held back.
         registered: Something is sent at the end of this turn of the loop.
         transport: The transport; None before and after the connection.
     """
@@ -95,6 +101,7 @@ class Writer:
         "_written",
         "deadline",
         "file_left",
+        "is_held_back",
         "loop",
         "paused",
         "pending",
@@ -117,6 +124,7 @@ class Writer:
         self.loop = loop
         self.transport: asyncio.Transport | None = None
         self.paused = False
+        self.is_held_back = False
         self.registered = False
         self.deadline = NEVER
         self.file_left = 0
@@ -144,7 +152,7 @@ class Writer:
         self._gathered = None
         if self._waiters is not None:
             self.wake(ConnectionGone("the peer closed the connection"))
-        self.paused = False
+        self.paused = self.is_held_back = False
         self.transport = None
         self._owner = None  # ends a reference cycle
 
@@ -210,28 +218,43 @@ class Writer:
                 self.pending = b""
             else:
                 self.flush()
-        if self.transport is not None:
+        transport = self.transport
+        if transport is not None:
+            if len(data) > SMALL:
+                self._hand_over(transport, [data])
+                return
             if self.paused:
                 self._unsent += len(data)
-            self.transport.write(data)
+            transport.write(data)
 
     def write_parts(self, parts: list[bytes]) -> None:
-        """Hand bytes to the transport, without a copy where its ``writelines`` can be used."""
+        """Hand bytes to the transport, without a copy where that is possible."""
         if self.pending:
             self.flush()
         if self.transport is not None:
             self._hand_over(self.transport, parts)
 
     def _hand_over(self, transport: asyncio.Transport, parts: list[bytes]) -> None:
+        """Hand bytes to the system and the transport; note what waits; hold writers back if memory is short."""
         if self.paused:
             self._unsent += sum(map(len, parts))
-        if not isinstance(transport, asyncio.WriteTransport):
-            transport.writelines(parts)
-        elif not _write_past(transport, parts):
-            # asyncio's writelines() does not pause the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the
-            # loop's selector when the connection has just been lost. uvloop's transports, which are no
-            # WriteTransports, have neither fault.
-            transport.write(b"".join(parts))
+        if not write_past(transport, parts):
+            if len(parts) == 1:
+                transport.write(parts[0])
+            elif isinstance(transport, asyncio.WriteTransport):
+                # asyncio's writelines() does not pause the writer in 3.12 and 3.13.0 (CVE-2024-12254), and breaks the
+                # loop's selector when the connection has just been lost. uvloop's transports, which are no
+                # WriteTransports, have neither fault.
+                transport.write(b"".join(parts))
+            else:
+                transport.writelines(parts)
+        budgets = self._clock.budgets
+        if self.paused:  # and noted with what waited then
+            budgets.unsent.note_reader(self, transport.get_write_buffer_size() or 1, anew=False)
+        elif budgets.unsent.over and not self.is_taken:
+            self.paused = self.is_held_back = True
+            self.watch()
+            budgets.hold_back.add(self)
 
     # ------------------------------------------------------------------ content in pieces
 
@@ -241,7 +264,8 @@ class Writer:
         A piece is kept if it comes within a millisecond of the last write, and the system has room for it: what a peer
         does not read is not kept here. So a response of many pieces takes few writes, each of which may wake the peer.
         One of 1 MiB in 16 pieces takes 5 writes in place of 16, and on a busy machine, where a wake-up is cheap, 303 us
-        of CPU in place of 331 (python -m benchmarks asgi-stream).
+        of CPU in place of 331 (python -m benchmarks asgi-stream). In a crowd no piece is kept: those of all connections
+        in one turn would be hundreds of MiB.
 
         Args:
             parts: What the piece is made of; not empty, and the first part is not empty.
@@ -254,7 +278,8 @@ class Writer:
         if transport is None:
             return
         now = monotonic()
-        if now - self._written < _BURST and not self.paused and not self._clock.write_through:
+        clock = self._clock
+        if now - self._written < _BURST and not (self.paused or clock.write_through or clock.is_crowd):
             self._room = self._room_for(transport, size) - len(self.pending)
             if size < self._room:
                 parts = [*map(bytes, parts)]  # the application may change what is not of bytes
@@ -299,7 +324,24 @@ class Writer:
     def pause(self) -> None:
         """Let writers wait: the transport's buffer is above its high-water mark."""
         self.paused = True
+        self.is_held_back = False  # the transport says when writers may go on
         self.watch()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether next to nothing waits to be sent, here and in the system."""
+        transport = self.transport
+        if transport is None:
+            return True
+        if transport.get_write_buffer_size():
+            return False
+        sock = transport.get_extra_info("socket")
+        return sock is None or (_count(sock, _COUNT_NOT_SENT) or 0) <= _KEPT_MOST
+
+    def go_on(self) -> None:
+        """Hold writers back no longer."""
+        if self._owner is not None:
+            self._owner.resume_writing()
 
     @property
     def bytes_read(self) -> int:
@@ -316,7 +358,7 @@ class Writer:
 
     def resume(self) -> None:
         """Let writers go on."""
-        self.paused = False
+        self.paused = self.is_held_back = False
         self.unwatch()
         self._clock.budgets.unsent.forget(self)
         self.wake(None)
@@ -379,8 +421,9 @@ class Writer:
         """Start the deadline: from now on the peer has to read something within every write timeout."""
         if self.transport is not None and self._owner is not None:
             self._unsent = self._outgoing(self.transport)
-            if self.paused:
-                self._clock.budgets.unsent.note_reader(self, self.transport.get_write_buffer_size() or 1, anew=True)
+            size = self.transport.get_write_buffer_size()
+            if self.paused and (size or not self.is_held_back):
+                self._clock.budgets.unsent.note_reader(self, size or 1, anew=True)
             self.deadline = self._clock.after(self._limits.write_timeout)
             if self.deadline != NEVER:
                 self._clock.watch(self)
@@ -418,39 +461,15 @@ class Writer:
         return size
 
 
-def _write_past(transport: asyncio.Transport, parts: list[bytes]) -> bool:
-    """Write to the socket of one of asyncio's transports, without copying all *parts* into one.
-
-    Returns:
-        Whether it was possible. If not, nothing was written: TLS or other bytes are in between, or the socket takes
-        nothing. The transport finds out why.
-    """
-    sock = transport.get_extra_info("socket")
-    if (
-        sock is None
-        or not hasattr(os, "writev")
-        or len(parts) > _PARTS_MAX
-        or transport.get_write_buffer_size()
-        or transport.is_closing()
-        or transport.get_extra_info("sslcontext") is not None
-    ):
-        return False
-    try:
-        sent = os.writev(sock.fileno(), parts)
-    except (OSError, ValueError):
-        return False
-    for number, part in enumerate(parts):
-        if sent < len(part):
-            transport.write(b"".join([part[sent:], *parts[number + 1 :]]))
-            break
-        sent -= len(part)
-    return True
-
-
 def _unsent_by_system(sock: Any) -> int | None:
     """Return how many bytes the system's buffer of *sock* has; None if that is not known."""
+    return None if _COUNT_UNSENT is None else _count(sock, _COUNT_UNSENT)
+
+
+def _count(sock: Any, kind: int) -> int | None:
+    """Return how many bytes of a kind the system has for *sock*; None if that is not known."""
     if _COUNT_UNSENT is not None:
         with contextlib.suppress(OSError, ValueError):  # the socket is closed, or has no such count
-            unsent: int = _INT.unpack(fcntl.ioctl(sock.fileno(), _COUNT_UNSENT, bytes(_INT.size)))[0]
-            return unsent
+            count: int = _INT.unpack(fcntl.ioctl(sock.fileno(), kind, bytes(_INT.size)))[0]
+            return count
     return None

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -441,7 +442,10 @@ async def test_somebody_elses_connection_that_is_gone_is_an_error(caplog: pytest
 
 @pytest.mark.parametrize("wrapped", ["cause", "context", "group", "kept"])
 async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, caplog: pytest.LogCaptureFixture) -> None:
+    started = asyncio.Event()
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        started.set()
         while (await receive())["type"] != "http.disconnect":
             pass
         while True:
@@ -464,7 +468,7 @@ async def test_what_frameworks_make_of_the_oserror_is_no_error(wrapped: str, cap
 
     async with served(app, raises=(RuntimeError, ExceptionGroup)) as server, connect(server.port) as client:
         client.get()
-        await asyncio.sleep(0.01)
+        await started.wait()
         client.reset()
         await server.delegate.wait(5)
     assert not caplog.records
@@ -814,3 +818,34 @@ async def test_wait_cancels_what_does_not_end() -> None:
         assert await server.delegate.wait(0.01) == 1
         assert (await client.response())[0] == 500
         assert await server.delegate.wait(0.01) == 0
+
+
+class _Message(dict[str, Any]):
+    """A message whose end can be noticed."""
+
+
+async def test_a_message_is_not_kept_while_others_have_their_turn() -> None:
+    kept: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        last: list[weakref.ref[_Message]] = []
+
+        def look() -> None:
+            kept.append(last[0]() is not None)
+
+        def message() -> _Message:
+            made = _Message(body(b"x", True))
+            last[:] = [weakref.ref(made)]
+            return made
+
+        await send(START)
+        handle = asyncio.get_running_loop().call_soon(look)
+        while not handle.cancelled() and not kept:
+            await send(message())
+        await send(END)
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get()
+        assert (await client.head())[0] == 200
+        await server.delegate.wait(2)
+    assert kept == [False]

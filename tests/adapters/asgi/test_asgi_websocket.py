@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from bridge.core.connection.budgets import Budgets
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.connection.websocket import WebSocketOptions
 from bridge.errors import ConnectionGone, LocalProtocolError
@@ -888,3 +889,26 @@ def test_the_clients_are_others() -> None:
     assert base64.b64decode(KEY) == b"the sample nonce"
     assert websockets.__name__ == "websockets"
     assert os.path.basename(wsproto.__file__) == "__init__.py"
+
+
+async def test_large_messages_draw_on_the_budget_of_what_is_not_read() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        with contextlib.suppress(OSError):
+            while True:
+                await send({"type": "websocket.send", "bytes": bytes(1 << 20)})
+
+    async with served(app) as server, connect(server.port) as client:
+        await shake(client)
+        client.writer.transport.pause_reading()
+        budget = Budgets.of(asyncio.get_running_loop()).unsent
+        async with asyncio.timeout(5):
+            while not budget.total:
+                await asyncio.sleep(0)
+        (websocket,) = server.delegate.tasks.values()
+        # HTTP/2 counts what waits for its window besides.
+        assert budget.total >= websocket._connection.transport.get_write_buffer_size() > 0
+        websocket._connection.abort()
+        await server.delegate.wait(2)
+        assert budget.total == 0

@@ -19,7 +19,7 @@ from hypothesis import given
 
 from bridge.adapters.wsgi import receivers
 from bridge.adapters.wsgi.receivers import ContentReceiver
-from bridge.adapters.wsgi.request_content import ReceivedContent
+from bridge.adapters.wsgi.request_content import ReceivedContent, size_on_disk
 from bridge.core.connection.budgets import Budgets
 from tests.support.loops import both_loops
 from tests.support.protocols import BOTH_PROTOCOLS
@@ -200,7 +200,7 @@ def test_any_order_of_events(steps: list[Any], memory: int, room: int, end: str)
         budgets = upload.budgets
         assert budgets.unfinished.total == 0
         assert budgets.spool.total == (
-            len(sent) if upload.content.has_file and end == "finish" and not upload.failed else 0
+            size_on_disk(len(sent)) if upload.content.has_file and end == "finish" and not upload.failed else 0
         )
         assert upload.most <= max(memory, WINDOW) + WINDOW + 2 * PIECE
         assert not upload.paused or upload.ended
@@ -309,7 +309,7 @@ def test_memory_that_others_need_goes_to_the_file() -> None:
     two.receive(bytes(9000))
     assert [len(upload.jobs) for upload in (one, two)] == [1, 0]
     one.settle()
-    assert (one.budgets.unfinished.total, one.budgets.spool.total) == (16_385, 12_000)  # 9000 and room, 1 for none
+    assert (one.budgets.unfinished.total, one.budgets.spool.total) == (16_385, 12_288)  # 9000 and room, 1 for none
     for upload in (one, two):
         upload.finish_request()
         assert upload.finished == 1
@@ -321,22 +321,38 @@ def test_the_largest_upload_ends_when_the_disk_is_used_up(caplog: pytest.LogCapt
     uploads = [Upload(100)]
     uploads += [Upload(100, budgets=uploads[0].budgets) for _ in range(2)]
     budget = uploads[0].budgets.spool
-    budget.limit = 3000
+    budget.limit = 16_000
     uploads[2].receive(bytes(300))
     uploads[2].settle()
     uploads[2].finish_request()
-    for upload, size in zip(uploads[:2], (2000, 2900), strict=True):
+    for upload, size in zip(uploads[:2], (5000, 11_000), strict=True):
         upload.receive(bytes(size))
     assert [upload.failed for upload in uploads] == [[], [], []]  # it is the one that receives right now
     uploads[0].turn()
     assert [upload.failed for upload in uploads] == [[], [503], []]
     for upload in uploads:
         upload.settle()
-    assert budget.total == 2300
+    assert budget.total == 4096 + 8192  # whole blocks
     assert "--limit-spool is used up" in caplog.text
     assert "the upload of POST /" in caplog.text
     for upload in uploads:
         upload.content.close()
+
+
+def test_a_file_counts_until_its_job_has_ended() -> None:
+    upload, other = (one := Upload(100)), Upload(100, budgets=one.budgets)
+    budget = upload.budgets.spool
+    upload.receive(bytes(5000))
+    upload.receiver.on_connection_close()
+    assert budget.total == 8192
+    budget.limit = 8192
+    other.receive(bytes(200))
+    assert (upload.failed, other.failed) == ([], [])  # the former has ended already
+    upload.settle()
+    assert budget.total == 4096
+    other.receiver.on_connection_close()
+    other.settle()
+    assert budget.total == 0
 
 
 def test_too_much_content() -> None:

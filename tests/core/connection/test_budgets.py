@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.core.connection import clock
 from bridge.core.connection.budgets import Budget, Budgets
 from tests.support.link import GET, Link, Recorder, ok
 from tests.support.manualloop import ManualLoop
@@ -290,4 +291,21 @@ def test_what_comes_after_the_last_response_is_in_no_budget(loop: ManualLoop) ->
     loop.call(answer_while_the_loop_is_crowded)
     assert not link.closed
     assert link.clock.budgets.unfinished.total == 0
+    link.end()
+
+
+def test_little_is_read_ahead_in_a_crowd(loop: ManualLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    (link,) = links(loop, 1)
+    count = 1000
+    link.send(GET)
+    monkeypatch.setattr(clock, "_CROWD", 0)
+    link.send(GET * (8000 // len(GET)))
+    assert link.transport.is_reading()
+    link.send(GET * (count - 1 - 8000 // len(GET)))
+    assert not link.transport.is_reading()
+    monkeypatch.setattr(clock, "_CROWD", 128)
+    for number in range(count):
+        loop.call(ok, link.told[number])
+    assert link.transport.is_reading()
+    assert len(link.responses()) == count
     link.end()

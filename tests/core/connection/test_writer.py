@@ -529,3 +529,109 @@ async def test_waiting_on_a_real_loop_can_be_cancelled() -> None:
     side.writer.wake(ConnectionGone("x"))
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+# ------------------------------------------------------------------ while memory is short for all
+
+
+class Silent:
+    """A reader that reads nothing, and makes memory short."""
+
+    bytes_read = 0
+
+    def give_up(self, budget: Any) -> str:
+        budget.forget(self)
+        return ""
+
+
+def shorten(side: Side) -> Silent:
+    budget = side.clock.budgets.unsent
+    budget.limit = 200_000
+    silent = Silent()
+    budget.note_reader(silent, 200_001, anew=True)
+    assert budget.over
+    return silent
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
+def test_writers_wait_until_the_client_has_taken_all(side: Side, loop: ManualLoop, *, parts: bool) -> None:
+    transport, writer = fake(side), side.writer
+    shorten(side)
+    transport.window = 4900
+    if parts:
+        writer.write_parts([b"x" * 4000, b"y" * 1000])
+    else:
+        writer.write(b"x" * 5000)
+    assert transport.get_write_buffer_size() == 100  # less than the high-water mark
+    assert writer.paused and writer.is_held_back and writer.deadline < NEVER
+    waiting = writer.writable()
+    loop.advance(0.5)
+    assert not waiting.done()
+    transport.peer_reads(100)
+    assert not waiting.done()
+    loop.advance(0.1)
+    assert waiting.done()
+    assert not writer.paused
+    assert side.clock.budgets.unsent.total == 200_001
+
+
+def test_writers_go_on_when_there_is_room_again(side: Side, loop: ManualLoop) -> None:
+    transport, writer = fake(side), side.writer
+    silent = shorten(side)
+    transport.window = 4900
+    writer.write(b"x" * 5000)
+    side.clock.budgets.unsent.note(silent, 190_000)
+    loop.advance(0.1)
+    assert writer.is_held_back  # a little room is none
+    side.clock.budgets.unsent.forget(silent)
+    loop.advance(0.1)
+    assert not writer.paused
+    writer.write(b"x" * 5000)  # now it is the transport that pauses
+    assert writer.paused
+    assert not writer.is_held_back
+
+
+def test_a_transport_that_pauses_what_is_held_back_lets_it_go_on(side: Side, loop: ManualLoop) -> None:
+    transport, writer = fake(side), side.writer
+    silent = shorten(side)
+    transport.window = 4900
+    writer.write(b"x" * 5000)
+    writer.write(b"x" * 3000)
+    assert writer.paused
+    assert not writer.is_held_back
+    assert side.clock.budgets.unsent.total == 200_001 + 3100
+    side.clock.budgets.unsent.forget(silent)
+    loop.advance(1)
+    assert writer.paused
+    transport.peer_reads()
+    assert not writer.paused
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_who_is_held_back_and_leaves(side: Side, loop: ManualLoop, *, fast: bool) -> None:
+    transport, writer = fake(side), side.writer
+    shorten(side)
+    transport.window = 4900
+    writer.write(b"x" * 5000)
+    waiting = writer.writable()
+    transport.peer_resets()
+    if not fast:
+        loop.advance(1)
+    loop.settle()
+    with pytest.raises(ConnectionGone):
+        waiting.result()
+    assert writer.is_taken
+    writer.go_on()  # has no effect
+    loop.advance(1)
+    assert not writer.is_held_back
+
+
+def test_small_writes_and_clients_that_read_wait_for_nobody(side: Side) -> None:
+    transport, writer = fake(side), side.writer
+    shorten(side)
+    writer.write(b"x" * 900)
+    assert not writer.paused
+    transport.window = None
+    transport.peer_reads()
+    writer.write(b"x" * 100_000)
+    assert not writer.paused
