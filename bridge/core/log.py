@@ -19,5 +19,5 @@ app_log = logging.getLogger("bridge.application")
 # Everything else: refused requests, failed handshakes, the server's own warnings.
 gen_log = logging.getLogger("bridge.general")
 
-# Takes text for standard error and never waits; None where whoever writes there writes it himself.
+# Takes text for standard error and never waits; None where code may write there itself.
 error_text: Callable[[str], None] | None = None

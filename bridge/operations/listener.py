@@ -1,8 +1,8 @@
 """A small HTTP/1.1 server beside the application's: for probes, metrics and commands.
 
 It runs on a selector, since a master has no event loop, or on an event loop. It serves few clients and trusts none:
-how many there are, what they send, what is kept for them and how long they take is bounded, and nobody waits for a
-client. Each connection has one request.
+their number, what they send, what is kept for them and how long they take are bounded, and nothing waits for a client.
+Each connection has one request.
 
 A kubelet waits one second for a probe, and kills a server that lets it wait. So no client keeps a probe waiting: where
 there are too many connections, the oldest one ends for the new one, whatever its client was doing.
@@ -38,8 +38,8 @@ _CONTENT_MAX = 65536
 # Most connections at once, of admin addresses and of control sockets each: neither takes the other's places. For one
 # more, the oldest ends, but not one whose command is being carried out. If there are only such, more wait in the queue.
 _MOST = 256
-# Connections that are accepted in one turn: enough that a probe does not wait for the turns of those before it in the
-# queue, and few enough that it has sent its request before it could be the oldest.
+# Connections that are accepted in one turn: so many that a probe waits for few turns of those before it in the queue,
+# and so few that it has sent its request before it is the oldest.
 _AT_ONCE = 64
 # Bytes that are kept in all for clients that do not read. Beyond that the oldest of them end.
 _UNREAD_MAX = 16 << 20

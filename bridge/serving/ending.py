@@ -103,8 +103,8 @@ class Ending:
     def restore_signals(self, before: Mapping[int, object]) -> None:
         """Set the handlers of signals that the server handles no more.
 
-        A process that ends with its server does not get its old handlers back: most are the system's, and they would
-        let a signal during the last steps of a good stop look like a crash. There a stop signal leaves at once, with
+        A process that ends with its server does not get its old handlers back: most are the system's, with which a
+        signal during the last steps of a good stop would look like a crash. There a stop signal leaves at once, with
         the exit status, and the others do nothing.
 
         Args:

@@ -81,8 +81,8 @@ def known_proxies(config: Config) -> Callable[[ConnectionContext, bool], bool] |
     """Return what tells whether a proxy is known at the other end of a connection, so that it may be idle for long.
 
     It gets the two ends, and whether a PROXY header has come first. A proxy is known by its address or network, by a
-    Unix socket, or by a PROXY header, if only some peers may send one. ``*`` names nobody: anybody could hold
-    connections then.
+    Unix socket, or by a PROXY header, if only some peers may send one. ``*`` counts for none, since any client could
+    hold connections then.
     """
     if config.timeout_keep_alive_proxy is None:
         return None

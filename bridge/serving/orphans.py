@@ -1,7 +1,7 @@
 """Reaps the processes that the first process of a container inherits.
 
 The parent of a process whose own parent has ended is process 1, or a process that has asked for that
-(``PR_SET_CHILD_SUBREAPER``). Who does not wait for them keeps zombies, until no number for a process is left. Children
+(``PR_SET_CHILD_SUBREAPER``). A process that does not wait for them keeps zombies, until no process id is left. Children
 that the application has started are left to it: in a server alone, and in a master that has imported the application.
 """
 
@@ -52,7 +52,7 @@ class Zombies:
         return bool(self._seen)
 
     def _reap(self) -> set[int]:
-        """Reap the zombies that were there before and are nobody's. Return those that are left."""
+        """Reap the zombies that were there at the last look and that no code waits for; return those left."""
         if not self._known:
             self._known, self.possible = True, _inherits()
         if not self.possible:

@@ -24,7 +24,7 @@ __all__ = ["OwnPages", "Page", "application_metrics", "for_peers", "health_page"
 #: Makes the answer to a request for a path; None to leave it to the application.
 Page = Callable[["Exchange"], "Answer | None"]
 
-# With one of these, the request has come through a proxy: who asks is not who has connected.
+# With one of these, the request has come through a proxy: the peer is not the client.
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-forwarded-host", b"via"})
 
 
@@ -67,7 +67,7 @@ class OwnPages:
 
 
 def for_peers(page: Page, allows: Callable[[ConnectionContext], bool]) -> Page:
-    """Return *page* for the peers that *allows* names, and not for whom a proxy asks for.
+    """Return *page* for the peers that *allows* names, and not for clients behind a proxy.
 
     Args:
         page: The page.

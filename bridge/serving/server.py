@@ -626,7 +626,7 @@ def _names(config: Config, name: bytes) -> bool:
 def fast_stop_timeout(config: Config) -> float:
     """Return the seconds that requests in progress have after SIGINT: five, or fewer if the settings say so.
 
-    With ``--reload`` it is half a second: who writes a program waits for the prompt, and nobody for a response.
+    With ``--reload`` it is half a second: a programmer waits for the prompt, and no client for a response.
     """
     graceful = config.timeout_graceful_shutdown
     fast = _FAST_STOP_IN_DEVELOPMENT if config.reload else _FAST_STOP
@@ -634,7 +634,7 @@ def fast_stop_timeout(config: Config) -> float:
 
 
 def note_times(config: Config) -> None:
-    """Log how long a stop may take, if it takes longer than usual: whoever starts the server has to wait for it."""
+    """Log how long a stop may take, if that is longer than usual: what has started the server must wait as long."""
     if config.drain_delay:
         graceful = config.timeout_graceful_shutdown
         longest = "any time" if graceful is None else f"up to {config.drain_delay + graceful:g} s"

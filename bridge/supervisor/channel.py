@@ -37,7 +37,7 @@ class Channel:
     Attributes:
         open: The other end has not been seen to close, or to send a message that is too long.
         garbled: How many lines have come that are no messages. They are dropped.
-        descriptors: What has come with the messages, in their order. Whoever knows what they are takes them out.
+        descriptors: What has come with the messages, in their order. The code that knows what they are takes them out.
     """
 
     def __init__(self, sock: socket.socket, *, takes_descriptors: bool = False) -> None:
@@ -82,7 +82,7 @@ class Channel:
     def receive(self) -> list[Message]:
         """Return messages that have arrived. Afterwards :attr:`open` tells whether more can arrive.
 
-        What comes is not believed: whatever the other process sends, this raises nothing, and comes to an end.
+        What comes is not trusted: whatever the other process sends, this raises nothing, and ends.
         """
         for _ in range(_PIECES):
             if not self.open:

@@ -1,7 +1,7 @@
 """Reaps the children of a master that have ended, and leaves the application's own to it.
 
-With ``--preload``, hooks, or in a program that has called ``bridge.run``, other code runs in the master's process. Who
-starts a process there will ask for its status, so nobody else may have taken it.
+With ``--preload``, hooks, or in a program that has called ``bridge.run``, other code runs in the master's process. Code
+that starts a process there asks for its status later, so nothing else may take it.
 """
 
 from __future__ import annotations

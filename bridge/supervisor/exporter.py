@@ -1,4 +1,4 @@
-"""The process of a master that sends metrics to statsd and over OTLP: the master itself waits for nobody."""
+"""The process of a master that sends metrics to statsd and over OTLP: the master itself waits for no collector."""
 
 from __future__ import annotations
 

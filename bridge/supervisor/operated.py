@@ -137,7 +137,7 @@ class Operated:
     def take_over(self) -> None:
         """Answer in the place of the master before this one, as soon as that answers nothing any more.
 
-        Its sums do not have what this one and its workers count, so for nobody the two may answer in turns.
+        Its sums do not have what this one and its workers count. So the two may not answer the same client in turns.
         """
         handover, self._handover = self._handover, None
         if handover is None:

@@ -18,8 +18,8 @@ __all__ = ["PidFile"]
 class PidFile:
     """Holds the number of this process while it runs.
 
-    The process locks its file, since a number alone says little: after a crash, or in a container that starts anew, it
-    may be that of any other program.
+    The process locks its file, since a number alone proves little: after a crash, or in a container that was started
+    again, it may be that of another program.
 
     Args:
         path: The file.

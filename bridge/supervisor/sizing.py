@@ -1,6 +1,6 @@
 """How many workers a master runs, and which of them has grown too large: decisions, made of what is measured.
 
-The number follows the load between two limits, slowly in both directions: it goes up when all workers have been busy
+The number follows the load between two limits, slowly in both directions. It goes up when all workers have been busy
 for two seconds, and down by one when fewer would have been enough for a whole idle time.
 """
 
@@ -81,7 +81,7 @@ class Size:
         return count
 
     def hold(self) -> None:
-        """Begin anew to look: what was measured so far says nothing."""
+        """Start measuring again: what was measured so far says nothing."""
         self._busy_since = self._idle_since = _NEVER
 
 
@@ -121,15 +121,15 @@ class Memory:
 class Target:
     """Chooses the worker to replace when all processes together use too much.
 
-    Where new workers use as much as those that they replace, that does not help: only one that has grown is chosen, and
-    ever less often while all together stay above the target.
+    To replace workers does not help where the new ones use as much. So only a worker that has grown is chosen, and less
+    and less often while all together stay above the target.
 
     Args:
         limit: Bytes that all may use.
 
     Attributes:
         limit: The argument.
-        in_vain: All use more, whoever is replaced.
+        in_vain: All together use more, although workers were replaced.
     """
 
     def __init__(self, limit: float) -> None:

@@ -246,7 +246,7 @@ class Workers:
             channel.close()
 
     def _handle(self, worker: Worker, message: Message) -> None:
-        """Take note of what a worker says. What has not the form of a report is none, whoever has written it."""
+        """Take note of what a worker says. A message of another form is ignored, whatever has written it."""
         worker.beat = time.monotonic()
         match message:
             case [FromWorker.READY, str(kind)]:

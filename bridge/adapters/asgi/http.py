@@ -215,8 +215,8 @@ class HTTPExchange:
     def _ends_by_stop(self) -> bool:
         """Tell whether this is an endless response whose application has taken notice that the server stops.
 
-        In whatever way the application ends it, that is no error: libraries for server-sent events just leave. But the
-        end that the application has not sent is not sent for it: the client would take the response for complete.
+        However the application ends it, that is no error: libraries for server-sent events just return. But the server
+        does not send the end that the application has not sent: the client would take the response for complete.
         """
         exchange = self._exchange
         return (

@@ -243,7 +243,7 @@ class WSGIDelegate:
         """End the threads, after they have answered the requests that there are.
 
         Call this when no more requests come: after the server's ``drain``. Threads whose clients have all left get
-        three seconds, as ASGI applications do: what they answer is for nobody.
+        three seconds, as ASGI applications do: no client reads what they answer.
 
         Args:
             timeout: Seconds to wait for the threads; None for no limit.

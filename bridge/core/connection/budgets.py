@@ -1,9 +1,9 @@
 """What all clients of a process may make it hold together.
 
 Each connection has its limits. A thousand connections have a thousand times as much, so there are budgets of the
-process, too. Who holds something that is not small notes it here. When all together hold too much, those go that have
-held the most for the longest: who is nearly done has held it for a moment only. One that is alone may have all that its
-own limits allow.
+process, too. An object that holds more than a little notes it here. When all together hold too much, those that have
+held the most for the longest are ended: one that is nearly done has held it only for a moment. One that is alone may
+have all that its own limits allow.
 
 Nothing here knows a protocol.
 """
@@ -142,14 +142,14 @@ class Budget:
 
     @property
     def is_short(self) -> bool:
-        """Half of the limit is held: who can do with less should."""
+        """More than half of the limit is held: a holder that can do with less should."""
         return self.total > self.short_above
 
     def note(self, holder: Holder, size: int, *, enforce: bool = True) -> None:
         """Note that *holder* holds *size* bytes now.
 
-        Who holds more with each piece that comes may note the next power of two, and has nothing to note until it holds
-        more than that: the budget then counts at most twice of what is held, and never less.
+        A holder that grows piece by piece may note the next power of two, and note nothing more until it holds more
+        than that. Then the budget counts at most twice what is held, and never less.
 
         Args:
             holder: Who holds it.
@@ -183,7 +183,7 @@ class Budget:
         """Let holders give up until no more is held than the limit allows, or only one holder is left.
 
         Args:
-            current: Who is noting something: it is not called back now, but in the next turn of the loop.
+            current: The holder that is noting something. It is called in the next turn of the loop, and not now.
         """
         limit = self._limit
         if limit is None:
@@ -237,14 +237,14 @@ class Budget:
     def note_reader(self, reader: Reader, size: int, *, anew: bool) -> None:
         """Note that *size* bytes wait for a client.
 
-        Beyond the limit those clients go that have had five seconds and have read next to nothing in them; a quarter
-        beyond it, those that have read nothing for a second. Who reads is never ended: it gets nothing new until it has
-        read. Time in which the loop was blocked does not count.
+        Beyond the limit, clients are ended that have had five seconds and have read next to nothing in them; a quarter
+        beyond it, also those that have read nothing for a second. A client that reads is never ended: it gets nothing
+        new until it has read. Time in which the loop was blocked does not count.
 
         Args:
             reader: Who waits for the client.
             size: Bytes; not 0.
-            anew: The client has read what waited before: its time begins.
+            anew: The client has read all that waited before, so its time begins now.
         """
         self.note(reader, size, enforce=False)
         if anew:
@@ -297,7 +297,7 @@ class Budget:
     def take(self, size: int) -> bool:
         """Take *size* bytes, if there is room: at most half of the budget is taken in this way; tell whether there was.
 
-        Nobody has to give up for it: who asks can wait.
+        No holder has to give up for it, since the caller can wait.
         """
         with self._lock:
             limit = self._limit
@@ -314,12 +314,12 @@ class Budget:
             self.total -= size
 
     def keep(self, size: int) -> None:
-        """Count *size* bytes that nobody has to give up any more: what the client had to send is complete."""
+        """Count *size* bytes that no holder has to give up: the client has sent all of it."""
         with self._lock:
             self.total += size
 
     def release(self, size: int) -> None:
-        """Count *size* bytes no longer that were kept."""
+        """Stop counting *size* bytes that were kept."""
         with self._lock:
             self.total -= size
 

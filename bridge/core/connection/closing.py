@@ -29,8 +29,8 @@ def close(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None
     """Close *transport* when everything is sent.
 
     A TLS transport then sends a close_notify alert, and waits for the peer's. But the peer need not answer (RFC 8446
-    section 6.1), and clients that pool connections do not while nobody reads from them. So the connection ends as soon
-    as the peer's system has taken everything. What a slow reader has not taken yet, it gets.
+    section 6.1), and clients that pool connections do not while their application reads nothing. So the connection ends
+    as soon as the peer's system has taken everything. What a slow reader has not taken yet, it gets.
     """
     transport.close()
     if transport.get_extra_info("sslcontext") is not None:

@@ -225,8 +225,8 @@ class ServerConnection(asyncio.Protocol):
             self._advance_soon()  # the buffer may have the rest of the content
         else:
             if reading is READ_CONTENT:
-                # The transport's own close is not enough: the peer may still have to read an early response, which
-                # needs a deadline, and a call of _advance() may be due, which has to find the state closed.
+                # The transport's own close is not enough. The peer may still have to read an early response, which
+                # needs a deadline. And a call of _advance() may be due, which has to find the state closed.
                 self._give_up()
             return False
         transport = self.writer.transport
@@ -275,7 +275,7 @@ class ServerConnection(asyncio.Protocol):
         3. A response for which :meth:`expect_response` has set the deadline: the connection is reset.
         4. After the end of HTTP: the transport closes.
 
-        What has come, and nobody has looked at yet, is not late: the deadline is looked at again after that.
+        Bytes that have come and were not looked at yet are not late: the deadline is compared again after that.
         """
         transport = self.writer.transport
         if transport is None:

@@ -462,7 +462,7 @@ class HTTP2Connection(asyncio.Protocol):
             exchange.mark_closed()
             if self.parameters.exchange_ended is not None:
                 self.parameters.exchange_ended(exchange)
-            # Its delegate may run on. The reference goes when nobody has the exchange any more.
+            # Its delegate may run on. The reference goes when nothing has the exchange any more.
             self._lingering.add(weakref.ref(exchange, self._lingering.discard))
         self._notify_closed(delegate)
 

@@ -295,7 +295,7 @@ class Output:
 
     @property
     def is_full(self) -> bool:
-        """Whoever has content that waits makes no more: much waits here, or for the clients of all connections."""
+        """Much waits here, or for the clients of all connections: delegates should make no more content."""
         return self.queued > _QUEUED_MAX or self._clock.budgets.unsent.is_short
 
     @property

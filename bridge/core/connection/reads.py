@@ -1,12 +1,13 @@
 """How much a transport reads from its socket at once.
 
-256 KiB by default, from every socket that has something, in one turn of the loop: a thousand clients that send much
-keep the loop for 100 ms and more, and make the process hold 200 MiB, before anything could be put off (see ``turns``).
-So connections read 16 KiB at once; those to which large content comes fast read more, while nobody has to wait for it.
+By default a transport reads 256 KiB, and one turn of the loop reads all sockets that have something. A thousand clients
+that send much would keep the loop for 100 ms and more, and make the process hold 200 MiB, before ``turns`` could put
+anything off. So connections read 16 KiB at once. Where large content comes fast, and no other connection has to wait,
+they read more.
 
-asyncio's transports have a number for this. uvloop's read into one buffer of the loop, unless the protocol has a
-buffer of its own. One that has it stands between the two while there is a crowd, and not otherwise: it costs a call
-more for each read. bridge's own transports for TLS have such a number, too.
+asyncio's transports have a number for this, and so have bridge's own transports for TLS. uvloop's read into one buffer
+of the loop, unless the protocol has a buffer of its own. So a protocol with a buffer stands between transport and
+connection while there is a crowd. Otherwise there is none, since it costs a call more for each read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Shares each turn of the event loop among all connections of the process.
 
-What a client sends can be cheap to send and dear to read: chunks of one byte, pings, fragments, pipelined requests. One
-connection could keep the loop busy for seconds, and a thousand of them together in any case. So every piece of such
-work is counted in units, and all connections draw on one count. When it is used up, the others wait for the next turn.
+What a client sends can be cheap to send and expensive to read: chunks of one byte, pings, fragments, pipelined
+requests. One connection could keep the loop busy for seconds, and a thousand of them together in any case. So every
+piece of such work is counted in units, and all connections draw on one count. When it is used up, the others wait for
+the next turn.
 
 A unit is about a microsecond of work: a chunk, a frame. Nothing here knows a protocol.
 
@@ -40,8 +41,8 @@ class Turns:
     it works, and subtracts what it has done. When nothing is left, or after ``slice`` units if the loop is ``crowded``,
     it has to stop and to call :meth:`later`, with *begun* true.
 
-    The units are given out anew in the turn after they are used up, and not in every turn: who does little does not
-    have to wake anybody.
+    New units are given out in the turn after the last ones are used up, and not in every turn: while connections do
+    little, nothing has to be scheduled.
 
     Args:
         loop: The event loop.
@@ -95,9 +96,9 @@ class Turns:
     def _run(self) -> None:
         """Give out units, and let those work that wait: first those that have done nothing, each a little.
 
-        A part of the units is kept for those that have begun, and an eighth for the data that arrives in this turn. To
-        keep three quarters for that made a flood cost others 5 ms in place of 18, but cost HTTP/2 a quarter more
-        processor time: its clients send 32 requests at once, which came into more turns, with a write in each.
+        A part of the units is kept for those that have begun, and an eighth for the data that arrives in this turn.
+        With three quarters kept for that, a flood cost others 5 ms and not 18, but HTTP/2 cost a quarter more processor
+        time: the 32 requests that a client sends at once were spread over more turns, with a write in each.
         """
         self.left = units = self.units
         self._work(self._little, units >> 2)

@@ -1,7 +1,7 @@
 """A WebSocket connection (RFC 6455): the asyncio protocol that takes the transport over after the handshake.
 
-It feeds the receiver, answers pings, sends its own, bounds the messages that wait for the reader, and closes: with a
-close frame both ways, or after a deadline if the peer sends none. It knows nothing of applications. An adapter takes
+It feeds the receiver, answers pings and sends its own, and bounds the messages that wait for the reader. It closes with
+a close frame both ways, or after a deadline if the peer sends none. It knows nothing of applications. An adapter takes
 messages with ``take`` and ``arrival``, and sends with ``send_text`` and ``send_binary``.
 """
 
@@ -596,8 +596,8 @@ class WebSocketConnection(asyncio.Protocol):
 
         1. The connection has ended, but the peer does not close: it is aborted.
         2. No ping is pending: one is sent.
-        3. Something arrived since the last ping; or the server does not read, so it cannot see an answer; or the peer
-           does not read, so the ping may not have reached it: the next ping follows.
+        3. The next ping follows if something arrived since the last one; or if the server does not read, so that it
+           cannot see an answer; or if the peer does not read, so that the ping may not have reached it.
         4. Otherwise the peer is silent: the connection is closed.
         """
         transport = self.writer.transport

@@ -3,8 +3,8 @@
 Grammar and limits are those of HTTP/1. What RFC 9113 calls malformed is an error of the stream; everything else has a
 status that answers it.
 
-What is kept of one request for the next ones is bounded, belongs to one connection, and is dropped with every change of
-the dynamic table: after it, an equal block may have other fields.
+What is kept of one request for the next ones is bounded and belongs to one connection. Every change of the dynamic
+table drops it, since an equal block may have other fields after that.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class Scheduler(Generic[Stream]):
     """Says which stream sends the next frame (RFC 9218 section 10).
 
     The lowest urgency comes first. Within one, incremental streams take turns. Those that are not incremental are sent
-    one after the other, by id, and have one turn together. Only streams that can send are in here: who has sent all, or
-    has no window left, is removed.
+    one after the other, by id, and have one turn together. Only streams that can send are in here: one that has sent
+    all, or has no window left, is removed.
 
     Type of streams: anything with ``stream_id``, ``urgency`` and ``incremental``, which must not be changed while the
     stream is in here, but by :meth:`reprioritise`.

@@ -21,8 +21,7 @@ class ReceiveWindow:
     """How much the peer may still send: of one stream, or of the connection.
 
     Credit is announced in steps of half a window, so a large upload costs one WINDOW_UPDATE for each. The window grows,
-    since a small one limits a fast peer that is far away: with 64 KiB and 100 ms from here to there and back, to
-    640 KiB a second.
+    since a small one limits a fast peer that is far away: 64 KiB and a round trip of 100 ms allow 640 KiB a second.
 
     Args:
         size: The window that the peer knows of.

@@ -63,8 +63,8 @@ class RequestIds:
 class RequestIdDelegate:
     """Gives each exchange an id, which the request's field tells the application, and the response's the client.
 
-    The id stands in ``context.request_id``. The request's field is replaced, so that whatever looks for it there finds
-    what is logged; so is the response's, should the application send one.
+    The id stands in ``context.request_id``. The request's field is replaced, so that the application finds the id that
+    is logged. A field of the response is replaced, too.
 
     Args:
         delegate: Gets the exchanges.

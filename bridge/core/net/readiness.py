@@ -1,8 +1,8 @@
 """Which sockets are ready: one epoll object for many sockets, that the event loop watches as one descriptor.
 
-A loop's own ``add_reader`` is not enough for connections. uvloop watches a descriptor no longer after its first error:
-if bytes of the peer are still unread when the connection is reset, it calls the reader once more and then never again.
-And each call goes through a handle and a context, which costs about a microsecond for each request.
+A loop's own ``add_reader`` is not enough for connections. uvloop stops watching a descriptor after its first error: if
+bytes of the peer are still unread when the connection is reset, it calls the reader once more and then never again. And
+each call goes through a handle and a context, which costs about a microsecond for each request.
 """
 
 from __future__ import annotations

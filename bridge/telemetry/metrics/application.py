@@ -1,9 +1,9 @@
 """The application's own metrics, which it keeps with prometheus_client: beside the server's, from all processes.
 
 With workers that is prometheus_client's multiprocess mode: each process writes files into a directory, which
-``PROMETHEUS_MULTIPROC_DIR`` names, and who is asked reads them all. The master makes the directory before the
-application is imported, and looks after the files: those of a worker that has ended are added up into one, so that
-there are not more and more of them, and its live gauges are removed. Nobody reads them during that: the master answers.
+``PROMETHEUS_MULTIPROC_DIR`` names, and the process that is asked reads them all. The master makes the directory before
+the application is imported. When a worker has ended, the master adds its files up into one, so that their number does
+not grow, and removes its live gauges. Nothing reads them meanwhile, since the master is the one that answers.
 """
 
 from __future__ import annotations
