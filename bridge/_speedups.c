@@ -2,8 +2,8 @@
  *
  * Rules, which tests hold where they can:
  *
- * - Bytes and plain values go in, values come out. No object of bridge's own is read or written, except Times
- *   and Counter, which are made here; a Counter adds to memory that it is given.
+ * - Bytes and plain values go in, values come out. No object of bridge's own is read or written, except those whose
+ *   types are made here: request lines and heads, Times, and Counter, which adds to memory that it is given.
  * - Nothing here judges. What a function does not fully understand it answers with None, and the Python function then
  *   decides: statuses, close codes and messages are there and nowhere else. Only exceptions of the interpreter itself
  *   (no memory, a wrong type) leave this file.
@@ -11,7 +11,7 @@
  *   of a bytearray, whatever the garbage collector runs.
  * - A length is compared before anything is added to it. Bytes are compared with the end before they are read.
  * - Names of fields come from the fixed table below, or are fresh objects. Peers choose names: none is ever interned.
- * - The only state is that table, and two types. They are made with the module and belong to it (PEP 489), so each
+ * - The only state is that table, and these types. They are made with the module and belong to it (PEP 489), so each
  *   interpreter has its own.
  */
 
@@ -25,7 +25,7 @@
 #include <time.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 7
+#define REVISION 8
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -174,6 +174,7 @@ static const uint8_t HUFFMAN_ORDER[256] = {
 /* CONNECT is not here: a request with it is the Python function's. */
 static const char *const METHODS[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"};
 #define METHODS_COUNT ((int)(sizeof METHODS / sizeof METHODS[0]))
+#define METHOD_HEAD 1 /* the index of HEAD */
 
 /* The keys of an environ that come from the request line. */
 enum { REQUEST_METHOD, PATH_INFO, QUERY_STRING, REQUEST_URI, RAW_URI, SERVER_PROTOCOL, VARIABLES_COUNT };
@@ -181,6 +182,18 @@ static const char *const VARIABLES[] = {
     "REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "SERVER_PROTOCOL",
 };
 _Static_assert(sizeof VARIABLES / sizeof VARIABLES[0] == VARIABLES_COUNT, "each key has its text");
+
+/* The forms of an HTTP version: octets, text, text with the name of the protocol. */
+enum { V_OCTETS, V_TEXT, V_PROTOCOL, VERSION_FORMS };
+static const char *const VERSIONS[] = {"1.0", "1.1"};
+static const char *const PROTOCOLS[] = {"HTTP/1.0", "HTTP/1.1"};
+
+/* The keys of a scope that differ between the requests of one connection. */
+enum { S_HTTP_VERSION, S_METHOD, S_PATH, S_RAW_PATH, S_QUERY_STRING, S_ASGI, S_HEADERS, S_EXTENSIONS, SCOPE_KEYS_COUNT };
+static const char *const SCOPE_KEYS[] = {
+    "http_version", "method", "path", "raw_path", "query_string", "asgi", "headers", "extensions",
+};
+_Static_assert(sizeof SCOPE_KEYS / sizeof SCOPE_KEYS[0] == SCOPE_KEYS_COUNT, "each key has its text");
 
 /* Where frameworks leave the route, see bridge/telemetry/metrics/routes.py. */
 static const char *const ROUTES[] = {"bridge.route", "route", "werkzeug.request"};
@@ -193,12 +206,18 @@ typedef struct {
     PyObject *routes[ROUTES_COUNT];       /* str */
     PyObject *empty;                      /* str */
     PyObject *clock;                      /* time.monotonic_ns */
+    PyObject *no_octets;                  /* bytes */
+    PyObject *line_type;
+    PyObject *head_type;
     PyObject *times_type;
     PyObject *counter_type;
+    PyObject *versions[2][VERSION_FORMS]; /* of 1.0 and of 1.1 */
+    PyObject *scope_keys[SCOPE_KEYS_COUNT]; /* str */
     PyObject *methods[METHODS_COUNT];     /* bytes */
     PyObject *method_texts[METHODS_COUNT]; /* str */
     int host;                              /* the index of that name */
     uint8_t lengths[KNOWN_COUNT];
+    char titles[KNOWN_COUNT][KNOWN_LENGTH_MAX]; /* the known names as most programs write them: User-Agent */
     uint8_t slots[SLOTS]; /* by hash: 1 + the index of a known name; 0 if there is none */
     /* Of the Huffman code: the first code and symbol of each length; what eight bits begin with, if that is short; the
      * same for two codes in a row. */
@@ -224,8 +243,10 @@ state_of(PyObject *module)
 static unsigned
 name_hash(const unsigned char *name, size_t length)
 {
-    /* length is at least 1 */
-    return (unsigned)(length * 7u + name[0] * 31u + name[length - 1] * 131u + name[length / 2] * 17u) & (SLOTS - 1);
+    /* length is at least 1. Letters of either case have the same hash. */
+    return (unsigned)(length * 7u + (name[0] | 0x20u) * 31u + (name[length - 1] | 0x20u) * 131u +
+                      (name[length / 2] | 0x20u) * 17u) &
+           (SLOTS - 1);
 }
 
 /* Return the index of a known name in lower case, or -1. */
@@ -244,7 +265,43 @@ find_name(const State *state, const unsigned char *name, size_t length)
     return -1;
 }
 
+/* Return the index of a known name as programs write it, in lower case or with capitals at the start of each word; -1
+ * if it is none, or is written in another way. */
+static int
+find_usual_name(const State *state, const unsigned char *name, size_t length)
+{
+    if (length == 0 || length > KNOWN_LENGTH_MAX) {
+        return -1;
+    }
+    for (unsigned slot = name_hash(name, length); state->slots[slot] != 0; slot = (slot + 1) & (SLOTS - 1)) {
+        int index = state->slots[slot] - 1;
+        if (state->lengths[index] == length &&
+            (memcmp(state->titles[index], name, length) == 0 || memcmp(KNOWN[index].name, name, length) == 0)) {
+            return index;
+        }
+    }
+    return -1;
+}
+
 /* ----------------------------------------------------------------------------------------------- octets and grammar */
+
+/* Eight octets at once: an octet of the result has its highest bit set if the one of *block* is below *limit*, which is
+ * at most 0x80, or is *octet*. What lies behind the first such octet says nothing. */
+#define ONES (~(uint64_t)0 / 255)
+#define BELOW(block, limit) (((block)-ONES * (limit)) & ~(block) & (ONES * 0x80))
+#define EQUAL(block, octet) BELOW((block) ^ (ONES * (octet)), 1)
+
+/* Return how many octets lie before the first one that *marks*, which is not 0, has marked. */
+static int
+first_marked(uint64_t marks)
+{
+#if defined(__GNUC__) && PY_LITTLE_ENDIAN
+    return __builtin_ctzll(marks) / 8;
+#else
+    (void)marks;
+    return 0; /* the caller looks at each octet from here on */
+#endif
+}
 
 /* tchar (RFC 9110 section 5.6.2) in lower case; 0 for any other octet. */
 static const unsigned char TCHAR[256] = {
@@ -368,23 +425,55 @@ ascii_of(Span span)
     return PyUnicode_DecodeASCII((const char *)span.start, span.end - span.start, NULL);
 }
 
-/* Return the first octet from *at* on that a field value may not have, HTAB excepted; *end* if there is none. */
+static int
+is_value_octet(unsigned char c)
+{
+    return c != 0x7f && (c >= 0x20 || c == '\t');
+}
+
+/* Return the first octet from *at* on that a field value may not have; *end* if there is none. */
 static const unsigned char *
 value_end(const unsigned char *at, const unsigned char *end)
 {
-    const uint64_t ones = ~(uint64_t)0 / 255;
     for (;;) {
-        while (end - at >= 8) { /* eight octets at once, if none of them is below 0x20 or is 0x7f */
+        while (end - at >= 8) {
             uint64_t block;
             memcpy(&block, at, 8);
-            uint64_t deleted = block ^ (ones * 0x7f);
-            if ((((block - ones * 0x20) & ~block) | ((deleted - ones) & ~deleted)) & (ones * 0x80)) {
+            uint64_t marks = BELOW(block, 0x20) | EQUAL(block, 0x7f);
+            if (marks) {
+                at += first_marked(marks);
                 break;
             }
             at += 8;
         }
         const unsigned char *stop = end - at > 8 ? at + 8 : end;
-        while (at < stop && *at != 0x7f && (*at >= 0x20 || *at == '\t')) {
+        while (at < stop && is_value_octet(*at)) {
+            at++;
+        }
+        if (at < stop || at == end) {
+            return at;
+        }
+    }
+}
+
+/* Return the first octet from *at* on that a request target may not have, or that is *last*; *end* if there is none. */
+static const unsigned char *
+target_end(const unsigned char *at, const unsigned char *end, unsigned char last)
+{
+    for (;;) {
+        while (end - at >= 8) {
+            uint64_t block;
+            memcpy(&block, at, 8);
+            uint64_t marks = BELOW(block, 0x21) | EQUAL(block, 0x7f) | EQUAL(block, '#') | EQUAL(block, last) |
+                             (block & (ONES * 0x80));
+            if (marks) {
+                at += first_marked(marks);
+                break;
+            }
+            at += 8;
+        }
+        const unsigned char *stop = end - at > 8 ? at + 8 : end;
+        while (at < stop && is_target(*at) && *at != last) {
             at++;
         }
         if (at < stop || at == end) {
@@ -445,16 +534,12 @@ read_request_line(Head *head, const unsigned char *at, const unsigned char *end,
     }
     at++;
     head->target.start = head->path.start = at;
-    while (at < end && is_target(*at) && *at != '?') {
-        at++;
-    }
+    at = target_end(at, end, '?');
     head->path.end = head->query.start = head->query.end = at;
     if (at < end && *at == '?') {
         at++;
         head->query.start = at;
-        while (at < end && is_target(*at)) {
-            at++;
-        }
+        at = target_end(at, end, ' ');
         head->query.end = at;
     }
     head->target.end = at;
@@ -467,6 +552,25 @@ read_request_line(Head *head, const unsigned char *at, const unsigned char *end,
     }
     head->newer = *at == '1';
     return at + 3;
+}
+
+/* Check a field's name, and find it among the known ones, however it is written. Return 0 if it is none. */
+static int
+read_name_slowly(FieldLine *field, const State *state)
+{
+    unsigned char name[KNOWN_LENGTH_MAX];
+    size_t length = 0;
+    for (const unsigned char *at = field->name.start; at < field->name.end; at++, length++) {
+        unsigned char c = TCHAR[*at];
+        if (c == 0) {
+            return 0;
+        }
+        if (length < sizeof name) {
+            name[length] = c;
+        }
+    }
+    field->known = find_name(state, name, length);
+    return length > 0;
 }
 
 /* Read the field lines up to the empty line. Return where the head ends, or NULL. */
@@ -486,25 +590,17 @@ read_fields(Head *head, const State *state, const unsigned char *at, const unsig
             return NULL;
         }
         FieldLine *field = &head->fields[head->count++];
-        unsigned char name[KNOWN_LENGTH_MAX];
-        size_t length = 0;
-        unsigned char c;
-        field->name.start = at;
-        while (at < end && (c = TCHAR[*at]) != 0) {
-            if (length < sizeof name) {
-                name[length] = c;
-            }
-            length++;
-            at++;
-        }
-        field->name.end = at;
-        if (length == 0 || at == end || *at != ':') {
+        const unsigned char *colon = memchr(at, ':', (size_t)(end - at));
+        if (colon == NULL) {
             return NULL;
         }
-        field->known = find_name(state, name, length);
-        at++;
-        field->value.start = at;
-        at = value_end(at, end);
+        field->name = (Span){at, colon};
+        field->known = find_usual_name(state, at, span_length(field->name));
+        if (field->known < 0 && !read_name_slowly(field, state)) {
+            return NULL;
+        }
+        field->value.start = colon + 1;
+        at = value_end(colon + 1, end);
         field->value.end = at;
         if (end - at < 2 || at[0] != '\r' || at[1] != '\n' || at - field->name.start > longest) {
             return NULL;
@@ -692,60 +788,190 @@ fields_of(const Head *head, const State *state)
     return fields;
 }
 
-/* The order of the values in what parse_head() returns. */
+/* A request line and a request head. They have the attributes of those that bridge/core/http/message.py makes, and cannot
+ * be changed. They hold octets, texts and numbers that were made here, so no cycle of references goes through them. */
 enum {
-    R_METHOD, R_METHOD_TEXT, R_TARGET, R_PATH, R_PATH_TEXT, R_QUERY, R_NEWER, R_FIELDS, R_HOST, R_CONTENT_LENGTH,
-    R_KEEP_ALIVE, R_EXPECT_CONTINUE, R_UPGRADE, R_SIZE, R_COUNT
+    L_METHOD, L_METHOD_TEXT, L_TARGET, L_VERSION, L_VERSION_TEXT, L_PROTOCOL_TEXT, L_PATH, L_PATH_TEXT, L_QUERY,
+    L_AUTHORITY, L_PLAIN, LINE_PARTS
+};
+enum {
+    H_LINE, H_FIELDS, H_HOST, H_CONTENT_LENGTH, H_KEEP_ALIVE, H_EXPECT_CONTINUE, H_UPGRADE, H_SIZE, HEAD_PARTS
+};
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *parts[LINE_PARTS];
+} LineObject;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *parts[HEAD_PARTS];
+} HeadObject;
+
+#define PART(type, name, index)                                                                                        \
+    {name, T_OBJECT_EX, offsetof(type, parts) + (index) * sizeof(PyObject *), READONLY, NULL}
+
+static PyMemberDef line_members[] = {
+    PART(LineObject, "method", L_METHOD),
+    PART(LineObject, "method_text", L_METHOD_TEXT),
+    PART(LineObject, "target", L_TARGET),
+    PART(LineObject, "version", L_VERSION),
+    PART(LineObject, "version_text", L_VERSION_TEXT),
+    PART(LineObject, "protocol_text", L_PROTOCOL_TEXT),
+    PART(LineObject, "path", L_PATH),
+    PART(LineObject, "path_text", L_PATH_TEXT),
+    PART(LineObject, "query", L_QUERY),
+    PART(LineObject, "authority", L_AUTHORITY),
+    PART(LineObject, "plain", L_PLAIN),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMemberDef head_members[] = {
+    PART(HeadObject, "line", H_LINE),
+    PART(HeadObject, "fields", H_FIELDS),
+    PART(HeadObject, "host", H_HOST),
+    PART(HeadObject, "content_length", H_CONTENT_LENGTH),
+    PART(HeadObject, "keep_alive", H_KEEP_ALIVE),
+    PART(HeadObject, "expect_continue", H_EXPECT_CONTINUE),
+    PART(HeadObject, "upgrade", H_UPGRADE),
+    PART(HeadObject, "size", H_SIZE),
+    {NULL, 0, 0, 0, NULL},
 };
 
 static PyObject *
-head_values(const Head *head, const State *state)
+part_of_line(PyObject *self, void *index)
 {
-    PyObject *values = PyTuple_New(R_COUNT);
-    if (values == NULL) {
+    LineObject *line = (LineObject *)((HeadObject *)self)->parts[H_LINE];
+    return Py_NewRef(line->parts[*(const int *)index]);
+}
+
+static const int of_line[] = {L_METHOD, L_TARGET, L_VERSION, L_PATH, L_QUERY};
+
+static PyGetSetDef head_properties[] = {
+    {"method", part_of_line, NULL, NULL, (void *)&of_line[0]},
+    {"target", part_of_line, NULL, NULL, (void *)&of_line[1]},
+    {"version", part_of_line, NULL, NULL, (void *)&of_line[2]},
+    {"path", part_of_line, NULL, NULL, (void *)&of_line[3]},
+    {"query", part_of_line, NULL, NULL, (void *)&of_line[4]},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void
+line_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    for (int i = 0; i < LINE_PARTS; i++) {
+        Py_XDECREF(((LineObject *)self)->parts[i]);
+    }
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static void
+head_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    for (int i = 0; i < HEAD_PARTS; i++) {
+        Py_XDECREF(((HeadObject *)self)->parts[i]);
+    }
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot line_slots[] = {
+    {Py_tp_members, line_members},
+    {Py_tp_dealloc, line_dealloc},
+    {0, NULL},
+};
+
+static PyType_Slot head_slots[] = {
+    {Py_tp_members, head_members},
+    {Py_tp_getset, head_properties},
+    {Py_tp_dealloc, head_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec line_spec = {
+    .name = "bridge._speedups.RequestLine",
+    .basicsize = sizeof(LineObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = line_slots,
+};
+
+static PyType_Spec head_spec = {
+    .name = "bridge._speedups.RequestHead",
+    .basicsize = sizeof(HeadObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = head_slots,
+};
+
+/* Return 1 if all of *parts* were made. */
+static int
+is_whole(PyObject *const *parts, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (parts[i] == NULL) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static PyObject *
+line_object(const Head *head, const State *state)
+{
+    LineObject *line = PyObject_New(LineObject, (PyTypeObject *)state->line_type);
+    if (line == NULL) {
         return NULL;
     }
-#define SET(at, made)                                                                                                  \
-    do {                                                                                                               \
-        PyObject *object = (made);                                                                                     \
-        if (object == NULL) {                                                                                          \
-            Py_DECREF(values);                                                                                         \
-            return NULL;                                                                                               \
-        }                                                                                                              \
-        PyTuple_SET_ITEM(values, at, object);                                                                          \
-    } while (0)
-
+    PyObject **parts = line->parts;
     int method = find_method(head->method);
-    if (method >= 0) {
-        SET(R_METHOD, Py_NewRef(state->methods[method]));
-        SET(R_METHOD_TEXT, Py_NewRef(state->method_texts[method]));
-    } else {
-        SET(R_METHOD, bytes_of(head->method));
-        SET(R_METHOD_TEXT, ascii_of(head->method));
+    parts[L_METHOD] = method < 0 ? bytes_of(head->method) : Py_NewRef(state->methods[method]);
+    parts[L_METHOD_TEXT] = method < 0 ? ascii_of(head->method) : Py_NewRef(state->method_texts[method]);
+    parts[L_TARGET] = bytes_of(head->target);
+    parts[L_VERSION] = Py_NewRef(state->versions[head->newer][V_OCTETS]);
+    parts[L_VERSION_TEXT] = Py_NewRef(state->versions[head->newer][V_TEXT]);
+    parts[L_PROTOCOL_TEXT] = Py_NewRef(state->versions[head->newer][V_PROTOCOL]);
+    parts[L_PATH] =
+        span_length(head->path) == span_length(head->target) ? Py_XNewRef(parts[L_TARGET]) : bytes_of(head->path);
+    parts[L_PATH_TEXT] = path_text_of(head->path);
+    parts[L_QUERY] = bytes_of(head->query);
+    parts[L_AUTHORITY] = Py_NewRef(state->no_octets);
+    parts[L_PLAIN] = PyBool_FromLong(head->newer && method != METHOD_HEAD);
+    if (!is_whole(parts, LINE_PARTS)) {
+        Py_DECREF(line);
+        return NULL;
     }
-    SET(R_TARGET, bytes_of(head->target));
-    if (span_length(head->path) == span_length(head->target)) {
-        SET(R_PATH, Py_NewRef(PyTuple_GET_ITEM(values, R_TARGET)));
-    } else {
-        SET(R_PATH, bytes_of(head->path));
+    return (PyObject *)line;
+}
+
+static PyObject *
+head_object(const Head *head, const State *state)
+{
+    HeadObject *made = PyObject_New(HeadObject, (PyTypeObject *)state->head_type);
+    if (made == NULL) {
+        return NULL;
     }
-    SET(R_PATH_TEXT, path_text_of(head->path));
-    SET(R_QUERY, bytes_of(head->query));
-    SET(R_NEWER, PyBool_FromLong(head->newer));
-    SET(R_FIELDS, fields_of(head, state));
-    if (head->host < 0) {
-        SET(R_HOST, PyBytes_FromStringAndSize(NULL, 0));
-    } else {
-        SET(R_HOST, Py_NewRef(PyTuple_GET_ITEM(PyTuple_GET_ITEM(PyTuple_GET_ITEM(values, R_FIELDS), head->host), 1)));
+    PyObject **parts = made->parts;
+    PyObject *fields = fields_of(head, state);
+    PyObject *host = state->no_octets;
+    if (fields != NULL && head->host >= 0) {
+        host = PyTuple_GET_ITEM(PyTuple_GET_ITEM(fields, head->host), 1);
     }
-    SET(R_CONTENT_LENGTH,
-        head->content_length < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(head->content_length));
-    SET(R_KEEP_ALIVE, PyBool_FromLong(head->keep_alive));
-    SET(R_EXPECT_CONTINUE, PyBool_FromLong(head->expect_continue));
-    SET(R_UPGRADE, lower_bytes_of(head->upgrade));
-    SET(R_SIZE, PyLong_FromSsize_t(head->size));
-#undef SET
-    return values;
+    parts[H_LINE] = line_object(head, state);
+    parts[H_FIELDS] = fields;
+    parts[H_HOST] = Py_NewRef(host);
+    parts[H_CONTENT_LENGTH] =
+        head->content_length < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(head->content_length);
+    parts[H_KEEP_ALIVE] = PyBool_FromLong(head->keep_alive);
+    parts[H_EXPECT_CONTINUE] = PyBool_FromLong(head->expect_continue);
+    parts[H_UPGRADE] = lower_bytes_of(head->upgrade);
+    parts[H_SIZE] = PyLong_FromSsize_t(head->size);
+    if (!is_whole(parts, HEAD_PARTS)) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return (PyObject *)made;
 }
 
 /* Take *count* sizes that are not negative from *args*. Return -1 with an exception if one is no such number. */
@@ -779,37 +1005,82 @@ take_octets_and_sizes(const char *name, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(parse_head_doc,
-             "parse_head(buffer, start, request_line, field_line, fields, head, /)\n--\n\n"
-             "Return the parts of the request head that begins at start; None for the Python function to decide.\n\n"
-             "The last four arguments are the limits in bytes, and that of the number of fields.");
+             "parse_head(buffer, start, limits, /)\n--\n\n"
+             "Return the request head that begins at start; None for the Python function to decide.\n\n"
+             "The limits are those of request line, field line, fields and head: a tuple of four numbers.");
 
 static PyObject *
 parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    Py_ssize_t sizes[5]; /* start, request_line, field_line, fields, head */
+    Py_ssize_t begin;
+    Py_ssize_t sizes[4]; /* of request line, field line, fields, head */
     Py_buffer buffer;
     const State *state = state_of(module);
 
-    if (take_octets_and_sizes("parse_head", args, nargs, &buffer, sizes, 5) < 0) {
+    if (nargs != 3 || !PyTuple_CheckExact(args[2]) || PyTuple_GET_SIZE(args[2]) != 4) {
+        PyErr_SetString(PyExc_TypeError, "parse_head: buffer, start, a tuple of four limits");
         return NULL;
     }
-    PyObject *values = NULL;
-    if (sizes[0] < buffer.len) {
-        const unsigned char *start = (const unsigned char *)buffer.buf + sizes[0];
+    if (take_sizes(args + 1, &begin, 1) < 0 || take_sizes(&PyTuple_GET_ITEM(args[2], 0), sizes, 4) < 0 ||
+        PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    if (begin < buffer.len) {
+        const unsigned char *start = (const unsigned char *)buffer.buf + begin;
         const unsigned char *end = (const unsigned char *)buffer.buf + buffer.len;
         Head head;
-        const unsigned char *at = read_request_line(&head, start, end, sizes[1]);
-        if (at != NULL && (at = read_fields(&head, state, at, end, sizes[2], sizes[3])) != NULL &&
-            at - start <= sizes[4] && steer(&head) &&
+        const unsigned char *at = read_request_line(&head, start, end, sizes[0]);
+        if (at != NULL && (at = read_fields(&head, state, at, end, sizes[1], sizes[2])) != NULL &&
+            at - start <= sizes[3] && steer(&head) &&
             (span_length(head.path) <= DECODED_MAX || !has_percent(head.path))) {
             head.size = at - start;
-            values = head_values(&head, state);
+            PyObject *made = head_object(&head, state);
             PyBuffer_Release(&buffer);
-            return values;
+            return made;
         }
     }
     PyBuffer_Release(&buffer);
     Py_RETURN_NONE;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- scopes */
+
+PyDoc_STRVAR(make_scope_doc,
+             "make_scope(template, head, asgi, extensions, /)\n--\n\n"
+             "Return a copy of the template with the request's line and fields, and copies of the two dictionaries.\n\n"
+             "None for the Python function to decide, as for a head that parse_head() has not made.");
+
+static PyObject *
+make_scope(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    const State *state = state_of(module);
+    if (nargs != 4) {
+        PyErr_SetString(PyExc_TypeError, "make_scope() takes 4 arguments");
+        return NULL;
+    }
+    if (!PyDict_CheckExact(args[0]) || !Py_IS_TYPE(args[1], (PyTypeObject *)state->head_type) ||
+        !PyDict_CheckExact(args[2]) || !PyDict_CheckExact(args[3])) {
+        Py_RETURN_NONE;
+    }
+    PyObject *const *parts = ((HeadObject *)args[1])->parts;
+    PyObject *const *line = ((LineObject *)parts[H_LINE])->parts;
+    PyObject *values[SCOPE_KEYS_COUNT];
+    values[S_HTTP_VERSION] = Py_NewRef(line[L_VERSION_TEXT]);
+    values[S_METHOD] = Py_NewRef(line[L_METHOD_TEXT]);
+    values[S_PATH] = Py_NewRef(line[L_PATH_TEXT]);
+    values[S_RAW_PATH] = Py_NewRef(line[L_PATH]);
+    values[S_QUERY_STRING] = Py_NewRef(line[L_QUERY]);
+    values[S_ASGI] = PyDict_Copy(args[2]);
+    values[S_HEADERS] = PySequence_List(parts[H_FIELDS]);
+    values[S_EXTENSIONS] = PyDict_Copy(args[3]);
+    PyObject *scope = is_whole(values, SCOPE_KEYS_COUNT) ? PyDict_Copy(args[0]) : NULL;
+    for (int i = 0; i < SCOPE_KEYS_COUNT; i++) {
+        if (scope != NULL && PyDict_SetItem(scope, state->scope_keys[i], values[i]) < 0) {
+            Py_CLEAR(scope);
+        }
+        Py_XDECREF(values[i]);
+    }
+    return scope;
 }
 
 /* --------------------------------------------------------------------------------------------------------- environs */
@@ -2430,6 +2701,11 @@ add_name(State *state, int index)
     if (KNOWN[index].meaning == HOST) {
         state->host = index;
     }
+    for (size_t i = 0; i < length; i++) {
+        char c = KNOWN[index].name[i];
+        int begins = i == 0 || KNOWN[index].name[i - 1] == '-';
+        state->titles[index][i] = (char)(begins && c >= 'a' && c <= 'z' ? c - 32 : c);
+    }
     unsigned slot = name_hash((const unsigned char *)KNOWN[index].name, length);
     while (state->slots[slot] != 0) {
         slot = (slot + 1) & (SLOTS - 1);
@@ -2479,13 +2755,31 @@ module_exec(PyObject *module)
             return -1;
         }
     }
+    for (int i = 0; i < SCOPE_KEYS_COUNT; i++) {
+        state->scope_keys[i] = PyUnicode_InternFromString(SCOPE_KEYS[i]);
+        if (state->scope_keys[i] == NULL) {
+            return -1;
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        state->versions[i][V_OCTETS] = PyBytes_FromString(VERSIONS[i]);
+        state->versions[i][V_TEXT] = PyUnicode_InternFromString(VERSIONS[i]);
+        state->versions[i][V_PROTOCOL] = PyUnicode_InternFromString(PROTOCOLS[i]);
+        if (!is_whole(state->versions[i], VERSION_FORMS)) {
+            return -1;
+        }
+    }
     PyObject *time = PyImport_ImportModule("time");
     state->clock = time == NULL ? NULL : PyObject_GetAttrString(time, "monotonic_ns");
     Py_XDECREF(time);
     state->empty = PyUnicode_InternFromString("");
+    state->no_octets = PyBytes_FromStringAndSize(NULL, 0);
+    state->line_type = PyType_FromModuleAndSpec(module, &line_spec, NULL);
+    state->head_type = PyType_FromModuleAndSpec(module, &head_spec, NULL);
     state->times_type = PyType_FromModuleAndSpec(module, &times_spec, NULL);
     state->counter_type = PyType_FromModuleAndSpec(module, &counter_spec, NULL);
-    if (state->clock == NULL || state->empty == NULL || state->times_type == NULL || state->counter_type == NULL) {
+    if (state->clock == NULL || state->empty == NULL || state->no_octets == NULL || state->line_type == NULL ||
+        state->head_type == NULL || state->times_type == NULL || state->counter_type == NULL) {
         return -1;
     }
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
@@ -2494,7 +2788,9 @@ module_exec(PyObject *module)
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
-    Py_VISIT(state_of(module)->times_type); /* the types refer to the module */
+    Py_VISIT(state_of(module)->line_type); /* the types refer to the module */
+    Py_VISIT(state_of(module)->head_type);
+    Py_VISIT(state_of(module)->times_type);
     Py_VISIT(state_of(module)->counter_type);
     return 0;
 }
@@ -2503,10 +2799,21 @@ static int
 module_clear(PyObject *module)
 {
     State *state = state_of(module);
+    Py_CLEAR(state->line_type);
+    Py_CLEAR(state->head_type);
     Py_CLEAR(state->times_type);
     Py_CLEAR(state->counter_type);
     Py_CLEAR(state->clock);
     Py_CLEAR(state->empty);
+    Py_CLEAR(state->no_octets);
+    for (int i = 0; i < SCOPE_KEYS_COUNT; i++) {
+        Py_CLEAR(state->scope_keys[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        for (int form = 0; form < VERSION_FORMS; form++) {
+            Py_CLEAR(state->versions[i][form]);
+        }
+    }
     for (int i = 0; i < KNOWN_COUNT; i++) {
         Py_CLEAR(state->names[i]);
         Py_CLEAR(state->keys[i]);
@@ -2534,6 +2841,7 @@ module_free(void *module)
 
 static PyMethodDef module_functions[] = {
     FUNCTION(parse_head),
+    FUNCTION(make_scope),
     FUNCTION(make_environ),
     FUNCTION(apply_mask),
     FUNCTION(read_frame),

@@ -4,25 +4,6 @@ from typing import Any
 
 REVISION: int
 
-# method, the same as text, target, path, the same as decoded text, query, whether the version is 1.1, fields, host,
-# content length (None for chunked content), keep_alive, expect_continue, upgrade, bytes of the whole head
-HeadValues = tuple[
-    bytes,
-    str,
-    bytes,
-    bytes,
-    str,
-    bytes,
-    bool,
-    tuple[tuple[bytes, bytes], ...],
-    bytes,
-    int | None,
-    bool,
-    bool,
-    bytes,
-    int,
-]
-
 # method, the same as text, target, path, the same as decoded text, query, fields with the host in front, host, content
 # length (None if it is not declared), expect_continue, the value of the field priority, whether the head may be kept,
 # what has become of the table: fields that were inserted, bytes of it, octets of the largest; None for nothing
@@ -42,9 +23,11 @@ RequestValues = tuple[
     tuple[int, int, int] | None,
 ]
 
-def parse_head(
-    buffer: bytes | bytearray, start: int, request_line: int, field_line: int, fields: int, head: int, /
-) -> HeadValues | None: ...
+# What it returns has the attributes of a RequestHead of bridge.core.http.message, and its line those of a RequestLine.
+def parse_head(buffer: bytes | bytearray, start: int, limits: tuple[int, int, int, int], /) -> Any: ...
+def make_scope(
+    template: dict[str, Any], head: object, asgi: dict[str, Any], extensions: dict[str, Any], /
+) -> dict[str, Any] | None: ...
 def make_environ(
     template: dict[str, Any],
     fields: tuple[tuple[bytes, bytes], ...],

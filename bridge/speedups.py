@@ -27,6 +27,7 @@ __all__ = [
     "find_apply_mask",
     "make_counter",
     "make_environ",
+    "make_scope",
     "note_opening",
     "note_times",
     "parse_head",
@@ -38,7 +39,7 @@ __all__ = [
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 7
+_REVISION = 8
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 
@@ -63,8 +64,11 @@ if TYPE_CHECKING:
     Field = tuple[bytes, bytes]
     Octets = bytes | bytearray | memoryview
 
-# (buffer, start, and the limits of request line, field line, fields and head)
-parse_head: Callable[[bytes | bytearray, int, int, int, int, int], functions.HeadValues | None] | None
+# (buffer, start, limits of request line, field line, fields and head): what has the attributes of a RequestHead
+parse_head: Callable[[bytes | bytearray, int, tuple[int, int, int, int]], Any] | None
+# (template, head, asgi, extensions): a copy of the template with the line and the fields of a head that parse_head has
+# made, and copies of the other two
+make_scope: Callable[[dict[str, Any], Any, dict[str, Any], dict[str, Any]], dict[str, Any] | None] | None
 # (template, fields, method, path, query, target, protocol): a copy of the template with fields and request line
 make_environ: Callable[[dict[str, Any], tuple[Field, ...], str, bytes, bytes, bytes, str], dict[str, Any] | None] | None
 # (block, table, bytes and most bytes of the dynamic table, most bytes of the list of fields): decodes a field block of
@@ -100,6 +104,7 @@ apply_mask: Callable[[Octets, bytes], bytes] | None
 read_frame: Callable[[bytes, int, int], tuple[int, str | bytes, int] | None] | None
 
 parse_head = None if _module is None else _module.parse_head
+make_scope = None if _module is None else _module.make_scope
 make_environ = None if _module is None else _module.make_environ
 decode_fields = None if _module is None else _module.decode_fields
 read_request = None if _module is None else _module.read_request

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge import speedups
+from bridge.adapters.asgi.scope import ASGI_VERSIONS, ScopeTemplate
 from bridge.adapters.wsgi.environ import environ_key, make_environ_pure
 from bridge.core.connection.times import note_opening_pure, note_times_pure
 from bridge.core.http.limits import Limits
-from bridge.core.http.message import request_line
+from bridge.core.http.message import RequestHead, RequestLine, request_line
 from bridge.core.http1.request import parse_head, parse_head_pure
 from bridge.core.http2 import huffman
 from bridge.core.http2.codes import ConnectionFault
@@ -40,12 +41,12 @@ if not speedups.COMPILED:
 from bridge import _speedups
 
 SOURCE = (ROOT / "bridge/_speedups.c").read_text(encoding="utf-8")
+KNOWN_NAMES = re.findall(r'^    \{"([^"]+)", (?:NULL|"[A-Z_]*"), [A-Z_]+\}', SOURCE, re.MULTILINE)
 HEAD = b"GET /a?b HTTP/1.1\r\nHost: a\r\nX-Y: z\r\n\r\n"
 
 
 def parse(wire: bytes | bytearray, start: int = 0, limits: Limits | None = None) -> Any:
-    limits = limits or Limits()
-    return _speedups.parse_head(wire, start, limits.request_line, limits.field_line, limits.fields, limits.head)
+    return _speedups.parse_head(wire, start, (limits or Limits()).of_head)
 
 
 def test_the_revision_is_the_one_that_python_asks_for() -> None:
@@ -169,7 +170,7 @@ def test_a_head_that_is_cut_off_is_left_to_python(wire: bytes) -> None:
     for start in (1, 7):
         for make in (bytes, bytearray):
             buffer = make(b"x" * start + wire + b"rest")
-            assert parse(buffer, start) == parse(wire)
+            assert head_values(parse(buffer, start)) == head_values(parse(wire))
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4), st.sampled_from(USUAL + FOR_PYTHON))
@@ -185,7 +186,8 @@ def test_other_octets_anywhere(changes: list[tuple[int, int]], wire: bytes) -> N
 
 def test_known_names_are_shared_and_others_are_not() -> None:
     def names() -> list[bytes]:
-        return [name for name, _ in parse(b"GET / HTTP/1.1\r\nHost: a\r\nUSER-agent: b\r\nX-Mine-8: c\r\n\r\n")[7]]
+        wire = b"GET / HTTP/1.1\r\nHost: a\r\nUSER-agent: b\r\nX-Mine-8: c\r\n\r\n"
+        return [name for name, _ in parse(wire).fields]
 
     (host, agent, mine), (other_host, other_agent, other) = names(), names()
     assert (host, agent, mine) == (b"host", b"user-agent", b"x-mine-8")
@@ -194,8 +196,65 @@ def test_known_names_are_shared_and_others_are_not() -> None:
     assert mine is not other
 
 
+def test_known_names_are_found_however_they_are_written() -> None:
+    for name in KNOWN_NAMES:
+        if name not in {"host", "content-length", "transfer-encoding", "expect"}:
+            for written in (name, name.title(), name.upper(), name.swapcase(), name[:-1] + name[-1].upper()):
+                head = parse(b"GET / HTTP/1.1\r\nHost: a\r\n%b: v\r\n\r\n" % written.encode())
+                assert head.fields[1] == (name.encode(), b"v")
+                assert head.fields[1][0] is parse(b"GET / HTTP/1.0\r\n%b: v\r\n\r\n" % name.encode()).fields[0][0]
+
+
+def test_octets_that_differ_from_a_name_by_the_bit_of_the_case_are_no_name() -> None:
+    for name in KNOWN_NAMES:
+        for at, letter in enumerate(name):
+            if not letter.isalpha():
+                odd = name[:at].encode() + bytes([ord(letter) ^ 0x20]) + name[at + 1 :].encode()
+                wire = b"GET / HTTP/1.0\r\n%b: v\r\n\r\n" % odd
+                assert parse(wire) is None
+                assert outcome(parse_head, wire, 0, Limits()) == outcome(parse_head_pure, wire, 0, Limits())
+
+
+@given(st.binary(max_size=40), st.integers(0, 255), st.binary(max_size=12))
+@settings(max_examples=1000)
+def test_any_octet_anywhere_in_target_and_value(before: bytes, octet: int, behind: bytes) -> None:
+    text = before.replace(b"\r", b"r").translate(bytes(max(0x30, i % 0x7E) for i in range(256)))
+    for wire in (
+        HEAD.replace(b"/a?b", b"/" + text + bytes([octet]) + behind),
+        HEAD.replace(b"z", text + bytes([octet]) + behind),
+    ):
+        assert outcome(parse_head, wire, 0, Limits()) == outcome(parse_head_pure, wire, 0, Limits())
+
+
+def test_lines_and_heads_are_values() -> None:
+    head = parse(HEAD)
+    for made, pure in ((head, RequestHead), (head.line, RequestLine)):
+        names = [name for name in dir(pure) if not name.startswith("_")]
+        assert [name for name in dir(made) if not name.startswith("_")] == names
+        for name in names:
+            with pytest.raises(AttributeError):
+                setattr(made, name, None)
+            with pytest.raises(AttributeError):
+                delattr(made, name)
+        with pytest.raises(TypeError):
+            type(made)()
+        with pytest.raises(TypeError):
+            type(made).new = 1
+    assert (head.method, head.target, head.version, head.path, head.query) == (b"GET", b"/a?b", b"1.1", b"/a", b"b")
+
+
 @pytest.mark.parametrize(
-    "arguments", [(), (HEAD,), ("text", 0, 1, 1, 1, 1), (HEAD, "0", 1, 1, 1, 1), (HEAD, 0, 1, 1, 1)]
+    "arguments",
+    [
+        (),
+        (HEAD, 0),
+        ("text", 0, (1, 1, 1, 1)),
+        (HEAD, "0", (1, 1, 1, 1)),
+        (HEAD, 0, (1, 1, 1)),
+        (HEAD, 0, [1, 1, 1, 1]),
+        (HEAD, 0, (1, 1, 1, "1")),
+        (HEAD, 0, (1, 1, 1, 1), 1),
+    ],
 )
 def test_wrong_arguments_are_an_error_of_the_caller(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError):
@@ -203,16 +262,61 @@ def test_wrong_arguments_are_an_error_of_the_caller(arguments: tuple[Any, ...]) 
 
 
 def test_sizes_are_not_negative_and_may_be_any_number() -> None:
-    for place in range(1, 6):
-        arguments: list[Any] = [HEAD, 0, 99, 99, 99, 99]
-        arguments[place] = -1
+    for place in range(5):
+        sizes = [0, 99, 99, 99, 99]
+
+        def parse_now() -> Any:
+            return _speedups.parse_head(HEAD, sizes[0], (sizes[1], sizes[2], sizes[3], sizes[4]))  # noqa: B023
+
+        sizes[place] = -1
         with pytest.raises(ValueError, match="negative"):
-            _speedups.parse_head(*arguments)
-        arguments[place] = 1 << 64
+            parse_now()
+        sizes[place] = 1 << 64
         with pytest.raises(OverflowError):
-            _speedups.parse_head(*arguments)
-        arguments[place] = sys.maxsize
-        assert (_speedups.parse_head(*arguments) is None) is (place == 1)
+            parse_now()
+        sizes[place] = sys.maxsize
+        assert (parse_now() is None) is (place == 0)
+
+
+# ---------------------------------------------------------------------- scopes
+
+
+def template_of(root_path: str = "") -> ScopeTemplate:
+    context = types.SimpleNamespace(
+        protocol="http", has_remote=True, remote_ip="127.0.0.1", remote_port=1, address=("127.0.0.1", 1),
+        local_address=("127.0.0.1", 80),
+    )  # fmt: skip
+    exchange: Any = types.SimpleNamespace(connection_context=context, loop=None)
+    return ScopeTemplate(exchange, root_path, root_path, {"a": {}})
+
+
+@pytest.mark.parametrize("wire", USUAL)
+def test_a_scope_is_the_one_that_python_makes(wire: bytes) -> None:
+    template = template_of()
+    before = template.scope.copy()
+    head = parse(wire)
+    scope = template.make_scope(template.scope, head, ASGI_VERSIONS, template.extensions)
+    assert scope == template.scope_of(head)
+    assert [*scope] == [*before]
+    assert template.scope == before
+    assert scope["asgi"] is not ASGI_VERSIONS
+    assert scope["extensions"] is not template.extensions
+    assert scope["headers"] is not head.fields
+
+
+def test_python_makes_the_scopes_of_other_heads_and_paths() -> None:
+    template = template_of()
+    assert template.make_scope(template.scope, parse_head_pure(HEAD, 0, Limits()), ASGI_VERSIONS, {}) is None
+    assert template_of("/root").make_scope({}, parse(HEAD), ASGI_VERSIONS, {}) is None
+    for odd in (
+        (None, parse(HEAD), {}, {}),
+        ({}, parse(HEAD), None, {}),
+        ({}, parse(HEAD), {}, None),
+        ({}, None, {}, {}),
+    ):
+        assert _speedups.make_scope(*odd) is None
+    with pytest.raises(TypeError):
+        _speedups.make_scope({}, parse(HEAD), {})
 
 
 # ---------------------------------------------------------------------- environs
@@ -231,9 +335,8 @@ def environ_of(template: dict[str, Any], fields: tuple[tuple[bytes, bytes], ...]
 
 
 def test_the_keys_of_known_names_are_those_that_python_makes() -> None:
-    names = re.findall(r'^    \{"([^"]+)", (?:NULL|"[A-Z_]*"), [A-Z_]+\}', SOURCE, re.MULTILINE)
-    assert len(names) > 80
-    for name in names:
+    assert len(KNOWN_NAMES) > 80
+    for name in KNOWN_NAMES:
         fields = ((name.encode(), b"v"),)
         key = environ_key(name.encode())
         assert environ_of({}, fields) == ({key: "v"} if key else {})
@@ -704,6 +807,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "a head with content": lambda: parse(USUAL[21]),
     "a head for Python": lambda: parse(FOR_PYTHON[17]),
     "a path to decode": lambda: parse(USUAL[6]),
+    "a scope": lambda: _speedups.make_scope({"path": 1}, parse(HEAD), {"a": 1}, {}),
+    "a scope for Python": lambda: _speedups.make_scope({}, parse(HEAD), {}, None),
     "an environ": lambda: _speedups.make_environ({"a": 1}, ((b"x", b"1"), (b"x", b"22"), (b"accept", b"\xe4")), *PARTS),
     "an environ for Python": lambda: _speedups.make_environ({"HTTP_X": 1}, ((b"a", b"22"), (b"x", b"1")), *PARTS),
     "a mask": lambda: _speedups.apply_mask(b"x" * 20, KEY),
@@ -761,10 +866,10 @@ def test_a_leak_would_be_found() -> None:
 
 
 def test_fixed_objects_keep_their_references() -> None:
-    name = parse(HEAD)[7][0][0]
+    name = parse(HEAD).fields[0][0]
     before = sys.getrefcount(name)
     for _ in range(1000):
-        parse(HEAD)
+        _speedups.make_scope({}, parse(HEAD), {}, {})
         _speedups.make_environ({}, ((name, b"a"),), *PARTS)
     assert sys.getrefcount(name) == before
 
@@ -781,9 +886,13 @@ def test_the_source_keeps_its_rules() -> None:
     constant = re.findall(r"^static const [^(){}\n;=]*?(\w+)(?:\[[^\]]*\])* = \{?", SOURCE, re.MULTILINE)
     outside = {name for name in made if re.search(rf"^static .*\b{name}\b(?:\[[^\]]*\])* = ", SOURCE, re.MULTILINE)}
     describing = {"module_functions", "module_slots", "module_definition", "times_members", "times_slots", "times_spec"}
-    describing |= {"counter_methods", "counter_slots", "counter_spec"}
+    describing |= {"counter_methods", "counter_slots", "counter_spec", "line_members", "line_slots", "line_spec"}
+    describing |= {"head_members", "head_properties", "head_slots", "head_spec"}
     assert outside - set(constant) == describing
     # The keys and method names are the table's; nothing a peer sends is interned.
     interned = re.findall(r"PyUnicode_Intern\w+\(([^)]*)\)", SOURCE)
-    assert interned == ["key", "KNOWN[index].key", "METHODS[i]", "VARIABLES[i]", "ROUTES[i]", '""']
+    assert interned == [
+        "key", "KNOWN[index].key", "METHODS[i]", "VARIABLES[i]", "ROUTES[i]", "SCOPE_KEYS[i]", "VERSIONS[i]",
+        "PROTOCOLS[i]", '""',
+    ]  # fmt: skip
     assert len(re.findall(r"PyObject_GetBuffer\(", SOURCE)) <= len(re.findall(r"PyBuffer_Release\(", SOURCE))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.apps.detection import Interface
 from bridge.apps.lifecycle import MountPoint
+from bridge.core.http.message import with_fields
 from bridge.core.middleware.proxy import ALL_FIELDS
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Marking:
         """Pass the exchange on."""
         if self._everybody or _is_local(exchange):
             head = exchange.head
-            exchange.head = head.with_fields((*head.fields, _MARK_IN_SCOPE))
+            exchange.head = with_fields(head, (*head.fields, _MARK_IN_SCOPE))
         return self._delegate.start_exchange(exchange)
 
     def on_close(self, connection: Connection) -> None:

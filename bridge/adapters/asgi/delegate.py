@@ -23,7 +23,7 @@ from bridge.core.log import app_log
 from bridge.core.websocket.handshake import Refusal, check_handshake
 
 if TYPE_CHECKING:
-    from bridge.adapters.asgi.types import Application
+    from bridge.adapters.asgi.types import Application, Scope
     from bridge.core.connection.interfaces import Connection, Exchange, ExchangeDelegate
 
 __all__ = ["ASGIDelegate"]
@@ -135,15 +135,9 @@ class ASGIDelegate:
             template = self._scope_template(exchange)
             exchange.keep_template(self, template)
         head = exchange.head
-        line = head.line
-        # Here and not in a method of the template: one more call would be 0.8 % of a plain request
-        # (python -m benchmarks.instructions plaintext).
-        if line is not template.line:
-            template.set_line(line)
-        scope = template.scope.copy()
-        scope["asgi"] = ASGI_VERSIONS.copy()
-        scope["extensions"] = template.extensions.copy()
-        scope["headers"] = [*head.fields]
+        scope: Scope | None = template.make_scope(template.scope, head, ASGI_VERSIONS, template.extensions)
+        if scope is None:
+            scope = template.scope_of(head)
         if exchange.context is not template.context:
             set_forwarded(scope, exchange.context)
         if self.state is not None:

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.adapters.paths import is_below
 from bridge.core.http.uri import percent_decoded
+from bridge.speedups import make_scope as _compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.adapters.asgi.types import Scope
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Exchange
-    from bridge.core.http.message import RequestLine
+    from bridge.core.http.message import RequestHead
 
 __all__ = ["ASGI_VERSIONS", "ReadOnly", "ScopeTemplate", "into_websocket_scope", "set_forwarded"]
 
@@ -45,9 +48,8 @@ ASGI_VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 class ScopeTemplate:
     """What the scopes of one connection have in common.
 
-    The delegate copies ``scope`` for each request. Before that it calls :meth:`set_line` if the request line is not the
-    last one. It gives each request ``asgi``, fields and ``extensions`` of its own, so that the next request does not
-    see what an application has put into them. Other values cannot be changed.
+    Each request gets ``asgi``, fields and ``extensions`` of its own, so that the next request does not see what an
+    application has put into them. Other values cannot be changed.
 
     Args:
         exchange: An exchange on the connection.
@@ -56,9 +58,10 @@ class ScopeTemplate:
         extensions: The extensions; their values are ReadOnly.
 
     Attributes:
-        scope: The scope of a request with the request line ``line``, except for its fields.
-        line: The last request's line; None before the first request.
+        scope: The scope of a request, but for what its head says.
         extensions: The argument.
+        make_scope: The compiled function, called with ``scope``, a head, the versions and ``extensions``. It returns
+            None for what :meth:`scope_of` has to do; always, if paths have to be changed.
         context: The two ends of the connection.
         loop: The event loop.
     """
@@ -68,8 +71,8 @@ class ScopeTemplate:
         "_root_path",
         "context",
         "extensions",
-        "line",
         "loop",
+        "make_scope",
         "scope",
     )
 
@@ -78,7 +81,7 @@ class ScopeTemplate:
         self.loop = exchange.loop
         self._root_path = root_path
         self._outer_path = outer_path
-        self.line: RequestLine | None = None
+        self.make_scope: Callable[..., dict[str, Any] | None] = _none if root_path or _compiled is None else _compiled
         self.extensions = extensions
         self.scope: dict[str, Any] = {
             "type": "http",
@@ -96,18 +99,26 @@ class ScopeTemplate:
             "extensions": None,
         }
 
-    def set_line(self, line: RequestLine) -> None:
-        """Make ``scope`` that of a request with the request line *line*."""
-        self.line = line
-        scope = self.scope
+    def scope_of(self, head: RequestHead) -> Scope:
+        """Return the scope of the request with *head*."""
+        line = head.line
         path = line.path_text
         root = self._root_path
+        scope = self.scope.copy()
         scope["http_version"] = line.version_text
         scope["method"] = line.method_text
         # A path that is not below the root path lacks the part that a proxy has removed.
         scope["path"] = path if not root or is_below(path, root) else self._outer_path + path
         scope["raw_path"] = line.path
         scope["query_string"] = line.query
+        scope["asgi"] = ASGI_VERSIONS.copy()
+        scope["headers"] = [*head.fields]
+        scope["extensions"] = self.extensions.copy()
+        return scope
+
+
+def _none(*_: object) -> None:
+    return None
 
 
 def into_websocket_scope(scope: Scope, subprotocols: list[str]) -> None:

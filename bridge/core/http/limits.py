@@ -14,9 +14,10 @@ class Limits:
         fields: Field lines in a header section or a trailer section; 431.
         head: Bytes of the whole head, and of a whole trailer section; 431.
         chunk_extensions: Bytes of all chunk extensions of one message together; 413.
+        of_head: The first four.
     """
 
-    __slots__ = ("chunk_extensions", "field_line", "fields", "head", "request_line")
+    __slots__ = ("chunk_extensions", "field_line", "fields", "head", "of_head", "request_line")
 
     def __init__(
         self,
@@ -31,3 +32,4 @@ class Limits:
         self.fields = fields
         self.head = head
         self.chunk_extensions = chunk_extensions
+        self.of_head = (request_line, field_line, fields, head)

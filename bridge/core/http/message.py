@@ -13,7 +13,7 @@ from bridge.errors import LocalProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KnownHeads", "RequestHead", "RequestLine", "ResponseHead", "request_line"]
+__all__ = ["KnownHeads", "RequestHead", "RequestLine", "ResponseHead", "request_line", "with_fields"]
 
 _NOT_SENT = (None, b"")
 _COLON = ord(":")
@@ -27,6 +27,8 @@ _ONCE_MAX = 64
 
 class RequestLine:
     """A parsed request line. Several requests of a connection may share one object, so it never changes.
+
+    The compiled parser makes lines and heads of types of its own, which have the same attributes.
 
     Attributes:
         method: The method as received.
@@ -137,19 +139,6 @@ class RequestHead:
         self.expect_continue = expect_continue
         self.upgrade = upgrade
 
-    def with_fields(self, fields: tuple[Field, ...]) -> RequestHead:
-        """Return a copy with other fields."""
-        return RequestHead(
-            self.line,
-            fields,
-            self.host,
-            self.size,
-            content_length=self.content_length,
-            keep_alive=self.keep_alive,
-            expect_continue=self.expect_continue,
-            upgrade=self.upgrade,
-        )
-
     @property
     def method(self) -> bytes:
         """The method as received."""
@@ -174,6 +163,20 @@ class RequestHead:
     def query(self) -> bytes:
         """The query without its question mark."""
         return self.line.query
+
+
+def with_fields(head: RequestHead, fields: tuple[Field, ...]) -> RequestHead:
+    """Return a copy of *head* with other fields."""
+    return RequestHead(
+        head.line,
+        fields,
+        head.host,
+        head.size,
+        content_length=head.content_length,
+        keep_alive=head.keep_alive,
+        expect_continue=head.expect_continue,
+        upgrade=head.upgrade,
+    )
 
 
 class ResponseHead:

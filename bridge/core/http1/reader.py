@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
-from bridge.core.http1.request import parse_head
+from bridge.core.http1.request import parse_head, parse_head_pure, parse_usual_head
 
 if TYPE_CHECKING:
     from bridge.core.http.limits import Limits
@@ -109,11 +109,17 @@ class RequestReader:
             start = self._skip_blank_lines()
             if start < 0:
                 return None
-        head = parse_head(buffer, start, self._limits, self.scanned)
-        if head is None:
-            self.scanned = len(buffer) - start
-            return None
+        limits = self._limits
+        if self.scanned:
+            head = parse_head(buffer, start, limits, self.scanned)
+        else:  # as parse_head() does it, without one more call for each request
+            head = parse_usual_head(buffer, start, limits.of_head)
+            if head is None:
+                head = parse_head_pure(buffer, start, limits)
         size = len(buffer)
+        if head is None:
+            self.scanned = size - start
+            return None
         # Many connections never send a second request, so nothing is kept of the first. This and on_idle() are part of
         # what took an idle connection from 4.3 KiB (ASGI) to 2.6 (python -m benchmarks idle).
         if head.size == size <= _WIRE_MAX and self.heads and buffer.__class__ is bytes:

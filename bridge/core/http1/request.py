@@ -6,6 +6,8 @@ is kept for the next ones but names of fields, and these are bounded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bridge.core.http.cache import remember
 from bridge.core.http.fields import FIELD_VALUE, TOKEN, VALUE_OCTETS, Field, list_members
 from bridge.core.http.limits import Limits
@@ -16,9 +18,7 @@ from bridge.core.http1.grammar import BAD_LINE_END, REQUEST_LINE, VERSION
 from bridge.errors import LimitExceeded, RequestSyntaxError, UnsupportedFeature
 from bridge.speedups import parse_head as _compiled
 
-__all__ = ["parse_fields", "parse_head", "parse_head_pure"]
-
-_new_head = RequestHead.__new__  # saves the __init__, for the reason that message.request_line gives
+__all__ = ["parse_fields", "parse_head", "parse_head_pure", "parse_usual_head"]
 
 _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT")
@@ -36,6 +36,18 @@ _NAME_LENGTH_MAX = 40
 _names: dict[bytes, bytes] = {}
 
 
+def _none(_buffer: bytes | bytearray, _start: int, _limits: tuple[int, int, int, int]) -> RequestHead | None:
+    return None
+
+
+parse_usual_head: Callable[[bytes | bytearray, int, tuple[int, int, int, int]], RequestHead | None] = _compiled or _none
+"""The compiled function: the head that begins at a position of a buffer, within ``limits.of_head``.
+
+It returns None for what :func:`parse_head_pure` has to decide: each head that is not complete, not of the usual form,
+or refused; and each one where there is no compiled part.
+"""
+
+
 def parse_head(
     buffer: bytes | bytearray,
     start: int,
@@ -47,45 +59,12 @@ def parse_head(
     That takes complete heads of the usual form only. All others, and so every refusal, are :func:`parse_head_pure`'s,
     which has the same arguments, results and exceptions.
     """
-    if _compiled is None:
-        return parse_head_pure(buffer, start, limits, scanned)
     # A head that comes in pieces is only looked at when it is complete: its pieces would be read again and again.
-    if scanned and buffer.find(b"\r\n\r\n", start + max(scanned - 3, 0)) < 0:
-        return parse_head_pure(buffer, start, limits, scanned)
-    values = _compiled(buffer, start, limits.request_line, limits.field_line, limits.fields, limits.head)
-    if values is None:
-        return parse_head_pure(buffer, start, limits, scanned)
-    line = RequestLine()
-    head = _new_head(RequestHead)
-    head.line = line
-    (
-        line.method,
-        line.method_text,
-        line.target,
-        line.path,
-        line.path_text,
-        line.query,
-        newer,
-        head.fields,
-        head.host,
-        head.content_length,
-        head.keep_alive,
-        head.expect_continue,
-        head.upgrade,
-        head.size,
-    ) = values
-    if newer:
-        line.version = b"1.1"
-        line.version_text = "1.1"
-        line.protocol_text = "HTTP/1.1"
-        line.plain = line.method_text != "HEAD"
-    else:
-        line.version = b"1.0"
-        line.version_text = "1.0"
-        line.protocol_text = "HTTP/1.0"
-        line.plain = False
-    line.authority = b""
-    return head
+    if not scanned or buffer.find(b"\r\n\r\n", start + max(scanned - 3, 0)) >= 0:
+        head = parse_usual_head(buffer, start, limits.of_head)
+        if head is not None:
+            return head
+    return parse_head_pure(buffer, start, limits, scanned)
 
 
 def parse_head_pure(

@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import TYPE_CHECKING
 
 from bridge.core.http.cache import remember
-from bridge.core.http.message import RequestHead, request_line
+from bridge.core.http.message import RequestHead, request_line, with_fields
 from bridge.core.middleware.reports import members, reports_in
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _below(mount: str, head: RequestHead) -> RequestHead:
     line, root = head.line, mount.encode("ascii")
     if line.path != root and not line.path.startswith(root + b"/"):
         return head
-    other = head.with_fields(head.fields)
+    other = with_fields(head, head.fields)
     path = line.path[len(root) :]  # empty for the mount point itself, as in CGI
     other.line = request_line(
         line.method, line.method_text, line.target, line.version, path, line.query, line.authority
@@ -231,9 +231,9 @@ def _without_reports(head: RequestHead, keep: Container[bytes], host: str) -> Re
     """Return a copy of *head* without the reports that are not in *keep*, and with *host* unless that is empty."""
     fields = [field for field in head.fields if field[0] not in ALL_FIELDS or field[0] in keep]
     if not host:
-        return head.with_fields(tuple(fields))
+        return with_fields(head, tuple(fields))
     value = host.encode("ascii")
-    other = head.with_fields(((b"host", value), *(field for field in fields if field[0] != b"host")))
+    other = with_fields(head, ((b"host", value), *(field for field in fields if field[0] != b"host")))
     other.host = value
     return other
 

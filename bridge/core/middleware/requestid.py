@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from bridge.core.http.message import with_fields
 from bridge.core.http.trace import parse_traceparent
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class RequestIdDelegate:
         context = exchange.context.copy()
         context.request_id = identity = ids.identity(head.fields, context)
         field = (ids.name, identity.encode("ascii"))
-        exchange.head = head.with_fields((*(pair for pair in head.fields if pair[0] != ids.name), field))
+        exchange.head = with_fields(head, (*(pair for pair in head.fields if pair[0] != ids.name), field))
         exchange.context = context
         exchange.server_fields = (field,)
         return self._delegate.start_exchange(exchange)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.adapters.asgi import ASGIDelegate
-from bridge.adapters.asgi.scope import ReadOnly, ScopeTemplate, into_websocket_scope
+from bridge.adapters.asgi.scope import ASGI_VERSIONS, ReadOnly, ScopeTemplate, into_websocket_scope
 from bridge.core.connection.context import ConnectionContext
 from bridge.core.http1.request import Limits, parse_head
 from tests.support.asgi import connect, served
@@ -38,9 +38,8 @@ def template(exchange: Any, root: str = "", outer: str = "", extensions: Any = N
     return ScopeTemplate(exchange, root, outer, extensions or {})
 
 
-def updated(made: ScopeTemplate, exchange: Any) -> dict[str, Any]:
-    made.set_line(exchange.head.line)
-    return {**made.scope, "extensions": made.extensions.copy()}
+def scope_of(made: ScopeTemplate, exchange: Any) -> Any:
+    return made.make_scope(made.scope, exchange.head, ASGI_VERSIONS, made.extensions) or made.scope_of(exchange.head)
 
 
 # ------------------------------------------------------------------ the template
@@ -60,7 +59,7 @@ def updated(made: ScopeTemplate, exchange: Any) -> dict[str, Any]:
 )
 def test_paths(root: str, outer: str, target: str, path: str) -> None:
     exchange: Any = FakeExchange(target)
-    assert updated(template(exchange, root, outer), exchange)["path"] == path
+    assert scope_of(template(exchange, root, outer), exchange)["path"] == path
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_paths(root: str, outer: str, target: str, path: str) -> None:
 )
 def test_addresses(peer: Any, local: Any, client: Any, server: Any) -> None:
     exchange: Any = FakeExchange(peer=peer, local=local)
-    scope = updated(template(exchange), exchange)
+    scope = scope_of(template(exchange), exchange)
     assert (scope["client"], scope["server"]) == (client, server)
     if client is not None:
         assert scope["client"] is exchange.context.address
@@ -83,7 +82,7 @@ def test_addresses(peer: Any, local: Any, client: Any, server: Any) -> None:
 @pytest.mark.parametrize(("scheme", "other"), [("http", "ws"), ("https", "wss")])
 def test_the_scope_of_a_websocket(scheme: str, other: str) -> None:
     exchange: Any = FakeExchange()
-    scope = updated(template(exchange, extensions={"tls": {"a": 1}, "http.response.trailers": {}}), exchange)
+    scope = scope_of(template(exchange, extensions={"tls": {"a": 1}, "http.response.trailers": {}}), exchange)
     scope["scheme"] = scheme
     into_websocket_scope(scope, ["chat"])
     assert (scope["type"], scope["scheme"], scope["subprotocols"]) == ("websocket", other, ["chat"])

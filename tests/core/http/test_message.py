@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.core.http import message
-from bridge.core.http.message import KnownHeads, RequestHead, ResponseHead, request_line
+from bridge.core.http.message import KnownHeads, RequestHead, ResponseHead, request_line, with_fields
 from bridge.errors import LocalProtocolError
 
 Pairs = list[tuple[bytes, bytes]]
@@ -36,7 +36,7 @@ def test_a_request_s_head_with_other_fields_says_the_same_else() -> None:
     line = request_line(b"POST", "POST", b"/a?b", b"1.1", b"/a", b"b", b"")
     head = RequestHead(line, ((b"host", b"h"),), b"h", 50, None, False, True, b"websocket")
     assert (head.method, head.target, head.version, head.path, head.query) == (b"POST", b"/a?b", b"1.1", b"/a", b"b")
-    other = head.with_fields(((b"x", b"y"),))
+    other = with_fields(head, ((b"x", b"y"),))
     assert other.fields == ((b"x", b"y"),)
     assert other.line is line
     for name in ("host", "size", "content_length", "keep_alive", "expect_continue", "upgrade"):
