@@ -11,11 +11,15 @@ from bridge.supervisor.workers import READY, STARTING, Worker
 
 __all__ = ["Slots"]
 
-# A worker that lived for so many seconds is able to serve: its end does not delay the next start.
-_LONG_LIFE = 1.0
+# A worker that has served for so many seconds is able to: its end does not delay the next start.
+_LONG_LIFE = 0.5
+# The delay after the second worker in a row that has not become ready, and after the second one that has. A request
+# that crashes its worker comes again: with a second in both cases, and one such request a second, one of two workers
+# was always waiting, and the next crash left nobody. The longest gap between two answers was 0.6 s.
+_FIRST_DELAY, _FIRST_DELAY_ABLE = 1.0, 0.125
 _LONGEST_DELAY = 30.0
 # The longest delay while no worker serves: there is nothing to protect then.
-_DELAY_ALONE = 0.5
+_DELAY_ALONE, _DELAY_ALONE_ABLE = 0.5, 0.05
 _NEVER = float("inf")
 
 
@@ -24,21 +28,27 @@ class _Slot:
     """The place of one worker.
 
     Attributes:
+        able: The last one had become ready.
         failures: How many workers in a row have failed here.
         failed: When the last one has failed (seconds of the monotonic clock).
         delay: The seconds for which the next start waits.
     """
 
+    able: bool = False
     failures: int = 0
     failed: float = 0.0
     delay: float = 0.0
 
-    def postpone(self) -> float:
-        """Count a failure and delay the next start, each time for longer. Return the delay in seconds."""
+    def postpone(self) -> None:
+        """Count a failure and delay the next start, each time for longer."""
         self.failures += 1
         self.failed = time.monotonic()
-        self.delay = min(2.0 ** (self.failures - 2), _LONGEST_DELAY)
-        return self.delay
+        first = _FIRST_DELAY_ABLE if self.able else _FIRST_DELAY
+        self.delay = min(first * 2.0 ** (self.failures - 2), _LONGEST_DELAY)
+
+    def shortened(self) -> float:
+        """Return the delay for when no worker serves."""
+        return min(self.delay, _DELAY_ALONE_ABLE if self.able else _DELAY_ALONE)
 
 
 class Slots:
@@ -58,18 +68,21 @@ class Slots:
     def next_start(self, number: int) -> float:
         """Return when the next worker may start in a place (seconds of the monotonic clock)."""
         slot = self._slots.setdefault(number, _Slot())
-        return slot.failed + self._shortened(slot.delay)
+        return slot.failed + self._delay(slot)
 
     def next_starts(self, now: float) -> list[float]:
         """Return when places that wait may get a worker."""
         return [start for number in self._slots if now < (start := self.next_start(number)) < _NEVER]
 
     def postpone(self, number: int) -> float:
-        """Count a failure, and return the seconds for which the next start waits."""
-        return self._shortened(self._slots.setdefault(number, _Slot()).postpone())
+        """Take notice that no worker could be made, and return the seconds for which the next start waits."""
+        slot = self._slots.setdefault(number, _Slot())
+        slot.able = False
+        slot.postpone()
+        return self._delay(slot)
 
-    def _shortened(self, delay: float) -> float:
-        return delay if delay in {0.0, _NEVER} or self._serves() else min(delay, _DELAY_ALONE)
+    def _delay(self, slot: _Slot) -> float:
+        return slot.delay if slot.delay in {0.0, _NEVER} or self._serves() else slot.shortened()
 
     def failed(self, worker: Worker, *, waits_for_fix: bool) -> None:
         """Take notice that a worker has failed.
@@ -79,12 +92,14 @@ class Slots:
             waits_for_fix: The next one may start when a file has changed.
         """
         slot = self._slots.setdefault(worker.slot, _Slot())
-        if worker.state == READY and time.monotonic() - worker.ready >= _LONG_LIFE:
+        slot.able = worker.state == READY
+        if slot.able and time.monotonic() - worker.ready >= _LONG_LIFE:
             slot.failures, slot.delay = 0, 0.0
         if waits_for_fix and worker.state == STARTING:
             slot.delay = _NEVER
         elif slot.failures or worker.state == STARTING:
-            gen_log.warning("Worker %d starts again in %g s", worker.slot, self.postpone(worker.slot))
+            slot.postpone()
+            gen_log.warning("Worker %d starts again in %g s", worker.slot, self._delay(slot))
         else:
             slot.failures = 1  # the first failure does not delay the next start
 

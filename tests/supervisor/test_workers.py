@@ -97,14 +97,13 @@ def test_a_lone_worker_that_dies_soon_is_started_again_soon(tmp_path: Path) -> N
         "import asyncio, os\n"
         "async def app(scope, receive, send):\n"
         "    await receive()\n"
-        "    asyncio.get_running_loop().call_later(0.3, os._exit, 9)\n"
+        "    asyncio.get_running_loop().call_later(0.05, os._exit, 9)\n"
         "    await send({'type': 'lifespan.startup.complete'})\n"
         "    await receive()\n"
     )
     with Running("dying:app", "--workers", "1", "--app-dir", str(tmp_path)) as server:
-        server.messages.wait("Worker 0 starts again in 0.5 s", 2)
-        assert re.findall("again in (.*) s", server.messages.text) == ["0.5", "0.5"]
-        assert server.messages.text.count("ended with status 9") == 3
+        server.messages.wait("Worker 0 starts again in 0.05 s", 2)
+        assert server.messages.text.count("ended with status 9") >= 3
         assert server.end() == 0
 
 
