@@ -94,7 +94,8 @@ def parameters(
         return ConnectionParameters(http2=spoken)
     from bridge.telemetry.metrics.process import ProcessMetrics
 
-    counts = ProcessMetrics.alone(Config())
+    # As in a server with the usual settings, whose client is no trusted proxy.
+    counts = ProcessMetrics.alone(Config(), lambda context: False)
     if delegate is not None:
         delegate.observe(counts.count_messages)
     return ConnectionParameters(http2=spoken, observer=counts.observer, timed=True, timed_answers=False)

@@ -25,7 +25,7 @@
 #include <time.h>
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 8
+#define REVISION 9
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -196,20 +196,27 @@ static const char *const SCOPE_KEYS[] = {
 _Static_assert(sizeof SCOPE_KEYS / sizeof SCOPE_KEYS[0] == SCOPE_KEYS_COUNT, "each key has its text");
 
 /* Where frameworks leave the route, see bridge/telemetry/metrics/routes.py. */
-static const char *const ROUTES[] = {"bridge.route", "route", "werkzeug.request"};
+static const char *const ROUTES[] = {"bridge.route", "route"};
 #define ROUTES_COUNT ((int)(sizeof ROUTES / sizeof ROUTES[0]))
+
+/* As many notes as exchanges that usually are in progress at once. */
+#define SPARES 32
 
 typedef struct {
     PyObject *names[KNOWN_COUNT];         /* bytes */
     PyObject *keys[KNOWN_COUNT];          /* str; NULL if the application must not see the field */
     PyObject *variables[VARIABLES_COUNT]; /* str */
     PyObject *routes[ROUTES_COUNT];       /* str */
+    PyObject *request;                    /* str: where werkzeug leaves its request */
     PyObject *empty;                      /* str */
+    PyObject *nothing;                    /* float */
     PyObject *clock;                      /* time.monotonic_ns */
     PyObject *no_octets;                  /* bytes */
     PyObject *line_type;
     PyObject *head_type;
     PyObject *times_type;
+    PyObject *spares[SPARES];             /* notes that ended, for the next ones: their memory alone */
+    int spares_count;
     PyObject *counter_type;
     PyObject *versions[2][VERSION_FORMS]; /* of 1.0 and of 1.1 */
     PyObject *scope_keys[SCOPE_KEYS_COUNT]; /* str */
@@ -2295,24 +2302,25 @@ add_duration(uint64_t *cells, Py_ssize_t row, int64_t value)
 }
 
 /* What an exchange notes for observers. Python reads and writes it by its attributes, whose meaning is told in
- * bridge/core/connection/times.py. */
+ * bridge/core/connection/times.py. Those that come often are T_OBJECT_EX, which CPython reads and writes as it does slots
+ * of Python's classes: other kinds of members cost it ten times as much. Python can delete them, too: then they are NULL. */
 typedef struct {
     PyObject_HEAD
     long long opened; /* nanoseconds */
     long long began;
-    double queued; /* seconds */
+    PyObject *queued; /* float, seconds */
     PyObject *called_with;
     PyObject *refused;
-    char answers;
+    PyObject *answers; /* bool */
 } Times;
 
 static PyMemberDef times_members[] = {
     {"opened", T_LONGLONG, offsetof(Times, opened), 0, NULL},
     {"began", T_LONGLONG, offsetof(Times, began), 0, NULL},
-    {"queued", T_DOUBLE, offsetof(Times, queued), 0, NULL},
-    {"called_with", T_OBJECT, offsetof(Times, called_with), 0, NULL},
-    {"refused", T_OBJECT, offsetof(Times, refused), 0, NULL},
-    {"answers", T_BOOL, offsetof(Times, answers), READONLY, NULL},
+    {"queued", T_OBJECT_EX, offsetof(Times, queued), 0, NULL},
+    {"called_with", T_OBJECT_EX, offsetof(Times, called_with), 0, NULL},
+    {"refused", T_OBJECT_EX, offsetof(Times, refused), 0, NULL},
+    {"answers", T_OBJECT_EX, offsetof(Times, answers), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -2320,6 +2328,7 @@ static int
 times_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Times *)self)->queued);
     Py_VISIT(((Times *)self)->called_with);
     Py_VISIT(((Times *)self)->refused);
     return 0;
@@ -2328,6 +2337,7 @@ times_traverse(PyObject *self, visitproc visit, void *arg)
 static int
 times_clear(PyObject *self)
 {
+    Py_CLEAR(((Times *)self)->queued);
     Py_CLEAR(((Times *)self)->called_with);
     Py_CLEAR(((Times *)self)->refused);
     return 0;
@@ -2339,12 +2349,52 @@ times_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     times_clear(self);
-    PyObject_GC_Del(self);
+    Py_DECREF(((Times *)self)->answers);
+    State *state = PyType_GetModuleState(type);
+    if (state == NULL) {
+        PyErr_Clear(); /* the interpreter ends, and has cleared the type */
+    }
+    if (state != NULL && state->times_type != NULL && state->spares_count < SPARES) {
+        state->spares[state->spares_count++] = self;
+    } else {
+        PyObject_GC_Del(self);
+    }
     Py_DECREF(type);
 }
 
+PyDoc_STRVAR(keep_request_doc, "See Times.keep_request of bridge.core.connection.times.");
+
+static PyObject *
+times_keep_request(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Times *times = (Times *)self;
+    PyObject *called_with = times->called_with;
+    if (called_with != NULL && PyDict_CheckExact(called_with)) {
+        const State *state = PyType_GetModuleState(Py_TYPE(self));
+        Py_INCREF(called_with); /* a key of the application's may be an object that compares itself, and does anything */
+        PyObject *request = Py_XNewRef(PyDict_GetItemWithError(called_with, state->request));
+        int named = request == NULL ? 1 : PyDict_Contains(called_with, state->routes[0]);
+        Py_DECREF(called_with);
+        if (request != NULL && request != Py_None && named == 0) {
+            Py_XSETREF(times->called_with, request);
+        } else {
+            Py_XDECREF(request);
+            if (PyErr_Occurred()) {
+                return NULL;
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef times_methods[] = {
+    {"keep_request", times_keep_request, METH_NOARGS, keep_request_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot times_slots[] = {
     {Py_tp_members, times_members},
+    {Py_tp_methods, times_methods},
     {Py_tp_traverse, times_traverse},
     {Py_tp_clear, times_clear},
     {Py_tp_dealloc, times_dealloc},
@@ -2380,9 +2430,9 @@ read_clock(const State *state, long long *now)
 }
 
 static PyObject *
-new_times(PyObject *module, Py_ssize_t nargs, char answers)
+new_times(PyObject *module, Py_ssize_t nargs, PyObject *answers)
 {
-    const State *state = state_of(module);
+    State *state = state_of(module);
     long long now;
     if (nargs != 0) {
         PyErr_SetString(PyExc_TypeError, "times take no arguments");
@@ -2391,16 +2441,21 @@ new_times(PyObject *module, Py_ssize_t nargs, char answers)
     if (read_clock(state, &now) < 0) {
         return NULL;
     }
-    Times *times = PyObject_GC_New(Times, (PyTypeObject *)state->times_type);
-    if (times == NULL) {
-        return NULL;
+    Times *times;
+    if (state->spares_count > 0) {
+        times = (Times *)PyObject_Init(state->spares[--state->spares_count], (PyTypeObject *)state->times_type);
+    } else {
+        times = PyObject_GC_New(Times, (PyTypeObject *)state->times_type);
+        if (times == NULL) {
+            return NULL;
+        }
     }
     times->opened = now;
     times->began = 0;
-    times->queued = 0.0;
-    times->called_with = NULL;
+    times->queued = Py_NewRef(state->nothing);
+    times->called_with = Py_NewRef(Py_None);
     times->refused = Py_NewRef(state->empty);
-    times->answers = answers;
+    times->answers = Py_NewRef(answers);
     PyObject_GC_Track((PyObject *)times);
     return (PyObject *)times;
 }
@@ -2410,7 +2465,7 @@ PyDoc_STRVAR(note_times_doc, "See note_times_pure of bridge.core.connection.time
 static PyObject *
 note_times(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t nargs)
 {
-    return new_times(module, nargs, 1);
+    return new_times(module, nargs, Py_True);
 }
 
 PyDoc_STRVAR(note_opening_doc, "See note_opening_pure of bridge.core.connection.times.");
@@ -2418,7 +2473,7 @@ PyDoc_STRVAR(note_opening_doc, "See note_opening_pure of bridge.core.connection.
 static PyObject *
 note_opening(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t nargs)
 {
-    return new_times(module, nargs, 0);
+    return new_times(module, nargs, Py_False);
 }
 
 /* Return 1 if the application has not left a route in what it was called with, 0 if it may have, -1 for an exception. */
@@ -2429,29 +2484,29 @@ has_no_route(const State *state, PyObject *called_with)
         return 0;
     }
     for (int i = 0; i < ROUTES_COUNT; i++) {
-        if (PyDict_GetItemWithError(called_with, state->routes[i]) != NULL) {
-            return 0;
-        }
-        if (PyErr_Occurred()) {
-            return -1;
+        int has = PyDict_Contains(called_with, state->routes[i]);
+        if (has != 0) {
+            return has < 0 ? -1 : 0;
         }
     }
     return 1;
 }
 
 /* What the rows of a process's counts are found by. See PureCounter of bridge/telemetry/metrics/counting.py. */
-#define KEYS 4     /* the objects of a kind: method, writing, version, protocol */
+#define KEYS 5        /* the objects of a kind: status, method, writing, version, protocol */
 #define REMEMBERED 16 /* kinds; a usual application has fewer that come often */
 
 typedef struct {
     PyObject *keys[KEYS];
-    long status;
     Py_ssize_t row;
 } Kind;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *cells;
+    const State *state; /* of the module, which the type refers to */
+    Py_buffer memory;   /* of what the cells are a view of: held, since to ask for it each time takes a twentieth */
+    uint64_t *cells;    /* in it */
+    Py_ssize_t last;    /* where the last row may begin */
     Py_ssize_t queue;
     int used;
     int next; /* takes the place of the one that was learned first */
@@ -2469,17 +2524,20 @@ same_key(PyObject *a, PyObject *b)
         Py_ssize_t size = PyBytes_GET_SIZE(a);
         return size == PyBytes_GET_SIZE(b) && memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)size) == 0;
     }
+    if (PyLong_CheckExact(a) && PyLong_CheckExact(b)) {
+        return PyObject_RichCompareBool(a, b, Py_EQ);
+    }
     return PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) && PyUnicode_Compare(a, b) == 0;
 }
 
 /* Return a kind that is remembered; NULL if it is not. */
 static const Kind *
-find_kind(const Counter *counter, long status, PyObject *const *keys)
+find_kind(const Counter *counter, PyObject *const *keys)
 {
     for (int i = 0; i < counter->used; i++) {
         const Kind *kind = &counter->kinds[i];
         int key = 0;
-        while (key < KEYS && kind->status == status && same_key(kind->keys[key], keys[key])) {
+        while (key < KEYS && same_key(kind->keys[key], keys[key])) {
             key++;
         }
         if (key == KEYS) {
@@ -2491,28 +2549,32 @@ find_kind(const Counter *counter, long status, PyObject *const *keys)
 
 /* Count an exchange that ends now in a row, and its time in the queue. Return -1 for an exception, and no count then. */
 static int
-count_in(const State *state, const Counter *counter, Times *times, Py_ssize_t row)
+count_in(const Counter *counter, Times *times, Py_ssize_t row)
 {
     long long now;
-    Py_buffer cells;
-    if (read_clock(state, &now) < 0 || PyObject_GetBuffer(counter->cells, &cells, PyBUF_WRITABLE) < 0) {
+    if (row < 0 || row > counter->last) {
+        PyErr_SetString(PyExc_ValueError, "a row outside of the cells");
         return -1;
     }
-    Py_ssize_t last = cells.len / 8 - (BUCKETS + 1); /* where the last row may begin */
-    if (row < 0 || row > last || counter->queue < 0 || counter->queue > last || (uintptr_t)cells.buf % 8 != 0) {
-        PyBuffer_Release(&cells);
-        PyErr_SetString(PyExc_ValueError, "a row outside of the cells");
+    if (times->queued == NULL || !PyFloat_CheckExact(times->queued)) {
+        PyErr_SetString(PyExc_TypeError, "queued is no float");
+        return -1;
+    }
+    if (read_clock(counter->state, &now) < 0) {
         return -1;
     }
     /* Written so that no value of opened, which Python may set, overflows. */
     int64_t elapsed = times->opened < 0 ? now : now > times->opened ? now - times->opened : 0;
-    add_duration(cells.buf, row, elapsed);
-    double queued = times->queued * 1e9;
+    add_duration(counter->cells, row, elapsed);
+    double queued = PyFloat_AS_DOUBLE(times->queued) * 1e9;
     if (queued > 0.0) {
-        add_duration(cells.buf, counter->queue, queued < 9e18 ? (int64_t)queued : INT64_MAX);
+        add_duration(counter->cells, counter->queue, queued < 9e18 ? (int64_t)queued : INT64_MAX);
     }
-    PyBuffer_Release(&cells);
-    Py_CLEAR(times->called_with);
+    PyObject *called_with = times->called_with;
+    if (called_with != Py_None) {
+        times->called_with = Py_NewRef(Py_None);
+        Py_XDECREF(called_with);
+    }
     return 0;
 }
 
@@ -2521,18 +2583,17 @@ PyDoc_STRVAR(count_doc, "See PureCounter.count of bridge.telemetry.metrics.count
 static PyObject *
 counter_count(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    enum { TIMES, STATUS, METHOD, ARGUMENTS = METHOD + KEYS };
-    const State *state = PyType_GetModuleState(Py_TYPE(self));
+    enum { TIMES, STATUS, ARGUMENTS = STATUS + KEYS };
     const Counter *counter = (const Counter *)self;
+    const State *state = counter->state;
+    if (nargs == ARGUMENTS && args[TIMES] == Py_None) {
+        Py_RETURN_TRUE;
+    }
     if (nargs != ARGUMENTS || Py_TYPE(args[TIMES]) != (void *)state->times_type || !PyLong_CheckExact(args[STATUS])) {
         PyErr_SetString(PyExc_TypeError, "count: times, status, method, writing, version, protocol");
         return NULL;
     }
     Times *times = (Times *)args[TIMES];
-    long status = PyLong_AsLong(args[STATUS]);
-    if (status == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
     if (times->refused != state->empty) {
         Py_RETURN_FALSE;
     }
@@ -2545,11 +2606,11 @@ counter_count(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
             return absent < 0 ? NULL : Py_NewRef(Py_False);
         }
     }
-    const Kind *kind = find_kind(counter, status, args + METHOD);
+    const Kind *kind = find_kind(counter, args + STATUS);
     if (kind == NULL) {
         Py_RETURN_FALSE;
     }
-    return count_in(state, counter, times, kind->row) < 0 ? NULL : Py_NewRef(Py_True);
+    return count_in(counter, times, kind->row) < 0 ? NULL : Py_NewRef(Py_True);
 }
 
 PyDoc_STRVAR(add_doc, "See PureCounter.add of bridge.telemetry.metrics.counting.");
@@ -2557,13 +2618,13 @@ PyDoc_STRVAR(add_doc, "See PureCounter.add of bridge.telemetry.metrics.counting.
 static PyObject *
 counter_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    const State *state = PyType_GetModuleState(Py_TYPE(self));
-    if (nargs != 2 || Py_TYPE(args[0]) != (void *)state->times_type || !PyLong_CheckExact(args[1])) {
+    const Counter *counter = (const Counter *)self;
+    if (nargs != 2 || Py_TYPE(args[0]) != (void *)counter->state->times_type || !PyLong_CheckExact(args[1])) {
         PyErr_SetString(PyExc_TypeError, "add: times, row");
         return NULL;
     }
     Py_ssize_t row = PyLong_AsSsize_t(args[1]);
-    if ((row == -1 && PyErr_Occurred()) || count_in(state, (Counter *)self, (Times *)args[0], row) < 0) {
+    if ((row == -1 && PyErr_Occurred()) || count_in(counter, (Times *)args[0], row) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -2574,30 +2635,31 @@ PyDoc_STRVAR(learn_doc, "See PureCounter.learn of bridge.telemetry.metrics.count
 static PyObject *
 counter_learn(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    enum { ROW, STATUS, METHOD, ARGUMENTS = METHOD + KEYS };
+    enum { ROW, STATUS, ARGUMENTS = STATUS + KEYS };
     Counter *counter = (Counter *)self;
     if (nargs != ARGUMENTS || !PyLong_CheckExact(args[ROW]) || !PyLong_CheckExact(args[STATUS])) {
         PyErr_SetString(PyExc_TypeError, "learn: row, status, method, writing, version, protocol");
         return NULL;
     }
     Py_ssize_t row = PyLong_AsSsize_t(args[ROW]);
-    long status = PyLong_AsLong(args[STATUS]);
-    if (PyErr_Occurred()) {
+    if (row == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    if (find_kind(counter, status, args + METHOD) != NULL) {
+    if (find_kind(counter, args + STATUS) != NULL) {
         Py_RETURN_NONE;
     }
     Kind *kind = &counter->kinds[counter->next];
+    PyObject *before[KEYS];
     for (int i = 0; i < KEYS; i++) {
-        PyObject *before = kind->keys[i];
-        kind->keys[i] = Py_NewRef(args[METHOD + i]);
-        Py_XDECREF(before);
+        before[i] = kind->keys[i];
+        kind->keys[i] = Py_NewRef(args[STATUS + i]);
     }
-    kind->status = status;
     kind->row = row;
     counter->next = (counter->next + 1) % REMEMBERED;
     counter->used += counter->used < REMEMBERED;
+    for (int i = 0; i < KEYS; i++) { /* last: what goes may run code that counts */
+        Py_XDECREF(before[i]);
+    }
     Py_RETURN_NONE;
 }
 
@@ -2606,7 +2668,7 @@ counter_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Counter *counter = (Counter *)self;
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(counter->cells);
+    Py_VISIT(counter->memory.obj);
     for (int i = 0; i < counter->used * KEYS; i++) {
         Py_VISIT(counter->kinds[i / KEYS].keys[i % KEYS]);
     }
@@ -2631,7 +2693,7 @@ counter_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     counter_clear(self);
-    Py_DECREF(((Counter *)self)->cells);
+    PyBuffer_Release(&((Counter *)self)->memory);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
@@ -2674,12 +2736,42 @@ make_counter(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (queue == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    Counter *counter = PyObject_GC_New(Counter, (PyTypeObject *)state_of(module)->counter_type);
+    const State *state = state_of(module);
+    Py_buffer cells, memory;
+    if (!PyMemoryView_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "make_counter: cells, queue");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &cells, PyBUF_WRITABLE) < 0) { /* not one that was released */
+        return NULL;
+    }
+    uint64_t *first = cells.buf;
+    Py_ssize_t last = cells.len / 8 - (BUCKETS + 1);
+    /* The view itself must not be held: CPython 3.11 crashes when it collects one that is. */
+    PyObject *base = PyMemoryView_GET_BASE(args[0]);
+    int held = base == NULL ? -1 : PyObject_GetBuffer(base, &memory, PyBUF_WRITABLE);
+    PyBuffer_Release(&cells);
+    if (held < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "the cells are a view of nothing");
+        }
+        return NULL;
+    }
+    Counter *counter = NULL;
+    if (queue < 0 || queue > last || (uintptr_t)first % 8 != 0) {
+        PyErr_SetString(PyExc_ValueError, "a row outside of the cells");
+    } else {
+        counter = PyObject_GC_New(Counter, (PyTypeObject *)state->counter_type);
+    }
     if (counter == NULL) {
+        PyBuffer_Release(&memory);
         return NULL;
     }
     memset(counter->kinds, 0, sizeof counter->kinds);
-    counter->cells = Py_NewRef(args[0]);
+    counter->state = state;
+    counter->memory = memory;
+    counter->cells = first;
+    counter->last = last;
     counter->queue = queue;
     counter->used = counter->next = 0;
     PyObject_GC_Track((PyObject *)counter);
@@ -2773,13 +2865,16 @@ module_exec(PyObject *module)
     state->clock = time == NULL ? NULL : PyObject_GetAttrString(time, "monotonic_ns");
     Py_XDECREF(time);
     state->empty = PyUnicode_InternFromString("");
+    state->request = PyUnicode_InternFromString("werkzeug.request");
+    state->nothing = PyFloat_FromDouble(0.0);
     state->no_octets = PyBytes_FromStringAndSize(NULL, 0);
     state->line_type = PyType_FromModuleAndSpec(module, &line_spec, NULL);
     state->head_type = PyType_FromModuleAndSpec(module, &head_spec, NULL);
     state->times_type = PyType_FromModuleAndSpec(module, &times_spec, NULL);
     state->counter_type = PyType_FromModuleAndSpec(module, &counter_spec, NULL);
-    if (state->clock == NULL || state->empty == NULL || state->no_octets == NULL || state->line_type == NULL ||
-        state->head_type == NULL || state->times_type == NULL || state->counter_type == NULL) {
+    if (state->clock == NULL || state->empty == NULL || state->request == NULL || state->nothing == NULL ||
+        state->no_octets == NULL || state->line_type == NULL || state->head_type == NULL ||
+        state->times_type == NULL || state->counter_type == NULL) {
         return -1;
     }
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
@@ -2801,10 +2896,15 @@ module_clear(PyObject *module)
     State *state = state_of(module);
     Py_CLEAR(state->line_type);
     Py_CLEAR(state->head_type);
-    Py_CLEAR(state->times_type);
+    Py_CLEAR(state->times_type); /* before the spares: from now on there are no new ones */
+    while (state->spares_count > 0) {
+        PyObject_GC_Del(state->spares[--state->spares_count]);
+    }
     Py_CLEAR(state->counter_type);
     Py_CLEAR(state->clock);
     Py_CLEAR(state->empty);
+    Py_CLEAR(state->request);
+    Py_CLEAR(state->nothing);
     Py_CLEAR(state->no_octets);
     for (int i = 0; i < SCOPE_KEYS_COUNT; i++) {
         Py_CLEAR(state->scope_keys[i]);

@@ -45,12 +45,13 @@ class Times:
     opened: int
     began: int
     queued: float
-    called_with: object
+    called_with: Any
     refused: str
+    def keep_request(self, /) -> None: ...
 
 class Counter:
     def count(
-        self, times: Times, status: int, method: bytes, writing: object, version: str, protocol: str, /
+        self, times: Times | None, status: int, method: bytes, writing: object, version: str, protocol: str, /
     ) -> bool: ...
     def add(self, times: Times, row: int, /) -> None: ...
     def learn(self, row: int, status: int, method: bytes, writing: object, version: str, protocol: str, /) -> None: ...

@@ -145,7 +145,16 @@ FILE_WORDS = [b"=", b"[bridge]", b'"', b"true", b"port", b"bind", b"\n", b"[", b
 
 # ---------------------------------------------------------------------- counts
 
-CALLED_WITH: tuple[Any, ...] = (None, {}, {"type": "http"}, {"route": None}, {"bridge.route": "/"}, "/", 7)
+CALLED_WITH: tuple[Any, ...] = (
+    None,
+    {},
+    {"type": "http"},
+    {"route": None},
+    {"bridge.route": "/"},
+    "/",
+    7,
+    {"werkzeug.request": 7},
+)
 
 
 def counts(data: bytes) -> None:
@@ -167,6 +176,8 @@ def counts(data: bytes) -> None:
             one.queued = (with_what - 100) / 10
             one.called_with = CALLED_WITH[with_what % len(CALLED_WITH)]
             one.refused = "overload" if with_what > 200 else ""
+            if step % 8 > 4:
+                one.keep_request()
         if step % 4 == 1:
             made.add(noted[0], 16 * (number % 3))
             pure.add(noted[1], 16 * (number % 3))

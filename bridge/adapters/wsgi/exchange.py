@@ -202,8 +202,8 @@ class WSGIExchange:
         # Below 0 if the request was queued after the thread had read the clock. max() would be a call for each request.
         if waited < 0.0:  # noqa: PLR1730
             waited = 0.0
-        if self.exchange.times is not None:
-            self.exchange.times.queued = waited
+        if (times := self.exchange.times) is not None:
+            times.queued = waited
         if waited > application.queue_timeout:
             application.post(WSGIExchange.refuse, self)
         elif not response.gone:
@@ -231,8 +231,8 @@ class WSGIExchange:
                 self._set_content(environ)
             if self.exchange.head.upgrade:
                 self._socket = environ["werkzeug.socket"] = LazySocket(self._request_socket)
-            if self._application.shows_environ:
-                response.environ = environ
+            if self._application.shows_environ and (times := self.exchange.times) is not None:
+                times.called_with = environ
             if self._application.timeout is not None:
                 environ["bridge.deadline"] = self.queued + self._application.timeout
             result = self._application.app(environ, response.start_response)

@@ -46,7 +46,6 @@ class Response:
         worker: The thread that runs the application; None before.
         gone: Nobody waits for the response any more. Only the loop sets it.
         complete: The thread has handed over the whole response, or has given it up.
-        environ: What the application was called with, for observers, until they have seen it; not set without any.
         buffer: Takes the content of a response that is sent in pieces; None before the first piece.
     """
 
@@ -58,7 +57,6 @@ class Response:
         "_started",
         "buffer",
         "complete",
-        "environ",
         "gone",
         "worker",
     )
@@ -71,7 +69,6 @@ class Response:
     worker: Worker | None
     gone: bool
     complete: bool
-    environ: dict[str, Any] | None
     buffer: ResponseBuffer | None
 
     @staticmethod
@@ -110,12 +107,8 @@ class Response:
             raise LocalProtocolError("start_response was called a second time, without exc_info")
         self._head = head = response_head(status, headers)
         self._remaining = head.length
-        if self._application.shows_environ:
-            times, environ = self._exchange.times, self.environ
-            if times is not None and environ is not None:  # now: Flask tidies up behind its response
-                request = environ.get("werkzeug.request")
-                times.called_with = environ if request is None else {"werkzeug.request": request}
-                self.environ = None  # it refers to early_hints(), and so to this object
+        if (times := self._exchange.times) is not None:
+            times.keep_request()
         return self
 
     def __call__(self, data: bytes) -> None:

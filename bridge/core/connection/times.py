@@ -6,7 +6,7 @@ The compiled part has an object of its own with the same attributes, where it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
@@ -29,7 +29,8 @@ class Times:
         began: When the first byte of the response was handed over; 0 before, and for responses of the server's own.
         queued: Seconds that the request waited for a thread; 0.0 without such a queue.
         called_with: The ASGI scope or the WSGI environ with which the application was called, where frameworks leave
-            the route; None unless the delegate was told that somebody looks, who has to set it to None again.
+            the route, or werkzeug's request; None unless the delegate was told that somebody looks, who has to set it
+            to None again.
         refused: Why the server itself has answered: ``overload`` or ``queue_timeout``; empty if it has not.
     """
 
@@ -37,8 +38,19 @@ class Times:
     opened = 0
     began = 0
     queued = 0.0
-    called_with: Mapping[str, Any] | None = None
+    called_with: Any = None
     refused = ""
+
+    def keep_request(self) -> None:
+        """Keep the request that werkzeug has left in the environ, instead of the environ: Flask takes it out again.
+
+        An environ that names the route is kept.
+        """
+        called_with = self.called_with
+        if called_with.__class__ is dict:
+            request = called_with.get("werkzeug.request")
+            if request is not None and "bridge.route" not in called_with:
+                self.called_with = request
 
 
 class _Opening(Times):

@@ -22,7 +22,7 @@ SUM = len(BOUNDS) + 1
 # Kinds of exchanges whose rows are remembered.
 _REMEMBERED = 16
 # Where frameworks leave the route: bridge/telemetry/metrics/routes.py reads them.
-_ROUTES = ("bridge.route", "route", "werkzeug.request")
+_ROUTES = ("bridge.route", "route")
 
 
 class PureCounter:
@@ -57,19 +57,24 @@ class PureCounter:
             del self._rows[next(iter(self._rows))]
         self._rows.setdefault(kind, row)
 
-    def count(self, times: Times, status: int, method: bytes, writing: object, version: str, protocol: str) -> bool:
+    def count(
+        self, times: Times | None, status: int, method: bytes, writing: object, version: str, protocol: str
+    ) -> bool:
         """Count an exchange that ends now, if its row is remembered. Otherwise change nothing and return False.
 
         Nor is there a row if it was refused, or if a framework has left a route: the caller finds that out.
 
         Args:
-            times: What the exchange has noted. ``called_with`` is None afterwards.
+            times: What the exchange has noted. ``called_with`` is None afterwards. Of an exchange that notes nothing,
+                None: it is not counted, and the result is True.
             status: As for :meth:`learn`, like those behind it.
             method: See there.
             writing: See there.
             version: See there.
             protocol: See there.
         """
+        if times is None:
+            return True
         called_with = times.called_with
         if times.refused or (
             called_with is not None

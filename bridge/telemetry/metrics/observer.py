@@ -16,7 +16,6 @@ from bridge.telemetry.metrics.routes import route_of
 if TYPE_CHECKING:
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.interfaces import Connection, Exchange
-    from bridge.core.connection.times import Times
     from bridge.core.http.message import RequestHead
     from bridge.telemetry.metrics.arena import Block
 
@@ -67,9 +66,12 @@ class RequestMetrics(Observer):
         self._routes: set[str] = set()
         self._sizes: dict[int, tuple[int, int]] | None = {} if sizes else None
         self._trusts = trusts
-        self._extra = sizes or trusts is not None
+        # The two ends of the connections of trusted proxies. To ask for each request would cost a tenth of all that
+        # counting costs.
+        self._proxied: set[ConnectionContext] = set()
+        self._extra = sizes  # there is more to count of some exchanges
         self._counter = make_counter(block.cells, block.row(_QUEUE))
-        self._count_kind = self._counter.count
+        self._count_kind = _count_never if sizes else self._counter.count
         self._accepted = block.row("bridge_connections_accepted")
         self.open = 0
 
@@ -79,10 +81,21 @@ class RequestMetrics(Observer):
         """Count the connection."""
         self._cells[self._accepted] += 1
         self.open += 1
+        if self._trusts is not None and self._trusts(connection.context):
+            self._proxied.add(connection.context)
+            self._note_more()
 
     def connection_closed(self, connection: Connection) -> None:
         """Count the connection no longer."""
         self.open -= 1
+        if self._proxied:
+            self._proxied.discard(connection.context)
+            self._note_more()
+
+    def _note_more(self) -> None:
+        """Count exchanges the long way only while there is more to count of some."""
+        self._extra = self._sizes is not None or bool(self._proxied)
+        self._count_kind = _count_never if self._extra else self._counter.count
 
     def connection_refused(self, reason: str) -> None:
         """Count a connection that has ended before it spoke HTTP."""
@@ -100,20 +113,20 @@ class RequestMetrics(Observer):
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Count the exchange and its duration."""
-        times = exchange.times
-        if times is None:
-            return  # see forget()
         line = exchange.head.line
         count = self._count_kind  # called through a name: CPython 3.11 calls a function of an instance the long way
         if not count(
-            times, exchange.status, line.method, exchange.writing, line.version_text, exchange.context.protocol
+            exchange.times, exchange.status, line.method, exchange.writing, line.version_text, exchange.context.protocol
         ):
-            self._count_rare(exchange, times)
+            self._count_rare(exchange)
+
+    def _count_rare(self, exchange: Exchange) -> None:
+        """Count an exchange that was refused, or has a route, or one whose row is not remembered, or in more ways."""
+        times = exchange.times
+        if times is None:
+            return  # see forget()
         if self._extra:
             self._count_more(exchange, times.opened)
-
-    def _count_rare(self, exchange: Exchange, times: Times) -> None:
-        """Count an exchange that was refused, or has a route, or one whose row is not remembered."""
         if times.refused:
             self._block.add("bridge_requests_refused", (("reason", times.refused),))
         called_with = times.called_with
@@ -158,7 +171,7 @@ class RequestMetrics(Observer):
     def _count_more(self, exchange: Exchange, opened: int) -> None:
         if self._sizes is not None:
             self._count_sizes(exchange)
-        if self._trusts is not None and self._trusts(exchange.connection_context):
+        if self._proxied and exchange.connection_context in self._proxied:
             ingress = _request_start(exchange.head)
             if ingress is not None:
                 began = time() - (monotonic_ns() - opened) / SECOND
@@ -177,6 +190,11 @@ class RequestMetrics(Observer):
         row = self._block.row(name, labels)
         self._cells[row + bisect_left(bounds, value)] += 1
         self._cells[row + SUM] += value
+
+
+def _count_never(*_: object) -> bool:
+    """Leave an exchange to :meth:`RequestMetrics._count_rare`."""
+    return False
 
 
 def _labels(exchange: Exchange, route: str | None) -> Labels:

@@ -8,15 +8,18 @@ from typing import Any
 __all__ = ["route_of"]
 
 
-def route_of(called_with: Mapping[str, Any]) -> str | None:
+def route_of(called_with: Any) -> str | None:
     """Return the route that has served a request, such as ``/items/{id}``; None if nobody has left one.
 
     Starlette and FastAPI leave their route in the scope, and werkzeug leaves its request in the environ, whose rule is
     Flask's route. Whoever else knows the route may leave it under ``bridge.route`` in either of them.
 
     Args:
-        called_with: The ASGI scope or the WSGI environ with which the application was called.
+        called_with: The ASGI scope or the WSGI environ with which the application was called, or werkzeug's request.
     """
+    if not isinstance(called_with, (dict, Mapping)):  # to ask for the first is quick
+        rule = getattr(getattr(called_with, "url_rule", None), "rule", None)
+        return rule if isinstance(rule, str) else None
     route = called_with.get("bridge.route")
     if route is not None:
         return str(route)
@@ -29,10 +32,6 @@ def route_of(called_with: Mapping[str, Any]) -> str | None:
         mounted = called_with.get("root_path", "")
         above = called_with.get("app_root_path", mounted)
         return f"{mounted.removeprefix(above)}{path}"
-    request = called_with.get("werkzeug.request")
-    if request is not None:
-        rule = getattr(getattr(request, "url_rule", None), "rule", None)
-        return rule if isinstance(rule, str) else None
     return None
 
 

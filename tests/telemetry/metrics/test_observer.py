@@ -47,7 +47,7 @@ def exchange(
         response=object() if begun and status else None,
         peer_gone=gone,
         context=SimpleNamespace(protocol="https"),
-        connection_context=SimpleNamespace(),
+        connection_context=object(),
         connection=object(),
         content_sent=300,
     )
@@ -172,7 +172,7 @@ def test_the_time_in_the_queue_and_a_refusal() -> None:
 def test_connections() -> None:
     cells = block()
     metrics = RequestMetrics(cells)
-    connection: Any = object()
+    connection: Any = SimpleNamespace(context=object())
     metrics.connection_opened(connection)
     metrics.connection_opened(connection)
     metrics.connection_closed(connection)
@@ -218,9 +218,15 @@ def test_ingress_of_trusted_peers(value: str, expected: bool) -> None:
     for trusted in (True, False):
         cells = block()
         metrics = RequestMetrics(cells, trusts=lambda _: trusted)  # noqa: B023 - called at once
-        run(metrics, exchange(fields=((b"x-request-start", text.encode()),)))
+        item = exchange(fields=((b"x-request-start", text.encode()),))
+        connection: Any = SimpleNamespace(context=item.connection_context)
+        metrics.connection_opened(connection)
+        run(metrics, item)
+        metrics.connection_closed(connection)
+        run(metrics, item)  # nothing is kept of a connection
         found = counted(cells, "bridge_request_ingress_duration_seconds")
         assert bool(found) is (expected and trusted)
         if found:
             ((row),) = found.values()
+            assert sum(row[:15]) == 1
             assert 200 * MS < row[15] < 5_000 * MS
