@@ -121,3 +121,17 @@ def test_without_descriptors_there_is_no_dump_and_none_is_left_open(
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
     assert (worker.channel.asked, commands.next_event()) == ([], [])
+
+
+NAMES = [*Commands(SimpleNamespace()).reports, *Commands(SimpleNamespace()).commands]  # type: ignore[arg-type]  # unused
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_that_a_command_does_not_know_is_refused_before_anything_is_done(name: str) -> None:
+    untouched: Any = SimpleNamespace()  # an attribute that is asked for would be an error
+    commands = Commands(untouched)
+    answers: list[Answer] = []
+    with pytest.raises(Refused) as refused:
+        (commands.reports | commands.commands)[name]({"wrokers": "2"}, answers.append)
+    assert "wrokers" in str(refused.value)
+    assert answers == []

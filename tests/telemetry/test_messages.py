@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -454,3 +456,25 @@ def test_a_child_that_the_program_forks_writes_at_once_and_nothing_twice(tmp_pat
         "in the child",
         "after",
     ]
+
+
+@pytest.mark.usefixtures("_logging")
+def test_only_while_it_serves_a_process_leaves_others_handlers_to_a_thread() -> None:
+    class Foreign(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            threads.append(threading.current_thread() is threading.main_thread())
+
+    threads: list[bool] = []
+    configure(Config(access_log=False))
+    logger = logging.getLogger("bridge.general")
+    logger.addHandler(Foreign())
+    try:
+        logger.warning("before")
+        with messages.serving():
+            logger.warning("meanwhile")
+            messages.flush(PATIENCE)
+        logger.warning("after")
+    finally:
+        logger.handlers.clear()
+        atexit.unregister(messages._end_process)  # this process does not end with a server
+    assert threads == [True, False, True]

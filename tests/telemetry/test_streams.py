@@ -138,3 +138,14 @@ def test_lines_for_a_stream_that_can_only_write_or_is_none() -> None:
         assert writer.flush(PATIENCE)
         assert (writer.dropped, getattr(stream, "text", "a\n")) == (0, "a\n")
         writer.close()
+
+
+def test_a_stream_that_cannot_be_flushed_is_not_there_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python flushes both streams when it ends, and a failure would be the exit status 120."""
+    kept = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", object())
+    monkeypatch.setattr(sys, "stderr", kept)
+    monkeypatch.setattr(streams, "_takes_more", lambda number: True)
+    streams.abandon()
+    assert sys.stdout is sys.__stdout__
+    assert sys.stderr is kept

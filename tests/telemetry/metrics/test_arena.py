@@ -12,7 +12,8 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.telemetry.metrics import catalog
-from bridge.telemetry.metrics.arena import FREE, MASTER, READY, Arena, Row, read
+from bridge.telemetry.metrics.arena import _MERGES as MERGES
+from bridge.telemetry.metrics.arena import FREE, MASTER, READY, Arena, Block, Row, read
 from bridge.telemetry.metrics.collect import collect
 
 NAME = "http_server_request_duration_seconds"
@@ -82,6 +83,42 @@ def test_gauges_that_are_summed_stay_at_0_until_the_next_process_has_them() -> N
         assert "bridge_loop_lag_seconds" not in shown  # of which 0 would be a good value
 
 
+def test_the_number_of_retirements_is_odd_while_a_count_is_in_two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = Arena(2)
+    block = arena.allocate(0)
+    assert block is not None
+    block.cells[block.row(NAME)] += 3
+    seen = []
+    clear = Block.clear
+
+    def look_and_clear(block: Block) -> None:
+        seen.append((arena.own.cells[MERGES], [row.cells[0] for row in (*arena.own.rows(), *block.rows())]))
+        clear(block)
+
+    monkeypatch.setattr(Block, "clear", look_and_clear)
+    arena.retire(block, COUNTED)
+    assert seen == [(1, [3, 3])]
+    assert arena.own.cells[MERGES] == 2
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["a retirement ends", "one begins and ends"])
+def test_what_is_read_during_a_retirement_is_read_again(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    arena = Arena(2)
+    arena.own.cells[MERGES] = 1 if step == 1 else 0
+    looks = []
+    real = Block.rows
+
+    def rows(block: Block) -> list[Row]:
+        looks.append(1)
+        if len(looks) == 1:
+            arena.own.cells[MERGES] += step
+        return list(real(block))
+
+    monkeypatch.setattr(Block, "rows", rows)
+    read([arena])
+    assert len(looks) == 2
+
+
 def test_no_count_is_too_large_to_be_kept() -> None:
     arena = Arena(2)
     for _ in range(2):
@@ -90,7 +127,7 @@ def test_no_count_is_too_large_to_be_kept() -> None:
         block.cells[block.row(NAME)] = (1 << 64) - 1
         arena.retire(block, COUNTED)
     assert rows(arena) == {(NAME, ()): [(1 << 64) - 2, *[0] * 15]}
-    assert arena.own.cells[5] % 2 == 0  # readers need not look again
+    assert arena.own.cells[MERGES] % 2 == 0  # readers need not look again
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")

@@ -91,3 +91,8 @@ def test_prometheus_finds_no_fault() -> None:
         pytest.skip("promtool is not installed")
     found = subprocess.run([promtool, "check", "metrics"], input=expose(everything()), capture_output=True, timeout=30)
     assert (found.returncode, found.stdout + found.stderr) == (0, b"")
+
+
+def test_the_bounds_of_times_are_opentelemetrys() -> None:
+    """Dashboards ask for single buckets: see the semantic conventions, http.server.request.duration."""
+    assert BOUNDS == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)

@@ -118,6 +118,10 @@ def test_what_else_the_variables_say() -> None:
         ("OTEL_EXPORTER_OTLP_HEADERS", "a b=c"),
         ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=%E2%82%AC"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "-1"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1000000000"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "0"),
     ],
 )
 def test_variables_that_cannot_be_used(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,11 +195,12 @@ def test_an_outage_costs_one_warning(caplog: pytest.LogCaptureFixture, monkeypat
         (b"", "without response"),
         (b"nonsense\r\n\r\n", "nonsense"),
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "status 503"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\nx", ""),
+        (b"HTTP/1.1 300 Multiple Choices\r\n\r\n", "status 300"),
+        (b"HTTP/1.1 299 OK\r\nContent-Length: 1000000000000\r\n\r\nx", ""),
         (b"HTTP/1.1 " + b"2" * 100_000, "line"),
         (None, "timed out"),
     ],
-    ids=["closes", "nonsense", "refuses", "no end of the content", "no end of the line", "hangs"],
+    ids=["closes", "nonsense", "refuses", "redirects", "no end of the content", "no end of the line", "hangs"],
 )
 def test_a_collector_that_does_not_answer_well_costs_one_warning_at_most(
     answer: bytes | None, reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

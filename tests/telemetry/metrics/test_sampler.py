@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,3 +81,24 @@ def test_a_loop_that_waits_inside_of_calls_is_busy(
 def test_threads_are_busy_for_a_part_of_the_time() -> None:
     part = measured("bridge_threads_utilization", lambda due: 0.0, lambda now: 0.75 if now % 1.0 < 0.5 else 0.25, 60.0)
     assert 0.35 <= part <= 0.65
+
+
+def test_requests_in_progress_are_there_from_the_start_and_fall_to_0() -> None:
+    block = Arena(2).allocate(0)
+    assert block is not None
+    loop: Any = Loop()
+    line = SimpleNamespace(method=b"GET", method_text="GET")
+    exchange = SimpleNamespace(
+        head=SimpleNamespace(line=line), context=SimpleNamespace(protocol="http"), connection=object()
+    )
+    active = [exchange, exchange]
+    made = Sampler(loop, block, RequestMetrics(block), Sources(lambda: active, lambda: 0, lambda: (0, 0, 0), int, dict))
+
+    def requests() -> list[tuple[object, int]]:
+        return [(row.labels, row.cells[0]) for row in block.rows() if row.name == "http_server_active_requests"]
+
+    labels = (("http_request_method", "GET"), ("url_scheme", "http"))
+    assert requests() == [(labels, 2)]
+    active.clear()
+    made.stop()
+    assert requests() == [(labels, 0)]
