@@ -12,6 +12,7 @@ import runpy
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,8 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
 
 def test_no_imports_form_a_circle() -> None:
     sources = {module: (path.read_text(encoding="utf-8"), path.name == "__init__.py") for module, path in modules()}
+    found = [circle for circle in circles(import_graph(sources)) if circle not in MEANT_CIRCLES]
+    assert found == [], "these modules import each other; imports in functions and for types count, too"
     assert circles(import_graph(sources)) == MEANT_CIRCLES
 
 
@@ -410,7 +413,8 @@ def strangers(names: set[str]) -> set[str]:
 
 
 def test_the_core_has_ten_doors() -> None:
-    assert strangers({path.stem for path in (PACKAGE / "core").glob("*.py")} - {"__init__"}) == set()
+    found = strangers({path.stem for path in (PACKAGE / "core").glob("*.py")} - {"__init__"})
+    assert found == set(), "bridge/core/ has only the ten documented modules: put others into its folders"
     assert len(DOORS) == 10
 
 
@@ -475,7 +479,8 @@ def test_users_of_an_exchange_ask_the_exchange() -> None:
     paths = [path for folder in USERS for path in sorted((PACKAGE / folder).rglob("*.py"))]
     assert len(paths) > 40
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
-    assert {path.name: lines for path, text in texts.items() if (lines := reaching(text))} == {}
+    found = {str(path.relative_to(ROOT)): lines for path, text in texts.items() if (lines := reaching(text))}
+    assert found == {}, "these lines look behind an exchange: ask the exchange, see core/connection/interfaces.py"
     assert [path.name for path, text in texts.items() if "server_connection" in text] == []
 
 
@@ -524,7 +529,147 @@ def test_lines_of_code_are_counted_without_comments_and_docstrings() -> None:
 
 def test_no_module_is_too_long() -> None:
     sizes = {module: lines_of_code(path.read_text(encoding="utf-8")) for module, path in modules()}
-    assert {module: size for module, size in sizes.items() if size > LONGER.get(module, MOST_LINES)} == {}
+    found = {module: size for module, size in sizes.items() if size > LONGER.get(module, MOST_LINES)}
+    assert found == {}, f"more than {MOST_LINES} lines of code: which part is a subject of its own?"
+
+
+# --- reasons ----------------------------------------------------------------------------------------------------------
+
+#: Switches a check off for one line, with what follows it.
+SWITCH = re.compile(
+    r"#\s*(?:type: ignore(?:\[[\w, -]+\])?|noqa(?:: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*)?|pragma: no \w+)(?P<reason>.*)"
+)
+
+
+def unexplained(source: str) -> list[int]:
+    """Return the lines of *source* that switch a check off and do not say why, or put something off."""
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            switch = SWITCH.search(token.string)
+            if (switch is not None and len(switch["reason"].strip(" #-:")) < 5) or re.search(
+                r"\b(?:TODO|FIXME|XXX)\b", token.string
+            ):
+                found.append(token.start[0])
+    return found
+
+
+@table("module, path", modules())
+def test_a_check_is_switched_off_for_a_reason(module: str, path: Path) -> None:
+    assert unexplained(path.read_text(encoding="utf-8")) == [], "say why, behind the switch"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("x = y  # type: ignore", True),
+        ("x = y  # type: ignore[arg-type]", True),
+        ("x = y  # type: ignore[arg-type]  # all of them are bytes", False),
+        ("x = y  # noqa: S311", True),
+        ("x = y  # noqa: C901, PLR0912", True),
+        ("x = y  # noqa: S311 -- no secret", False),
+        ("x = y  # pragma: no cover", True),
+        ("x = y  # pragma: no cover -- only on Windows", False),
+        ("x = y  # TODO: later", True),
+        ("x = y  # the reason", False),
+        ("x = '# noqa'", False),
+    ],
+)
+def test_a_switch_without_a_reason_is_found(line: str, found: bool) -> None:
+    assert unexplained(f"{line}\n") == ([1] if found else [])
+
+
+# --- the surroundings -------------------------------------------------------------------------------------------------
+
+#: What is told everything that it has to know, by arguments: else a setting would have two ways in.
+TOLD = ("adapters", "core")
+
+
+def surroundings_read(source: str) -> list[int]:
+    """Return the lines of *source* that read the environment or the command line."""
+    names = {"os.environ", "os.environb", "os.getenv", "sys.argv"}
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    return sorted(node.lineno for node in nodes if ast.unparse(node) in names)
+
+
+def test_core_and_adapters_are_told_the_settings() -> None:
+    paths = [path for folder in TOLD for path in sorted((PACKAGE / folder).rglob("*.py"))]
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
+    found = {path: lines for path, text in texts.items() if (lines := surroundings_read(text))}
+    assert found == {}, "make it an argument, and an option in bridge/config"
+
+
+def test_a_look_at_the_surroundings_is_found() -> None:
+    assert surroundings_read("import os\nx = os.environ.get('X')\ny = os.getenv('Y')") == [2, 3]
+
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+#: Objects that accept every call are what these tests are about.
+MOCKS = {"tests/apps/test_detection.py"}
+BINDS = {"bind", "create_server", "bind_sockets"}
+
+
+def unsteady(source: str) -> list[str]:
+    """Return what *source*, a file of tests, must not do: bind a fixed port, or use objects that accept every call."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom | ast.Import) and "mock" in ast.unparse(node).split("import")[0] + " ".join(
+            alias.name for alias in node.names
+        ):
+            found.append(f"{node.lineno}: mocks accept what the real object refuses; write a stand-in")
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in BINDS and node.args):
+            continue
+        address = node.args[0]
+        port = address.elts[1] if isinstance(address, ast.Tuple) and len(address.elts) > 1 else address
+        if isinstance(port, ast.Constant) and isinstance(port.value, int) and port.value:
+            found.append(f"{node.lineno}: port {port.value} may be in use; bind port 0")
+    return found
+
+
+def test_tests_bind_free_ports_and_use_real_objects() -> None:
+    paths = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "tests").rglob("*.py"))}
+    faults = {name: unsteady(path.read_text(encoding="utf-8")) for name, path in paths.items() if name not in MOCKS}
+    assert {name: found for name, found in faults.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("sock.bind(('127.0.0.1', 8099))", 1),
+        ("socket.create_server(('', 8099))", 1),
+        ("bind_sockets(8099, 'localhost')", 1),
+        ("sock.bind(('127.0.0.1', 0))", 0),
+        ("sock.bind(path)", 0),
+        ("from unittest import mock", 1),
+        ("from unittest.mock import Mock", 1),
+        ("import unittest.mock", 1),
+    ],
+)
+def test_an_unsteady_test_is_found(text: str, found: int) -> None:
+    assert len(unsteady(text)) == found
+
+
+# --- dependencies -----------------------------------------------------------------------------------------------------
+
+
+def unbounded(requirements: list[str]) -> list[str]:
+    """Return the requirements that would take any later version."""
+    return [text for text in requirements if not re.search(r"<|==", text.partition(";")[0])]
+
+
+def test_dependencies_have_an_upper_bound() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"dependencies": project["dependencies"], **project["optional-dependencies"]}
+    assert {name: found for name, group in groups.items() if (found := unbounded(group))} == {}
+
+
+def test_a_dependency_without_an_upper_bound_is_found() -> None:
+    assert unbounded(["attrs", "attrs>=1", "attrs>=1; python_version < '4'", "attrs>=1,<2", "attrs==1"]) == [
+        "attrs",
+        "attrs>=1",
+        "attrs>=1; python_version < '4'",
+    ]
 
 
 # --- tracked files ----------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ class Format:
             "was_cut": _was_cut,
         }
         # No text of the user's is part of the source: texts are values in the dictionary.
-        exec(self.source(known, exclude=bool(excluded or beginnings)), known)  # noqa: S102
+        exec(self.source(known, exclude=bool(excluded or beginnings)), known)  # noqa: S102 -- see above
         ended: Callable[[Exchange], None] = known["ended"]
         return ended
 

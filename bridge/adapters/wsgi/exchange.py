@@ -200,7 +200,7 @@ class WSGIExchange:
         response.worker = worker
         waited = now - self.queued
         # Below 0 if the request was queued after the thread had read the clock. max() would be a call for each request.
-        if waited < 0.0:  # noqa: PLR1730
+        if waited < 0.0:  # noqa: PLR1730 -- see above
             waited = 0.0
         if (times := self.exchange.times) is not None:
             times.queued = waited

@@ -227,7 +227,7 @@ class Output:
             self._pump(parts, _ROOM - transport.get_write_buffer_size(), over)
         if parts:
             self.parts = []
-            writer.write(parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]
+            writer.write(parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]  # writes take any buffer
         for stream in over:  # after the write: the last stream's end may close the connection, which flushes again
             stream.sent()
         if self.queued and self.window > 0 and not writer.paused and self._scheduler:
