@@ -204,7 +204,7 @@ class WebSocketExchange:
         if self._waiters is not None:
             self._waiters.wake()
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:  # noqa: C901 -- calls would cost every message
         """Take a message (ASGI WebSocket, "Accept", "Send" and "Close", and the denial response extension).
 
         Raises:
@@ -226,10 +226,14 @@ class WebSocketExchange:
                 if data is None:
                     if text is None:
                         raise LocalProtocolError("websocket.send with neither bytes nor text")
+                    if len(text) > connection.at_once:
+                        await connection.prepare(text)
                     frame = connection.encode_text(text)
                 elif text is None:
                     if data.__class__ is not bytes:
                         data = as_bytes(kind, data, "bytes")
+                    if len(data) > connection.at_once:
+                        await connection.prepare(data)
                     frame = connection.encode_binary(data)
                 else:
                     raise LocalProtocolError("websocket.send with both bytes and text")

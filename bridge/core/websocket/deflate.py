@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from bridge.core.websocket.frames import BAD_DATA, TOO_BIG, WebSocketError
@@ -14,6 +15,9 @@ __all__ = ["PIECE", "Deflater", "Inflater"]
 
 PIECE = 131072
 """Bytes that are inflated at once, in about 0.2 milliseconds."""
+
+# Bytes that are compressed at once, in 0.4 to 1.1 milliseconds.
+_DEFLATED_AT_ONCE = 65536
 
 # The end of every flushed block, which is not sent (section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
@@ -44,12 +48,30 @@ class Deflater:
         Args:
             payload: Not empty: an empty message has nothing to flush. It is sent uncompressed, as any message may be.
         """
-        coder = self._coder
-        if coder is None:
-            coder = zlib.compressobj(self._level, zlib.DEFLATED, -self._window_bits, self._mem_level)
-            if self._takeover:
-                self._coder = coder
+        coder = self._coder or self._new_coder()
+        if self._takeover:
+            self._coder = coder
         return (coder.compress(payload) + coder.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    def deflate_in_pieces(self, payload: bytes) -> Generator[int, None, bytes]:
+        """Do as :meth:`deflate`, and yield the size (bytes) of each piece that was compressed.
+
+        Who does not go on to the end has sent nothing of the message, and the next one begins anew.
+        """
+        coder, self._coder = self._coder or self._new_coder(), None
+        whole = memoryview(payload)
+        parts = []
+        for start in range(0, len(whole), _DEFLATED_AT_ONCE):
+            piece = whole[start : start + _DEFLATED_AT_ONCE]
+            parts.append(coder.compress(piece))
+            yield len(piece)
+        parts.append(coder.flush(zlib.Z_SYNC_FLUSH))
+        if self._takeover:
+            self._coder = coder
+        return b"".join(parts)[:-4]
+
+    def _new_coder(self) -> zlib._Compress:
+        return zlib.compressobj(self._level, zlib.DEFLATED, -self._window_bits, self._mem_level)
 
 
 class Inflater:

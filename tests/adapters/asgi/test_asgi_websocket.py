@@ -362,6 +362,74 @@ async def test_echo_of_all_sizes(compression: str | None) -> None:
                 assert await client.recv() == text
 
 
+@pytest.mark.parametrize("large", ["x" * 300_000, b"y" * 5_000_000], ids=["text", "bytes"])
+async def test_a_large_message_is_compressed_while_others_have_their_turns(large: str | bytes) -> None:
+    """The messages that other tasks send meanwhile come behind it, and all can be decompressed."""
+    turns = [0]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "first " * 50})
+        kind = "text" if isinstance(large, str) else "bytes"
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            if not sent.done():
+                turns[0] += 1
+                loop.call_soon(count)
+
+        sent = asyncio.ensure_future(send({"type": "websocket.send", kind: large}))
+        await asyncio.sleep(0)
+        loop.call_soon(count)
+        others = [asyncio.ensure_future(send({"type": "websocket.send", "text": f"{n} " * 50})) for n in range(3)]
+        await asyncio.gather(sent, *others)
+        await send({"type": "websocket.send", "text": "last " * 50})
+
+    async with served(app) as server, dialled(server.port, compression="deflate", max_size=None) as client:
+        assert await client.recv() == "first " * 50
+        assert await client.recv() == large
+        for number in range(3):
+            assert await client.recv() == f"{number} " * 50
+        assert await client.recv() == "last " * 50
+    assert turns[0] >= len(large) >> 20
+
+
+async def test_a_large_message_that_is_given_up_leaves_the_next_ones_whole() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "first " * 50})
+        given_up = asyncio.ensure_future(send({"type": "websocket.send", "text": "x" * 5_000_000}))
+        behind = asyncio.ensure_future(send({"type": "websocket.send", "text": "behind " * 50}))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        await behind
+        with pytest.raises(LocalProtocolError, match="surrogates"):
+            await send({"type": "websocket.send", "text": "\udc00" * 200_000})
+        await send({"type": "websocket.send", "text": "y" * 200_000})
+
+    async with served(app) as server, dialled(server.port, compression="deflate") as client:
+        for text in ("first " * 50, "behind " * 50, "y" * 200_000):
+            assert await client.recv() == text
+
+
+async def test_a_large_message_for_a_client_that_leaves_meanwhile() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sending = asyncio.ensure_future(send({"type": "websocket.send", "text": "x" * 5_000_000}))
+        await asyncio.sleep(0)
+        await send({"type": "websocket.close"})
+        with pytest.raises(ConnectionGone):
+            await sending
+
+    async with served(app) as server, dialled(server.port, compression="deflate") as client:
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+
+
 async def test_fragments_and_pings_at_random() -> None:
     dice = random.Random(6)
     async with served(echo) as server:
