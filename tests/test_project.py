@@ -650,6 +650,39 @@ def test_an_unsteady_test_is_found(text: str, found: int) -> None:
     assert len(unsteady(text)) == found
 
 
+#: How often tests sleep for longer than a moment, without saying why. It may only fall: wait for what is asserted.
+SLEEPS = 48
+MOMENT = 0.05
+
+
+def sleeps(source: str) -> list[int]:
+    """Return the lines of *source* that sleep for 0.05 seconds or longer, and have no comment that says why."""
+    lines = source.splitlines()
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"time.sleep", "asyncio.sleep"}
+        and isinstance(node.args[0], ast.Constant)
+        and node.args[0].value >= MOMENT
+        and "#" not in lines[node.lineno - 1]
+    ]
+
+
+def test_no_more_tests_sleep() -> None:
+    paths = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "tests").rglob("*.py"))}
+    applications = ("tests/support/apps/", "tests/apps/", "tests/applications/")
+    texts = {
+        name: path.read_text(encoding="utf-8") for name, path in paths.items() if not name.startswith(applications)
+    }
+    found = {name: lines for name, text in texts.items() if (lines := sleeps(text))}
+    assert sum(map(len, found.values())) <= SLEEPS, f"wait for the event, or say behind the sleep why: {found}"
+
+
+def test_a_sleep_is_found() -> None:
+    assert sleeps("time.sleep(0.2)\nawait asyncio.sleep(1)\ntime.sleep(0.01)\ntime.sleep(1)  # the reason") == [1, 2]
+
+
 # --- dependencies -----------------------------------------------------------------------------------------------------
 
 

@@ -75,6 +75,8 @@ def test_otlp_has_every_number() -> None:
         {"key": "http.request.method", "value": {"stringValue": "GET"}},
         {"key": "http.response.status_code", "value": {"intValue": "200"}},
     ]
+    sums = [metric[kind] for metric in metrics.values() for kind in ("sum", "histogram") if kind in metric]
+    assert {each["aggregationTemporality"] for each in sums} == {2}  # AGGREGATION_TEMPORALITY_CUMULATIVE
     assert metrics["bridge.requests.refused"]["sum"]["isMonotonic"] is True
     assert metrics["http.server.active_requests"]["sum"]["isMonotonic"] is False
     assert metrics["bridge.loop.lag"]["gauge"]["dataPoints"][0]["asDouble"] == 0.005
