@@ -23,16 +23,16 @@ class BudgetsConfig(OutputConfig):
         off_or(SIZE),
         32 * MIB,
         "how much memory of a process all clients together may use for unfinished heads, small content and"
-        " WebSocket messages; beyond that, the clients with the largest product of bytes and seconds get 503 or"
-        " close code 1013",
+        " WebSocket messages; beyond that, the clients that hold the most for the longest time get 503 or close code"
+        " 1013",
     )
     limit_unsent: int | None = setting(
         BUDGETS,
         off_or(SIZE),
         24 * MIB,
-        "how much memory of a process responses may use that wait for their clients; beyond that, applications"
-        " wait until their clients have read, and clients that have read next to nothing for 5 s are reset;"
-        " a quarter beyond it, those that have read nothing for 1 s",
+        "how much memory of a process may hold responses that clients have not read yet; beyond that, applications"
+        " wait until their clients have read, and clients that read next to nothing in 5 s are reset; a quarter"
+        " beyond that, also those that read nothing in 1 s",
     )
     limit_spool: int | None = setting(
         BUDGETS,
@@ -53,13 +53,13 @@ class BudgetsConfig(OutputConfig):
         BUDGETS,
         whole(1),
         4096,
-        "how many chunks, frames and similar pieces a process reads in one turn of its event loop, about one in a"
-        " microsecond; the rest waits for the next turn, so that a flood of them does not delay other clients",
+        "how many chunks, frames and similar pieces a process reads in one turn of its event loop, about a"
+        " microsecond each; the rest waits for the next turn, so that a flood of them does not delay other clients",
     )
     rate_request_body: int | None = setting(
         BUDGETS,
         off_or(SIZE),
         240,
         "how many bytes of content a client must send in a second, on average over --timeout-request-body; if it"
-        " sends less, it is answered 408; off takes any byte for progress",
+        " sends less, it is answered 408; with off, any byte counts as progress",
     )

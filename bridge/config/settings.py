@@ -468,8 +468,8 @@ class Config(HTTP2Config):
             *RARE_FORWARDED_FIELDS,
         ),
         FORWARDED_FIELDS,
-        "the fields that the proxies in front set; the others are removed. Only where they are named count"
-        f" {', '.join(RARE_FORWARDED_FIELDS)}",
+        "the fields that the proxies in front set; the others are removed; these count only if they are named"
+        f" here: {', '.join(RARE_FORWARDED_FIELDS)}",
         aliases=("trusted-proxy-headers",),
     )
     forwarded_strip: bool = setting(
