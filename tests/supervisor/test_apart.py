@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,3 +88,27 @@ def test_settings_are_the_same_on_the_other_side() -> None:
     config = load(["a:b", "--workers", "2", "--bind", "127.0.0.1:0", "--mount", "/x=c:d"], {})
     values: dict[str, Any] = {name: getattr(config, name) for name in config.rows}
     assert Config(**pickle.loads(pickle.dumps(values))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "found"),
+    [("program.py", True, True), ("program.py", False, False), ("program.pyz", True, False), (None, False, False)],
+    ids=["a script", "a script that is gone", "no script", "no file"],
+)
+def test_the_programs_main_module_is_named_only_if_it_can_be_imported(
+    name: str | None, there: bool, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = None if name is None else str(tmp_path / name)
+    if there:
+        Path(str(file)).write_text("")
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None, __file__=file))  # type: ignore[arg-type]
+    assert apart._main() == (file if found else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("shop.serve", "shop.serve"), ("shop.__main__", ""), ("__main__", "")], ids=str
+)
+def test_a_program_that_is_run_as_a_module(name: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SimpleNamespace(name=name)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec, __file__="x.py"))  # type: ignore[arg-type]
+    assert apart._main() == found

@@ -17,7 +17,7 @@ from bridge.core.http.limits import Limits
 from bridge.core.http1.request import parse_head
 from bridge.errors import ConfigError
 from bridge.telemetry import logformat
-from bridge.telemetry.logformat import Format, compile_format, json_format
+from bridge.telemetry.logformat import Format, compile_format, is_known_atom, json_format
 
 WIRE = b'GET /a?b=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x"\\\xe9\r\nA: b\r\n\r\n'
 NOW = 5_000_000_000
@@ -283,3 +283,19 @@ def test_a_cut_is_marked(writing: Any, status: int, response: int | None, cut: b
     exchange.close_after = True
     assert line_of(compile_format("%(X)s"), exchange) == ("X\n" if cut else "-\n")
     assert json.loads(line_of(json_format(False), exchange)).get("cut", False) is cut
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("h", True),
+        ("t", True),
+        ("{user-agent}i", True),
+        ("{x-id}o", True),
+        ("{HOME}e", True),
+        ("zz", False),
+        ("", False),
+    ],
+)
+def test_which_names_are_atoms(name: str, known: bool) -> None:
+    assert is_known_atom(name) is known
