@@ -235,9 +235,14 @@ class Commands:
         patience = duration(query, "wait") if query["wait"] else _RELOAD_TIME
         self._next.append(_Waiting(respond, time.monotonic() + patience))
 
+    def _not_while_handing_over(self) -> None:
+        if self._master.successor is not None:
+            raise Refused(409, "a new master is starting (SIGUSR2), which would not know of this: ask when it serves")
+
     def _scale(self, query: Mapping[str, str], respond: Respond) -> None:
         only(query, "workers")
         self._not_while("draining", "stopping")
+        self._not_while_handing_over()
         self._master.scale(whole(query, "workers", 1, _MOST_WORKERS))
         respond(as_json({"workers": self._master.plan.count}))
 
@@ -256,6 +261,7 @@ class Commands:
     def _drain(self, query: Mapping[str, str], respond: Respond) -> None:
         only(query)
         self._not_while("stopping", "starting")
+        self._not_while_handing_over()
         delay = self._master.plan.config.drain_delay
         if self._master.phase != "draining":
             gen_log.info("Draining: serving on, and not ready, until a stop or `bridge undrain`")

@@ -95,6 +95,7 @@ class Master:
         on_ready: Called when all workers serve.
         watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`); None for no watching.
         program: The program that has started this process beside itself; None for none.
+        successor: The new master that starts, or serves already, in the place of this one; None without any.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Master:
         self._notifier = Notifier()
         self._next_alive = 0.0
         self._handover = Handover.received()
-        self._successor: Successor | None = None
+        self.successor: Successor | None = None
         self._operated = Operated(self, self._selector, self._handover)
         self._waits_for_fix = config.reload  # a start that fails is tried again when a file changes
         self._on_signal: dict[str, Callable[[], None]] = {
@@ -191,7 +192,7 @@ class Master:
         """Leave a child of the application's, which ``--preload`` has imported, nothing of the master's."""
         listeners = [*self._plan.listeners, *self._operated.sockets]
         forks.drop_connections([sock.getsockname() for listener in listeners for sock in listener.sockets])
-        parts = [self._selector, self._handover, self._successor, self.watch, self.program]
+        parts = [self._selector, self._handover, self.successor, self.watch, self.program]
         parts += [worker.channel for worker in self._workers]
         forks.drop(part.fileno() for part in parts if part is not None)
 
@@ -256,7 +257,7 @@ class Master:
             self._previous.close_unshared(self._plan)
         self.remove_files()
         self._selector.close()
-        for part in (self.watch, self.program, self._handover, self._successor):
+        for part in (self.watch, self.program, self._handover, self.successor):
             if part is not None:
                 part.close()
 
@@ -268,8 +269,8 @@ class Master:
         """
         others = self._handover.descriptors if self._handover is not None and not self._was_ready else {}
         for listener in self._plan.listeners:
-            listener.close(remove=self._successor is None and listener.name not in others)
-        self._operated.close(keep=frozenset(others), remove=self._successor is None)
+            listener.close(remove=self.successor is None and listener.name not in others)
+        self._operated.close(keep=frozenset(others), remove=self.successor is None)
 
     # ------------------------------------------------------------------ what has to be done
 
@@ -332,7 +333,7 @@ class Master:
             self.watch.abandon()
         assert self._signals is not None
         self._signals.abandon()
-        for part in (self._handover, self._successor, self.program):
+        for part in (self._handover, self.successor, self.program):
             if part is not None:
                 part.close()
         hooks = self._hooks.in_worker(view)
@@ -563,22 +564,22 @@ class Master:
         if self._drain is not None:
             gen_log.warning("SIGUSR2: not while the server drains")
             return
-        if self._successor is not None:
-            gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self._successor.pid)
+        if self.successor is not None:
+            gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self.successor.pid)
             return
         self._hooks.executing()
         try:
             memory = self._operated.memory
-            self._successor = Successor([*self._plan.listeners, *self._operated.sockets], self._notifier.path, memory)
+            self.successor = Successor([*self._plan.listeners, *self._operated.sockets], self._notifier.path, memory)
         except OSError as exc:
             gen_log.error("SIGUSR2: no new master could be started: %s", exc)
             return
-        self._workers.adopt(self._successor.pid)
-        gen_log.info("SIGUSR2: a new master starts (pid %d)", self._successor.pid)
-        self._selector.register(self._successor, selectors.EVENT_READ, self._successor_decided)
+        self._workers.adopt(self.successor.pid)
+        gen_log.info("SIGUSR2: a new master starts (pid %d)", self.successor.pid)
+        self._selector.register(self.successor, selectors.EVENT_READ, self._successor_decided)
 
     def _successor_decided(self) -> None:
-        successor = self._successor
+        successor = self.successor
         assert successor is not None
         self._selector.unregister(successor)
         if successor.read_outcome():
@@ -590,7 +591,7 @@ class Master:
         else:
             gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)
             successor.close()
-            self._successor = None
+            self.successor = None
 
     # ------------------------------------------------------------------ reloading
 

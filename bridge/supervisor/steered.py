@@ -34,6 +34,11 @@ class Steered(Protocol):
         """All workers have served at the same time."""
         ...
 
+    @property
+    def successor(self) -> object | None:
+        """The new master that starts, or serves already, in the place of this one; None without any."""
+        ...
+
     def ask_reload(self) -> None:
         """Reload as on SIGHUP."""
 

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import random
+import re
+import signal
 import socket
 import stat
 import subprocess
@@ -149,6 +151,26 @@ def test_the_number_of_workers_and_other_commands(place: Path) -> None:
         assert steer(path, "log-level", "debug", "--for", "300ms")[0] == 0
         server.messages.wait("messages from info on")
         assert steer(path, "reopen")[0] == 0
+
+
+def test_a_master_that_hands_over_takes_no_order_that_would_be_lost(place: Path) -> None:
+    """`bridge scale 3` said "3 workers" while a new master started, which then ran two."""
+    hold = place / "hold"
+    with running(place, "--workers", "1") as (server, path):
+        hold.touch()
+        (place / "app.py").write_text(
+            f"import os, time\nwhile os.path.exists({str(hold)!r}):\n    time.sleep(0.01)\n{APP}"
+        )
+        server.signal("SIGUSR2")
+        server.messages.wait("a new master starts")
+        for target in ("/scale?workers=3", "/drain"):
+            status, content = ask(path, target, "POST")
+            assert (status, "a new master is starting" in content["error"]) == (409, True)
+        hold.unlink()
+        master = int(re.search(r"pid (\d+)", server.messages.wait("this one retires"))[1])  # type: ignore[index]
+        until(lambda: server.process.poll() is not None)
+        assert ask(path, "/scale?workers=2", "POST") == (200, {"workers": 2})
+        os.kill(master, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("form", ["alone", "workers"])

@@ -212,10 +212,10 @@ def _labels(exchange: Exchange, route: str | None) -> Labels:
     if status:
         labels.append(("http_response_status_code", str(status)))
     labels += (("url_scheme", exchange.context.protocol), ("network_protocol_version", line.version_text))
-    if route is not None:
-        labels.append(("http_route", route))
     if error:
         labels.append(("error_type", error))
+    if route is not None:  # last: of labels that are too long for a row, the end is cut
+        labels.append(("http_route", route))
     return tuple(labels)
 
 

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +29,10 @@ __all__ = ["Pusher", "check"]
 
 # Seconds between two packets for statsd.
 _STATSD_INTERVAL = 1.0
+# Most seconds for which a collector can ask to be left alone.
+_LEFT_ALONE_MAX = 3600.0
+# The statuses with which it can (OTLP 1.x, "OTLP/HTTP Throttling").
+_THROTTLED = frozenset({429, 502, 503, 504})
 _NEVER = float("inf")
 
 
@@ -95,7 +100,7 @@ class Pusher:
         """Send; say once for each outage that it has failed."""
         try:
             send()
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, http.client.HTTPException, ValueError) as exc:  # UnicodeError: the name of a host is none
             if what not in self._outages:
                 self._outages.add(what)
                 reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
@@ -133,10 +138,25 @@ class Pusher:
                 "POST", target or "/", content, {"Content-Type": "application/json", **destination.headers}
             )
             response = connection.getresponse()  # its content is not read: it may have no end
+            if response.status in _THROTTLED:
+                pause = _seconds(response.getheader("retry-after", ""))
+                self._next_otlp = max(self._next_otlp, time.monotonic() + pause)
             if response.status >= 300:
                 raise OSError(f"status {response.status}")
         finally:
             connection.close()
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds that a field Retry-After asks for (RFC 9110 section 10.2.3); 0.0 if they cannot be read."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), _LEFT_ALONE_MAX)
+    try:
+        at = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(at - time.time(), 0.0), _LEFT_ALONE_MAX)
 
 
 def _resolve(text: str) -> tuple[int, str | tuple[str, int]]:

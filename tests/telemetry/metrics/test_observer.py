@@ -132,6 +132,17 @@ def test_durations_go_to_their_bucket(ago: int, bucket: int) -> None:
     assert ago * MS <= row[15] < ago * MS + 1_000 * MS
 
 
+@pytest.mark.parametrize("route", ["/" + "long" * 30, "/" + "\u8def" * 119], ids=["long", "of many octets"])
+def test_a_long_route_costs_no_other_label(route: str) -> None:
+    cells = block()
+    run(RequestMetrics(cells), exchange("OPTIONS", 503, called_with={"bridge.route": route}))
+    ((labels),) = counted(cells)
+    found = dict(labels)
+    assert found["error_type"] == "503"
+    assert route.startswith(found["http_route"].rstrip("\ufffd"))
+    assert len(found["http_route"]) > 20
+
+
 def test_a_mapping_is_let_go() -> None:
     item = exchange(called_with={"bridge.route": "/"})
     run(RequestMetrics(block()), item)

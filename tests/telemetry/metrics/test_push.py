@@ -7,13 +7,16 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from bridge.config import Config
 from bridge.errors import ConfigError
+from bridge.telemetry.metrics import push
 from bridge.telemetry.metrics.catalog import CATALOG
 from bridge.telemetry.metrics.collect import Family, Labels
 from bridge.telemetry.metrics.otlp import Destination, payload
@@ -142,9 +145,12 @@ def collector() -> Iterator[tuple[http.server.HTTPServer, list[Any]]]:
     received: list[Any] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        status = 200
+
         def do_POST(self) -> None:
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
+            self.send_response(self.status)
+            self.send_header("Retry-After", "120")
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
@@ -189,6 +195,55 @@ def test_an_outage_costs_one_warning(caplog: pytest.LogCaptureFixture, monkeypat
         sink.bind(("127.0.0.1", closed))
         pusher.run(lambda _: True)
     assert f"--statsd 127.0.0.1:{closed} is back" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("30", 30, 30),
+        (" 7 ", 7, 7),
+        (formatdate(time.time() + 3000, usegmt=True), 1000, 3000),
+        ("999999999999999999999", 3600, 3600),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", 0, 0),
+        ("-5", 0, 0),
+        ("1.5", 0, 0),
+        ("soon", 0, 0),
+        ("\xb2", 0, 0),
+        ("Mon, 99 Jan 2001 00:00:00 GMT", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_how_long_a_collector_wants_to_be_left_alone(value: str, least: float, most: float) -> None:
+    assert least <= push._seconds(value) <= most
+
+
+def test_a_collector_is_left_alone_for_as_long_as_it_asks(
+    collector: tuple[http.server.HTTPServer, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, received = collector
+    monkeypatch.setattr(server.RequestHandlerClass, "status", 429)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1")
+    waits: list[float] = []
+
+    def ended(seconds: float) -> bool:
+        waits.append(seconds)
+        time.sleep(min(seconds, 0.01))
+        return len(waits) == 2
+
+    Pusher(Config(otlp=True), lambda: families(1, 1)).run(ended)
+    assert len(received) == 2  # the last numbers go out at the end, whatever it has asked for
+    assert 100 < waits[1] <= 120
+
+
+def test_the_name_of_a_host_that_is_none_ends_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{'a' * 70}.example:4318")
+    pusher = Pusher(Config(otlp=True), lambda: families(1, 1))
+    for _ in range(2):
+        pusher.run(lambda _: True)
+    assert caplog.text.count("metrics are lost") == 1
 
 
 @pytest.mark.parametrize(
