@@ -81,6 +81,7 @@ class HTTPExchange:
         "_disconnected",
         "_exchange",
         "_finished",
+        "_grace_begun",
         "_owner",
         "_phase",
         "_sends",
@@ -97,8 +98,9 @@ class HTTPExchange:
     _complete: bool  # all content was received from the client
     _finished: bool  # ... and by the application
     _disconnected: bool
+    _grace_begun: bool  # the task is cancelled after the grace time; set with the first turn that it gives
     _phase: _Phase
-    _sends: int  # body messages until the loop gets a turn
+    _sends: int  # messages, either way, until the loop gets a turn
     _trailers: list[tuple[bytes, bytes]] | None  # once they are promised
     _waiters: Waiters | None  # receive() calls; most requests have none that waits
     task: asyncio.Task[None] | None
@@ -121,6 +123,7 @@ class HTTPExchange:
         self._disconnected = False
         self._phase = _START_DUE
         self._sends = SENDS_IN_A_ROW
+        self._grace_begun = False
         self._trailers = None
         self._waiters = None
         self.task = None
@@ -267,6 +270,7 @@ class HTTPExchange:
                 self._finished = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self._disconnected or exchange.finished:
+                await self._take_turn()
                 return {"type": "http.disconnect"}
             if not self._complete:
                 exchange.send_continue()
@@ -316,18 +320,31 @@ class HTTPExchange:
                     self._trailers = []
             else:
                 await self._send_extension(kind, message)
-        except (LocalProtocolError, *MESSAGE_ERRORS) as exc:
-            explain(message, exc)
+                await self._take_turn()
+        except (LocalProtocolError, ConnectionGone, *MESSAGE_ERRORS) as exc:
+            await self._take_turn()
+            if exc.__class__ is not ConnectionGone:
+                explain(message, exc)
             raise
 
-    async def _let_others_run(self) -> None:
-        """Give the loop a turn: a client that reads fast never makes the application wait.
+    async def _take_turn(self) -> None:
+        """Count a message, and give the loop a turn after some."""
+        self._sends -= 1
+        if not self._sends:
+            await self._let_others_run()
 
-        The application also learns so that its client has left. One that goes on although its response has no content,
-        and is complete, is treated as one whose client has left.
+    async def _let_others_run(self) -> None:
+        """Give the loop a turn: an application that is never made to wait would have all turns for itself.
+
+        A client that reads fast makes it wait for nothing. Neither does an end that it takes no notice of: receive()
+        says again and again that the client has left, and send() fails.
+
+        The application also learns so that its client has left. One that goes on although its response is complete is
+        treated as one whose client has left.
         """
         self._sends = SENDS_IN_A_ROW
-        if self._exchange.finished and self.task is not None:
+        if self._exchange.finished and self.task is not None and not self._grace_begun:
+            self._grace_begun = True
             self._owner.cancel_after_grace(self.task)
         await asyncio.sleep(0)
 

@@ -177,9 +177,11 @@ class WebSocketExchange:
         if connection is None:
             connection = await self._answered()
             if connection is None:
+                await self._let_others_run()
                 return {"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""}
         while not connection.messages:
             if connection.close_code:
+                await self._let_others_run()
                 return {
                     "type": "websocket.disconnect",
                     "code": connection.close_code,
@@ -215,6 +217,7 @@ class WebSocketExchange:
         try:
             if connection is None:
                 await self._send_before_answer(message)
+                await self._let_others_run()
                 return
             kind = message["type"]
             if kind == "websocket.send":
@@ -250,15 +253,28 @@ class WebSocketExchange:
                     if not self._sends:
                         self._sends = SENDS_IN_A_ROW
                         await asyncio.sleep(0)
-            elif kind == "websocket.close":
-                if not connection.open:
-                    raise ConnectionGone("the WebSocket is closed")
-                connection.close(message.get("code") or 1000, message.get("reason") or "")
             else:
-                raise LocalProtocolError(f"unexpected ASGI message {kind!r} after websocket.accept")
-        except (LocalProtocolError, *MESSAGE_ERRORS) as exc:
-            explain(message, exc)
+                self._close(connection, kind, message)
+        except (LocalProtocolError, ConnectionGone, *MESSAGE_ERRORS) as exc:
+            await self._let_others_run()
+            if exc.__class__ is not ConnectionGone:
+                explain(message, exc)
             raise
+
+    def _close(self, connection: WebSocketConnection, kind: str, message: Message) -> None:
+        """Take websocket.close; refuse what else is no websocket.send."""
+        if kind != "websocket.close":
+            raise LocalProtocolError(f"unexpected ASGI message {kind!r} after websocket.accept")
+        if not connection.open:
+            raise ConnectionGone("the WebSocket is closed")
+        connection.close(message.get("code") or 1000, message.get("reason") or "")
+
+    async def _let_others_run(self) -> None:
+        """Give the loop a turn now and then, though nothing has to be waited for: see HTTPExchange."""
+        self._sends -= 1
+        if not self._sends:
+            self._sends = SENDS_IN_A_ROW
+            await asyncio.sleep(0)
 
     async def _send_before_answer(self, message: Message) -> None:
         """Take a message while there is no WebSocket: the answer to the handshake, or a part of it."""

@@ -275,8 +275,11 @@ class TornadoExchange(HTTPConnection):
 
     def _closed(self) -> Awaitable[None]:
         future: asyncio.Future[None] = self.exchange.loop.create_future()
-        future.set_exception(closed_error())
-        future.exception()  # marks it as seen: an application that does not look at it is told of the close, too
+        self._writes += 1
+        if self._writes % _WRITES_IN_A_ROW:
+            _fail(future)
+        else:  # as for writes that succeed: some applications take no notice
+            self.exchange.loop.call_soon(_fail, future)
         return future
 
     # ------------------------------------------------------------------ the request
@@ -328,6 +331,12 @@ class TornadoExchange(HTTPConnection):
         self._close_callback = None
         self.detached = True
         return self.server_connection.detach()
+
+
+def _fail(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(closed_error())
+        future.exception()  # marks it as seen: an application that does not look at it is told of the close, too
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

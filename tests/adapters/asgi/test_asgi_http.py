@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -849,3 +850,62 @@ async def test_a_message_is_not_kept_while_others_have_their_turn() -> None:
         assert (await client.head())[0] == 200
         await server.delegate.wait(2)
     assert kept == [False]
+
+
+@pytest.mark.parametrize("left", ["left", "answered"])
+@pytest.mark.parametrize("deed", ["receive", "send", "nonsense"])
+async def test_an_application_that_takes_no_notice_of_the_end_lets_others_run(deed: str, left: str) -> None:
+    other = asyncio.Event()
+    turns = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal turns
+        if scope["path"] == "/other":
+            await ok(send)
+            other.set()
+            return
+        await ok(send) if left == "answered" else await send(START)
+        while left == "left" and (await receive())["type"] != "http.disconnect":
+            pass
+        while not other.is_set() and turns < 100_000:
+            turns += 1
+            with contextlib.suppress(OSError, LocalProtocolError):
+                if deed == "receive":
+                    await receive()
+                else:
+                    await send(body(b"x", True) if deed == "send" else {"type": deed})
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get("/")
+        await client.head()
+        if left == "left":
+            client.reset()
+        async with connect(server.port) as another:
+            another.get("/other")
+            assert (await another.head())[0] == 200
+        await server.delegate.wait(2)
+    assert turns < 100_000
+
+
+@pytest.mark.http1("HTTP/2 has no room for so many")
+async def test_early_hints_without_end_let_others_run() -> None:
+    turns = 0
+    other = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal turns
+        if scope["path"] == "/other":
+            await ok(send)
+            other.set()
+            return
+        while not other.is_set() and turns < 20_000:
+            turns += 1
+            await send({"type": "http.response.early_hint", "links": [b"</a>; rel=preload"]})
+        await ok(send)
+
+    async with served(app) as server, connect(server.port) as client, connect(server.port) as another:
+        client.get("/")
+        another.get("/other")
+        assert (await another.head())[0] == 200
+        await server.delegate.wait(2)
+    assert turns < 20_000

@@ -980,3 +980,34 @@ async def test_large_messages_draw_on_the_budget_of_what_is_not_read() -> None:
         websocket._connection.abort()
         await server.delegate.wait(2)
         assert budget.total == 0
+
+
+@pytest.mark.parametrize("deed", ["receive", "send", "close"])
+async def test_an_application_that_takes_no_notice_of_the_end_lets_others_run(deed: str) -> None:
+    over = False
+    turns = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal turns
+        await receive()
+        await send(ACCEPT)
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        asyncio.get_running_loop().call_soon(end)
+        while not over and turns < 100_000:
+            turns += 1
+            with contextlib.suppress(OSError):
+                if deed == "receive":
+                    await receive()
+                else:
+                    await send({"type": f"websocket.{deed}", "text": "x"})
+
+    def end() -> None:
+        nonlocal over
+        over = True
+
+    async with served(app) as server, connect(server.port) as client:
+        await shake(client)
+        client.reset()
+        await server.delegate.wait(2)
+    assert 0 < turns < 100

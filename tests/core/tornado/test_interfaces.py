@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bridge.core.httputil import (
@@ -10,6 +12,9 @@ from bridge.core.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from bridge.core.iostream import StreamClosedError
+from bridge.core.tornado.dispatch import adapt
+from tests.support.link import GET, linked
 
 
 def test_a_message_delegate_may_leave_out_what_it_does_not_need() -> None:
@@ -35,3 +40,16 @@ def test_a_connection_must_write() -> None:
         connection.write(b"", lambda: None)
     with pytest.raises(NotImplementedError):
         connection.finish()
+
+
+def test_writes_that_fail_let_others_run() -> None:
+    connections: list[Any] = []
+    with linked(adapt(lambda request: connections.append(request.connection))) as link:
+        link.send(GET)
+        link.reset()
+        futures = [connections[0].write(b"x") for _ in range(40)]
+        waiting = [number for number, future in enumerate(futures) if not future.done()]
+        assert len(waiting) == 2
+        assert waiting[1] - waiting[0] == 16
+        link.loop.settle()
+        assert {type(future.exception()) for future in futures} == {StreamClosedError}
