@@ -192,12 +192,13 @@ class Writer:
         if data:
             self.pending = b""
             self.registered = False
-            gathered, self._gathered = self._gathered, None
             transport = self.transport
             # A transport that fails in this turn calls connection_lost() in the next one. Until then uvloop's raises.
             if transport is None or transport.is_closing():
+                self._gathered = None
                 return
-            if gathered is not None:
+            if self._gathered is not None:
+                gathered, self._gathered = self._gathered, None
                 self._written = monotonic()
                 self._hand_over(transport, [data, *gathered])
                 return

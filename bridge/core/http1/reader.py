@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.core.http1.decoder import ChunkedDecoder, FixedDecoder
-from bridge.core.http1.request import parse_head, parse_head_pure, parse_usual_head
+from bridge.core.http1.request import parse_head, parse_usual_head
 
 if TYPE_CHECKING:
     from bridge.core.http.limits import Limits
@@ -105,33 +105,39 @@ class RequestReader:
             self.scanned = self._blank_lines = 0
             return self._previous
         start = self.position
+        # As parse_head() does it, without one more call for each request.
+        head = None if self.scanned else parse_usual_head(buffer, start, self._limits.of_head)
+        if head is None:
+            head = self._next_unusual_head()
+            if head is None:
+                return None
+            start = self.position
+        self.heads += 1
+        self.scanned = self._blank_lines = 0
+        end = start + head.size
+        if end < len(buffer):
+            self.position = end
+            return head
+        # Many connections never send a second request, so nothing is kept of the first. This and on_idle() are part of
+        # what took an idle connection from 4.3 KiB (ASGI) to 2.6 (python -m benchmarks idle).
+        if start == 0 and end <= _WIRE_MAX and self.heads > 1 and buffer.__class__ is bytes:
+            self._previous_wire = buffer
+            self._previous = head
+        self.buffer = b""
+        self.position = 0
+        return head
+
+    def _next_unusual_head(self) -> RequestHead | None:
+        """Return the next request's head, without the help of the compiled function for whole heads."""
+        buffer = self.buffer
+        start = self.position
         if buffer and buffer[start] == _CR:
             start = self._skip_blank_lines()
             if start < 0:
                 return None
-        limits = self._limits
-        if self.scanned:
-            head = parse_head(buffer, start, limits, self.scanned)
-        else:  # as parse_head() does it, without one more call for each request
-            head = parse_usual_head(buffer, start, limits.of_head)
-            if head is None:
-                head = parse_head_pure(buffer, start, limits)
-        size = len(buffer)
+        head = parse_head(buffer, start, self._limits, self.scanned)
         if head is None:
-            self.scanned = size - start
-            return None
-        # Many connections never send a second request, so nothing is kept of the first. This and on_idle() are part of
-        # what took an idle connection from 4.3 KiB (ASGI) to 2.6 (python -m benchmarks idle).
-        if head.size == size <= _WIRE_MAX and self.heads and buffer.__class__ is bytes:
-            self._previous_wire = buffer
-            self._previous = head
-        self.heads += 1
-        self.scanned = self._blank_lines = 0
-        start += head.size
-        if start == size:
-            self.buffer = b""
-            start = 0
-        self.position = start
+            self.scanned = len(buffer) - start
         return head
 
     def _skip_blank_lines(self) -> int:
