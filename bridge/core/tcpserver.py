@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.core.connection.closing import SHUTDOWN_TIMEOUT
-from bridge.core.ioloop import IOLoop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.readiness import Readiness
 from bridge.core.net.tls import SSLOptions
@@ -240,7 +239,7 @@ class TCPServer:
         return len(self._starting)
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
-        loop = IOLoop.current().asyncio_loop
+        loop = asyncio.get_running_loop()
         task = loop.create_task(self._start_connection(loop, sock, address))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)

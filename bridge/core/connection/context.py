@@ -7,6 +7,9 @@ from typing import Any
 
 __all__ = ["ConnectionContext"]
 
+# A tuple: to look a family up in a set calls Python code, since it is an enum's.
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
+
 
 class ConnectionContext:
     """The two ends of a connection; or of one exchange, if a trusted proxy has reported others.
@@ -64,7 +67,7 @@ class ConnectionContext:
         self.prefix = ""
         self.request_id = ""
         self.has_remote = isinstance(address, tuple)
-        if address_family in {socket.AF_INET, socket.AF_INET6} and address:
+        if address_family in _INTERNET and address:
             self.remote_ip = str(address[0])
             self.remote_port = int(address[1])
         else:
@@ -72,7 +75,7 @@ class ConnectionContext:
             self.remote_port = 0
 
     def __str__(self) -> str:
-        if self.address_family in {socket.AF_INET, socket.AF_INET6}:
+        if self.address_family in _INTERNET:
             return self.remote_ip
         if isinstance(self.address, bytes):
             return self.address.decode("utf-8", "replace")
