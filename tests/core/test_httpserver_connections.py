@@ -18,6 +18,7 @@ from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
 from bridge.core.connection.parameters import ConnectionParameters
 from bridge.core.httpserver import HTTPServer
 from bridge.core.net.tlstransport import TLSTransport
+from bridge.core.stream.errors import StreamClosedError
 from bridge.core.tornado.connection import TornadoConnection
 from tests.support.certificates import tls_contexts as new_contexts
 from tests.support.echo import Echo
@@ -236,6 +237,50 @@ async def test_a_detached_connection_that_changes_to_tls_counts_once(
         stream.write(b"secret")
         assert await reader.readexactly(6) == b"secret"
         writer.close()
+        await until(lambda: server.connection_count() == 0)
+
+
+@both_loops
+async def test_a_detached_connection_with_tls_begins_tls_within(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    delegate = Detaching()
+    large = b"0123456789abcdef" * 40_000
+    async with asyncio.timeout(20), serving(delegate, tls=tls_contexts[0]) as server:
+        host, port = address_of(server)
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls_contexts[1], server_hostname="localhost")
+        writer.write(GET.replace(b"/ ", b"/stream ", 1))
+        await until(lambda: len(delegate.streams) == 1)
+        future = delegate.streams[0].start_tls(True, tls_contexts[0])
+        await writer.start_tls(tls_contexts[1], server_hostname="localhost")
+        stream = await future
+        assert server.connection_count() == 1
+        stream.write(large)
+        assert await reader.readexactly(len(large)) == large
+        writer.write(large)
+        assert await stream.read_bytes(len(large)) == large
+        assert stream.socket.cipher() is not None
+        stream.close()
+        assert await reader.read() == b""
+        writer.close()
+        await until(lambda: server.connection_count() == 0)
+
+
+@both_loops
+async def test_whatever_stops_start_tls_is_told(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """Otherwise who waits for the new stream would wait for ever."""
+    delegate = Detaching()
+    async with (
+        serving(delegate, tls=tls_contexts[0]) as server,
+        await TLSClient.connect(server, tls_contexts[1]) as client,
+    ):
+        await client.send(GET.replace(b"/ ", b"/stream ", 1))
+        await until(lambda: len(delegate.streams) == 1)
+        future = delegate.streams[0].start_tls(True, tls_contexts[0])
+        await client.send(b"no TLS" * 10)
+        with pytest.raises(StreamClosedError) as told:
+            await asyncio.wait_for(future, TIMEOUT)
+        assert isinstance(told.value.real_error, ssl.SSLError)
         await until(lambda: server.connection_count() == 0)
 
 

@@ -19,6 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.log import app_log
+from bridge.core.net.filled import Filled
 from bridge.core.net.readiness import READABLE, WRITABLE, Readiness
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class TLSTransport(asyncio.Transport):
     Attributes:
         max_size: The most bytes that are read in one turn of the loop; at least one record is. See ``reads``.
     """
+
+    _start_tls_compatible = True  # asyncio's start_tls() asks for it
 
     __slots__ = (
         "_address",
@@ -467,6 +470,10 @@ class TLSTransport(asyncio.Transport):
         """End at once; what is kept is dropped."""
         self._finish(None)
 
+    def _force_close(self, exc: Exception | None) -> None:
+        """End at once: what asyncio calls if TLS within this TLS fails."""
+        self._finish(exc)
+
     def _fail(self, exc: Exception) -> None:
         app_log.error("Uncaught exception in %r", self._protocol, exc_info=exc)
         self._finish(exc)
@@ -496,12 +503,12 @@ class TLSTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Give what is received from now on to *protocol*."""
-        self._protocol = protocol
+        self._protocol = Filled(protocol) if isinstance(protocol, asyncio.BufferedProtocol) else protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
         protocol: asyncio.BaseProtocol = self._protocol
-        return protocol
+        return protocol.protocol if isinstance(protocol, Filled) else protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what asyncio's transports with TLS know under *name*; *default* for other names."""

@@ -366,6 +366,7 @@ class IOStream(asyncio.Protocol):
         stream = SSLIOStream(
             self.socket, context, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size
         )
+        self._pause()  # what comes now is for the new stream, which begins in the next turn
         future = stream._ready = self._loop.create_future()
         stream._starter = self._loop.create_task(stream._upgrade(self, server_side, server_hostname))
         return future

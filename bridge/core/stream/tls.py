@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from asyncio.base_events import BaseEventLoop
+from functools import partial
 from typing import Any
 
 from bridge.core.net.tls import SSLOptions, ssl_options_to_context
+from bridge.core.net.tlstransport import TLSTransport
 from bridge.core.stream.errors import closed_error
 from bridge.core.stream.stream import IOStream, client_options
 
@@ -58,12 +61,14 @@ class SSLIOStream(IOStream):
             stream._transport = None
             stream._closed = True
             self._gone, stream._gone = stream._gone, None
-            upgraded = await self._loop.start_tls(
-                transport, self, self._options, server_side=server_side, server_hostname=server_hostname
+            upgraded = await _start_tls(
+                *(self._loop, transport, self, self._options),
+                server_side=server_side,
+                server_hostname=server_hostname,
             )
             assert upgraded is not None
             self.connection_made(upgraded)
-        except OSError as exc:
+        except Exception as exc:  # whatever it is, the caller waits for the new stream
             self._failed(exc)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,6 +122,28 @@ class TLSSocket:
         """Return the peer's certificate, as ``ssl.SSLSocket.getpeercert`` does; None before the handshake."""
         session = None if self.transport is None else self.transport.get_extra_info("ssl_object")
         return None if session is None else session.getpeercert(binary_form)
+
+
+async def _start_tls(
+    loop: asyncio.AbstractEventLoop,
+    transport: asyncio.Transport,
+    protocol: asyncio.BaseProtocol,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool,
+    server_hostname: str | None,
+) -> asyncio.Transport | None:
+    """Begin TLS on *transport*, as the loop's ``start_tls`` does; a TLSTransport has TLS within TLS then.
+
+    uvloop refuses transports that are not its own. What asyncio has for its loops runs on any loop.
+
+    Raises:
+        OSError: The handshake has failed.
+    """
+    start = loop.start_tls
+    if isinstance(transport, TLSTransport):
+        start = partial(BaseEventLoop.start_tls, loop)  # type: ignore[arg-type]  # it uses what every loop has
+    return await start(transport, protocol, context, server_side=server_side, server_hostname=server_hostname)
 
 
 def _plain(sock: ssl.SSLSocket) -> socket.socket:

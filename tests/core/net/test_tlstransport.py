@@ -593,6 +593,64 @@ async def test_what_a_transport_knows(contexts: Contexts) -> None:
         recorder.calls.append("lost")
 
 
+class Buffered(asyncio.BufferedProtocol):
+    """Has a buffer of its own, and keeps what comes into it."""
+
+    def __init__(self, size: int) -> None:
+        self.buffer = bytearray(size)
+        self.received = b""
+        self.calls: list[str] = []
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received += self.buffer[:nbytes]
+
+    def eof_received(self) -> None:
+        self.calls.append("eof")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.calls.append("lost")
+
+    def pause_writing(self) -> None:
+        self.calls.append("pause")
+
+    def resume_writing(self) -> None:
+        self.calls.append("resume")
+
+
+@both_loops
+async def test_a_protocol_with_a_buffer_of_its_own_has_it_filled(contexts: Contexts) -> None:
+    async with connected(contexts) as (recorder, peer):
+        transport = recorder.transport
+        buffered = Buffered(1000)
+        transport.set_protocol(buffered)
+        assert transport.get_protocol() is buffered
+        await peer.send(LARGE[:5500])
+        await until(lambda: buffered.received == LARGE[:5500])
+        transport.write(LARGE)
+        assert await peer.read(len(LARGE)) == LARGE
+        await until(lambda: buffered.calls == ["pause", "resume"])
+        await peer.end_tls()
+        await until(lambda: "lost" in buffered.calls)
+        assert buffered.calls == ["pause", "resume", "eof", "lost"]
+        recorder.calls.append("lost")
+
+
+@both_loops
+async def test_a_protocol_whose_buffer_has_no_room_ends_the_connection(
+    contexts: Contexts, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(contexts) as (recorder, peer):
+        buffered = Buffered(0)
+        recorder.transport.set_protocol(buffered)
+        await peer.send(b"x")
+        await until(lambda: buffered.calls == ["lost"])
+        assert "get_buffer() returned an empty buffer" in caplog.text
+        recorder.calls.append("lost")
+
+
 # ---------------------------------------------------------------------- the handshake
 
 
