@@ -1022,13 +1022,7 @@ class ServerConnection(asyncio.Protocol):
             self.reading = self.reading.close
             self.deadline = NEVER
             close(transport, self.loop)
-        # A transport with nothing left to send ends in the next turn. Watching it cost a connection of one request 3 %.
-        if writer.deadline == NEVER and (
-            self.reading is not READ_CLOSED
-            or transport.get_write_buffer_size()
-            or transport.get_extra_info("sslcontext") is not None
-        ):
-            writer.watch()
+        writer.watch_end(ended=self.reading is READ_CLOSED)
 
     def _discard_unread(self) -> None:
         """Drop what the peer sends after the last response; close if that is too much."""

@@ -340,6 +340,34 @@ def test_small_responses_that_nobody_reads_are_bounded_too() -> None:
         assert len(link.told) == 10000
 
 
+@pytest.mark.parametrize(
+    ("left", "tls", "ended", "watched"),
+    [
+        pytest.param(b"", False, True, False, id="nothing left"),
+        pytest.param(b"x", False, True, True, id="something left"),
+        pytest.param(b"", False, False, True, id="the peer may still send"),
+        pytest.param(b"", True, True, True, id="TLS ends first"),
+    ],
+)
+def test_the_end_is_watched_only_where_there_is_something_to_wait_for(
+    loop: ManualLoop, left: bytes, tls: bool, ended: bool, watched: bool
+) -> None:
+    side = Side(ConnectionParameters(), ConnectionContext(None, None, "http"), Clock(loop), loop)
+    side.writer.watch_end(ended=True)  # there is no transport
+    transport = FakeTransport(loop, side, tls=tls)
+    if tls:
+        transport._extra["sslcontext"] = "a context"
+    transport.window = 0
+    loop.settle()
+    side.writer.write(left)
+    side.writer.watch_end(ended=ended)
+    assert (side.writer.deadline != NEVER) is watched
+    deadline = side.writer.deadline
+    loop.advance(1.0)
+    side.writer.watch_end(ended=ended)
+    assert side.writer.deadline == deadline  # it is not renewed
+
+
 class Link:
     """A connection of this machine: a Side, and the other end as a socket."""
 
@@ -457,8 +485,9 @@ async def test_what_a_peer_does_not_read_is_not_gathered(monkeypatch: pytest.Mon
         sent += 65536
     transport = link.writer.transport
     assert transport is not None
-    # The last pieces before the system's buffer was full were written one by one: one of them is left, not four.
-    assert transport.get_write_buffer_size() <= 65536
+    # The last pieces before the system's buffer was full were written one by one. One of them is left, and a part of
+    # the one before that did not reach the high-water mark.
+    assert transport.get_write_buffer_size() <= 65536 + ConnectionParameters().high_water
     assert not link.writer.pending
     await until(lambda: link.arrived() == sent)
     await link.end()
