@@ -579,6 +579,39 @@ def test_a_switch_without_a_reason_is_found(line: str, found: bool) -> None:
     assert unexplained(f"{line}\n") == ([1] if found else [])
 
 
+# --- docstrings -------------------------------------------------------------------------------------------------------
+
+
+def undocumented(source: str) -> list[str]:
+    """Return the public functions, classes and methods of *source* that have no docstring."""
+    found = []
+
+    def look(nodes: list[ast.stmt], prefix: str) -> None:
+        for node in nodes:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+                continue
+            marks = {ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list}
+            if not ast.get_docstring(node) and not marks & {"overload", "setter"}:
+                found.append(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                look(node.body, f"{node.name}.")
+
+    look(ast.parse(source).body, "")
+    return found
+
+
+@table("module, path", modules())
+def test_public_names_have_docstrings(module: str, path: Path) -> None:
+    if path.suffix == ".py":  # what is compiled is explained beside its twin in Python
+        assert undocumented(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_name_without_a_docstring_is_found() -> None:
+    source = "def f(): pass\ndef _g(): pass\nclass C:\n    def m(self): pass\n    def __init__(self): pass\n"
+    assert undocumented(source) == ["f", "C", "C.m"]
+    assert undocumented("def f():\n    'Doc.'\nclass C:\n    'Doc.'\n    @x.setter\n    def m(self, y): pass\n") == []
+
+
 # --- the surroundings -------------------------------------------------------------------------------------------------
 
 #: What is told everything that it has to know, by arguments: else a setting would have two ways in.
@@ -651,7 +684,7 @@ def test_an_unsteady_test_is_found(text: str, found: int) -> None:
 
 
 #: How often tests sleep for longer than a moment, without saying why. It may only fall: wait for what is asserted.
-SLEEPS = 48
+SLEEPS = 47
 MOMENT = 0.05
 
 
@@ -1020,6 +1053,12 @@ def missing_files(text: str) -> list[str]:
 @table("path", [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))])
 def test_files_that_texts_name_exist(path: Path) -> None:
     assert missing_files(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_tables_of_contents_have_each_page() -> None:
+    listed = set((DOCS / "index.md").read_text(encoding="utf-8").splitlines())
+    pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
+    assert pages - listed == set(), "add the page to a toctree of docs/index.md"
 
 
 def test_a_file_that_is_not_there_is_found() -> None:

@@ -64,7 +64,7 @@ class ContentReceiver:
     memory than two windows, however slow the disk is.
 
     A job costs two switches between threads, so it should write more than one piece of content. An upload of 1,000,000
-    bytes takes 4 jobs. It took 15 when each piece had a job of its own, for which the client had to wait. That cost 3.5
+    bytes takes 3 jobs. It took 15 when each piece had a job of its own, for which the client had to wait. That cost 3.5
     ms of processor time on asyncio's loop and 2.2 ms on uvloop; it is 1.9 and 1.5 ms now (CPython 3.11).
     The calls are counted by ``benchmarks.walk``.
 

@@ -35,13 +35,19 @@ class Exchange(Protocol):
     """The parts of its exchange that a request uses."""
 
     @property
-    def head(self) -> RequestHead: ...
+    def head(self) -> RequestHead:
+        """The head of the request."""
+        ...
 
     @property
-    def context(self) -> ConnectionContext: ...
+    def context(self) -> ConnectionContext:
+        """The two ends of the connection."""
+        ...
 
     @property
-    def server_connection(self) -> object: ...
+    def server_connection(self) -> object:
+        """The connection, with Tornado's interface."""
+        ...
 
 
 def split_host_and_port(netloc: str) -> tuple[str, int | None]:
