@@ -8,6 +8,7 @@ messages with ``take`` and ``arrival``, and sends with ``send_text`` and ``send_
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -195,7 +196,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._sender: Sender | None = None
         self._prepares: asyncio.Lock | None = None
         self._being_prepared = 0  # messages of which prepare() has not returned
-        self.at_once: float = NEVER
+        self.at_once = sys.maxsize  # an int: to compare it with a float would cost more
         if handshake.deflate is None or options.deflate is None:
             self.encode_text = encode_text
             self.encode_binary = encode_binary
