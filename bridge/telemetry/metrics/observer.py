@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bridge.core.connection.interfaces import Observer
 from bridge.core.connection.states import DONE
 from bridge.telemetry.metrics.catalog import SECOND, SIZE_BOUNDS
-from bridge.telemetry.metrics.counting import BOUNDS_NS, SUM, make_counter
+from bridge.telemetry.metrics.counting import BOUNDS_NS, SUM, PureCounter, make_counter
 from bridge.telemetry.metrics.routes import route_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class RequestMetrics(Observer):
         # counting costs.
         self._proxied: set[ConnectionContext] = set()
         self._extra = sizes  # there is more to count of some exchanges
-        self._counter = make_counter(block.cells, block.row(_QUEUE))
+        self._queue = block.row(_QUEUE)
+        self._counter = make_counter(block.cells, self._queue)
+        self._routed: dict[str, PureCounter] = {}  # one for each of the first routes
         self._count_kind = _count_never if sizes else self._counter.count
         self._accepted = block.row("bridge_connections_accepted")
         self.open = 0
@@ -129,18 +131,27 @@ class RequestMetrics(Observer):
             self._count_more(exchange, times.opened)
         if times.refused:
             self._block.add("bridge_requests_refused", (("reason", times.refused),))
-        called_with = times.called_with
+        called_with, times.called_with = times.called_with, None
         route = None if called_with is None else route_of(called_with)
-        line = exchange.head.line
-        kind = (exchange.status, line.method, exchange.writing, line.version_text, exchange.context.protocol)
+        line, protocol = exchange.head.line, exchange.context.protocol
+        counter = self._counter if route is None else self._routed.get(route)
+        if counter is None and len(self._routed) < _MOST_ROUTES:
+            counter = self._routed[str(route)] = make_counter(self._cells, self._queue)
+        elif (
+            counter is not None
+            and not times.refused
+            and counter.count(times, exchange.status, line.method, exchange.writing, line.version_text, protocol)
+        ):
+            return
+        kind = (exchange.status, line.method, exchange.writing, line.version_text, protocol)
         key = (*kind, route)
         row = self._rows.get(key)
         if row is None:
             row = self._row(exchange, route)
             if exchange.writing is DONE:  # for others, the key does not have all that the labels say
                 self._rows[key] = row
-        if route is None and exchange.writing is DONE:
-            self._counter.learn(row, *kind)
+        if counter is not None and exchange.writing is DONE:
+            counter.learn(row, *kind)
         self._counter.add(times, row)
 
     def _row(self, exchange: Exchange, route: str | None) -> int:

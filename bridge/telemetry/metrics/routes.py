@@ -30,6 +30,8 @@ def route_of(called_with: Any) -> str | None:
             return None
         # Below a mount point the route is only the rest of the path.
         mounted = called_with.get("root_path", "")
+        if not mounted:
+            return path
         above = called_with.get("app_root_path", mounted)
         return f"{mounted.removeprefix(above)}{path}"
     return None
@@ -38,5 +40,7 @@ def route_of(called_with: Any) -> str | None:
 def _whole_route(route: object, scope: Mapping[str, Any]) -> object:
     """Return FastAPI's route with the prefixes of the routers that include it; *route* itself if there are none."""
     own = scope.get("fastapi")
-    whole = own.get("effective_route_context") if isinstance(own, dict) else None
+    if not isinstance(own, dict):
+        return route
+    whole = own.get("effective_route_context")
     return whole if getattr(whole, "original_route", None) is route else route
