@@ -8,6 +8,7 @@ four of them), or on the event loop itself, which they block (ASGI). Clients com
 follow, up and down once for each rise and fall of the load: no flapping, no request fails.
 
 It ends with status 1 if something of this does not hold. With ``--publish`` a plot goes into ``docs/benchmarks``.
+``--also="--preload"`` gives the server more options.
 """
 
 from __future__ import annotations
@@ -130,6 +131,10 @@ class Clients:
         connection.close()
 
 
+#: More options of the server.
+ALSO: list[str] = []
+
+
 @contextmanager
 def served(story: Story, *options: str) -> Iterator[tuple[Running, tuple[str, int]]]:
     """Serve, and look at the workers twice a second meanwhile."""
@@ -137,7 +142,7 @@ def served(story: Story, *options: str) -> Iterator[tuple[Running, tuple[str, in
     with tempfile.TemporaryDirectory(prefix="bridge-regulated-") as directory:
         Path(directory, "regulated_app.py").write_text(APPLICATION, encoding="utf-8")
         environ = {"PYTHONPATH": f"{directory}:{APPS}:{ROOT}"}
-        with Running(*options, "--admin-bind", admin, environ=environ) as server:
+        with Running(*options, *ALSO, "--admin-bind", admin, environ=environ) as server:
             address = server.address()
             story.began = time.time()
             ended = threading.Event()
@@ -243,7 +248,9 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help="leak, wsgi or asgi; all of them without", default=[])
     parser.add_argument("--part", type=float, default=1.0, help="this part of the time (default: 1)")
     parser.add_argument("--publish", action="store_true", help="write the plots into docs/benchmarks")
+    parser.add_argument("--also", default="", metavar="OPTIONS", help="more options of the server, as one word")
     options = parser.parse_args()
+    ALSO.extend(options.also.split())
     print("| what | seconds | requests | failed | workers | replaced | most MiB of a worker |")
     print("|---|---|---|---|---|---|---|", flush=True)
     found: list[str] = []
