@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from bridge.adapters.wsgi.request_content import size_on_disk
 from bridge.core.connection.budgets import SMALL
 from bridge.core.log import app_log
 
@@ -209,7 +208,7 @@ class ContentReceiver:
         self._pending = 0
         self._memory = _WORTH_WRITING
         self._writing = True
-        self._budgets.spool.note(self, size_on_disk(self._written_size))
+        self._budgets.spool.note(self, self._written_size)
         self._file_threads.submit(self._write_in_thread, chunks)
 
     def _write_in_thread(self, chunks: list[bytes]) -> None:

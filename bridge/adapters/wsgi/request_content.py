@@ -23,16 +23,10 @@ if TYPE_CHECKING:
 
     Post = Callable[[Callable[[Exchange, None], None], Exchange], None]
 
-__all__ = ["ContentError", "ReceivedContent", "StreamedContent", "size_on_disk"]
+__all__ = ["ContentError", "ReceivedContent", "StreamedContent"]
 
 # With this much streamed content in memory (bytes), the client has to wait.
 _WINDOW = 65536
-_BLOCK = 4096
-
-
-def size_on_disk(size: int) -> int:
-    """Return the room that a file of *size* bytes takes: whole blocks, as nearly all file systems have them."""
-    return -(-size // _BLOCK) * _BLOCK
 
 
 class ContentError(OSError):
@@ -67,7 +61,7 @@ class ReceivedContent:
     def keep(self, budget: Budget) -> None:
         """Count the content, which is complete and in a file, in *budget* until it is closed."""
         self._budget = budget
-        budget.keep(size_on_disk(self.size))
+        budget.keep(self.size)
 
     def append(self, chunks: list[bytes]) -> None:
         """Write content to the temporary file.
@@ -108,7 +102,7 @@ class ReceivedContent:
         self.rest = []
         budget, self._budget = self._budget, None
         if budget is not None:
-            budget.release(size_on_disk(self.size))
+            budget.release(self.size)
         if self._reader is not None:
             self._reader.close()
         elif self._file is not None:

@@ -91,6 +91,7 @@ class Budget:
         option: The name of the setting, for the log.
         what: What is held, in words for the log.
         limit: Most bytes; None for no limit.
+        unit: What is held takes a multiple of so many bytes, a power of two: nearly all file systems have blocks.
 
     Attributes:
         short_above: With a larger ``total`` the budget is short, see :attr:`is_short`.
@@ -107,6 +108,7 @@ class Budget:
             "_look_at",
             "_loop",
             "_option",
+            "_rest",
             "_said",
             "_taken",
             "_unsaid",
@@ -115,11 +117,14 @@ class Budget:
         *("over", "short_above", "total"),
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, option: str, what: str, limit: int | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, option: str, what: str, limit: int | None, unit: int = 1
+    ) -> None:
         self._loop: asyncio.AbstractEventLoop = weakref.proxy(loop)  # otherwise the entry would keep its loop
         self._option = option
         self._what = what
         self.limit = limit
+        self._rest = unit - 1
         self.total = 0
         self.over = False
         self._taken = 0  # by take()
@@ -159,6 +164,7 @@ class Budget:
         if not size:
             self.forget(holder)
             return
+        size = size + self._rest & ~self._rest
         entry = self._entries.get(holder)
         if entry is None:
             entry = self._entries[holder] = _Entry(self._loop.time())
@@ -316,12 +322,12 @@ class Budget:
     def keep(self, size: int) -> None:
         """Count *size* bytes that no holder has to give up: the client has sent all of it."""
         with self._lock:
-            self.total += size
+            self.total += size + self._rest & ~self._rest
 
     def release(self, size: int) -> None:
         """Stop counting *size* bytes that were kept."""
         with self._lock:
-            self.total -= size
+            self.total -= size + self._rest & ~self._rest
 
 
 MIN_RATE = 240
@@ -344,7 +350,7 @@ class Budgets:
         self.unfinished = Budget(loop, "--limit-unfinished", "unfinished messages", 32 * _MIB)
         self.unsent = Budget(loop, "--limit-unsent", "responses that are not read", 24 * _MIB)
         self.hold_back = HoldBack(loop, self.unsent)
-        self.spool = Budget(loop, "--limit-spool", "stored content", 256 * _MIB)
+        self.spool = Budget(loop, "--limit-spool", "stored content", 256 * _MIB, unit=4096)
         self._used = False  # much memory is held, or was when it was given back last
         self._trim_at = 0.0
 

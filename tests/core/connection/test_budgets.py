@@ -309,3 +309,15 @@ def test_little_is_read_ahead_in_a_crowd(loop: ManualLoop, monkeypatch: pytest.M
     assert link.transport.is_reading()
     assert len(link.responses()) == count
     link.end()
+
+
+def test_what_is_held_takes_whole_units(loop: ManualLoop) -> None:
+    budget = Budget(loop, "--limit-things", "things", 100_000, unit=4096)
+    client: Any = object()
+    for size, counted in ((1, 4096), (4096, 4096), (4097, 8192), (0, 0)):
+        budget.note(client, size)
+        assert budget.total == counted
+        budget.keep(size)
+        assert budget.total == 2 * counted
+        budget.release(size)
+        assert budget.total == counted
