@@ -23,6 +23,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
 #define REVISION 9
@@ -443,6 +446,23 @@ static const unsigned char *
 value_end(const unsigned char *at, const unsigned char *end)
 {
     for (;;) {
+#if defined(__SSE2__) && defined(__GNUC__)
+        while (end - at >= 16) {
+            __m128i block = _mm_loadu_si128((const __m128i *)(const void *)at);
+            __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block),
+                                         _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7f)));
+            int found = _mm_movemask_epi8(marks);
+            if (found) {
+                at += __builtin_ctz((unsigned)found);
+                if (*at != '\t') {
+                    return at;
+                }
+                at++;
+            } else {
+                at += 16;
+            }
+        }
+#endif
         while (end - at >= 8) {
             uint64_t block;
             memcpy(&block, at, 8);

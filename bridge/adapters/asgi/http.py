@@ -94,20 +94,20 @@ class HTTPExchange:
     _exchange: Exchange
     _owner: Owner
     _chunks: list[bytes] | None  # content that the application has not received
-    _size: int  # of the chunks, in bytes
+    _size: int  # of the chunks, in bytes; set with them
     _complete: bool  # all content was received from the client
     _finished: bool  # ... and by the application
     _disconnected: bool
     _grace_begun: bool  # the task is cancelled after the grace time; set with the first turn that it gives
     _phase: _Phase
     _sends: int  # messages, either way, until the loop gets a turn
-    _trailers: list[tuple[bytes, bytes]] | None  # once they are promised
+    _trailers: list[tuple[bytes, bytes]]  # set when they are promised
     _waiters: Waiters | None  # receive() calls; most requests have none that waits
     task: asyncio.Task[None] | None
 
     @classmethod
     def open(cls, exchange: Exchange, owner: Owner) -> Self:
-        """Return what serves an exchange whose head is complete; every attribute has a value then.
+        """Return what serves an exchange whose head is complete.
 
         Args:
             exchange: The exchange.
@@ -117,14 +117,12 @@ class HTTPExchange:
         self._exchange = exchange
         self._owner = owner
         self._chunks = None
-        self._size = 0
         self._complete = exchange.head.content_length == 0
         self._finished = False
         self._disconnected = False
         self._phase = _START_DUE
         self._sends = SENDS_IN_A_ROW
         self._grace_begun = False
-        self._trailers = None
         self._waiters = None
         self.task = None
         return self
@@ -140,6 +138,7 @@ class HTTPExchange:
         """Keep content until the application asks for it."""
         if self._chunks is None:
             self._chunks = []
+            self._size = 0
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size >= _WINDOW_IN_CROWD and (self._size >= _WINDOW or self._exchange.clock.is_crowd):
@@ -415,7 +414,6 @@ class HTTPExchange:
             raise LocalProtocolError("http.response.trailers before the end of the content, or not promised")
         exchange = self._exchange
         trailers = self._trailers
-        assert trailers is not None, "promised trailers have a list"
         trailers.extend((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
         if not message.get("more_trailers", False):
             self._phase = _CONTENT_DUE

@@ -308,13 +308,13 @@ class HTTP1Exchange:
 
     def respond(self, status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes = b"") -> None:
         """Check and keep the head of the final response. It is sent with the first content, or at the turn's end."""
-        key = (status, reason, *fields)
+        key = (status, reason, tuple(fields))
         try:
             head = _known_head(key)
         except (TypeError, ValueError):  # it has no hash: a field is a list, or has a memoryview of a bytearray
             head = None
         if head is None:
-            head = _known_heads.add(status, reason, *key[2:])
+            head = _known_heads.add(*key)
         if self.writing is not HEAD or head.status < 200:
             self._check_head(head)
         self.response = head

@@ -366,13 +366,13 @@ class HTTP2Exchange:
 
         The reason phrase is not sent: HTTP/2 has none (RFC 9113 section 8.3.2).
         """
-        key = (status, reason, *fields)
+        key = (status, reason, tuple(fields))
         try:
             head = _known_head(key)
         except (TypeError, ValueError):  # it has no hash: a field is a list, or has a memoryview of a bytearray
             head = None
         if head is None:
-            head = _known_heads.add(status, reason, *key[2:])
+            head = _known_heads.add(*key)
         # As respond_with(), which would be one call more.
         if self.writing is not HEAD or head.status < 200:
             self._check_head(head)

@@ -268,18 +268,18 @@ class KnownHeads(dict[object, ResponseHead]):
         self._text = text
         self._once: dict[object, None] = {}
 
-    def add(self, status: int, reason: bytes | str | None, *fields: Any) -> ResponseHead:
+    def add(self, status: int, reason: bytes | str | None, fields: tuple[Any, ...]) -> ResponseHead:
         """Return a new head, and keep it under the tuple of these arguments if it has come before.
 
         Args:
             status: 101, or 200 to 999.
             reason: The reason phrase; empty or None for the registered one.
-            *fields: (name, value) pairs.
+            fields: (name, value) pairs.
 
         Raises:
             LocalProtocolError: The status, the reason or a field is illegal.
         """
-        key = (status, reason, *fields)
+        key = (status, reason, fields)
         if isinstance(reason, str):
             try:
                 reason = reason.encode("latin-1")

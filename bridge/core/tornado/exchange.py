@@ -155,7 +155,7 @@ class TornadoExchange(HTTPConnection):
         if isinstance(status, int) and status < 200 and status != 101:
             return self._write_interim(status, headers, callback)
         fields = headers.pairs() if headers.__class__ is HTTPHeaders else text_fields(headers)
-        key = (status, reason, *fields)
+        key = (status, reason, tuple(fields))
         try:
             response = _known_head(key)
         except TypeError:  # the key has no hash: a value is a list
