@@ -52,4 +52,4 @@ def test_writes_that_fail_let_others_run() -> None:
         assert len(waiting) == 2
         assert waiting[1] - waiting[0] == 16
         link.loop.settle()
-        assert {type(future.exception()) for future in futures} == {StreamClosedError}
+        assert all(isinstance(future.exception(), StreamClosedError) for future in futures)
