@@ -64,7 +64,7 @@ THREADS = (
 SLOW = (
     "400 clients ask and do not read. One more client reads; the time is how long it waits for its whole "
     "answer. A server that never answers it is not compared. Memory of the kernel's buffers is not "
-    "counted.",
+    "counted. Each piece of an answer is an object of its own, as templates and files are.",
 )
 
 MIXED = (
@@ -186,7 +186,7 @@ _HTTP2 = (
     http2(
         "slow",
         "readers of 1 MiB that open no window",
-        replace(HTTP2, app="benchmarks.apps.asgi:stream"),
+        replace(HTTP2, app="benchmarks.apps.asgi:stream_made"),
         kind="slow",
         connections=4,
         streams=100,
@@ -399,7 +399,7 @@ _REPEATED = (
     Scenario(
         "slow-asgi",
         "Readers that ask for 1 MiB and do not read, ASGI",
-        replace(ASGI, app="benchmarks.apps.asgi:stream", floor="stream"),
+        replace(ASGI, app="benchmarks.apps.asgi:stream_made", floor="stream"),
         ("bridge", "uvicorn", "granian", "gunicorn", "hypercorn"),
         "memory",
         kind="slow",
@@ -410,7 +410,7 @@ _REPEATED = (
     Scenario(
         "slow-wsgi",
         "Readers that ask for 1 MiB and do not read, WSGI",
-        replace(WSGI, app="benchmarks.apps.wsgi:stream", many_idle=True),
+        replace(WSGI, app="benchmarks.apps.wsgi:stream_made", many_idle=True),
         ("bridge", "granian", "waitress", "gunicorn"),
         "memory",
         kind="slow",

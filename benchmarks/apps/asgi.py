@@ -46,6 +46,15 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": CHUNK, "more_body": left > 0})
 
 
+async def stream_made(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 1 MiB in 64 KiB pieces, each of which is an object of its own, as templates and files are."""
+    if scope["type"] != "http":
+        return await lifespan(receive, send)
+    await send({"type": "http.response.start", "status": 200, "headers": STREAM_FIELDS})
+    for left in range(CHUNKS - 1, -1, -1):
+        await send({"type": "http.response.body", "body": bytes(bytearray(CHUNK)), "more_body": left > 0})
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the request's content."""
     if scope["type"] != "http":

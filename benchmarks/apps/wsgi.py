@@ -38,3 +38,10 @@ def stream(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
     start_response("200 OK", STREAM_FIELDS)
     for _ in range(CHUNKS):
         yield CHUNK
+
+
+def stream_made(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+    """Answer 1 MiB in 64 KiB pieces, each of which is an object of its own, as templates and files are."""
+    start_response("200 OK", STREAM_FIELDS)
+    for _ in range(CHUNKS):
+        yield bytes(bytearray(CHUNK))

@@ -46,7 +46,8 @@ class BudgetsConfig(OutputConfig):
         off_or(whole(1)),
         "auto",
         "how many WSGI threads may wait for slow clients while requests wait for a thread; beyond that, the"
-        " clients that threads have waited for longest, at least 5 s, are cut off",
+        " clients that threads have waited for longest, at least 5 s, are cut off, and those whose responses are"
+        " in temporary files, if they have read nothing for 1 s",
         shown="half of --threads",
     )
     limit_turn: int = setting(

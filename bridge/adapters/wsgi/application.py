@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
     from bridge.adapters.wsgi.filethreads import FileThreads
+    from bridge.adapters.wsgi.response_buffer import ResponseBuffer
     from bridge.adapters.wsgi.threadpool import ThreadPool
 
 __all__ = ["Application"]
@@ -34,6 +35,7 @@ class Application:
         response_file: Most bytes of one response in a temporary file.
         shows_environ: Exchanges with times get the environ, for observers.
         detached: The connections that the application has taken from the loop.
+        stored: The content of responses that waits, in a temporary file, for its client.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Application:
         "queue_timeout",
         "response_file",
         "shows_environ",
+        "stored",
         "timeout",
     )
 
@@ -79,6 +82,7 @@ class Application:
         self.response_file = response_file
         self.shows_environ = shows_environ
         self.detached: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.stored: set[ResponseBuffer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:

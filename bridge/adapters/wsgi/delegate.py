@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
+    from bridge.adapters.wsgi.response_buffer import ResponseBuffer
+    from bridge.adapters.wsgi.threadpool import Worker
     from bridge.core.connection.interfaces import Connection, Exchange, ExchangeDelegate
 
 __all__ = ["WSGIDelegate"]
@@ -33,6 +35,8 @@ __all__ = ["WSGIDelegate"]
 _HIGH_WATER = 16384
 # Seconds that a thread waits for a client until that is a slow one.
 _SLOW_CLIENT = 5.0
+# Seconds after which a client that reads nothing of a stored response is cut off, while threads wait for clients.
+_UNREAD = 1.0
 # Seconds that a stop waits for threads whose clients have all left, and how often it looks.
 _GONE_TIME = 3.0
 _LOOK = 0.5
@@ -55,7 +59,8 @@ class WSGIDelegate:
         queue: Most requests that wait for a thread; the next one is answered 503.
         queue_timeout: Seconds that a request may wait for a thread; then 503.
         threads_slow: How many threads may wait for slow clients while requests wait for a thread: beyond it those are
-            cut off that were waited for longest, five seconds at least. ``auto`` is half of the threads, None no limit.
+            cut off that were waited for longest, five seconds at least; and those whose response is stored, when they
+            have read nothing for a second. ``auto`` is half of the threads, None no limit.
         buffer_requests: Bytes of request content that are kept in memory; the rest goes to a temporary file. The
             application is called when the content is complete. None streams the content to the application.
         buffer_responses: Most bytes of one response in a temporary file; then the thread waits for the client.
@@ -110,6 +115,8 @@ class WSGIDelegate:
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
         self._lanes: dict[Connection, Lane] = {}  # of connections that have many requests at once
         self._shown = False
+        # What the clients of stored responses had read, and since when: see _end_unread().
+        self._unread: dict[ResponseBuffer, tuple[tuple[int, int], float]] = {}
 
     def observe(self, on_websocket: Callable[[Any], None]) -> None:
         """Note the environ of each request in the ``times`` of its exchange, for observers; before the first request.
@@ -192,8 +199,11 @@ class WSGIDelegate:
         """
         pool = self.pool
         if pool.idle or pool.count < pool.maximum:
+            self._unread = {}
             return
         slow = [worker for worker in pool.workers() if worker.waits and isinstance(worker.job, WSGIExchange)]
+        if len(slow) > most:
+            self._end_unread(slow)
         slow.sort(key=lambda worker: worker.waited)
         for worker in slow[most:]:
             job = worker.job
@@ -206,6 +216,40 @@ class WSGIDelegate:
             if job.exchange.times is not None:
                 job.exchange.times.refused = "budget"
             job.exchange.fail(408)
+
+    def _end_unread(self, slow: list[Worker]) -> None:
+        """Cut off the clients of stored responses that read nothing, so that threads can store theirs and be free.
+
+        Responses that are stored in part are among them: without an end of some, all could wait for the room of all.
+
+        Args:
+            slow: The threads that wait for clients.
+        """
+        now = time.monotonic()
+        waiting = len(self.pool.queue)
+        before, self._unread = self._unread, {}
+        ended = 0
+        for buffer in () if self._application is None else tuple(self._application.stored):
+            exchange = buffer.exchange
+            seen = (exchange.content_sent, exchange.writer.unread)
+            last, since = before.get(buffer, (seen, now))
+            if seen != last:
+                since = now
+            if now - since < _UNREAD:
+                self._unread[buffer] = (seen, since)
+            else:
+                ended += 1
+                if exchange.times is not None:
+                    exchange.times.refused = "budget"
+                exchange.fail(408)
+        if ended:
+            gen_log.warning(
+                "%d threads wait for slow clients, %d requests for a thread (--threads-slow): ended %d whose clients"
+                " have read nothing of what is stored",
+                *(len(slow), waiting, ended),
+            )
+            for worker in slow:
+                worker.notify()
 
     def stop(self, websockets: float | None = None) -> None:
         """Take notice that the server is about to stop; requests go on.

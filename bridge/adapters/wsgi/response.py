@@ -295,7 +295,9 @@ class Response:
         assert self.worker is not None
         self._started = True
         application.post(Response._respond, self)
-        self.buffer = buffer = ResponseBuffer(self._exchange, self.worker, application.post, application.response_file)
+        self.buffer = buffer = ResponseBuffer(
+            self._exchange, self.worker, application.post, application.response_file, application.stored
+        )
         if self.gone:  # mark_gone() may have been called before there was a buffer
             buffer.closed = True
         return buffer

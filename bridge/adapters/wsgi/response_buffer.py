@@ -54,6 +54,7 @@ class ResponseBuffer:
         worker: The thread that puts.
         post: Lets the loop call a function.
         file_limit: Most bytes in the temporary file.
+        stored: The buffers that have a temporary file. This one is added, and removed when it is closed.
 
     Attributes:
         complete: The thread has put everything.
@@ -76,6 +77,7 @@ class ResponseBuffer:
         "_on_disk",
         "_parts",
         "_post",
+        "_stored",
         "_take_posted",
         "_thread_waits",
         "_worker",
@@ -89,11 +91,13 @@ class ResponseBuffer:
         worker: Worker,
         post: Callable[[Callable[[ResponseBuffer, None], None], ResponseBuffer], None],
         file_limit: int,
+        stored: set[ResponseBuffer],
     ) -> None:
         self._exchange = exchange
         self._worker = worker
         self._post = post
         self._file_limit = file_limit
+        self._stored = stored
         self.complete = False
         self.closed = False
         # Each counter has one writer, or is written under the lock only: _bytes_put and _file_end are the thread's,
@@ -209,6 +213,7 @@ class ResponseBuffer:
                 self._on_disk += size  # first: whatever fails now, close() gives it back
                 if self._file is None:
                     self._file = _temporary_file()
+                    self._stored.add(self)
                 if self._file_end == self._file_start:  # everything was taken: use the file from its start
                     self._file_end = self._file_start = 0
                     os.ftruncate(self._file.fileno(), 0)
@@ -235,6 +240,11 @@ class ResponseBuffer:
         self._file_end = end
 
     # ------------------------------------------------------------------ called by the loop
+
+    @property
+    def exchange(self) -> Exchange:
+        """The exchange."""
+        return self._exchange
 
     def take(self, _: None = None) -> None:
         """Send as much as the client reads."""
@@ -308,6 +318,7 @@ class ResponseBuffer:
     def close(self) -> None:
         """Drop what is left. If the thread holds the lock, it has to call this again."""
         self.closed = True
+        self._stored.discard(self)
         if self._lock.acquire(blocking=False):
             self._parts.clear()
             if self._file is not None:

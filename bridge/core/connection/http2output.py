@@ -70,6 +70,7 @@ class _NeverPaused:
     __slots__ = ()
 
     paused = False
+    unread = 0
 
     def writable(self) -> asyncio.Future[None]:
         """Return a future that is done."""
@@ -522,6 +523,11 @@ class Outbox:
         else:
             self._waiters.append(future)
         return future
+
+    @property
+    def unread(self) -> int:
+        """How many bytes wait for the peer to open a window."""
+        return self.unsent
 
     def wake(self) -> None:
         """Let the writers go on if little enough waits."""

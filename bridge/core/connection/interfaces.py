@@ -49,6 +49,11 @@ class WriteState(Protocol):
     paused: bool
     """Whether more bytes wait to be sent than the high-water mark allows."""
 
+    @property
+    def unread(self) -> int:
+        """How many bytes were handed over that the peer still has to take, as far as is known here."""
+        ...
+
     def writable(self) -> asyncio.Future[None]:
         """Return a future that is done when enough of the waiting bytes has been sent.
 

@@ -311,7 +311,11 @@ class Writer:
     def _room_for(self, transport: asyncio.Transport, size: int) -> int:
         """Return how many bytes the system surely takes now, of content that comes in pieces of *size* bytes."""
         sock = transport.get_extra_info("socket")
-        if sock is None or (size >= _RECORD and transport.get_extra_info("sslcontext") is not None):
+        if (
+            sock is None
+            or transport.get_write_buffer_size()
+            or (size >= _RECORD and transport.get_extra_info("sslcontext") is not None)
+        ):
             return 0
         unsent = _unsent_by_system(sock)
         if unsent is None:
@@ -343,6 +347,11 @@ class Writer:
         """Hold writers back no longer."""
         if self._owner is not None:
             self._owner.resume_writing()
+
+    @property
+    def unread(self) -> int:
+        """How many bytes the peer still has to take, as far as the system knows."""
+        return 0 if self.transport is None else self._outgoing(self.transport)
 
     @property
     def bytes_read(self) -> int:

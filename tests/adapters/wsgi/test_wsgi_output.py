@@ -176,6 +176,27 @@ async def test_without_room_on_the_disk_the_thread_waits_for_the_client() -> Non
     assert budget.total == 0
 
 
+@pytest.mark.http1("a client of HTTP/2 that opens no window reads nothing of any stream")
+async def test_who_reads_nothing_of_a_stored_response_makes_room_for_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delegate, "_UNREAD", 0.2)
+    budget = Budgets.of(asyncio.get_running_loop()).spool
+    budget.limit = 2 * BIG + 1_000_000  # room for one response: half of it is for uploads
+    async with serving(big, threads=2, threads_slow=1, queue_timeout=20) as served:
+        stored = await slow(served)
+        await free(served)  # the response is in a file, and the thread is free
+        held = [await slow(served), await slow(served)]
+        assert len((await asyncio.wait_for(served.get("/"), 30)).content) == BIG
+        assert not await end(stored[0])
+        await asyncio.wait_for(asyncio.gather(*(end(reader) for reader, _ in held)), 30)
+        for _, writer in (stored, *held):
+            writer.close()
+        await free(served)
+    assert "whose clients have read nothing of what is stored" in caplog.text
+    assert budget.total == 0
+
+
 async def test_a_thread_that_waits_for_a_client_that_leaves_is_free_again() -> None:
     closed = threading.Event()
 
