@@ -92,6 +92,8 @@ class Budget:
         what: What is held, in words for the log.
         limit: Most bytes; None for no limit.
         unit: What is held takes a multiple of so many bytes, a power of two: nearly all file systems have blocks.
+        late: What is given up is gone a moment later, as files are that are being written: so holders give up before
+            the last 32nd of the limit is used.
 
     Attributes:
         short_above: With a larger ``total`` the budget is short, see :attr:`is_short`.
@@ -103,8 +105,10 @@ class Budget:
         *(
             "_enforcing",
             "_entries",
+            "_late",
             "_limit",
             "_lock",
+            "_most",
             "_look_at",
             "_loop",
             "_option",
@@ -118,11 +122,19 @@ class Budget:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, option: str, what: str, limit: int | None, unit: int = 1
+        self,
+        loop: asyncio.AbstractEventLoop,
+        option: str,
+        what: str,
+        limit: int | None,
+        *,
+        unit: int = 1,
+        late: bool = False,
     ) -> None:
         self._loop: asyncio.AbstractEventLoop = weakref.proxy(loop)  # otherwise the entry would keep its loop
         self._option = option
         self._what = what
+        self._late = late
         self.limit = limit
         self._rest = unit - 1
         self.total = 0
@@ -143,6 +155,7 @@ class Budget:
     @limit.setter
     def limit(self, limit: int | None) -> None:
         self._limit = limit
+        self._most = float("inf") if limit is None else limit - (limit >> 5 if self._late else 0)
         self.short_above = float("inf") if limit is None else limit >> 1
 
     @property
@@ -170,7 +183,7 @@ class Budget:
             entry = self._entries[holder] = _Entry(self._loop.time())
         with self._lock:
             self.total += size - entry.size
-            self.over = self._limit is not None and self.total > self._limit
+            self.over = self.total > self._most
         if size < entry.size:
             entry.asked = False
         entry.size = size
@@ -183,7 +196,7 @@ class Budget:
         if entry is not None:
             with self._lock:
                 self.total -= entry.size
-                self.over = self._limit is not None and self.total > self._limit
+                self.over = self.total > self._most
 
     def _enforce(self, current: Holder | None = None) -> None:
         """Let holders give up until no more is held than the limit allows, or only one holder is left.
@@ -204,7 +217,7 @@ class Budget:
                     left -= entry.size  # on its way out
                 else:
                     holders.append((entry.size * (now - entry.since + 1.0), -len(holders), holder))
-            if left <= limit:
+            if left <= self._most:
                 return
             goal = limit - (limit >> 4)  # a little more than has to be, so that not everything that comes looks at all
             holders.sort(reverse=True)
@@ -350,7 +363,7 @@ class Budgets:
         self.unfinished = Budget(loop, "--limit-unfinished", "unfinished messages", 32 * _MIB)
         self.unsent = Budget(loop, "--limit-unsent", "responses that are not read", 24 * _MIB)
         self.hold_back = HoldBack(loop, self.unsent)
-        self.spool = Budget(loop, "--limit-spool", "stored content", 256 * _MIB, unit=4096)
+        self.spool = Budget(loop, "--limit-spool", "stored content", 256 * _MIB, unit=4096, late=True)
         self._used = False  # much memory is held, or was when it was given back last
         self._trim_at = 0.0
 

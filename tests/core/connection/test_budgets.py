@@ -321,3 +321,17 @@ def test_what_is_held_takes_whole_units(loop: ManualLoop) -> None:
         assert budget.total == 2 * counted
         budget.release(size)
         assert budget.total == counted
+
+
+def test_what_is_gone_late_is_given_up_early(loop: ManualLoop) -> None:
+    budget = Budget(loop, "--limit-things", "things", 6400, late=True)
+    first, second = Client(budget), Client(budget)
+    first.hold(6000)
+    second.hold(200)
+    assert (first.given_up, second.given_up, budget.over) == (0, 0, False)
+    second.hold(201)
+    assert (first.given_up, second.given_up) == (1, 0)
+    assert budget.total == 201
+    budget.limit = None
+    first.hold(1 << 40)
+    assert not budget.over
