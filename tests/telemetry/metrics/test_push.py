@@ -202,7 +202,9 @@ def test_an_outage_costs_one_warning(caplog: pytest.LogCaptureFixture, monkeypat
     [
         ("30", 30, 30),
         (" 7 ", 7, 7),
-        (formatdate(time.time() + 3000, usegmt=True), 1000, 3000),
+        pytest.param(
+            formatdate(time.time() + 3000, usegmt=True), 1000, 3000, id="a date to come"
+        ),  # tests have fixed names
         ("999999999999999999999", 3600, 3600),
         ("Mon, 01 Jan 2001 00:00:00 GMT", 0, 0),
         ("-5", 0, 0),
