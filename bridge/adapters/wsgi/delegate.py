@@ -233,7 +233,8 @@ class WSGIDelegate:
             exchange = buffer.exchange
             seen = (exchange.content_sent, exchange.writer.unread)
             last, since = before.get(buffer, (seen, now))
-            if seen != last:
+            # A client for whom nothing waits has read all: it waits for the loop, which may have been blocked.
+            if seen != last or not exchange.writer.unread:
                 since = now
             if now - since < _UNREAD:
                 self._unread[buffer] = (seen, since)

@@ -13,6 +13,8 @@ import socket
 import tempfile
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -195,6 +197,37 @@ async def test_who_reads_nothing_of_a_stored_response_makes_room_for_others(
         await free(served)
     assert "whose clients have read nothing of what is stored" in caplog.text
     assert budget.total == 0
+
+
+@pytest.mark.http1("no protocol is spoken")
+def test_who_has_read_all_that_was_sent_reads_nothing_for_good_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((0.0, 2.0, 4.0))
+    monkeypatch.setattr(delegate, "time", SimpleNamespace(monotonic=times.__next__))
+
+    class Exchange:
+        content_sent = 24576
+        times = None
+
+        def __init__(self, unread: int) -> None:
+            self.writer = SimpleNamespace(unread=unread)
+            self.failed: list[int] = []
+            self.fail = self.failed.append
+
+    served = delegate.WSGIDelegate(big)
+    behind, silent = Exchange(0), Exchange(1000)
+    stored = {_Stored(one) for one in (behind, silent)}
+    served._application = SimpleNamespace(stored=stored)  # type: ignore[assignment]
+    for _ in range(3):
+        served._end_unread([])
+    assert behind.failed == []
+    assert set(silent.failed) == {408}
+
+
+class _Stored:
+    """A stored response, as far as it is looked at."""
+
+    def __init__(self, exchange: Any) -> None:
+        self.exchange = exchange
 
 
 async def test_a_thread_that_waits_for_a_client_that_leaves_is_free_again() -> None:
