@@ -279,8 +279,8 @@ class HTTP2Connection(asyncio.Protocol):
     def on_idle(self) -> None:
         """Drop, between two requests, what is kept only so that the next one is faster."""
         if not self.streams:
-            self._incoming.reader.rest()
-            self.output.encoder.rest()
+            self._incoming.reader.on_idle()
+            self.output.encoder.on_idle()
             self.templates = _NO_TEMPLATES
 
     def turn_ended(self) -> None:

@@ -49,7 +49,7 @@ DIGITS = re.compile(rb"[0-9]+")
 CONTENT_LENGTH_DIGITS = 18
 
 NO_LENGTH = -1
-"""The value of a length where no Content-Length is declared."""
+"""Stands for a length where no Content-Length is declared."""
 
 NOT_IN_TRAILERS = frozenset(
     {
@@ -80,7 +80,7 @@ NOT_IN_TRAILERS = frozenset(
         b"x-real-ip",
     }
 )
-"""Fields that would change how a message is framed, routed or trusted: trailer sections have none of them (RFC 9110
+"""Fields that would change how a message is framed, routed or trusted. They are dropped from trailer sections (RFC 9110
 section 6.5.1)."""
 
 # What a field means to the connection. PLAIN is 0, so that the common case is tested by truth.
@@ -98,8 +98,8 @@ _KINDS = {
     b"proxy-connection": HOP,
     b"te": HOP,
 }
-# Most applications send the same fields again and again: what was checked and encoded before is found here. Long fields
-# seldom repeat, and would make the tables large (bytes).
+# Most applications send the same fields again and again, so checked and encoded fields are kept in tables. Both numbers
+# limit a table: its entries, and the bytes of a field in it. Long fields seldom repeat.
 _LINES_MAX = 2048
 _LINE_LENGTH_MAX = 160
 # The line with its CRLF (of Connection and Upgrade only the value), what the field means, the value of Content-Length.
@@ -221,7 +221,7 @@ def without_length(lines: list[bytes]) -> list[bytes]:
 
 
 def _add_special(special: Special, lines: list[bytes], line: bytes, kind: int) -> None:
-    """Note what a special field asks for. Date and Server are also sent, so their line is added to *lines*."""
+    """Note what a special field asks for. Add the lines of Date and Server to *lines*, since these are sent as well."""
     if kind == CONNECTION:
         options = {option.strip(b" \t").lower() for option in line.split(b",")}
         special.close = special.close or b"close" in options

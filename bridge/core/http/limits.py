@@ -14,7 +14,7 @@ class Limits:
         fields: Field lines in a header section or a trailer section; 431.
         head: Bytes of the whole head, and of a whole trailer section; 431.
         chunk_extensions: Bytes of all chunk extensions of one message together; 413.
-        of_head: The first four.
+        of_head: The first four, in the order in which the compiled parser takes them.
     """
 
     __slots__ = ("chunk_extensions", "field_line", "fields", "head", "of_head", "request_line")

@@ -17,9 +17,10 @@ __all__ = ["KnownHeads", "RequestHead", "RequestLine", "ResponseHead", "request_
 
 _NOT_SENT = (None, b"")
 _COLON = ord(":")
-# Version of HTTP -> as ASGI names it, as logs and CGI name it.
+# Version of HTTP -> its name in ASGI, its name in logs and CGI.
 _VERSIONS = {b"1.1": ("1.1", "HTTP/1.1"), b"1.0": ("1.0", "HTTP/1.0"), b"2": ("2", "HTTP/2.0")}
-# Heads in a KnownHeads, bytes of the fields of one that is kept, and heads that have come once.
+# The most heads that a KnownHeads keeps, the most bytes of fields of such a head, and the most heads that it remembers
+# as seen once.
 _HEADS_MAX = 512
 _HEAD_LENGTH_MAX = 1024
 _ONCE_MAX = 64
@@ -76,8 +77,9 @@ def request_line(
     method: bytes, method_text: str, target: bytes, version: bytes, path: bytes, query: bytes, authority: bytes
 ) -> RequestLine:
     """Return a request line of these parts; the arguments are its attributes."""
-    # A function in place of an __init__: CPython 3.13 calls the __init__ of a class with slots the long way. An object
-    # with eight attributes costs 0.30 us with one and 0.17 us without (python -m benchmarks.instructions plaintext).
+    # A function in place of an __init__: CPython 3.13 has no fast call for the __init__ of a class with slots. An
+    # object with eight attributes costs 0.30 us with one and 0.17 us without (python -m benchmarks.instructions
+    # plaintext).
     line = RequestLine()
     line.method = method
     line.method_text = method_text
@@ -230,7 +232,7 @@ class ResponseHead:
         return head
 
     def with_fields(self, fields: Iterable[Field]) -> ResponseHead:
-        """Return a copy with *fields* (names in lower case), each of which replaces all before it of its name."""
+        """Return a copy with *fields* (names in lower case). Each one replaces all earlier fields of its name."""
         lines = self.lines
         for name, value in fields:
             lines = [line for line in lines if line[: len(name)].lower() != name or line[len(name)] != _COLON]
@@ -255,13 +257,13 @@ class KnownHeads(dict[object, ResponseHead]):
         text: The fields are of str.
     """
 
-    # One look-up replaces the check of every field. This cache and the comparison of request heads (RequestReader) took
-    # a plain exchange from 57,100 to 46,600 instructions and a browser's from 149,100 to 135,000
-    # (python -m benchmarks.instructions plaintext and browser, CPython 3.13).
+    # One look-up replaces the check of every field. With this cache and the comparison of request heads
+    # (RequestReader), a plain exchange takes 46,600 instructions instead of 57,100, and a browser's 135,000 instead of
+    # 149,100 (python -m benchmarks.instructions plaintext and browser, CPython 3.13).
     #
-    # A head is kept when it comes twice within a short while. Keeping every head costs more than it saves where an
-    # application puts another value into each one: entries that are never read push those that are out of the
-    # processor's cache. Heads with cookies (secrets) and long heads (rare) are not kept.
+    # A head is kept when it comes twice within a short while. Where each head has a value of its own, keeping every
+    # head costs more than it saves: entries that are never read push useful ones out of the processor's cache. Heads
+    # with cookies (secrets) and long heads (rare) are not kept.
 
     def __init__(self, text: bool = False) -> None:
         super().__init__()

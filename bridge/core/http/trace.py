@@ -11,7 +11,7 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})
 
 
 def parse_traceparent(fields: Iterable[tuple[bytes, bytes]]) -> tuple[str, str] | None:
-    """Return trace id and parent id that a request has brought; None if it has brought none, several or wrong ones.
+    """Return the trace id and the parent id of a request; None unless it has exactly one valid traceparent field.
 
     Args:
         fields: (name, value) pairs with names in lower case.

@@ -1,7 +1,7 @@
 """Decoders of message content, by length or by chunks (RFC 9112 sections 6 and 7).
 
-A decoder keeps no bytes. The reader passes its buffer and a position, and gets content and a new position back. To
-pause, the reader does not ask.
+A decoder keeps no bytes. The reader passes its buffer and a position, and gets content and a new position back. The
+reader pauses by not asking.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def encode_head(
         default_fields: The field lines that every response starts with.
         size: Bytes of the first content.
         last: The first content is all of it.
-        close: The connection ends with this response, also if the response does not ask for it.
+        close: The connection ends with this response, even if the response does not ask for it.
     """
     special = head.special
     length = head.length
@@ -226,7 +226,7 @@ class WrongLength(LocalProtocolError):
 
     Attributes:
         fits: What may still be sent.
-        complete: With that the declared length is reached, so that the client has a whole message.
+        complete: ``fits`` reaches the declared length, so the client has a whole message.
     """
 
     def __init__(self, message: str, fits: bytes, complete: bool) -> None:
@@ -249,7 +249,7 @@ class FixedEncoder:
         delimits: The framing shows where the content ends, so the client notices when some is missing.
     """
 
-    # Without an __init__, for the reason that message.request_line gives.
+    # It has no __init__, for the reason that message.request_line gives.
 
     __slots__ = ("length", "sent")
 

@@ -30,8 +30,8 @@ def request_content_length(version: bytes, codings: list[bytes], lengths: list[b
             raise FramingError(
                 "Message with both Transfer-Encoding and Content-Length, or Transfer-Encoding in HTTP/1.0"
             )
-        # The value has to be the one word "chunked". As a list it could have empty members (RFC 9110 section 5.6.1.2),
-        # but other programs take "chunked," for another coding, or read only the second of two field lines.
+        # The value has to be the single word "chunked". The grammar of lists allows empty members (RFC 9110 section
+        # 5.6.1.2), but other programs take "chunked," for another coding, or read only the second of two field lines.
         if len(codings) == 1 and codings[0].strip(b" \t").lower() == b"chunked":
             return None
         raise FramingError(f"Unsupported Transfer-Encoding {codings!r:.80}")

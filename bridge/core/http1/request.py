@@ -1,7 +1,7 @@
 """Parses request heads: request line and header section (RFC 9112 sections 2, 3 and 5).
 
-The same pass finds the few fields that steer the connection, so they are not searched for again. Of one request nothing
-is kept for the next ones but names of fields, and these are bounded.
+The same pass finds the few fields that steer the connection, so they are not searched for again. Only names of fields
+are kept from one request for later ones, in a bounded table.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def _none(_buffer: bytes | bytearray, _start: int, _limits: tuple[int, int, int,
 parse_usual_head: Callable[[bytes | bytearray, int, tuple[int, int, int, int]], RequestHead | None] = _compiled or _none
 """The compiled function: the head that begins at a position of a buffer, within ``limits.of_head``.
 
-It returns None for what :func:`parse_head_pure` has to decide: each head that is not complete, not of the usual form,
-or refused; and each one where there is no compiled part.
+It returns None for a head that :func:`parse_head_pure` has to decide: one that is incomplete, has an unusual form or is
+refused. Without the compiled part it returns None for every head.
 """
 
 
@@ -56,10 +56,11 @@ def parse_head(
 ) -> RequestHead | None:
     """Parse the request head that begins at *start*, by the compiled function if it is there.
 
-    That takes complete heads of the usual form only. All others, and so every refusal, are :func:`parse_head_pure`'s,
-    which has the same arguments, results and exceptions.
+    The compiled function takes only complete heads of the usual form. :func:`parse_head_pure`, which has the same
+    arguments, results and exceptions, decides all others, and so makes every refusal.
     """
-    # A head that comes in pieces is only looked at when it is complete: its pieces would be read again and again.
+    # The compiled function looks at a head that comes in pieces only when it is complete. Otherwise it would read the
+    # first pieces again and again.
     if not scanned or buffer.find(b"\r\n\r\n", start + max(scanned - 3, 0)) >= 0:
         head = parse_usual_head(buffer, start, limits.of_head)
         if head is not None:
@@ -82,7 +83,7 @@ def parse_head_pure(
     Args:
         buffer: Received bytes; not changed.
         start: Where the request line begins.
-        limits: Sizes from which on a well-formed head is refused.
+        limits: The sizes above which a well-formed head is refused.
         scanned: Bytes behind *start* that an earlier call has searched without finding the end. They are not searched
             again, so a head that arrives in small pieces costs linear time.
 
@@ -250,7 +251,7 @@ def _parse_request_line(raw: bytes) -> RequestLine:
 
 
 def _parse_odd_request_line(raw: bytes) -> RequestLine:
-    """Parse a request line that does not have the usual form, or raise what is wrong with it."""
+    """Parse a request line that does not have the usual form."""
     try:
         method, target, protocol = raw.split(b" ")
     except ValueError:

@@ -1,8 +1,9 @@
 """What one connection may ask for without getting an answer (RFC 9113 section 10.5).
 
 Frames that cost the server work and the peer nothing are legal. A client sends few of them between the responses that
-it waits for; an attacker sends nothing else. So each one spends a little. Each complete response gives a little
-back, and so does content that is sent: a client acknowledges that with window updates, and some measure it with PING.
+it waits for; an attacker sends nothing else. So each of these frames spends a little of the peer's budget. Each
+complete response gives a little back. So does content that is sent, since a client acknowledges it with window updates,
+and some clients measure it with PING.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ __all__ = ["Budget"]
 
 RESETS_MAX = 200
 GLITCHES_MAX = 1000
-# Glitches that are forgiven in a second: a client that sends PINGs all day long is a client.
+# How many glitches are forgiven every second, so that an honest client may send PINGs all day long.
 GLITCHES_PER_SECOND = 20.0
 # Bytes of content that pay for a glitch. HAProxy 2.6 sends two window updates of 64 bytes for each 16 KiB, gRPC a PING.
 BYTES_PER_GLITCH = 2048
-# Glitches that a piece of content pays for that was sent whole, however small: gRPC acknowledges each of its messages.
-# A piece that the peer's window has cut pays by its bytes only; otherwise windows of one byte would pay for themselves.
+# How many glitches a piece of content pays for if it was sent whole, however small it is: gRPC acknowledges each of its
+# messages. A piece that the peer's window has cut pays only by its bytes; otherwise windows of one byte would pay for
+# themselves.
 GLITCHES_PER_PIECE = 2
 # PING and SETTINGS frames that are free.
 FREE_CONTROL_FRAMES = 10
 
 
 class Budget:
-    """Counts what a peer spends; raises when it has spent all.
+    """Counts what a peer spends, and raises when it has spent everything.
 
     Attributes:
         answered: Complete responses of the connection. The connection counts them here.
@@ -70,7 +72,7 @@ class Budget:
             )
 
     def spend_glitch(self, now: float, count: int = 1) -> None:
-        """Count something that a client has seldom a reason for, such as an empty DATA frame.
+        """Count a glitch: something that a client seldom has a reason to send, such as an empty DATA frame.
 
         Args:
             now: The time in seconds, from the same clock as at the beginning.

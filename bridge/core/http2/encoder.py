@@ -35,7 +35,8 @@ _NOT_INDEXED = frozenset(
 _NEVER_INDEXED = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
 # Bytes of a table entry; a larger one would push out too many others.
 _ENTRY_MAX = 512
-# Fields that have come once, and encoded heads.
+# The most fields that are remembered as seen once, the most encoded heads that are kept, and the most bytes of such a
+# head.
 _ONCE_MAX = 64
 _HEADS_MAX = 16
 _HEAD_LENGTH_MAX = 1024
@@ -80,7 +81,7 @@ class FieldEncoder:
 
     Attributes:
         generation: Goes up with every change of the dynamic table.
-        settled: The fields of the last block would be encoded in the same way once more.
+        settled: Encoding the fields of the last block again would give the same block.
     """
 
     __slots__ = (
@@ -156,7 +157,7 @@ class FieldEncoder:
         return b"".join(parts)
 
     def set_limit(self, size: int) -> None:
-        """Obey the peer's SETTINGS_HEADER_TABLE_SIZE (section 4.2): the table gets *size* bytes, 4096 at most."""
+        """Apply the peer's SETTINGS_HEADER_TABLE_SIZE (section 4.2): the table gets *size* bytes, 4096 at most."""
         capacity = min(size, TABLE_SIZE)
         if capacity == self._capacity and not self._updates:
             return
@@ -166,7 +167,7 @@ class FieldEncoder:
         self._changed()
         self._evict()
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         """Drop what only saves work: the connection is idle."""
         self._heads.clear()
         self._once.clear()
@@ -196,7 +197,7 @@ class FieldEncoder:
         else:
             indexed = self._comes_again(field)
             start = _encode_integer(index, 0x3F, 0x40) if indexed else _encode_integer(index, 0x0F, 0)
-        # Huffman code takes time: it is worth that where the table is going to save it.
+        # Huffman coding takes time. It pays only where the table keeps the result.
         if not index:
             start += _encode_string(name, indexed)
         start += _encode_string(value, indexed)

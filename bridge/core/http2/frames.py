@@ -213,7 +213,7 @@ def _unpadded(payload: bytes) -> tuple[int, int]:
 
 
 def parse_settings(payload: bytes) -> list[tuple[int, int]]:
-    """Return (identifier, value) of each setting in order; of one that comes twice the last value counts.
+    """Return (identifier, value) of each setting in order. The last value of a repeated setting counts.
 
     Unknown settings are among them, since they are to be ignored (section 6.5.2).
 
@@ -328,7 +328,7 @@ def response_frames_pure(stream: int, block: bytes, content: bytes) -> bytes | N
     """Return a whole response: a HEADERS frame with the field block *block*, and a DATA frame.
 
     Returns:
-        The frames; None if block or content does not fit into one, or if content is no bytes.
+        The frames; None if block or content does not fit into one frame, or if the content is not bytes.
     """
     size, content_size = len(block), len(content)
     if size > FRAME_SIZE or content_size > FRAME_SIZE or content.__class__ is not bytes:

@@ -123,14 +123,14 @@ ENTRY_OVERHEAD: Final = 32
 _NO_FIELD: Field = (b"", b"")
 # Most octets behind the first one of an integer: 5 of them hold 35 bits.
 _INTEGER_SHIFT_MAX = 28
-# Octets of the end of a block that are kept.
+# The most octets of a block's end that are kept, to be compared with the end of the next block.
 _TAIL_MAX = 256
-# The size of no such end: no block lacks so many octets.
+# Stands for the size of a kept end where none is kept: no comparison with a block's size can match it.
 _NO_TAIL = -1 << 40
-# Octets of a block between two looks at the size of the list, each of which is a field at most.
+# The size of the list is checked after so many octets of a block. Each octet stands for one field at most.
 _SEGMENT = 512
 # A list that is larger than the limit is refused on its stream. A list that is more than so many times larger ends the
-# connection: to keep the table right costs more than the peer deserves.
+# connection: keeping the table right for it would cost too much.
 _PATIENCE = 4
 
 # Names and values that came Huffman coded -> decoded. Only values of fields that browsers send and that say nothing
@@ -311,7 +311,7 @@ class FieldDecoder:
                     if end - at == self._tail_size and block[at:] == self._tail:
                         fields += self._tail_fields
                         at = end
-                # What all of the fields may have at most: nearly always far less than the limit.
+                # The most that all of the fields can add up to: nearly always far less than the limit.
                 if len(fields) * (self.largest + ENTRY_OVERHEAD) + end * 8 // 5 > self._list_size:
                     size += sum([len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields[counted:]])
                     counted = len(fields)

@@ -1,7 +1,7 @@
 """The Huffman code of field compression (RFC 7541 section 5.2 and appendix B).
 
 The code is canonical: codes of one length are consecutive numbers in the order of their symbols. So the symbols of each
-length say all. Tables are made when they are first needed.
+length define the whole code. Tables are made when they are first needed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Node:
         entries: Octet -> (the node that its eight bits lead to, the octets that they complete). Empty until the first
             one is needed; None for those that were not needed yet.
         padding: A string may end here: at most seven bits, all ones, follow the last symbol.
-        steps: As the entries, for four bits, and kept for ever; None for the end-of-string symbol.
+        steps: Like the entries, but for four bits, and never dropped. None for the end-of-string symbol.
         symbol: Of a leaf; None for the end-of-string symbol.
     """
 

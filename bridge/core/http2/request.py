@@ -3,8 +3,8 @@
 Grammar and limits are those of HTTP/1. What RFC 9113 calls malformed is an error of the stream; everything else has a
 status that answers it.
 
-What is kept of one request for the next ones is bounded and belongs to one connection. Every change of the dynamic
-table drops it, since an equal block may have other fields after that.
+What is kept from one request for the next ones is bounded and belongs to one connection. Every change of the dynamic
+table drops it, since after that an equal block may stand for other fields.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _USUAL_PSEUDO_FIELDS = frozenset({b":authority", b":method", b":path", b":scheme
 _PSEUDO_FIELDS = frozenset({b":authority", b":method", b":path", b":protocol", b":scheme"})
 # The fields of a connection; a request that has one is malformed (RFC 9113 section 8.2.2).
 _FORBIDDEN = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-# What must not stand behind the pseudo-fields.
+# What must not follow the pseudo-fields.
 _MISPLACED = _FORBIDDEN | _PSEUDO_FIELDS | {b":status"}
-# The fields that are looked at.
+# The regular fields that are checked or change how the request is served.
 _STEERING = _MISPLACED | {b"content-length", b"cookie", b"expect", b"host", b"priority", b"te"}
 _SECRETS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
-# Blocks of each kind that are kept, and bytes of the longest of them.
+# The most blocks of each kind that are kept, and the most bytes of such a block.
 _BLOCKS_MAX = 16
 _BLOCK_LENGTH_MAX = 2048
 # Names that were checked before. Bounded, since peers choose them.
@@ -58,7 +58,7 @@ _PRIORITIES = {
 
 
 class StreamLine(RequestLine):
-    """The request line that the pseudo-fields of HTTP/2 stand for. What is the same in all of them is the class's."""
+    """The request line that the pseudo-fields of HTTP/2 stand for. Shared values belong to the class."""
 
     __slots__ = ()
 
@@ -105,8 +105,8 @@ class HeadReader:
         self._extended_connect = extended_connect
         self._decoder = FieldDecoder(list_size)
         self._sizes = (list_size, limits.request_line, limits.field_line, limits.fields)
-        # Blocks -> heads, of streams that go on and of those that end with their head. A block is only kept if it has
-        # changed nothing in the table, has no secret in it, and as long as nothing else changes the table.
+        # Blocks -> heads, of streams that go on and of those that end with their head. A block is kept only if it has
+        # changed nothing in the table and has no secret in it. A change of the table drops all blocks.
         self._memos: tuple[dict[bytes, StreamHead], dict[bytes, StreamHead]] = ({}, {})
         self._line: RequestLine | None = None  # of the last head
         # The last head, whether its stream ended with it, and its fields as they were received.
@@ -192,7 +192,7 @@ class HeadReader:
         self._check_sizes(fields, len(block))
         return tuple(fields)
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         """Drop everything but the dynamic table: the connection is idle."""
         self._forget()
         self._line = self._last = None
@@ -216,7 +216,7 @@ class HeadReader:
         finally:
             if decoder.generation != generation:
                 self._forget()
-        # What comes out of the table was checked when it came as a literal.
+        # Fields out of the table were checked when they came as literals.
         unchecked = fields if self._unchecked else decoder.literals
         if unchecked:
             try:
@@ -247,8 +247,8 @@ class HeadReader:
             and regular == self._last_regular
             and line.method != b"CONNECT"
         ):
-            # Only the request line is new, as usual. What is in here came out of the table, so that the comparison is
-            # one of pointers.
+            # As usual, only the request line is new. All other fields came out of the table, so comparing them means
+            # comparing pointers.
             head.fields = last.fields
             head.host = last.host
             head.expect_continue = last.expect_continue
@@ -329,12 +329,12 @@ class HeadReader:
     def _steer(
         self, head: StreamHead, regular: list[Field], steering: list[Field], authority: bytes | None, ended: bool
     ) -> tuple[list[Field], bytes | None]:
-        """Obey the fields that are looked at.
+        """Set the head's attributes from the fields that steer the request.
 
         Args:
             head: Is set.
             regular: All fields but the pseudo-fields at the front.
-            steering: Those of them that are looked at.
+            steering: Those of them that steer the request or have to be checked.
             authority: The value of ``:authority``; None if it is missing.
             ended: The stream ends with its head.
 
@@ -401,7 +401,7 @@ def _check_fields(fields: list[Field]) -> None:
     for name, _ in fields:
         if name not in _names:
             _check_name(name)
-    # One look at all values costs a third of a look at each. No value has a line feed, so they stand between values.
+    # Checking all values at once costs a third of checking each. Line feeds separate them, since no value has one.
     values = b"\n%b\n" % b"\n".join([value for _, value in fields])
     if (
         len(values.translate(None, VALUE_OCTETS)) != len(fields) + 1

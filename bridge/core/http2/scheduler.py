@@ -28,7 +28,7 @@ _known: dict[bytes, Priority] = {}
 def parse_priority(value: bytes) -> Priority:
     """Return urgency (0 is sent first, 7 last) and whether incremental, of a priority field's value (section 4).
 
-    What is not understood is ignored.
+    Parameters and values that are not understood are ignored.
     """
     priority = _known.get(value)
     if priority is None:
@@ -80,8 +80,8 @@ class Scheduler(Generic[Stream]):
     one after the other, by id, and have one turn together. Only streams that can send are in here: one that has sent
     all, or has no window left, is removed.
 
-    Type of streams: anything with ``stream_id``, ``urgency`` and ``incremental``, which must not be changed while the
-    stream is in here, but by :meth:`reprioritise`.
+    A stream is any object with ``stream_id``, ``urgency`` and ``incremental``. While it is in the scheduler, only
+    :meth:`reprioritise` may change these.
     """
 
     __slots__ = ("_levels", "_streams")

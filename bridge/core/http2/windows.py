@@ -12,7 +12,7 @@ __all__ = ["INITIAL_WINDOW", "ReceiveWindow", "add_credit", "change_initial"]
 INITIAL_WINDOW: Final = 65535
 """The size of every window before anybody has said otherwise (section 6.9.2)."""
 
-# Seconds. A peer that has filled its window twice within this time is held up by the window, or fast enough to use a
+# Seconds. If a peer fills its window twice within this time, the window slows it down, or it is fast enough to use a
 # larger one.
 _GROWTH_TIME = 1.0
 
@@ -49,7 +49,7 @@ class ReceiveWindow:
         return self.left >= 0
 
     def credit(self, size: int, now: float = 0.0) -> int:
-        """Let the peer send *size* more, since so much was handed over or dropped.
+        """Let the peer send *size* bytes more, since so many were handed over or dropped.
 
         Args:
             size: What there is room for again; 0 to ask for what is owed.

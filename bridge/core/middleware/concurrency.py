@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConcurrencyLimit"]
 
-# A request whose content comes more slowly than so many bytes a second, and has come for so many seconds, gives its
-# place to one that needs it.
+# A request whose content has come for this many seconds, at fewer than this many bytes a second, gives its place to a
+# request that needs it.
 _SLOW_RATE = 4096
 _PATIENCE = 5.0
 
@@ -24,8 +24,8 @@ class ConcurrencyLimit(Observer):
     """Answers 503 while too many requests are in progress. The application never sees these requests.
 
     A client that sends its content slowly holds no place for long. If the delegate collects content before it begins, a
-    request takes its place when the content is complete. Otherwise it has one from the start, and gives it to the next
-    request that finds none if its content has come slowly for five seconds.
+    request takes its place when the content is complete. Otherwise it has one from the start. If its content has come
+    slowly for five seconds, it gives its place to the next request that finds none.
 
     It is both a delegate around the application's and an observer: only observers are told of every end of an exchange.
 
@@ -62,7 +62,7 @@ class ConcurrencyLimit(Observer):
         return receiving
 
     def _make_room(self) -> None:
-        """End a request whose content comes slowly, if there is one that has a place."""
+        """End one request that has a place and whose content comes slowly, if there is one."""
         for exchange, receiving in self._receiving.items():
             age = exchange.clock.now - receiving.since
             if age < _PATIENCE:

@@ -38,7 +38,8 @@ ALL_FIELDS = frozenset(
         b"x-forwarded-scheme",
         b"x-forwarded-protocol",
         b"x-forwarded-ssl",
-        # Where the application is mounted, to a path that still begins with that. Believed only where it is named.
+        # SCRIPT_NAME: where the application is mounted, for paths that still begin with the mount point. Believed only
+        # where the settings name it.
         b"script_name",
         # Other spellings that frameworks read. They are never believed, and so always removed.
         b"x-forwarded-by",
@@ -59,7 +60,7 @@ _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?
 _PAIR = re.compile(r"[ \t]*([A-Za-z]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;=]*))[ \t]*")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-# Each with its words for the schemes; the first that a request has counts.
+# Each field with its words for the schemes. The first of these fields that a request has counts.
 _OTHER_SCHEME_FIELDS = (
     (b"x-forwarded-scheme", _SCHEMES),
     (b"x-forwarded-protocol", {**_SCHEMES, "ssl": "https"}),
@@ -137,8 +138,8 @@ class ProxyPolicy:
     def choose(self, addresses: list[str]) -> int:
         """Return which of *addresses* is the client's: 0 for the last one, 1 for the one before it.
 
-        Each proxy adds the address of its peer at the end, and what stands before an address was written by that peer.
-        So without a number of proxies the last address that is not trusted is the client's.
+        Each proxy adds the address of its peer at the end. Whatever stands before that address was written by that
+        peer. So without a number of proxies the last address that is not trusted is the client's.
         """
         if self._hops is not None:
             return min(self._hops, len(addresses)) - 1
@@ -158,7 +159,7 @@ class Report:
         host: The Host field that the client sent, perhaps with a port.
         proxy_port: The port at which the outermost proxy was asked.
         prefix: The path that proxies have taken off the front of the request's.
-        mount: The same, if it is to be taken off where it still stands.
+        mount: A prefix, as SCRIPT_NAME gives it, that has to be taken off the path if the path still begins with it.
     """
 
     __slots__ = ("address", "host", "mount", "port", "prefix", "proxy_port", "scheme")

@@ -1,4 +1,4 @@
-"""Ids of requests: whom to believe, what one may look like, how one is made; and the delegate that gives them."""
+"""Ids of requests: which peers may bring one, what it may look like, how it is made; and the delegate that gives it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestIdDelegate", "RequestIds"]
 
-# What other servers and load balancers make: hexadecimal, UUIDs, base64, "Root=1-67891233-abcdef". Nothing that could
-# end a quotation or a line in a log, a page or a field; and no more than a log line bears.
+# The forms that other servers and load balancers make: hexadecimal, UUIDs, base64, "Root=1-67891233-abcdef". No
+# character could end a quotation or a line in a log, a page or a field, and the length suits a log line.
 _SAFE = re.compile(rb"[A-Za-z0-9._~:;/+=@-]{1,200}")
 
 
@@ -27,11 +27,11 @@ class RequestIds:
 
     Args:
         name: The field that carries it, in lower case.
-        trusts: Tells of the two ends of a connection whether an id that comes from there is taken.
-        traced: Take the trace id of a traceparent field (W3C Trace Context), from everybody, in place of an id.
+        trusts: Called with the two ends of a connection. Tells whether an id from that peer is taken.
+        traced: Take the trace id of a traceparent field (W3C Trace Context) as the id, from every client.
 
     Attributes:
-        name: See above.
+        name: The argument.
     """
 
     __slots__ = ("_traced", "_trusts", "name")
@@ -42,9 +42,9 @@ class RequestIds:
         self._traced = traced
 
     def identity(self, fields: Iterable[tuple[bytes, bytes]], context: ConnectionContext) -> str:
-        """Return the id that a request has brought, if it is one and its peer is believed; else a new one.
+        """Return the id that a request has brought, if it is valid and its peer is trusted; otherwise a new one.
 
-        A new one has 32 hexadecimal digits, of which the system has chosen all.
+        A new id has 32 hexadecimal digits, all chosen at random by the system.
 
         Args:
             fields: The request's.
@@ -62,7 +62,7 @@ class RequestIds:
 
 
 class RequestIdDelegate:
-    """Gives each exchange an id, which the request's field tells the application, and the response's the client.
+    """Gives each exchange an id. The request's field tells it to the application, the response's field to the client.
 
     The id stands in ``context.request_id``. The request's field is replaced, so that the application finds the id that
     is logged. A field of the response is replaced, too.

@@ -70,7 +70,7 @@ def forwarded_context(
     ip = found.get(b"x-real-ip", ip)
     if is_valid_ip(ip):
         if b"x-forwarded-for" in found or b"x-real-ip" in found:
-            result.has_remote = True  # on a unix socket only a report makes the address one: 0.0.0.0 means "none"
+            result.has_remote = True  # on a unix socket the address comes only from a report: 0.0.0.0 means "none"
         result.remote_ip = ip
         if ip != context.remote_ip:
             result.remote_port = 0  # the proxy's port would be a lie

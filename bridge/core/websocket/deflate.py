@@ -56,7 +56,7 @@ class Deflater:
     def deflate_in_pieces(self, payload: bytes) -> Generator[int, None, bytes]:
         """Do as :meth:`deflate`, and yield the size (bytes) of each piece that was compressed.
 
-        Who does not go on to the end has sent nothing of the message, and the next one begins anew.
+        If the caller stops before the end, nothing of the message is sent, and the next message starts afresh.
         """
         coder, self._coder = self._coder or self._new_coder(), None
         whole = memoryview(payload)
@@ -78,7 +78,7 @@ class Inflater:
     """Decompresses the messages of one connection. Its state is made with the first compressed message.
 
     :meth:`feed` takes the payload of a frame; :meth:`next_piece` returns its content in pieces, so that a payload of a
-    few KiB which inflates to many MiB does not keep the event loop.
+    few KiB which inflates to many MiB does not block the event loop.
 
     Args:
         parameters: What the handshake agreed on.

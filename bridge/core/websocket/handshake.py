@@ -14,7 +14,7 @@ from bridge.core.websocket.extensions import Offer, agree_on_deflate, parse_offe
 from bridge.errors import LocalProtocolError, RequestSyntaxError
 
 try:
-    from _sha1 import sha1  # type: ignore[import-not-found]  # hashlib loads OpenSSL's library of them all: 2 ms of CPU
+    from _sha1 import sha1  # type: ignore[import-not-found]  # hashlib loads all of OpenSSL's hashes: 2 ms of CPU
 except ImportError:
     from hashlib import sha1
 

@@ -98,14 +98,14 @@ class Close(NamedTuple):
         return encode_close(None if self.code == NO_STATUS else self.code)
 
 
-# Bytes that a frame of a message takes besides its payload.
+# Bytes of memory that a frame of a message takes besides its payload.
 _FRAME_COST = 48
 # Bytes that zlib takes for a compressed message: its window, and what it keeps besides.
 _INFLATER_COST = 40960
 
 
 class Progress:
-    """Something was read, and nothing is complete by that. The connection may let others go on.
+    """Something was read that completes nothing. The connection may let others go on.
 
     Attributes:
         units: How much work it was, in microseconds.
@@ -355,7 +355,7 @@ class Receiver:
         return self.fault(PROTOCOL_ERROR, "new message inside a fragmented one")
 
     def _check_size(self, first: int, length: int) -> None:
-        """Refuse a payload that is longer than the rest that the message may have.
+        """Refuse a payload that is longer than what the message may still have.
 
         Raises:
             WebSocketError: 1009.

@@ -33,7 +33,7 @@ class Sender:
         self._frame = b""
 
     def prepare(self, message: str | bytes) -> Iterator[int]:
-        """Encode *message* in pieces, and yield the size (bytes) of each: what it takes may be much.
+        """Encode *message* in pieces, and yield the size (bytes) of each, since encoding a large message takes long.
 
         At the end, :meth:`encode_text` or :meth:`encode_binary` has the frame and has to be called for it next.
 

@@ -132,7 +132,7 @@ def test_any_responses_and_table_sizes(steps: list[tuple[int, list[Field], int] 
             expected.append((b"content-length", b"%d" % length))
         for _ in range(times):
             assert readers.decode(encoder.head(response, COMMON, length)) == expected
-        encoder.rest()
+        encoder.on_idle()
         assert readers.decode(encoder.head(response, COMMON, length)) == expected
 
 

@@ -27,7 +27,7 @@ class Forgetful(HeadReader):
     __slots__ = ()
 
     def read(self, block: bytes, ended: bool) -> StreamHead:
-        self.rest()
+        self.on_idle()
         self._decoder._tail_size = own_hpack._NO_TAIL
         return super().read(block, ended)
 
@@ -176,7 +176,7 @@ def test_which_blocks_are_kept() -> None:
     with pytest.raises(RemoteProtocolError):
         reader.read(b"\x82\x86\x84", True)
     assert kept(reader) == {plain}
-    reader.rest()
+    reader.on_idle()
     assert kept(reader) == set()
 
 
