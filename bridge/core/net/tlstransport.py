@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.core.log import app_log
 from bridge.core.net.filled import Filled
+from bridge.core.net.handshake import Handshake
 from bridge.core.net.readiness import READABLE, WRITABLE, Readiness
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ _RECORD = 16384
 _PER_TURN = 262144
 # Bytes that OpenSSL gets at once. It makes records of them, and writes each one.
 _PIECE = 65536
-# Bytes of a failed handshake that are dropped. A close with unread bytes would reset the connection, and could destroy
-# the alert that says what is wrong.
-_DROPPED = 65536
-
 # What a transport does now: serves; sends what is left; has said that it ends, and waits for the peer; nothing.
 _OPEN, _FLUSHING, _SHUTDOWN, _CLOSED = range(4)
 
@@ -151,7 +148,7 @@ class TLSTransport(asyncio.Transport):
         try:
             if wrapped.family in {socket.AF_INET, socket.AF_INET6}:
                 wrapped.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await _Handshake(loop, readiness, wrapped).done(handshake_timeout)
+            await Handshake(loop, readiness, wrapped).done(handshake_timeout)
             transport = cls(loop, readiness, wrapped, address, shutdown_timeout)
         except BaseException:
             wrapped.close()
@@ -531,66 +528,6 @@ class TLSTransport(asyncio.Transport):
             if name == "compression":
                 return sock.compression()
         return default
-
-
-class _Handshake:
-    """The handshake on a socket.
-
-    Args:
-        loop: The event loop.
-        readiness: Watches the sockets of that loop.
-        sock: The socket.
-    """
-
-    __slots__ = ("_done", "_readiness", "_sock", "_waiting")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, readiness: Readiness, sock: ssl.SSLSocket) -> None:
-        self._done: asyncio.Future[OSError | None] = loop.create_future()
-        self._readiness = readiness
-        self._sock = sock
-        self._waiting = READABLE
-
-    async def done(self, timeout: float) -> None:
-        """Do it in *timeout* seconds at most; the errors are those of :meth:`TLSTransport.accept`."""
-        number = self._sock.fileno()
-        self._readiness.add(number, READABLE, self._go_on)
-        timer = self._done.get_loop().call_later(timeout, self._give_up, timeout)
-        try:
-            error = await self._done
-        finally:
-            timer.cancel()
-            self._readiness.remove(number)
-        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            raise ConnectionResetError("the peer has left in the TLS handshake")
-        if isinstance(error, ssl.SSLError):
-            with contextlib.suppress(OSError):
-                socket.socket.recv(self._sock, _DROPPED)
-        if error is not None:
-            raise error
-
-    def _go_on(self, _: int) -> None:
-        if self._done.done():
-            return
-        try:
-            self._sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self._wait_for(READABLE)
-        except ssl.SSLWantWriteError:
-            self._wait_for(WRITABLE)
-        except OSError as exc:
-            exc.__traceback__ = None  # it would keep this object, which keeps the error
-            self._done.set_result(exc)
-        else:
-            self._done.set_result(None)
-
-    def _wait_for(self, events: int) -> None:
-        if events != self._waiting:
-            self._waiting = events
-            self._readiness.change(self._sock.fileno(), events)
-
-    def _give_up(self, timeout: float) -> None:
-        if not self._done.done():
-            self._done.set_result(ConnectionAbortedError(f"the TLS handshake takes longer than {timeout:g} seconds"))
 
 
 def _as_loss(exc: OSError) -> OSError:
