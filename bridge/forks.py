@@ -25,6 +25,7 @@ __all__ = [
     "FAULTS",
     "add",
     "begin_afresh",
+    "children",
     "drop",
     "drop_connections",
     "end_if_forked",
@@ -50,6 +51,9 @@ _in_child: list[Callable[[], None]] = []
 _forking = 0  # the thread that makes a child of the server's own
 _forked = False
 _server = 0  # the process whose handlers of signals these are
+_children: set[int] = set()  # of the application's
+# Children that are remembered before those that have been waited for are forgotten.
+_MANY = 1000
 
 
 def add(in_child: Callable[[], None]) -> Callable[[], None]:
@@ -85,6 +89,41 @@ def _before_fork() -> None:
         _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
+def _after_fork_in_parent() -> None:
+    try:
+        if _in_child and _forking != threading.get_ident():
+            _note_child()
+    finally:
+        _let_signals_come()
+
+
+def _note_child() -> None:
+    """Note the child that this thread has made just now: the system lists the youngest last, if it lists them."""
+    with contextlib.suppress(OSError):
+        with open("/proc/thread-self/children", "rb") as file:
+            found = file.read().split()
+        if found:
+            _children.add(int(found[-1]))
+    if len(_children) > _MANY:
+        _children.intersection_update(children())
+
+
+def children() -> set[int]:
+    """Return the children that the application has forked, and whose status nobody has taken, where Linux tells them.
+
+    No object stands for those of ``os.fork`` and ``pty.fork``, but the application may ask for their status at any time.
+    """
+    return {pid for pid in _children.copy() if _is_child(pid)}
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        return False
+    return True
+
+
 def _let_signals_come() -> None:
     mask = _held.__dict__.pop("mask", None)
     if mask is not None:
@@ -107,6 +146,7 @@ _HELD = [
 
 def _after_fork() -> None:
     global _forked, _server
+    _children.clear()
     if _forking == threading.get_ident():
         _server = os.getpid()
         with contextlib.suppress(ValueError):  # not the main thread, which alone has one
@@ -125,7 +165,7 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_let_signals_come, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _forget_loop() -> None:

@@ -16,6 +16,8 @@ import sys
 import weakref
 from typing import Any
 
+from bridge import forks
+
 __all__ = ["INTERVAL", "Orphans", "Zombies"]
 
 #: Seconds between two looks.
@@ -26,7 +28,8 @@ _PR_GET_CHILD_SUBREAPER = 37
 class Zombies:
     """Reaps the zombies that nobody has waited for since the last look.
 
-    A zombie that an object of ``subprocess`` or ``multiprocessing`` stands for is the application's.
+    A zombie that an object of ``subprocess`` or ``multiprocessing`` stands for is the application's, and so is one that
+    it has forked (:func:`bridge.forks.children`).
 
     Attributes:
         possible: This process may inherit orphans. Nothing is known until there is a zombie.
@@ -66,9 +69,10 @@ class Zombies:
         return left
 
     def _expected(self) -> set[int]:
-        """Return the processes for which an object stands that will ask for their status."""
+        """Return the processes for which an object stands that will ask for their status, and those that were forked."""
         hidden = [thing for reference in self._hidden if (thing := reference()) is not None]
-        return {thing.pid for thing in [*_standing(), *hidden] if thing.returncode is None}
+        standing = {thing.pid for thing in [*_standing(), *hidden] if thing.returncode is None}
+        return standing | forks.children()
 
 
 class Orphans:

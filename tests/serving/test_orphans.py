@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge import forks
 from bridge.serving import orphans
 from tests.support.manualloop import ManualLoop
 from tests.support.running import PATIENCE, Running, get
@@ -19,8 +20,8 @@ from tests.support.running import PATIENCE, Running, get
 #: Runs a command as a process that inherits orphans, as process 1 of a container does.
 INHERITING = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1); os.execv(sys.argv[1], sys.argv[1:])"
 CODE = """
-import os, subprocess, threading
-mine = []
+import os, pty, subprocess, threading
+mine, forked = [], []
 early = subprocess.Popen(["sh", "-c", "sleep 0.1; exit 6"])
 def tell(): os.write(1, b"early %d\\n" % early.wait())
 threading.Timer(1.5, tell).start()
@@ -30,7 +31,14 @@ def app(environ, start_response):
         subprocess.run(["sh", "-c", "sleep 0.1 & sleep 0.1 &"])
     elif path == "/own":
         mine.append(subprocess.Popen(["sh", "-c", "exit 7"]))
-    text = str([child.poll() for child in mine]).encode() if path == "/ask" else b""
+        for fork in (os.fork, lambda: pty.fork()[0], lambda: os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", "exit 8")):
+            pid = fork()
+            if not pid:
+                os._exit(8)
+            forked.append(pid)
+    def statuses():
+        return [child.poll() for child in mine], [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in forked]
+    text = str(statuses()).encode() if path == "/ask" else b""
     start_response("200 OK", [("Content-Length", str(len(text)))])
     return [text]
 """
@@ -51,11 +59,11 @@ def test_orphans_are_reaped_and_children_are_not(tmp_path: Path, way: list[str])
         server.output.wait("early 6")  # the status of a child that was started by the import
         end = time.monotonic() + PATIENCE
         before = None
-        while (left := zombies(server.pid)) != before or len(left) > (0 if "--workers" in way else 1):
+        while (left := zombies(server.pid)) != before or len(left) > (0 if "--workers" in way else 4):
             assert time.monotonic() < end, left
             before = left
             time.sleep(1.2)  # as often as the server looks, twice
-        assert get(address, "/ask")[2] == b"[7]"
+        assert get(address, "/ask")[2] == b"([7], [8, 8, 8])"
         assert server.end() == 0
 
 
@@ -101,6 +109,28 @@ def test_an_object_stands_for_a_child_until_it_knows_the_status() -> None:
     child.wait()
     assert child.pid not in zombies._expected()
     del elusive
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/thread-self/children"), reason="the system does not list children")
+def test_a_child_that_was_forked_is_the_applications_until_it_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "_MANY", 0)
+    in_child = forks.add(lambda: None)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        own = forks.fork()
+        if own == 0:
+            os._exit(0)
+    finally:
+        forks.remove(in_child)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    zombies = orphans.Zombies()
+    assert pid in zombies._expected()
+    assert own not in zombies._expected()
+    for child in (pid, own):
+        os.waitpid(child, 0)
+    assert pid not in zombies._expected()
 
 
 def test_an_object_that_was_frozen_stands_for_its_child() -> None:
