@@ -111,7 +111,7 @@ def _note_child() -> None:
 def children() -> set[int]:
     """Return the children that the application has forked, and whose status nobody has taken, where Linux tells them.
 
-    No object stands for those of ``os.fork`` and ``pty.fork``, but the application may ask for their status at any time.
+    No object stands for those of ``os.fork`` and ``pty.fork``, but the application may ask for their status later.
     """
     return {pid for pid in _children.copy() if _is_child(pid)}
 

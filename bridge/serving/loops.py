@@ -17,6 +17,7 @@ from bridge.core.ioloop import new_asyncio_loop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.readiness import Readiness
 from bridge.errors import ConfigError
+from bridge.forks import FAULTS
 from bridge.serving.ending import ending
 from bridge.serving.listener import Listener
 
@@ -27,6 +28,9 @@ _CLOSING = 5.0
 _STEP = 0.5
 # Seconds that the application's import, or its startup, has to end after a signal has interrupted it.
 _INTERRUPTED = 2.0
+# Seconds between two looks whether the application has replaced a handler.
+_LOOK = 1.0
+_TAKEN_BACK = frozenset(getattr(signal, name) for name in ("SIGTERM", "SIGQUIT") if hasattr(signal, name))
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 
 
@@ -182,7 +186,8 @@ class Signals:
     1. At first, the *ending* signals raise :class:`Interrupted` wherever the main thread is, since an import can take
        long and no loop runs. The others do nothing.
     2. After :meth:`cancel`, the first ending signal cancels the task. The second raises Interrupted.
-    3. After :meth:`deliver`, all signals call a function on the loop.
+    3. After :meth:`deliver`, all signals call a function on the loop. If the application then sets a handler of its own
+       for SIGTERM or SIGQUIT, a second later both are called: whoever has started the server asks for its end by them.
 
     What the application catches in the first two phases is not lost: :meth:`check` raises it again. And the process
     ends soon, wherever the application is by then.
@@ -205,6 +210,9 @@ class Signals:
         self._task: asyncio.Task[Any] | None = None
         self._before: dict[int, object] = {}
         self._listener: Listener | None = None
+        self._replacements: dict[int, object] = {}
+        self._calling = False
+        self._look_again: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -228,11 +236,37 @@ class Signals:
         if forks.was_for_a_child(number):
             return
         if self._function is not None and self._loop is not None:
+            if self._calling:
+                return  # the application's handler calls the one from before
             ending.within(self._limit(number))
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
                 self._loop.call_soon_threadsafe(self._function, number)
+            self._call_replacement(number, frame)
         elif number in self._ending:
             self._end(number)
+
+    def _call_replacement(self, number: int, frame: object) -> None:
+        """Call the handler that the application has set."""
+        replacement: Any = self._replacements.get(number)
+        if not callable(replacement):
+            return
+        self._calling = True
+        try:
+            replacement(number, frame)
+        except FAULTS:
+            app_log.exception("A handler of the application for %s has failed", signal.Signals(number).name)
+        finally:
+            self._calling = False
+
+    def _look(self) -> None:
+        """Take back the signals by which others ask for the end, if the application has set handlers for them."""
+        assert self._loop is not None
+        for number in _TAKEN_BACK & self._before.keys():
+            handler = signal.getsignal(number)
+            if handler != self._handle:
+                self._replacements[number] = handler
+                signal.signal(number, self._handle)
+        self._look_again = self._loop.call_later(_LOOK, self._look)
 
     def _end(self, number: int) -> None:
         again = self.ended is not None and self._task is not None
@@ -272,10 +306,14 @@ class Signals:
         self._function = function
         for number in self._before:
             signal.signal(number, self._handle)  # the application may have replaced it
+        if self._before and self._ending:
+            self._look()
 
     def restore(self) -> None:
         """Restore the old handlers, unless the process ends with its server. May be called again."""
         self.stop_listening()
+        if self._look_again is not None:
+            self._look_again.cancel()
         forks.remove(self._in_child)
         ending.restore_signals(self._before)
         self._before.clear()

@@ -69,7 +69,7 @@ class Zombies:
         return left
 
     def _expected(self) -> set[int]:
-        """Return the processes for which an object stands that will ask for their status, and those that were forked."""
+        """Return the processes that were forked, or for which an object stands that will ask for their status."""
         hidden = [thing for reference in self._hidden if (thing := reference()) is not None]
         standing = {thing.pid for thing in [*_standing(), *hidden] if thing.returncode is None}
         return standing | forks.children()

@@ -124,6 +124,32 @@ def test_signals_that_come_at_any_moment_of_the_end_change_no_status(tmp_path: P
         assert not re.search(r"killed by SIG(?!KILL)|ended with status [^0]", server.messages.text)
 
 
+HANDLERS = {
+    "its own": "signal.signal(signal.SIGTERM, lambda *_: print('called', flush=True))",
+    "calls the one before": (
+        "before = signal.getsignal(signal.SIGTERM)\n"
+        "    def handler(*args):\n        before(*args)\n        print('called', flush=True)\n"
+        "    signal.signal(signal.SIGTERM, handler)"
+    ),
+    "fails": "signal.signal(signal.SIGTERM, lambda *_: print('called', flush=True) or exit(7))",
+    "of the loop": "asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print, 'called')",
+    "ignores": "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    print('called', flush=True)",
+}
+
+
+@pytest.mark.parametrize("code", HANDLERS.values(), ids=HANDLERS)
+@alone
+def test_a_handler_that_the_application_sets_while_it_serves(tmp_path: Path, way: list[str], code: str) -> None:
+    code = f"import asyncio, signal, threading, time\nasync def hook(scope):\n    {code}\n" + ASGI
+    with serve(tmp_path, code, way) as server:
+        with Client(server.address()) as client:
+            client.get()
+        time.sleep(1.5)  # as often as the server looks
+        assert server.end() == 0
+        assert server.output.text.split("called")[1:] != []
+        assert "at once" not in server.messages.text  # one signal is one
+
+
 @each_way
 def test_a_start_that_fails_does_not_wait_for_threads(tmp_path: Path, way: list[str]) -> None:
     with serve(tmp_path, THREAD + "app = None\n", way) as server:
