@@ -96,6 +96,15 @@ def test_a_program_serves_with_bridge(name: str, installed: bool, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_server_in_a_thread_ends_before_its_program() -> None:
+    """Python 3.11 takes a thread for ended whose join() was interrupted, and does not wait for it at its end."""
+    with Running(command=[sys.executable, "-m", "bridge", "exec", PROGRAM, "uvicorn_thread_ends_late"]) as server:
+        assert get(address(server))[2] == b"asgi"
+        assert server.end("SIGINT") == 0
+        assert "shutdown complete" in server.output.text
+
+
+@pytest.mark.slow
 def test_a_server_that_the_command_starts_as_a_process_of_its_own(tmp_path: Path) -> None:
     """As ``mlflow server`` does. The sitecustomize that the folder of the stand-ins hides is imported, too."""
     pytest.importorskip("uvicorn", reason="the server is not installed (extra dev)")

@@ -54,6 +54,29 @@ def uvicorn_thread() -> None:
         thread.join()
 
 
+def uvicorn_thread_ends_late() -> None:
+    import uvicorn
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await asyncio.sleep(0.2)
+            print("shutdown complete", flush=True)
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await asgi(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        server.should_exit = True
+
+
 def uvicorn_fails() -> None:
     import uvicorn
 
