@@ -11,7 +11,7 @@ from bridge.config import Config
 from bridge.core.log import gen_log
 from bridge.errors import ConfigError
 
-__all__ = ["Certificates", "tls_context"]
+__all__ = ["Certificates", "empty_context", "tls_context"]
 
 _REQUIRED = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _ALPN = {"h2": "h2", "h1": "http/1.1"}  # the names of RFC 9113 section 3.2 and RFC 7301 section 6
@@ -29,6 +29,7 @@ class Certificates:
     Args:
         config: The settings.
         usual: What :func:`tls_context` has made, for a factory of the user's to take at the first time.
+        empty: What :func:`empty_context` has made, for the first context.
 
     Attributes:
         context: The context for the next connection.
@@ -39,19 +40,23 @@ class Certificates:
         ConfigError: A file cannot be read or does not fit the others; the message names it.
     """
 
-    def __init__(self, config: Config, usual: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, config: Config, usual: ssl.SSLContext | None = None, empty: ssl.SSLContext | None = None
+    ) -> None:
         self._config = config
         self._stamps = self._look()
-        self.context, self.server_certificate = make_context(config, usual), _server_certificate(config)
+        self.context, self.server_certificate = make_context(config, usual, empty), _server_certificate(config)
         self._expiries: dict[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    def of(cls, config: Config, usual: ssl.SSLContext | None = None) -> Self | None:
+    def of(
+        cls, config: Config, usual: ssl.SSLContext | None = None, empty: ssl.SSLContext | None = None
+    ) -> Self | None:
         """Return the certificates of *config*, or None without TLS. The arguments are those of the class."""
         if config.ssl_certfile is None and config.ssl_context_factory is None:
             return None
-        return cls(config, usual)
+        return cls(config, usual, empty)
 
     @property
     def expiries(self) -> dict[str, int]:
@@ -108,18 +113,21 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def make_context(config: Config, usual: ssl.SSLContext | None = None) -> ssl.SSLContext:
+def make_context(
+    config: Config, usual: ssl.SSLContext | None = None, empty: ssl.SSLContext | None = None
+) -> ssl.SSLContext:
     """Return the context for *config*; if there is a factory of the user's, it makes the context.
 
     Args:
         config: The settings.
         usual: The context that a factory may take; None to make it when the factory asks.
+        empty: See :func:`tls_context`.
 
     Raises:
         ConfigError: As for :func:`tls_context`; or the factory fails.
     """
     if config.ssl_context_factory is None:
-        context = tls_context(config)
+        context = tls_context(config, empty)
         assert context is not None
         return context
     import importlib
@@ -141,15 +149,29 @@ def make_context(config: Config, usual: ssl.SSLContext | None = None) -> ssl.SSL
     return made
 
 
-def tls_context(config: Config) -> ssl.SSLContext | None:
+def empty_context() -> ssl.SSLContext:
+    """Return a context that has nothing but the keys of its session tickets (RFC 8446 section 4.6.1).
+
+    OpenSSL makes these keys with the context, and Python can neither read nor set them. So processes that begin with
+    a copy of one context, from before they were forked, take each other's tickets.
+    """
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+def tls_context(config: Config, empty: ssl.SSLContext | None = None) -> ssl.SSLContext | None:
     """Return a context, or None without ``--ssl-certfile``. TLS 1.2 is the oldest version (RFC 8996).
+
+    Args:
+        config: The settings.
+        empty: What :func:`empty_context` has made: it becomes the context. The contexts of ``--ssl-sni`` need no such
+            thing, since OpenSSL takes the keys of the context that a connection begins with.
 
     Raises:
         ConfigError: A file cannot be read or does not fit the others; the message names it.
     """
     if config.ssl_certfile is None:
         return None
-    context = _context(config, "--ssl-certfile", config.ssl_certfile, config.ssl_keyfile)
+    context = _context(config, "--ssl-certfile", config.ssl_certfile, config.ssl_keyfile, empty)
     if config.ssl_sni:
         exact: dict[str, ssl.SSLContext] = {}
         below: dict[str, ssl.SSLContext] = {}
@@ -171,8 +193,10 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     return context
 
 
-def _context(config: Config, option: str, certificate: str, key: str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _context(
+    config: Config, option: str, certificate: str, key: str | None, empty: ssl.SSLContext | None = None
+) -> ssl.SSLContext:
+    context = empty or empty_context()
     context.minimum_version = _MINIMUM[config.ssl_minimum_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([_ALPN[name] for name in config.http_protocols])

@@ -25,6 +25,7 @@ from bridge.serving.process import set_budgets
 from bridge.serving.sockets import Listener, bind_admin, bind_all, bind_control, url
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
 
     from bridge.core.connection.interfaces import Exchange
@@ -62,6 +63,7 @@ class Server:
         mount_points: The applications, if they have been loaded already.
         metrics: Counts what this process serves; without it, a server that is alone makes its own if the settings ask
             for metrics.
+        empty_context: See ``tls_context``.
 
     Attributes:
         started: The server accepts connections.
@@ -85,6 +87,7 @@ class Server:
         listeners: Sequence[Listener] | None = None,
         mount_points: list[MountPoint] | None = None,
         metrics: ProcessMetrics | None = None,
+        empty_context: ssl.SSLContext | None = None,
     ) -> None:
         self.config = config
         self.started = self.has_started = False
@@ -109,6 +112,7 @@ class Server:
         self._application: Application | None = None
         self._http: HTTPServer | None = None
         self._certificates: Certificates | None = None
+        self._empty_context = empty_context
         self._access_log: AccessLog | None = None
         self._lifetime: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -198,9 +202,10 @@ class Server:
         self._prepared = True
         usual = None
         if config.ssl_context_factory is None:
-            self._certificates = Certificates.of(config)
+            self._certificates = Certificates.of(config, empty=self._empty_context)
         else:
-            usual = tls_context(config)  # root may read the key; the factory is the application's code
+            # root may read the key; the factory is the application's code
+            usual = tls_context(config, self._empty_context)
         if self._listeners is None:
             self._listeners = bind_all(config)
         self._names = [sock.getsockname() for listener in self._listeners for sock in listener.sockets]

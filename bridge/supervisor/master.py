@@ -337,8 +337,9 @@ class Master:
             if part is not None:
                 part.close()
         hooks = self._hooks.in_worker(view)
+        plan = self._plan
         return run_worker(
-            self._plan.config, self._app, self._plan.listeners, channel, self._mount_points, counts, hooks
+            plan.config, self._app, plan.listeners, channel, self._mount_points, counts, hooks, plan.empty_context
         )
 
     def _note_progress(self) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bridge.config import Config
 from bridge.errors import ConfigError
 from bridge.serving.process import at_origin, prepare_process
 from bridge.serving.sockets import Listener, bind_all
 from bridge.supervisor.workers import STARTING, Worker
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["PRELOADED", "Plan"]
 
@@ -26,12 +30,22 @@ class Plan:
         listeners: The listening sockets that all workers share.
         count: The number of workers.
         generation: The number of this plan. Workers of another generation are replaced.
+        empty_context: What each worker makes its TLS context of; None without TLS. So a client can resume the session
+            of one worker with any other one. A new plan has a new one: its authorities may be others.
     """
 
     config: Config
     listeners: list[Listener]
     count: int
     generation: int = 0
+    empty_context: ssl.SSLContext | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Make the empty context."""
+        if self.config.ssl_certfile is not None:
+            from bridge.serving.certificates import empty_context
+
+            self.empty_context = empty_context()
 
     def reloaded(self, read_config: Callable[[], Config] | None, generation: int) -> Plan:
         """Return the plan for the settings as they are now. Sockets whose address is still wanted are kept.

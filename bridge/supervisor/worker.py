@@ -32,6 +32,8 @@ from bridge.telemetry.linewriter import without_waiting
 from bridge.telemetry.logs import error_descriptor, take
 
 if TYPE_CHECKING:
+    import ssl
+
     from bridge.hooks.worker import WorkerHooks
     from bridge.telemetry.metrics.arena import Arena, Block
     from bridge.telemetry.metrics.process import ProcessMetrics
@@ -56,6 +58,7 @@ def run_worker(
     mount_points: list[MountPoint] | None = None,
     counts: tuple[tuple[Arena, ...], Block] | None = None,
     hooks: WorkerHooks | None = None,
+    empty_context: ssl.SSLContext | None = None,
 ) -> int:
     """Serve until the master orders the end, or is gone. Return the process's exit status.
 
@@ -67,6 +70,7 @@ def run_worker(
         mount_points: The applications, if the master has loaded them.
         counts: The memory of all processes, and the cells of this one; None to count nothing.
         hooks: Functions of the user's; None for none.
+        empty_context: What the TLS context is made of, so that all workers have the same keys of session tickets.
     """
     messages.begin_process()
     _default_signals()
@@ -81,7 +85,7 @@ def run_worker(
         if hooks is not None:
             hooks.forked()
         with process_loop(config.loop) as loop:
-            server = Server(config, app, listeners, mount_points, _metrics(config, counts))
+            server = Server(config, app, listeners, mount_points, _metrics(config, counts), empty_context)
             worker = _Worker(config, server, channel, hooks)
             run_prepared(loop, worker.server, worker.serve)
     except BridgeError as exc:

@@ -13,7 +13,7 @@ import trustme
 
 from bridge.config import Config
 from bridge.errors import ConfigError
-from bridge.serving.certificates import Certificates, tls_context
+from bridge.serving.certificates import Certificates, empty_context, tls_context
 from tests.supervisor.stage import noted
 from tests.support.manualloop import ManualLoop
 from tests.support.running import Running
@@ -109,6 +109,77 @@ def test_certificates_are_replaced_under_load(
         assert faults == []
         assert enough.is_set()
         assert server.end() == 0
+
+
+def resume(
+    address: tuple[str, int], context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
+) -> tuple[bytes, ssl.SSLSession | None, bool | None]:
+    """Connect with a session, ask, and return the content, the next session, and whether the first was resumed."""
+    with (
+        socket.create_connection(address, 10) as sock,
+        context.wrap_socket(sock, server_hostname=host, session=session) as tls,
+    ):
+        tls.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := tls.recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        return answer.partition(b"\r\n\r\n")[2], tls.session, tls.session_reused
+
+
+@slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="alone", marks=pytest.mark.wide),
+        pytest.param(["--workers", "2"], id="workers"),
+        pytest.param(["--workers", "2", "--preload"], id="preload", marks=pytest.mark.wide),
+        pytest.param(["--workers", "2", "--loop", "asyncio"], id="asyncio", marks=pytest.mark.wide),
+    ],
+)
+def test_each_worker_resumes_the_sessions_of_the_others(authority: trustme.CA, tmp_path: Path, more: list[str]) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    other, other_key = write(authority, tmp_path, "b.example", base="other")
+    argv = ["plain:asgi", "--ssl-certfile", certificate, "--ssl-keyfile", key, "--no-access-log", *more]
+    argv += ["--ssl-sni", f"b.example={other},{other_key}"]
+    with Running(*argv) as server:
+        address = server.address()
+        sessions = []
+        for version, host in (
+            (ssl.TLSVersion.TLSv1_2, "a.example"),
+            (ssl.TLSVersion.TLSv1_3, "a.example"),
+            (ssl.TLSVersion.TLSv1_3, "b.example"),
+        ):
+            context = trusting(authority)
+            context.maximum_version = version
+            process, session, _ = resume(address, context, host, None)
+            processes = {process}
+            for _ in range(500):  # until the system has given a connection to each worker
+                process, session, reused = resume(address, context, host, session)
+                assert reused
+                processes.add(process)
+                if len(processes) == 2 or not more:
+                    break
+            assert len(processes) == (2 if more else 1)
+            sessions.append((context, host, session))
+        server.signal("SIGHUP")
+        server.messages.wait("Reloaded: 2 workers" if more else "new connections get")
+        for context, host, session in sessions:  # the keys are others, and the handshake is a whole one
+            _, session, reused = resume(address, context, host, session)
+            assert not reused
+            assert resume(address, context, host, session)[2]
+        assert server.end() == 0
+
+
+def test_the_first_context_is_the_one_that_is_given(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = write(authority, tmp_path, "a.example")
+    config = Config(ssl_certfile=certificate, ssl_keyfile=key)
+    empty = empty_context()
+    certificates = Certificates(config, empty=empty)
+    assert certificates.context is empty
+    assert certificates.reload()
+    assert certificates.context is not empty
+    assert Certificates(config).context is not Certificates(config).context
 
 
 def test_files_that_do_not_fit_change_nothing(
