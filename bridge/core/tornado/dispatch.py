@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.budgets import SMALL
@@ -201,6 +201,16 @@ class CallableAdapter(_Adapter):
         if result is not None and inspect.isawaitable(result):
             self._run(connection, result)
 
+    def call_later(self, connection: TornadoExchange, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work*, which calls the callable with :meth:`called`."""
+        self._run(connection, work)
+
+    async def called(self, request: HTTPServerRequest) -> None:
+        """Call the callable; if it returns an awaitable, wait for it."""
+        result = self._callback(request)
+        if result is not None and inspect.isawaitable(result):
+            await result
+
     def _run(self, connection: TornadoExchange, result: Awaitable[object]) -> None:
         future = asyncio.ensure_future(result)
         self._running.add(future)
@@ -252,14 +262,28 @@ class _Collector(HTTPMessageDelegate):
         return f"the content of a request from {exchange.context}"
 
     def finish(self) -> None:
-        if self._spool is not None:
-            self._spool.forget(self)
         request = HTTPServerRequest.from_connection(self._connection)
         request.headers = self._headers
         request.body = b"".join(self._chunks)
         self._chunks.clear()
+        if self._size > SMALL and request._has_form():
+            self._adapter.call_later(self._connection, self._with_form(request))
+            return
+        if self._spool is not None:
+            self._spool.forget(self)
         request._parse_body()
         self._adapter.call(self._connection, request)
+
+    async def _with_form(self, request: HTTPServerRequest) -> None:
+        """Read a large form in a thread, as this may take seconds; then call the callable."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, request._parse_body)
+        finally:
+            if self._spool is not None:  # until now: forms that wait for a thread are held
+                self._spool.forget(self)
+        exchange = self._connection.exchange
+        if not exchange.response_started and not exchange.peer_gone:
+            await self._adapter.called(request)
 
     def on_connection_close(self) -> None:
         if self._spool is not None:

@@ -297,6 +297,10 @@ class HTTPServerRequest:
             return None  # there was no handshake, or the socket is closed
         return certificate
 
+    def _has_form(self) -> bool:
+        """Tell whether :meth:`_parse_body` has something to read."""
+        return bool(self.body) and forms.is_form(self.headers.get("Content-Type", ""))
+
     def _parse_body(self) -> None:
         """Read the arguments and files of a form in the content, if it is one.
 

@@ -249,6 +249,9 @@ ACCEPTED = [
     pytest.param(form(), {}, {}, id="no parts"),
     pytest.param(form(ARGUMENT), {"a": [b"1"]}, {}, id="an argument"),
     pytest.param(form(FILE), {}, {"f": [UPLOAD]}, id="a file"),
+    pytest.param(b"x" * 8000 + b"\r\n" + form(ARGUMENT), {"a": [b"1"]}, {}, id="a preamble"),
+    pytest.param(form(ARGUMENT) + b"\r\n--bx" * 5000, {"a": [b"1"]}, {}, id="much behind the last delimiter"),
+    pytest.param(b"--b" + b" " * 900 + b"\r\n" + ARGUMENT + b"\r\n--b--", {"a": [b"1"]}, {}, id="blanks"),
     pytest.param(form(ARGUMENT, FILE, ARGUMENT), {"a": [b"1", b"1"]}, {"f": [UPLOAD]}, id="several"),
     pytest.param(form(ARGUMENT).rstrip(), {"a": [b"1"]}, {}, id="no line end at the end"),
     pytest.param(form(ARGUMENT) + form(FILE), {"a": [b"1"]}, {}, id="an epilogue"),
@@ -323,6 +326,12 @@ REFUSED = [
     pytest.param(form(ARGUMENT.replace(b'"a"', b'""')), "missing name", id="an empty name"),
     pytest.param(form(FILE.replace(b' name="f";', b"")), "missing name", id="a file without a name"),
     pytest.param(form(ARGUMENT, FILE, b"1"), "missing headers", id="a fault behind good parts"),
+    # What would take the parser's patterns seconds.
+    pytest.param(b"\r\n--" * 3000 + b"\r\n" + form(ARGUMENT), "first 8192 bytes", id="a long preamble"),
+    pytest.param(b"x--b" * 3000 + b"\r\n" + form(ARGUMENT), "first 8192 bytes", id="a long preamble with marks"),
+    pytest.param(form(ARGUMENT)[:-4] + b" " * 1001, "blanks behind", id="many blanks behind a delimiter"),
+    pytest.param(form(ARGUMENT + b"\n--b" + b"\t" * 1001), "blanks behind", id="many blanks behind LF"),
+    pytest.param(form(ARGUMENT + b"\r\n--bx" * 100_001), "more than 100000", id="very many marks"),
 ]
 
 

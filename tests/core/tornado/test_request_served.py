@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from bridge.core.httpserver import HTTPRequest, HTTPServer
 from bridge.core.httputil import HTTPFile, HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from bridge.core.middleware.proxy import ProxyDelegate, ProxyPolicy
 from bridge.core.netutil import bind_sockets
+from bridge.core.tornado import forms
 from bridge.core.tornado.dispatch import adapt
 from tests.support.faults import Raises, application_errors
 
@@ -188,8 +190,65 @@ async def test_forms_are_read_before_the_callable_runs() -> None:
     assert multipart == ({"a": [b"1", b"2"]}, {"a": [b"2"]}, files, len(body))
 
 
+LARGE = b"x" * 100_000
+LARGE_FORM = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n%b\r\n--b--\r\n' % LARGE
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+async def test_a_large_form_is_read_in_a_thread(awaits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    parse = forms.parse_body_arguments
+
+    def noted(*args: Any, **kwargs: Any) -> None:
+        threads.append(threading.current_thread())
+        parse(*args, **kwargs)
+
+    monkeypatch.setattr(forms, "parse_body_arguments", noted)
+
+    async def later(request: HTTPServerRequest) -> None:
+        await asyncio.sleep(0)
+        answer(request)
+
+    def answer(request: HTTPServerRequest) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        request.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n%d" % len(request.arguments["a"][0]))
+        request.finish()
+
+    async with served(later if awaits else answer) as port:
+        for kind, body in (
+            ("multipart/form-data; boundary=b", LARGE_FORM),
+            ("application/x-www-form-urlencoded", b"a=" + LARGE),
+        ):
+            assert (await exchange(port, post(kind, body))).endswith(b"\r\n\r\n100000")
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+async def test_a_client_that_leaves_while_its_form_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[HTTPServerRequest] = []
+    begun, left = threading.Event(), threading.Event()
+    parse = forms.parse_body_arguments
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        begun.set()
+        assert left.wait(30)
+        parse(*args, **kwargs)
+
+    monkeypatch.setattr(forms, "parse_body_arguments", slow)
+    async with served(reached.append) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post("multipart/form-data; boundary=b", LARGE_FORM))
+        await asyncio.to_thread(begun.wait, 30)
+        writer.transport.abort()
+        # The server has seen the end when it closes the connection of another client that ended later.
+        await exchange(port, get("/", "Host: other"))
+        left.set()
+    assert reached == []
+
+
 REFUSED = [
     pytest.param(post("multipart/form-data; boundary=b", b"--c--"), id="malformed multipart form"),
+    pytest.param(post("multipart/form-data; boundary=b", LARGE_FORM[:-6]), id="a large one"),
     pytest.param(post("multipart/form-data", b"--c--"), id="multipart form without a boundary"),
     pytest.param(post("application/x-www-form-urlencoded", b"a&" * 1000), id="too many form arguments"),
     pytest.param(get("/?" + "a&" * 1000), id="too many query arguments"),
