@@ -6,6 +6,7 @@ become a large one in memory. The sum of all pieces has a limit.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["GzipDecoder", "GzipDelegate", "decoded_headers", "for_exchange", "is_gzip"]
 
 _GZIP_ONLY = 16 + zlib.MAX_WBITS
+# Pieces that are passed on at once; others are served before the next ones. With the usual size of pieces, 1 MiB of
+# content, for which 1 KiB of gzip is enough: 64 KiB of it took 160 ms.
+_PIECES_PER_TURN = 16
 
 
 def is_gzip(headers: Any) -> bool:
@@ -55,7 +59,7 @@ class GzipDecoder:
         self._decoder = zlib.decompressobj(_GZIP_ONLY)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield the pieces to which *data* decodes.
+        """Yield the pieces to which *data* decodes, and an empty one for each member that has no content.
 
         Raises:
             HTTPInputError: 400; *data* is not gzip.
@@ -73,13 +77,12 @@ class GzipDecoder:
             data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
             # After a full piece the decoder may still have output, although it has taken all input.
             more = bool(data) or (len(piece) == self._chunk_size and not decoder.eof)
-            if piece:
-                self._total += len(piece)
-                if self.limit is not None and self._total > self.limit:
-                    raise LimitExceeded(
-                        413, f"decompressed body too large: more than {self._total - 1} bytes, limit {self.limit}"
-                    )
-                yield piece
+            self._total += len(piece)
+            if self.limit is not None and self._total > self.limit:
+                raise LimitExceeded(
+                    413, f"decompressed body too large: more than {self._total - 1} bytes, limit {self.limit}"
+                )
+            yield piece
 
     def finish(self) -> None:
         """Check that the content is complete.
@@ -123,16 +126,19 @@ class GzipDelegate:
         return self._give(self._decoder.pieces(chunk))
 
     def _give(self, pieces: Iterator[bytes]) -> Awaitable[None] | None:
-        for piece in pieces:
-            waiting = self._message.data_received(piece)
-            if waiting is not None:
+        for number, piece in enumerate(pieces, 1):
+            waiting = self._message.data_received(piece) if piece else None
+            if waiting is not None or number == _PIECES_PER_TURN:
                 return self._give_after(waiting, pieces)
         return None
 
-    async def _give_after(self, waiting: Awaitable[None], pieces: Iterator[bytes]) -> None:
-        await waiting
-        for piece in pieces:
-            waiting = self._message.data_received(piece)
+    async def _give_after(self, waiting: Awaitable[None] | None, pieces: Iterator[bytes]) -> None:
+        if waiting is not None:
+            await waiting
+        for number, piece in enumerate(pieces):
+            if number % _PIECES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            waiting = self._message.data_received(piece) if piece else None
             if waiting is not None:
                 await waiting
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import logging
 from typing import Any
 
 import pytest
 
 from bridge.core.httputil import HTTPInputError
-from bridge.core.tornado.gzip import GzipDecoder
+from bridge.core.tornado.gzip import GzipDecoder, GzipDelegate
 from bridge.errors import LimitExceeded
 from tests.support.asgi import connect
 from tests.support.tornadostyle import Application, Message, answer, echo, serving
@@ -149,3 +150,38 @@ async def test_the_limit_of_one_request_holds_for_what_is_decoded() -> None:
     async with serving(app, decompress_request=True, max_body_size=100) as port, connect(port) as client:
         client.send(request(gzip.compress(bytes(100_000))))
         assert (await client.response())[2] == b"ok"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(gzip.compress(bytes(8 << 20)), id="content that inflates"),
+        pytest.param(gzip.compress(b"") * 3000, id="members without content"),
+        pytest.param(gzip.compress(b"x") * 3000, id="members of a byte"),
+    ],
+)
+async def test_little_gzip_for_much_content_lets_others_run(wire: bytes) -> None:
+    size = 0
+    turns: list[int] = []
+    running = True
+
+    class Counter:
+        def data_received(self, chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+
+    async def others() -> None:
+        while running:
+            turns.append(size)
+            await asyncio.sleep(0)
+
+    expected = len(gzip.decompress(wire))
+    beside = asyncio.create_task(others())
+    waiting = GzipDelegate(Counter(), GzipDecoder(65536, None)).data_received(wire)
+    assert waiting is not None
+    await waiting
+    running = False
+    await beside
+    assert size == expected
+    assert len(turns) >= 8
+    assert max(after - before for before, after in itertools.pairwise([0, *turns, size])) <= 16 * 65536
