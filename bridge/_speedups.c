@@ -28,7 +28,7 @@
 #endif
 
 /* bridge/speedups.py takes the module only if this is the number that it was written for. */
-#define REVISION 9
+#define REVISION 10
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
@@ -2332,6 +2332,7 @@ typedef struct {
     PyObject *called_with;
     PyObject *refused;
     PyObject *answers; /* bool */
+    const State *state; /* of the module, which the type refers to */
 } Times;
 
 static PyMemberDef times_members[] = {
@@ -2389,21 +2390,26 @@ times_keep_request(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Times *times = (Times *)self;
     PyObject *called_with = times->called_with;
-    if (called_with != NULL && PyDict_CheckExact(called_with)) {
-        const State *state = PyType_GetModuleState(Py_TYPE(self));
-        Py_INCREF(called_with); /* a key of the application's may be an object that compares itself, and does anything */
-        PyObject *request = Py_XNewRef(PyDict_GetItemWithError(called_with, state->request));
-        int named = request == NULL ? 1 : PyDict_Contains(called_with, state->routes[0]);
-        Py_DECREF(called_with);
-        if (request != NULL && request != Py_None && named == 0) {
-            Py_XSETREF(times->called_with, request);
-        } else {
-            Py_XDECREF(request);
-            if (PyErr_Occurred()) {
-                return NULL;
-            }
-        }
+    if (called_with == NULL || !PyDict_CheckExact(called_with)) {
+        Py_RETURN_NONE;
     }
+    Py_INCREF(called_with); /* a key of the application's may be an object that compares itself, and does anything */
+    int named = PyDict_Contains(called_with, times->state->routes[0]);
+    PyObject *request = NULL;
+    if (named == 0) {
+        request = Py_XNewRef(PyDict_GetItemWithError(called_with, times->state->request));
+    }
+    Py_DECREF(called_with);
+    if (named != 0) {
+        return named < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    if (request == NULL) {
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        request = Py_NewRef(Py_None);
+    }
+    Py_XSETREF(times->called_with, request);
     Py_RETURN_NONE;
 }
 
@@ -2476,6 +2482,7 @@ new_times(PyObject *module, Py_ssize_t nargs, PyObject *answers)
     times->called_with = Py_NewRef(Py_None);
     times->refused = Py_NewRef(state->empty);
     times->answers = Py_NewRef(answers);
+    times->state = state;
     PyObject_GC_Track((PyObject *)times);
     return (PyObject *)times;
 }

@@ -39,7 +39,7 @@ __all__ = [
 
 # The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
 # as may be left in a work tree, is not taken.
-_REVISION = 9
+_REVISION = 10
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
 

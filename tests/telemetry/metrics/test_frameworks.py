@@ -80,7 +80,19 @@ def plain_app() -> Any:
     return app
 
 
+def plain_wsgi_app() -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] != "/none":
+            environ["bridge.route"] = "/named/by/hand"
+        start_response("200 OK", [])
+        yield b"ok"
+
+    return app
+
+
 CASES = [
+    (plain_wsgi_app, "/", "/named/by/hand"),
+    (plain_wsgi_app, "/none", None),
     (fastapi_app, "/items/3", "/items/{item}"),
     (fastapi_app, "/plain/3", "/plain/{item}"),
     (fastapi_app, "/items/x", "/items/{item}"),
