@@ -184,7 +184,7 @@ class Signals:
     Outside the main thread it does nothing. A server's start has three phases:
 
     1. At first, the *ending* signals raise :class:`Interrupted` wherever the main thread is, since an import can take
-       long and no loop runs. The others do nothing.
+       long and no loop runs. The others are put off until the third phase.
     2. After :meth:`cancel`, the first ending signal cancels the task. The second raises Interrupted.
     3. After :meth:`deliver`, all signals call a function on the loop. If the application then sets a handler of its own
        for SIGTERM or SIGQUIT, a second later both are called: whoever has started the server asks for its end by them.
@@ -198,10 +198,12 @@ class Signals:
 
     Attributes:
         ended: The signal that has ended the start; None if none has.
+        put_off: The other signals that have come before :meth:`deliver`, each once.
     """
 
     def __init__(self, numbers: Iterable[int], ending: Iterable[int] = ()) -> None:
         self.ended: signal.Signals | None = None
+        self.put_off: list[int] = []
         self._numbers = tuple(numbers)
         self._ending = frozenset(ending)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -244,6 +246,8 @@ class Signals:
             self._call_replacement(number, frame)
         elif number in self._ending:
             self._end(number)
+        elif self._ending and number not in self.put_off:  # a worker without ending signals hears it from its master
+            self.put_off.append(number)
 
     def _call_replacement(self, number: int, frame: object) -> None:
         """Call the handler that the application has set."""
@@ -308,6 +312,8 @@ class Signals:
             signal.signal(number, self._handle)  # the application may have replaced it
         if self._before and self._ending:
             self._look()
+        for number in self.put_off:
+            self._loop.call_soon(function, number)
 
     def restore(self) -> None:
         """Restore the old handlers, unless the process ends with its server. May be called again."""

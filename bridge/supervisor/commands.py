@@ -228,6 +228,7 @@ class Commands:
     def _reload(self, query: Mapping[str, str], respond: Respond) -> None:
         only(query, "wait")
         self._not_while("draining", "stopping", "starting")
+        self._not_while_handing_over()
         self._master.ask_reload()
         if "wait" not in query:
             respond(as_json({"reloading": True}, 202))
@@ -282,6 +283,7 @@ class Commands:
 
     def _log_level(self, query: Mapping[str, str], respond: Respond) -> None:
         only(query, "level", "for")
+        self._not_while_handing_over()
         level = choice(query, "level", LEVELS)
         period = duration(query, "for") if query.get("for") else None
         self._level_until = _NEVER if period is None else time.monotonic() + period

@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import selectors
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from bridge.supervisor.plan import PRELOADED, Plan
 from bridge.supervisor.program import STOP_SIGNALS, Program
 from bridge.supervisor.signalpipe import SignalPipe
 from bridge.supervisor.slots import Slots
-from bridge.supervisor.successor import Handover, Successor
+from bridge.supervisor.successor import Handover, Succession, Successor
 from bridge.supervisor.worker import failure, run_worker
 from bridge.supervisor.workers import LEAVING, READY, STARTING, NoProcess, Worker, Workers, how_ended
 from bridge.telemetry import messages
@@ -95,7 +96,6 @@ class Master:
         on_ready: Called when all workers serve.
         watch: Reports changed files (:class:`bridge.supervisor.reload.Watcher`); None for no watching.
         program: The program that has started this process beside itself; None for none.
-        successor: The new master that starts, or serves already, in the place of this one; None without any.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Master:
         self._notifier = Notifier()
         self._next_alive = 0.0
         self._handover = Handover.received()
-        self.successor: Successor | None = None
+        self._succession = Succession(self._selector, self._make_way, self._obey)
         self._operated = Operated(self, self._selector, self._handover)
         self._waits_for_fix = config.reload  # a start that fails is tried again when a file changes
         self._on_signal: dict[str, Callable[[], None]] = {
@@ -207,6 +207,11 @@ class Master:
         return self._workers
 
     @property
+    def successor(self) -> Successor | None:
+        """The new master that starts, or serves already, in the place of this one; None without any."""
+        return self._succession.successor
+
+    @property
     def was_ready(self) -> bool:
         """All workers have served at the same time."""
         return self._was_ready
@@ -225,6 +230,9 @@ class Master:
     def _loop(self) -> int:
         self._signals = SignalPipe([*STOP_SIGNALS, "SIGCHLD", *self._on_signal])
         self._selector.register(self._signals, selectors.EVENT_READ, self._handle_signals)
+        if self._starting is not None:
+            for number in self._starting.put_off:
+                self._obey(signal.Signals(number).name)
         if self.watch is not None:
             self._selector.register(self.watch, selectors.EVENT_READ, self._files_changed)
         if self.program is not None:
@@ -441,7 +449,9 @@ class Master:
     def _obey(self, name: str) -> None:
         if name in STOP_SIGNALS:
             self._stop_on(name)
-        elif self._stop is None:
+        elif self._stop is not None and name != "SIGUSR1":  # the last requests of a stop are logged, too
+            gen_log.warning("%s: not while the server stops", name)
+        elif not self._succession.puts_off(name):
             self._on_signal[name]()
 
     def _stop_on(self, name: str) -> None:
@@ -569,30 +579,18 @@ class Master:
             gen_log.warning("SIGUSR2: a new master is starting already (pid %d)", self.successor.pid)
             return
         self._hooks.executing()
-        try:
-            memory = self._operated.memory
-            self.successor = Successor([*self._plan.listeners, *self._operated.sockets], self._notifier.path, memory)
-        except OSError as exc:
-            gen_log.error("SIGUSR2: no new master could be started: %s", exc)
-            return
-        self._workers.adopt(self.successor.pid)
-        gen_log.info("SIGUSR2: a new master starts (pid %d)", self.successor.pid)
-        self._selector.register(self.successor, selectors.EVENT_READ, self._successor_decided)
+        listeners = [*self._plan.listeners, *self._operated.sockets]
+        successor = self._succession.begin(listeners, self._notifier.path, self._operated.memory)
+        if successor is not None:
+            self._workers.adopt(successor.pid)
 
-    def _successor_decided(self) -> None:
-        successor = self.successor
-        assert successor is not None
-        self._selector.unregister(successor)
-        if successor.read_outcome():
-            self._operated.hand_over()
-            successor.close()  # this tells the new master that it may answer
-            if self._stop is None:
-                gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
-                self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
-        else:
-            gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)
-            successor.close()
-            self.successor = None
+    def _make_way(self, successor: Successor) -> None:
+        """Leave the place to a new master, which serves."""
+        self._operated.hand_over()
+        successor.close()  # this tells the new master that it may answer
+        if self._stop is None:
+            gen_log.info("The new master (pid %d) serves: this one retires", successor.pid)
+            self._end_all(OK, self._plan.config.timeout_graceful_shutdown, retiring=True)
 
     # ------------------------------------------------------------------ reloading
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
+import signal
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
+from bridge.core.log import gen_log
 from bridge.serving.process import at_origin
 from bridge.serving.sockets import Listener
 
-__all__ = ["Handover", "Successor"]
+__all__ = ["Handover", "Succession", "Successor"]
 
 _VARIABLE = "BRIDGE_HANDOVER"
 _READY = b"ready"
+_FOR_WHO_GOES_ON = frozenset({"SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1"})
 
 
 class Successor:
@@ -77,6 +81,70 @@ class Successor:
         if self._line >= 0:
             os.close(self._line)
             self._line = -1
+
+
+class Succession:
+    """What SIGUSR2 begins: it ends when a new master serves, or has failed.
+
+    Signals that come meanwhile are for the master that goes on. Which one that is shows at the end.
+
+    Args:
+        selector: Tells when the new master has decided.
+        served: Called when it serves.
+        obey: Carries out a signal, by its name, in this process.
+
+    Attributes:
+        successor: The new master that starts, or serves already; None without any.
+    """
+
+    def __init__(
+        self, selector: selectors.BaseSelector, served: Callable[[Successor], None], obey: Callable[[str], None]
+    ) -> None:
+        self.successor: Successor | None = None
+        self._selector = selector
+        self._served = served
+        self._obey = obey
+        self._put_off: list[str] = []
+
+    def begin(self, listeners: Iterable[Listener], notify_socket: str, memory: Sequence[int]) -> Successor | None:
+        """Start a new master, and return it; None if that is not possible, which the log tells. See Successor."""
+        try:
+            self.successor = Successor(listeners, notify_socket, memory)
+        except OSError as exc:
+            gen_log.error("SIGUSR2: no new master could be started: %s", exc)
+            return None
+        gen_log.info("SIGUSR2: a new master starts (pid %d)", self.successor.pid)
+        self._selector.register(self.successor, selectors.EVENT_READ, self._decided)
+        return self.successor
+
+    def puts_off(self, name: str) -> bool:
+        """Tell whether a signal waits for the end of this, and is not to be carried out now."""
+        successor = self.successor
+        if successor is None or successor.ready or name not in _FOR_WHO_GOES_ON:
+            return False
+        self._put_off.append(name)
+        if name == "SIGUSR1":  # for both: the new master may have opened files that were renamed since
+            return False
+        gen_log.info("%s waits: a new master starts (pid %d), or this one goes on", name, successor.pid)
+        return True
+
+    def _decided(self) -> None:
+        successor, names = self.successor, self._put_off
+        assert successor is not None
+        self._put_off = []
+        self._selector.unregister(successor)
+        if successor.read_outcome():
+            for name in names:
+                with contextlib.suppress(ProcessLookupError):  # it has ended again, and will be reaped
+                    os.kill(successor.pid, getattr(signal, name))
+            self._served(successor)
+        else:
+            gen_log.error("The new master (pid %d) has failed; this one goes on", successor.pid)
+            successor.close()
+            self.successor = None
+            for name in names:
+                if name != "SIGUSR1":
+                    self._obey(name)
 
 
 class Handover:

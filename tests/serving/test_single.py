@@ -280,6 +280,30 @@ def test_what_a_parent_has_done_to_signals_is_undone(tmp_path: Path, way: list[s
         assert server.end() == 0
 
 
+@pytest.mark.parametrize(
+    ("way", "effect"),
+    [
+        ([], "SIGHUP: reopening log files"),
+        (["--workers", "1", "--preload"], "Reloaded: 1 worker"),
+    ],
+    ids=["alone", "preload"],
+)
+def test_signals_during_the_import_take_effect_after_the_start(tmp_path: Path, way: list[str], effect: str) -> None:
+    (tmp_path / "signals_itself.py").write_text(
+        "import os, signal\n"
+        "for name in ('SIGHUP', 'SIGHUP', 'SIGUSR1'):\n"
+        "    os.kill(os.getpid(), getattr(signal, name))\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [b'served']\n"
+    )
+    with Running("signals_itself:app", "--app-dir", str(tmp_path), *way) as server:
+        address = server.address()
+        server.messages.wait(effect)
+        assert get(address)[2] == b"served"
+        assert server.end() == 0
+    assert server.messages.text.count(effect) == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_may_be_a_number_without_an_entry() -> None:
     code = (

@@ -163,13 +163,16 @@ def test_a_master_that_hands_over_takes_no_order_that_would_be_lost(place: Path)
         )
         server.signal("SIGUSR2")
         server.messages.wait("a new master starts")
-        for target in ("/scale?workers=3", "/drain"):
+        for target in ("/scale?workers=3", "/drain", "/reload", "/log-level?level=debug"):
             status, content = ask(path, target, "POST")
             assert (status, "a new master is starting" in content["error"]) == (409, True)
+        server.signal("SIGTTIN")  # it is for the new master
+        server.messages.wait("SIGTTIN waits")
         hold.unlink()
         master = int(re.search(r"pid (\d+)", server.messages.wait("this one retires"))[1])  # type: ignore[index]
         until(lambda: server.process.poll() is not None)
-        assert ask(path, "/scale?workers=2", "POST") == (200, {"workers": 2})
+        server.messages.wait("2 workers from now on")
+        assert ask(path, "/scale?workers=1", "POST") == (200, {"workers": 1})
         os.kill(master, signal.SIGTERM)
 
 

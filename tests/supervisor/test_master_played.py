@@ -634,7 +634,12 @@ def test_nothing_starts_after_a_stop(stage: Stage, config: Callable[..., Config]
             assert player.heard[:1] == [["stop", 30.0]]
         news = stage.news()
         assert "INFO Stopping on SIGTERM" in news
-        assert not [line for line in news if "Reload" in line or "from now on" in line or "reopened" in line]
+        assert not [line for line in news if "Reload" in line or "from now on" in line]
+        ignored = [
+            f"WARNING {name}: not while the server stops" for name in ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR2")
+        ]
+        assert [line for line in news if "not while" in line] == ignored
+        assert "INFO Log files reopened on SIGUSR1" in news  # the last requests are logged, too
         stage.players[0].ends(7)
         yield
         assert stage.news() == ["WARNING Worker 0 (pid 101) ended with status 7"]
@@ -1151,6 +1156,49 @@ def test_a_new_master_that_fails_leaves_everything_as_it_was(
 
     assert stage.run(Master(config()), play()) == 0
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_signals_wait_for_the_master_that_goes_on(
+    serves: bool, stage: Stage, config: Callable[..., Config], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned = Spawned(monkeypatch)
+    names = ["SIGTTIN", "SIGUSR1", "SIGHUP"]
+    sent: list[tuple[int, str]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, signal.Signals(number).name)))
+
+    def play() -> Play:
+        ready(*stage.players)
+        yield
+        stage.signal("SIGUSR2")
+        yield
+        stage.news()
+        for name in names:
+            stage.signal(name)
+        yield
+        assert stage.news() == [
+            "INFO SIGTTIN waits: a new master starts (pid 501), or this one goes on",
+            "INFO Log files reopened on SIGUSR1",
+            "INFO SIGHUP waits: a new master starts (pid 501), or this one goes on",
+        ]
+        assert stage.forks == 1
+        spawned.says(b"ready" if serves else b"")
+        yield
+        if serves:
+            assert sent == [(501, name) for name in names]
+            assert stage.news() == ["INFO The new master (pid 501) serves: this one retires"]
+            assert spawned.told()
+            stage.players[0].ends(0)
+            return
+        assert stage.news() == [
+            "ERROR The new master (pid 501) has failed; this one goes on",
+            "INFO 2 workers from now on (SIGTTIN)",
+            "INFO Reloading on SIGHUP",
+        ]
+        assert (stage.forks, sent) == (3, [])
+        yield from end(stage)
+
+    assert stage.run(Master(config()), play()) == 0
 
 
 def test_a_new_master_is_nothing_to_one_that_stops(
