@@ -1,9 +1,9 @@
 """What all clients of a process may make it hold together.
 
-Each connection has its limits. A thousand connections have a thousand times as much, so there are budgets of the
-process, too. An object that holds more than a little notes it here. When all together hold too much, those that have
-held the most for the longest are ended: one that is nearly done has held it only for a moment. One that is alone may
-have all that its own limits allow.
+Each connection has its own limits, but a thousand connections hold a thousand times as much. So the process has
+budgets, too. An object that holds more than a little notes it here. When all of them together hold too much, those that
+have held the most for the longest are ended, since an object that is nearly done has held its bytes only for a moment.
+An object that is alone may hold all that its own limits allow.
 
 Nothing here knows a protocol.
 """
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["SMALL", "Budget", "Budgets", "Holder"]
 
 SMALL = 4096
-"""What is smaller (bytes) need not be noted."""
+"""Bytes; fewer need not be noted."""
 
 _MIB = 1 << 20
 # Seconds between two lines of the log about one budget.
 _SILENCE = 10.0
-# Seconds after which a client that reads is looked at, and how often.
+# Seconds: how soon a client that has to read is checked, and how often after that.
 _PATIENCE = 5.0
 _LOOK = 1.0
 # The same for one that has read nothing at all lately, when a quarter more is held than the limit allows.
 _HURRY = 1.0
 _HURRIED_LOOK = 0.25
-# Seconds after which what a client has read speaks for it no more: otherwise one that reads much, and then stops, would
-# be taken for one that reads for hours.
+# Seconds for which what a client has read counts in its favour. Without an end, a client that has read much and then
+# stops would pass for hours as one that reads.
 _MEMORY = 30.0
 
 # Seconds between two times at which free memory is given back.
@@ -50,10 +50,10 @@ class Holder(Protocol):
     """Something that holds bytes for a client."""
 
     def give_up(self, budget: Budget) -> str:
-        """End what the client has not ended; note that nothing is held any more, now or soon.
+        """End what the client has not completed, and note, now or soon, that nothing is held any more.
 
         Returns:
-            What was ended, in words for the log; empty if nothing was, since the bytes went elsewhere.
+            What was ended, in words for the log; empty if nothing was ended because the bytes were moved elsewhere.
         """
         ...
 
@@ -91,14 +91,15 @@ class Budget:
         option: The name of the setting, for the log.
         what: What is held, in words for the log.
         limit: Most bytes; None for no limit.
-        unit: What is held takes a multiple of so many bytes, a power of two: nearly all file systems have blocks.
-        late: What is given up is gone a moment later, as files are that are being written: so holders give up before
-            the last 32nd of the limit is used.
+        unit: The size of a block in bytes, a power of two: what is held takes whole blocks, as on nearly all file
+            systems.
+        late: What is given up is freed a moment later, as a file is that is being written. So holders have to give up
+            before the last 32nd of the limit is used.
 
     Attributes:
         short_above: With a larger ``total`` the budget is short, see :attr:`is_short`.
         total: Bytes that are held.
-        over: They were more than the limit when something was noted last.
+        over: More than the limit was held when something was noted last.
     """
 
     __slots__ = (
@@ -219,7 +220,7 @@ class Budget:
                     holders.append((entry.size * (now - entry.since + 1.0), -len(holders), holder))
             if left <= self._most:
                 return
-            goal = limit - (limit >> 4)  # a little more than has to be, so that not everything that comes looks at all
+            goal = limit - (limit >> 4)  # a little below the limit, so that not every call looks at all
             holders.sort(reverse=True)
             for _, _, holder in holders:
                 worst = self._entries.get(holder)
@@ -263,7 +264,7 @@ class Budget:
         Args:
             reader: Who waits for the client.
             size: Bytes; not 0.
-            anew: The client has read all that waited before, so its time begins now.
+            anew: The client has read all that waited before, so its time starts again.
         """
         self.note(reader, size, enforce=False)
         if anew:
@@ -283,7 +284,7 @@ class Budget:
         self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
-        """Let clients go that do not read, the largest first, while too much waits for all."""
+        """End clients that do not read, the largest first, while too much waits for all clients together."""
         now = self._loop.time()
         late = 0.0 if self._look_at is None else now - self._look_at
         self._look_at = None
@@ -344,7 +345,7 @@ class Budget:
 
 
 MIN_RATE = 240
-"""Bytes a second that a client has to read, if it wants to be taken for one that reads."""
+"""A client that reads fewer bytes a second than this counts as one that does not read."""
 
 
 class Budgets:
@@ -368,7 +369,7 @@ class Budgets:
         self._trim_at = 0.0
 
     def tick(self, now: float) -> None:
-        """Give free memory back to the system, now and then, while clients hold much, and once after that.
+        """Give free memory back to the system: now and then while clients hold much, and once after that.
 
         Args:
             now: The loop's time in seconds.

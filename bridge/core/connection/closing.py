@@ -18,7 +18,8 @@ except ImportError:  # Windows
 
 __all__ = ["SHUTDOWN_TIMEOUT", "close", "holds_unread"]
 
-#: Seconds that the loop's own TLS shutdown may take. It would cut a slow reader, so it is long: close() ends it before.
+#: Seconds that the loop's own TLS shutdown may take. A short time would cut off a slow reader. close() ends the
+#: shutdown earlier.
 SHUTDOWN_TIMEOUT = 600.0
 # How often (seconds) a closed connection is looked at, and when that is given up.
 _LOOK = 0.5
@@ -30,7 +31,7 @@ def close(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None
 
     A TLS transport then sends a close_notify alert, and waits for the peer's. But the peer need not answer (RFC 8446
     section 6.1), and clients that pool connections do not while their application reads nothing. So the connection ends
-    as soon as the peer's system has taken everything. What a slow reader has not taken yet, it gets.
+    as soon as the peer's system has taken everything. A slow reader still gets all of it.
     """
     transport.close()
     if transport.get_extra_info("sslcontext") is not None:
@@ -58,7 +59,8 @@ def holds_unread(transport: asyncio.Transport) -> bool:
 def _unsent(sock: Any) -> int | None:
     """Return how many bytes the peer's system has not taken yet; None if the connection has ended.
 
-    While there is more to send than the system takes, it has some: so its queue alone tells.
+    While the transport has bytes left, the system's queue is not empty. So that queue alone tells whether all was
+    taken.
     """
     return _queued(sock, _UNSENT)
 

@@ -1,7 +1,7 @@
-"""Gives memory that is free back to the system.
+"""Gives free memory back to the system.
 
-What many clients have held is freed in an order of their own. So the C library has it in pieces between others that are
-in use, and keeps it: after a thousand clients it was 30 to 85 MiB. It gives pages back when it is asked to.
+Memory that many clients have held is freed in no particular order. So the C library has free pieces between pieces in
+use, and keeps them: 30 to 85 MiB after a thousand clients. It gives free pages back when it is asked to.
 """
 
 from __future__ import annotations

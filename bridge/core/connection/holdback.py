@@ -1,9 +1,9 @@
 """Holds responses back while too much waits for clients that do not read.
 
-A client that reads nothing makes the system keep megabytes, which cost the process nothing, and then the process keep
-what the application has made last. With a thousand of those, all had got their last piece before the first one could be
-told from a client that is merely slow. So once the budget is used up, a response goes on only when its client has taken
-nearly all that the system keeps, or when there is room again.
+For a client that reads nothing, first the system keeps megabytes, which cost the process nothing. Then the process
+keeps the piece that the application has made last. A thousand such clients all get that piece before the first of them
+can be told from a client that is merely slow. So once the budget is used up, a response goes on only when its client
+has taken nearly everything that the system keeps, or when there is room again.
 
 Nothing here knows a protocol.
 """
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HoldBack"]
 
-# Seconds between two looks at those that are held back.
+# Seconds between two checks of the responses that are held back.
 _LOOK = 0.02
-# Bytes of room for one that goes on although its client has not taken what it has.
+# Bytes of free budget that let one response go on although its client has not taken what the system keeps.
 _ROOM = 65536
 
 
@@ -43,7 +43,7 @@ class Held(Protocol):
 
     @property
     def is_held_back(self) -> bool:
-        """Whether it still is; not, for example, when the connection has ended."""
+        """Whether it is still held back. It is not, for example, when the connection has ended."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class Held(Protocol):
 
 
 class HoldBack:
-    """What is held back on one loop.
+    """The responses that are held back on one loop.
 
     Args:
         loop: The event loop.

@@ -51,19 +51,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerConnection", "noop"]
 
-# The units (see ``turns``) of an exchange, or of a piece of content, that is read after another one. The first one for
-# each piece of received data is free, so that plain requests draw on nothing. Chunks and KiB of content are counted
-# besides.
+# The units (see ``turns``) that an exchange, or a piece of content, costs if it is read after another one. The first
+# one in each piece of received data is free, so plain requests cost nothing. Chunks and KiB of content cost extra.
 _STEP_UNITS = 64
-# And of going on in another turn.
+# The units that going on in another turn costs.
 _TURN_UNITS = 16
 # After the last response the peer may still send this many bytes for this many seconds. A close with unread data would
 # reset the connection, and could destroy the response on its way.
 _LINGER_MAX = 1 << 20
 _LINGER_TIME = 2.0
-# Seconds in which a connection that has had no request may still send one when the server stops.
+# When the server stops, a connection that has had no request may still send one within this many seconds.
 _FIRST_REQUEST_GRACE = 1.0
-# Bound once: CPython 3.13 looks up a static method of a class by the slow way.
+# Bound once: CPython 3.13 has no fast look-up for a static method of a class.
 _open_exchange = HTTP1Exchange.open
 # The templates of all connections whose delegates have kept nothing. One dictionary, never changed, so that an idle
 # connection needs none of its own.
@@ -152,7 +151,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.reading: Reading = READ_HEAD
         self._head_begun = -1  # how many heads were read when the first byte of this one came and set its deadline
-        self._noted = False  # what is kept stands in the budget of the process
+        self._noted = False  # the budget of the process counts what is kept
         self._advancing = False  # data_received() is running, or the connection waits for its turn
         self._taken = False  # another protocol has the transport
         self._turn_awaited = False
@@ -230,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
                 self._give_up()
             return False
         transport = self.writer.transport
-        # TLS has no half-closed connections: there the transport closes in any case.
+        # TLS has no half-closed connections: its transport closes in any case.
         stays = transport is not None and transport.can_write_eof()
         if not stays and self.exchange is not None and self.exchange.ends_by_close:
             self._give_up()
@@ -249,7 +248,7 @@ class ServerConnection(asyncio.Protocol):
         self.writer.pause()
 
     def resume_writing(self) -> None:
-        """Let writers go on, and serve the requests that waited for the peer to read."""
+        """Let writers go on, and serve the requests that waited until the peer reads."""
         self.writer.resume()
         if self.reading is READ_HEAD and self.reader.buffer:
             # It may have passed while the peer did not read: deadline_passed() does nothing then.
@@ -275,7 +274,7 @@ class ServerConnection(asyncio.Protocol):
         3. A response for which :meth:`expect_response` has set the deadline: the connection is reset.
         4. After the end of HTTP: the transport closes.
 
-        Bytes that have come and were not looked at yet are not late: the deadline is compared again after that.
+        Bytes that have come and were not processed yet are not late: the deadline is checked again after them.
         """
         transport = self.writer.transport
         if transport is None:
@@ -320,8 +319,8 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:  # noqa: C901 -- calls would cost every request
         """Take what the peer sent; read heads and content, and start exchanges.
 
-        This goes on until the buffer, the delegate, the peer or the next turn (see ``turns``) has to be waited for. A
-        peer's fault is answered here, and so is an exception of the delegate.
+        This goes on until it has to wait: for more bytes, for the delegate, for the peer to read, or for its turn (see
+        ``turns``). It also answers a fault of the peer or an exception of the delegate.
         """
         reader = self.reader
         if reader.buffer:
@@ -329,7 +328,8 @@ class ServerConnection(asyncio.Protocol):
                 reader.feed(data)
         else:  # as nearly always; saves the call of feed()
             reader.buffer = data
-        # A delegate that answers at once, or resumes reading, comes back here. The loop that runs already goes on.
+        # A delegate that answers at once, or resumes reading, calls this method again. The call that runs already goes
+        # on.
         if self._advancing:
             self._limit_read_ahead()
             return
@@ -481,7 +481,7 @@ class ServerConnection(asyncio.Protocol):
         self._resume_reading()
 
     def _note_unread(self, unread: int) -> None:
-        """Note in the budget of the process how much (bytes) of a head, or of later requests, is kept."""
+        """Tell the budget of the process how many bytes of a head, or of later requests, are kept."""
         self._noted = unread > SMALL
         self.clock.budgets.unfinished.note(self, unread if self._noted else 0)
 
@@ -503,11 +503,11 @@ class ServerConnection(asyncio.Protocol):
         self.reader.expect_content(length, self.parameters.max_body_size)
         self._content = RequestContent(length, self.parameters, self.clock)
         if exchange.continue_pending:
-            self._content.pace.pause()  # the peer waits, and for the delegate
+            self._content.pace.pause()  # the client waits for 100 (Continue), which the delegate sends
         self.deadline = self._content.deadline
 
     def _peer_left(self) -> bool:
-        """Tell whether a write has failed: the peer will not read responses to further pipelined requests."""
+        """Tell whether a write has failed, so that the peer will not read responses to further pipelined requests."""
         transport = self.writer.transport
         return transport is None or transport.is_closing()
 
@@ -569,7 +569,7 @@ class ServerConnection(asyncio.Protocol):
             return bool(reader.buffer)
         if self.reading is not READ_CONTENT or self._paused:
             return False
-        # With an empty buffer, another step is only needed to resume reading, or to act on the peer's EOF.
+        # With an empty buffer, the only reasons for another step are to resume reading and to act on the peer's EOF.
         return bool(reader.buffer) or self._reading_paused or self._eof
 
     def _await_content(self) -> None:
@@ -597,7 +597,8 @@ class ServerConnection(asyncio.Protocol):
     def _limit_read_ahead(self) -> None:
         """Stop reading from the transport if much waits in the buffer to be served; TCP slows the peer down.
 
-        A connection that waits for its turn reads nothing more: of a thousand, the loop would read megabytes.
+        A connection that waits for its turn reads nothing more. Otherwise the loop would read megabytes from a thousand
+        of them.
         """
         transport = self.writer.transport
         unread = self.reader.unread
@@ -622,7 +623,7 @@ class ServerConnection(asyncio.Protocol):
         self._paused |= reason
         if self.reading is READ_CONTENT:
             content = self._content
-            if content is not None:  # else the delegate of a request without any has paused nevertheless
+            if content is not None:  # else the request has no content, and its delegate has paused nevertheless
                 content.pace.pause()
                 self.deadline = content.whole_deadline
             transport = self.writer.transport
@@ -719,7 +720,7 @@ class ServerConnection(asyncio.Protocol):
             self._close(linger=bool(self.reader.buffer))
 
     def _drop_content(self, exchange: HTTP1Exchange) -> None:
-        """Read and drop what is left of the request's content, or close if it is much. The response is complete."""
+        """Read and drop the rest of the request's content, or close if the rest is large. The response is complete."""
         delegate = exchange.delegate
         close = exchange.close_after or self.closing or exchange.leaves_much_unread
         exchange.delegate = NULL_DELEGATE
@@ -842,9 +843,9 @@ class ServerConnection(asyncio.Protocol):
         self.refuse(error.status)
 
     def _start_http2(self) -> bool:
-        """Let HTTP/2 serve a peer that begins with its preface, or refuse it; tell whether it does begin with that.
+        """If the peer begins with HTTP/2's preface, let HTTP/2 serve it or refuse it. Tell whether it does.
 
-        The preface looks like a request with a version that is refused. So other requests are not searched for it.
+        To HTTP/1 the preface is a request with a version that it refuses. So only refused requests are searched for it.
         """
         transport = self.writer.transport
         if self.reader.heads or transport is None or not self.reader.begins_with(PREFACE_HEAD):
@@ -958,7 +959,7 @@ class ServerConnection(asyncio.Protocol):
     def _give_up(self) -> None:
         """End the connection because of the peer, in the middle of an exchange.
 
-        The peer may still read. It must not take the part of a response that it has for all of it.
+        The peer may still read. It must not take a part of a response for the whole.
         """
         self.cut(reset=self.exchange is not None and self.exchange.ends_by_close)
 
@@ -966,8 +967,8 @@ class ServerConnection(asyncio.Protocol):
         """End the connection in the middle of a response.
 
         Args:
-            reset: Reset the connection, so that a client that reads until the close notices the missing rest. False
-                if the framing shows that: then buffered bytes are still sent.
+            reset: Reset the connection, so that a client that reads until the close notices the missing rest. False if
+                the framing shows that something is missing: then buffered bytes are still sent.
         """
         self.writer.flush()
         self.closing = True
@@ -989,8 +990,8 @@ class ServerConnection(asyncio.Protocol):
         1. Responses that wait for the end of the loop's turn are written first.
         2. Without a transport, or when the connection is closing already, nothing more is done.
         3. Unread bytes are dropped.
-        4. To linger makes sense only while the peer may send: what it sends is dropped until its EOF or the deadline,
-           and the half-close tells it that no response will follow. Otherwise the transport closes.
+        4. With *linger*, and while the peer may send, what it sends is dropped until its EOF or the deadline. The
+           half-close tells it that no response will follow. Otherwise the transport closes.
         5. The peer has to read what is still buffered within the write timeout. A deadline that runs already is not
            renewed.
 

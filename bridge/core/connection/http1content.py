@@ -1,4 +1,4 @@
-"""The content of one request of HTTP/1 on its way to the delegate: its limit, and the time that it may take."""
+"""The content of an HTTP/1 request on its way to the delegate: its limit, and the time that it may take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestContent"]
 
-# Content (bytes) between two ticks of the clock that comes fast: it is read in large pieces.
+# Bytes. If more content than this comes between two ticks of the clock, it is read in large pieces.
 _FAST = 1 << 18
 
 
@@ -37,7 +37,7 @@ class RequestContent:
         limit_pending: The limit, which the delegate may have set, is still to be applied.
         noted_at: The clock's time when content was noted last: :meth:`note` is due once for each tick of the clock.
         pace: The time for the next bytes.
-        unnoted: Bytes that have come since then.
+        unnoted: Bytes that have come since ``noted_at``.
         whole_deadline: Loop time in seconds until which all content has to come.
     """
 
@@ -57,7 +57,7 @@ class RequestContent:
 
     @property
     def deadline(self) -> float:
-        """Loop time in seconds until which more has to come: the next bytes, and the whole."""
+        """Loop time in seconds: the earlier of the deadlines of the next bytes and of the whole content."""
         return min(self.pace.deadline + self._clock.lost, self.whole_deadline)
 
     def apply_limit(self, own: int | None, decoder: FixedDecoder | ChunkedDecoder) -> None:
@@ -80,7 +80,7 @@ class RequestContent:
             raise _too_long(decoder.remaining, limit)
 
     def note(self, transport: asyncio.Transport | None, *, free: bool) -> None:
-        """Give the peer the time that it has earned by what has come since the last call; read much if it sends fast.
+        """Give the peer the time that it has earned since the last call. Read large pieces if it sends fast.
 
         Args:
             transport: The connection's.

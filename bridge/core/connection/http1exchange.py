@@ -86,7 +86,7 @@ _known_head = _known_heads.get  # bound once: saves the look-up of the method fo
 class HTTP1Exchange:
     """Implements :class:`bridge.core.connection.interfaces.Exchange` over HTTP/1.
 
-    Arguments, results and errors of the methods are documented there; here stands what HTTP/1 adds.
+    The interface documents arguments, results and errors of the methods. The docstrings here say what HTTP/1 adds.
 
     Made by :meth:`open`.
 
@@ -136,7 +136,7 @@ class HTTP1Exchange:
     max_body_size: int | None
     server_fields: tuple[tuple[bytes, bytes], ...]
     times: Times | None
-    # There are no streams. They are the class's, so that no exchange has room for them.
+    # HTTP/1 has no streams. Both are attributes of the class, so that they take no room in each exchange.
     stream_id: Final = None
     reset_code: Final = -1
 
@@ -214,7 +214,7 @@ class HTTP1Exchange:
     def leaves_much_unread(self) -> bool:
         """Whether too much of the request is unread for the connection to persist. Asked at the end of the response.
 
-        It is if the content is not complete and
+        That is so if the content is not complete and
 
         1. the client waits for 100 (Continue): it may send the content or the next request now (RFC 9110 section
            10.1.1); or
@@ -262,7 +262,7 @@ class HTTP1Exchange:
 
     @property
     def ends_by_close(self) -> bool:
-        """Whether the response has begun and the end of the connection ends it: an early close would look like that."""
+        """Whether the response has begun and ends with the connection: an early close would look like its end."""
         return self.writing is CONTENT and self._encoder is not None and not self._encoder.delimits
 
     @property
@@ -400,7 +400,7 @@ class HTTP1Exchange:
         ):
             known, start = response.encoded
             if length >= 0 and known is clock.default_fields:
-                wire = start + data  # as encode_whole(), which would cost 1 % of a plain request
+                wire = start + data  # as encode_whole() does it; the call would cost 1 % of a plain request
             else:
                 wire = encode_whole(response, clock.default_fields, data)
             self.content_sent = size
@@ -421,7 +421,7 @@ class HTTP1Exchange:
                 self.writing = self.writing.start
             return
         if is_bodiless(head.line.method, response.status):
-            last = True  # it is complete with its head, whatever the application still sends
+            last = True  # the response is complete with its head, whatever the application still sends
         close = self.close_after or connection.closing
         close = close or (last and head.content_length != 0 and self.leaves_much_unread)
         block, self._encoder, self.close_after = encode_head(
@@ -467,7 +467,7 @@ class HTTP1Exchange:
             self.connection.response_done(self)
 
     def _refuse_content(self) -> None:
-        """Say why no content can be sent, or drop it where the response has none."""
+        """Raise the reason why no content can be sent; return if the response has no content, so that it is dropped."""
         if self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")
         if self.writing is DONE and self._encoder is BODILESS and self.status != 101:
@@ -517,7 +517,7 @@ class HTTP1Exchange:
             if writer.paused:
                 await writer.writable()
             elif sent:
-                await asyncio.sleep(0)  # a client that reads fast never makes this wait
+                await asyncio.sleep(0)  # with a client that reads fast nothing here would ever wait
             data = read_piece(file, offset + sent, min(count - sent, 65536))
             sent += len(data)
             self.send(data)
@@ -544,7 +544,8 @@ class HTTP1Exchange:
             self.status = raw_status(data)
             if self.times is not None and self.times.answers:
                 self.times.began = monotonic_ns()
-            # A stop cannot be announced in a head that is not the server's. So the connection closes without.
+            # The application has made this head, so it cannot announce a stop of the server. The connection closes
+            # without an announcement.
             self.close_after = self.close_after or self.connection.closing or self.status == 101 or says_close(data)
         elif self.writing is CLOSED:
             raise ConnectionGone("the peer closed the connection")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP2Connection"]
 
-# Streams of one connection that were reset and whose delegates still run.
+# The most streams of one connection that were reset and whose delegates still run.
 _LINGERING_MAX = 128
 # Bytes of unread content that are read and dropped, so that the stream need not be reset.
 _DRAIN_MAX = 65536
@@ -63,7 +63,7 @@ class HTTP2Connection(asyncio.Protocol):
 
     Attributes:
         clock: The argument.
-        closing: The connection is to end: the peer is told so at its next request, at the latest.
+        closing: The connection has to end. The peer is told so at its next request, at the latest.
         context: The argument.
         deadline: Loop time in seconds when the deadlines of the connection and its streams are looked at.
         delegate: The argument.
@@ -71,11 +71,11 @@ class HTTP2Connection(asyncio.Protocol):
         initial_window: Bytes of content that the peer takes on each new stream.
         last_stream: The last stream that the peer has opened; -1 before the first.
         loop: The argument.
-        observed: The observer knows of the connection already, which has begun as one of HTTP/1.
+        observed: The observer knows the connection already, since it has begun as one of HTTP/1.
         output: Sends.
         parameters: The argument.
         requests: How many exchanges were started.
-        streams: The exchanges of which request or response is not complete, by stream.
+        streams: By stream, the exchanges whose request or response is not complete.
         templates: What delegates keep for the next requests, by owner.
         writer: Hands bytes to the transport and watches whether the peer reads.
     """
@@ -139,7 +139,7 @@ class HTTP2Connection(asyncio.Protocol):
         self._most_streams = parameters.http2.max_concurrent_streams
         self._window_max = parameters.http2.max_stream_window
         self._on_end = on_end
-        self._on_gone: Callable[[], None] | None = None  # once the server does not wait for the connection any more
+        self._on_gone: Callable[[], None] | None = None  # set once the server does not wait for the connection any more
         self._lingering: set[weakref.ref[HTTP2Exchange]] = set()
         self._eof = False  # the peer sends nothing more, and all that it has sent is read
         self._end_callbacks: list[Callable[[Exception | None], None]] | None = None  # made for the first one
@@ -169,7 +169,7 @@ class HTTP2Connection(asyncio.Protocol):
         return None if transport is None else transport.get_extra_info("ssl_object")
 
     def watch(self, time: float) -> None:
-        """Look at the deadlines again at *time*, the clock's without blocked time, at the latest."""
+        """Check the deadlines at *time* at the latest (clock time without blocked time)."""
         self.ending.look_at(time)
 
     def announce_window(self, stream: int, increment: int) -> None:
@@ -240,13 +240,13 @@ class HTTP2Connection(asyncio.Protocol):
         return stays and transport is not None and transport.can_write_eof()
 
     def peer_ended(self) -> None:
-        """Act on the peer's end, now that all that it has sent is read."""
+        """Act on the peer's end, after everything that it has sent was read."""
         self._fail_incomplete()
         if not self.streams:
             self.ending.close(linger=False)
 
     def _fail_incomplete(self) -> None:
-        """Give up the requests that are not complete and never will be; tell the delegates of the others."""
+        """Give up requests that will never be complete; tell the other delegates that the peer has ended."""
         self._eof = True
         self.output.shorten_deadlines([one.outbox for one in self.streams.values() if one.outbox is not None])
         for exchange in [*self.streams.values()]:
@@ -415,7 +415,7 @@ class HTTP2Connection(asyncio.Protocol):
     def close_stream(self, exchange: HTTP2Exchange) -> None:
         """Forget a stream that has ended in both directions.
 
-        Behind the last one, wait for the next stream; close if none is to come.
+        After the last one, wait for the next stream, or close if none may come.
         """
         streams = self.streams
         if streams.pop(exchange.stream_id, None) is None:
@@ -437,7 +437,7 @@ class HTTP2Connection(asyncio.Protocol):
         Args:
             exchange: The stream's exchange.
             code: The error code with which it is reset; -1 if it has a complete response of the server's own.
-            by_peer: The peer has reset it.
+            by_peer: The peer has reset the stream.
         """
         stream = exchange.stream_id
         if self.streams.get(stream) is not exchange:
@@ -462,7 +462,7 @@ class HTTP2Connection(asyncio.Protocol):
             exchange.mark_closed()
             if self.parameters.exchange_ended is not None:
                 self.parameters.exchange_ended(exchange)
-            # Its delegate may run on. The reference goes when nothing has the exchange any more.
+            # The delegate may go on running. The weak reference goes when nothing holds the exchange any more.
             self._lingering.add(weakref.ref(exchange, self._lingering.discard))
         self._notify_closed(delegate)
 
@@ -511,7 +511,7 @@ class HTTP2Connection(asyncio.Protocol):
             self.parameters.observer.request_refused(self, reason)
 
     def take_fault(self, stream: int, error: BaseException) -> None:
-        """Act on an exception while the frames of *stream* were read: of the peer's making, or of a delegate's."""
+        """Act on an exception that the peer or a delegate has caused while the frames of *stream* were read."""
         try:
             exchange = self.streams.get(stream)
             if isinstance(error, StreamFault):
@@ -538,7 +538,7 @@ class HTTP2Connection(asyncio.Protocol):
             self.fault(fault)
 
     def _end_unread(self) -> str:
-        """End the connection, since its peer does not read; return that in words for the log."""
+        """End the connection, since its peer does not read; return what was ended, in words for the log."""
         self.fault(ConnectionFault(codes.ENHANCE_YOUR_CALM, "responses are not read"), "budget")
         return f"the HTTP/2 connection of {self.context}, which does not read"
 
@@ -591,7 +591,7 @@ class HTTP2Connection(asyncio.Protocol):
         self._incoming.resume_reading()
 
     def close_when_idle(self, grace: float = 0.0) -> None:
-        """Tell the peer to open no more streams, and close when those that there are have ended.
+        """Tell the peer to open no more streams, and close when the open ones have ended.
 
         Args:
             grace: Without meaning: the peer is told at once.
@@ -603,7 +603,7 @@ class HTTP2Connection(asyncio.Protocol):
             self.ending.hurry(_FIRST_REQUEST_GRACE)
 
     def leave_if_tunnels(self) -> None:
-        """Let the server not wait for this connection, if all of its streams belong to other protocols.
+        """If all streams belong to other protocols, tell the server that it need not wait for this connection.
 
         A server counts connections that WebSockets have taken, but it does not wait for them (see ``drain``).
         """

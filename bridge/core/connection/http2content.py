@@ -1,4 +1,4 @@
-"""The content of one request of HTTP/2 on its way to the delegate: length, limit, window, pauses, deadlines."""
+"""The content of an HTTP/2 request on its way to the delegate: length, limit, window, pauses, deadlines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestContent"]
 
-# Bytes up to which pieces that wait are joined.
+# Bytes. Waiting pieces are joined up to this size.
 _JOINED_MAX = 4096
 
 
@@ -64,14 +64,14 @@ class RequestContent:
         stream: The exchange.
         length: Bytes that the head declares; None if it does not.
         window: Most bytes that the stream's window grows to.
-        tunnel: The stream is for another protocol (RFC 8441): what comes waits until that takes it, see
+        tunnel: The stream is for another protocol (RFC 8441): what comes waits until that protocol takes it, see
             :meth:`open_tunnel`.
 
     Attributes:
         ended: The peer has sent all of it.
         held: Bytes that wait for the delegate, since it has paused.
-        tunnel: The argument. Such a stream has neither a limit nor a deadline.
-        whole_deadline: Clock time, without blocked time, until which all of it has to come.
+        tunnel: The argument. Such content has neither a limit nor a deadline.
+        whole_deadline: Clock time, without blocked time, until which the whole content has to come.
     """
 
     __slots__ = (
@@ -108,7 +108,7 @@ class RequestContent:
         self.whole_deadline = NEVER if tunnel else self._after(parameters.body_total_timeout)
         self._pace = None if tunnel else Pace(stream.clock, parameters.body_timeout, parameters.min_body_rate)
         if stream.continue_pending and self._pace is not None:
-            self._pace.pause()  # the peer waits, and for the delegate
+            self._pace.pause()  # the client waits for 100 (Continue), which the delegate sends
         self._expect_bytes()
 
     def describe_timeout(self) -> str:
@@ -209,7 +209,7 @@ class RequestContent:
         self._credit(size)
 
     def _credit(self, size: int) -> None:
-        """Let the peer send *size* more bytes, unless all is there or the delegate has paused."""
+        """Let the peer send *size* more bytes, unless the content is complete or the delegate has paused."""
         self._debt += size
         stream = self._stream
         if self._debt and not self.ended and not self._paused and stream.takes_content:
@@ -224,14 +224,14 @@ class RequestContent:
         self._stream.hold(size)
 
     def finish(self) -> None:
-        """Tell the delegate that the request is complete, once it has all content and is ready for that."""
+        """Tell the delegate that the request is complete, once it has taken all content and has not paused."""
         stream = self._stream
         if self.ended and not self._chunks and not self._paused and not self._delivering and stream.takes_content:
             stream.complete_request()
 
     def _deliver(self) -> None:
         """Hand over what has waited, until the delegate pauses again."""
-        if self._delivering:  # the delegate has resumed while it takes content: who calls it goes on
+        if self._delivering:  # the delegate has resumed while it takes content: the caller of the delegate goes on
             return
         chunks = self._chunks
         try:
@@ -240,7 +240,7 @@ class RequestContent:
                 self._hold(-size)
                 self._hand_over(data, size)
             self.finish()
-        except FAULTS as exc:  # of the delegate, and not of the caller
+        except FAULTS as exc:  # the delegate's exception, not the caller's
             self._stream.report_failure(exc)
 
     def drop(self) -> None:
@@ -252,9 +252,9 @@ class RequestContent:
             self._chunks = None
 
     def drain(self, most: int) -> bool:
-        """Let the peer send the rest, which is dropped, if it is known to be at most *most* bytes; tell whether it is.
+        """Drop the rest and let the peer send it, if it is known to be at most *most* bytes. Tell whether it is.
 
-        The peer gets no more of the stream's window for it, and no more time than for any content.
+        The stream's window is not renewed for the rest, and the usual deadlines of content hold.
         """
         if self._left is None or self._left > min(most, INITIAL_WINDOW):
             return False
@@ -311,7 +311,7 @@ class RequestContent:
             self._expect_bytes()
 
     def _expect_bytes(self) -> None:
-        """Let the connection look at the deadlines in time."""
+        """Tell the connection when it has to check the deadlines."""
         if not self.tunnel:
             self._stream.watch(min(self.bytes_deadline, self.whole_deadline))
 

@@ -1,8 +1,8 @@
 """How a connection of HTTP/2 ends: deadlines, GOAWAY in two steps, the close that lets the last frames arrive.
 
-To stop, the peer first gets a GOAWAY that refuses nothing, and a PING behind it. All requests that it has sent before
-it knew come before the answer to the PING. Only then the GOAWAY that names the last stream follows (RFC 9113 section
-6.8): so no request is lost.
+To stop, the peer first gets a GOAWAY that refuses nothing, and a PING behind it. All requests that the peer has sent
+before it knew arrive before its answer to the PING. Only then the second GOAWAY follows, which names the last stream
+(RFC 9113 section 6.8). So no request is lost.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class Ending:
     Attributes:
         announced: The peer was told to open no more streams.
         closed: Nothing is read any more.
-        final: The last stream was named: later ones are refused.
-        idle_by: Until when a stream has to be opened, while there is none.
-        settings_by: Until when the preface has to be complete.
-        block_by: Until when a field block that was begun has to be complete.
+        final: The last stream was named. Later streams are refused.
+        idle_by: While there is no stream, the time until which one has to be opened.
+        settings_by: The time until which the preface has to be complete.
+        block_by: The time until which a field block that was begun has to be complete.
     """
 
     __slots__ = (
@@ -124,7 +124,7 @@ class Ending:
         self._heard = True
 
     def hurry(self, seconds: float) -> None:
-        """Allow the preface *seconds* more, at the most."""
+        """Let the preface take *seconds* more at most."""
         self.settings_by = min(self.settings_by, self.after(seconds))
         self.look_at(self.settings_by)
 
@@ -155,7 +155,7 @@ class Ending:
         """Close when everything is sent; a peer that reads slowly has the write timeout, as for any response.
 
         Args:
-            linger: What the peer still sends is dropped for a moment. False if it sends nothing more.
+            linger: For a moment, take and drop what the peer still sends. False if it sends nothing more.
         """
         owner = self._owner
         if self.closed:
@@ -231,9 +231,9 @@ class Ending:
         1. The connection has ended: it is closed; one that was cut off is aborted.
         2. The preface or a field block is not complete: the connection ends.
         3. Content is late: 408 if its next bytes are, otherwise the stream is reset.
-        4. A peer keeps a window shut while content waits for it: the stream is reset; all that wait, if it is the
-           connection's.
-        5. The ping behind GOAWAY has no answer: the last stream is named without.
+        4. A peer keeps a window shut while content waits for it: the stream is reset. If it is the connection's window,
+           all waiting streams are.
+        5. The ping behind GOAWAY has no answer: the last stream is named without it.
         6. There is no stream: the connection ends with GOAWAY.
         7. The peer is silent: it is asked with a PING, and the connection ends if it does not answer.
 

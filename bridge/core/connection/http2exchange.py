@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOST", "HTTP2Exchange"]
 
-# Both are no error code.
+# Neither is an error code of HTTP/2.
 NOT_RESET: Final = -1
 LOST: Final = -2
 
@@ -78,7 +78,7 @@ _known_head = _known_heads.get  # bound once: saves the look-up of the method fo
 class HTTP2Exchange:
     """Implements :class:`bridge.core.connection.interfaces.Exchange` over a stream of HTTP/2.
 
-    Arguments, results and errors of the methods are documented there; here stands what HTTP/2 adds.
+    The interface documents arguments, results and errors of the methods. The docstrings here say what HTTP/2 adds.
 
     Made by :meth:`open`.
 
@@ -92,7 +92,7 @@ class HTTP2Exchange:
         received: The whole request was received.
         informed: The delegate was told that the request is complete.
         send_window: Bytes of content that the peer takes on the stream (RFC 9113 section 6.9).
-        outbox: What waits to be sent; None if nothing has ever waited.
+        outbox: Content that waits to be sent; None if none has ever waited.
         reset_code: The error code with which the stream was reset, by either side; NOT_RESET if it was not, LOST if it
             has ended with the connection.
         answer_by: Clock time, without blocked time, until which the response has to be complete; None for no limit.
@@ -162,7 +162,7 @@ class HTTP2Exchange:
     urgency: int
     incremental: bool
     over: bool
-    _length: int  # of the response's content; NO_LENGTH if it is not declared
+    _length: int  # the declared length of the response's content, or NO_LENGTH
 
     @staticmethod
     def open(connection: Owner, head: StreamHead, stream_id: int, received: bool) -> HTTP2Exchange:
@@ -443,7 +443,7 @@ class HTTP2Exchange:
             bodiless = is_bodiless(self.head.line.method, response.status)
             tunnel = self.head.upgrade and 200 <= response.status < 300
             if bodiless and not tunnel:
-                last = True  # it is complete with its head, whatever the application still sends
+                last = True  # the response is complete with its head, whatever the application still sends
                 data = b""
                 self._length = 0
             elif length >= 0:
@@ -538,11 +538,11 @@ class HTTP2Exchange:
             self.outbox.prioritize(*self.priority)
 
     def sent(self) -> None:
-        """Take note that all that has waited is sent, and the end of the stream with it."""
+        """Note that all waiting content was sent, and the end of the stream with it."""
         self.connection.stream_sent(self)
 
     def _refuse_content(self) -> None:
-        """Say why no content can be sent, or drop it where the response has none."""
+        """Raise the reason why no content can be sent; return if the response has no content, so that it is dropped."""
         if self.writing is CLOSED:
             raise ConnectionGone("the peer has reset the stream, or closed the connection")
         if self.writing is DONE and is_bodiless(self.head.line.method, self.status):
@@ -597,7 +597,7 @@ class HTTP2Exchange:
         self.connection.stream_sent(self)
 
     def send_raw(self, data: bytes) -> None:
-        """Refuse: only HTTP/1 has bytes that are a response.
+        """Refuse: an application can frame a response itself only in HTTP/1.
 
         Raises:
             LocalProtocolError: Always.
@@ -673,7 +673,7 @@ class HTTP2Exchange:
     # ------------------------------------------------------------------ called by the connection
 
     def window_changed(self) -> None:
-        """Go on sending, or wait: the peer has opened the stream's window, or new settings have shut it."""
+        """Go on sending or wait, after the peer has opened the stream's window or new settings have shut it."""
         if self.outbox is not None:
             self.outbox.activate()
 

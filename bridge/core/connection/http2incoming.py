@@ -65,22 +65,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Incoming"]
 
-# Bytes of the window of all content of a connection, and of what may wait for delegates before it is not renewed.
+# Bytes of the connection's window, and of the content that may wait for delegates before the window is no longer
+# renewed.
 _WINDOW = 1 << 20
 _HELD_MAX = 1 << 20
-# Units of the loop's turn (see ``turns``): at least, to start a stream, to take another frame, and to begin.
+# Units of the loop's turn (see ``turns``) that it costs to start a stream (at least), to take another frame, and to
+# begin.
 _STREAM_UNITS, _FRAME_UNITS, _TURN_UNITS = 8, 2, 8
 # Bytes that wait for the next turn before the transport stops reading.
 _AHEAD_MAX = 262144
-# Bytes that wait in the transport of a peer that does not read, before its frames are not read any more: their answers
-# would add to them.
+# If more bytes than this wait in the transport because the peer does not read, its frames are not read either: the
+# answers to them would add to these bytes.
 _ANSWERS_MAX = 131072
 # Bytes that a peer may send without a line end before it is clear that it speaks neither HTTP/2 nor HTTP/1.
 _LINE_MAX = 8190
-# Bytes of field blocks that are one glitch: what it costs to decode them.
+# So many bytes of field blocks count as one glitch, for what it costs to decode them.
 _BLOCK_GLITCH = 8192
-# Window updates of fewer bytes are noise. DATA frames are not, however small they are: messages of gRPC and of
-# WebSockets come in such frames. Only those without content are.
+# A window update of fewer bytes is a glitch. A small DATA frame is none, since messages of gRPC and of WebSockets come
+# in such frames; an empty one is.
 _TINY_UPDATE = 1024
 
 
@@ -133,7 +135,7 @@ class Incoming:
         self.budget = Budget(owner.clock.now)
         self.ended = EndedStreams()
         self._window = ReceiveWindow(INITIAL_WINDOW)
-        self._granted = INITIAL_WINDOW  # what the peer has ever let the connection send
+        self._granted = INITIAL_WINDOW  # what the peer has been allowed to send in all
         self._buffer: bytes | bytearray = b""  # received and not read
         self._preface_due = True
         self._begun = False  # the settings were sent
@@ -201,7 +203,7 @@ class Incoming:
     def _read(self, data: bytes | bytearray) -> None:
         """Read frames, until one is incomplete or this turn's share is used up.
 
-        A request without content is nearly always one frame of one kind, which is tested for first.
+        Nearly always, a request without content is a single HEADERS frame, so that is tested first.
         """
         at = 0
         if self._preface_due:
@@ -252,7 +254,7 @@ class Incoming:
         self._keep_unread(data, at)
 
     def _keep_unread(self, data: bytes | bytearray, at: int) -> None:
-        """Keep what follows *at* for the next time; stop reading if the peer does not read the answers."""
+        """Keep what begins at *at* for the next call. Stop reading if the peer does not read the answers."""
         if self._owner.ending.closed:
             self._buffer = b""
             return
@@ -322,7 +324,7 @@ class Incoming:
         self._owner.output.send(frames.settings_frame(settings) + opening)
 
     def _may_come(self, size: int, kind: int, flags: int, stream: int) -> bool:
-        """Judge a frame by its header, before the rest has come; end the connection if it breaks a rule of that."""
+        """Check a frame's header before the rest has come. End the connection if the header breaks a rule."""
         try:
             if not self._plain:
                 block = self._block
@@ -335,7 +337,7 @@ class Incoming:
         except ConnectionFault as fault:
             self._owner.fault(fault)
             return False
-        except StreamFault:  # a PRIORITY frame, which is judged when it has come
+        except StreamFault:  # a PRIORITY frame, which is checked when all of it has come
             pass
         return True
 
@@ -369,7 +371,7 @@ class Incoming:
     def _credit(self, size: int) -> None:
         """Let the peer send *size* more bytes of content on the connection, unless too much waits for delegates.
 
-        It is credited as it comes. So a delegate that pauses stops its own stream and no other.
+        Content is credited as it arrives. So a delegate that pauses stops its own stream and no other.
         """
         self._debt += size
         if self._held <= _HELD_MAX:
@@ -385,11 +387,11 @@ class Incoming:
             self._credit(0)
 
     def _take_ended(self, stream: int, size: int = 0) -> None:
-        """Judge a frame of a stream that is not open: it may be late (section 5.1).
+        """Check a frame of a stream that is not open: it may be late (section 5.1).
 
         Args:
             stream: The stream.
-            size: What it takes of the window.
+            size: Bytes that the frame takes of the window.
         """
         if stream > self._owner.last_stream or not stream & 1:
             raise ConnectionFault(codes.PROTOCOL_ERROR, f"a frame of the idle stream {stream} (RFC 9113 section 5.1)")
@@ -399,7 +401,7 @@ class Incoming:
             self._spend_glitch()
 
     def _start(self, stream: int, block: bytes, received: bool) -> None:
-        """Start a stream. The head is read even if it is refused then: the table of fields has to follow."""
+        """Start a stream. Even the head of a stream that is refused is read, to keep the table of fields right."""
         owner = self._owner
         owner.last_stream = stream
         owner.start_stream(stream, self.reader.read(block, received), received)
@@ -462,7 +464,7 @@ class Incoming:
         self._take_ended(stream)
 
     def _skip(self, octets: bytes) -> None:
-        """Read a field block that says nothing any more: the table of fields has to follow."""
+        """Read a field block that has no effect any more, to keep the table of fields right."""
         try:
             self.reader.trailers(octets)
         except ConnectionFault:
@@ -507,7 +509,7 @@ class Incoming:
         for identifier, size in pairs:
             if identifier == codes.SETTINGS_HEADER_TABLE_SIZE:  # each counts: the smallest empties the peer's table
                 self._owner.output.encoder.set_limit(size)
-        settings = dict(pairs)  # of the others that come twice the last value counts
+        settings = dict(pairs)  # of other repeated settings the last value counts
         window = settings.get(codes.SETTINGS_INITIAL_WINDOW_SIZE)
         if window is not None:
             for exchange in self._owner.streams.values():
@@ -535,7 +537,7 @@ class Incoming:
         if code != codes.NO_ERROR:
             gen_log.info("HTTP/2 from %s: GOAWAY %s %r", self._owner.context, codes.error_name(code), text[:80])
         self._owner.closing = self._owner.ending.announced = self._owner.ending.final = (
-            True  # streams that it opens now break a rule
+            True  # a stream that the peer opens from now on breaks a rule
         )
         if not self._owner.streams:
             self._owner.ending.close()
@@ -560,7 +562,7 @@ class Incoming:
             self._spend_glitch()
 
     def _spend_glitch(self, count: int = 1) -> None:
-        """Count what a client has seldom a reason for; see ``Budget``."""
+        """Count something that a client seldom has a reason to send; see ``Budget``."""
         self._count_sent()
         self.budget.spend_glitch(self._owner.clock.now, count)
 
@@ -570,7 +572,7 @@ class Incoming:
         self.budget.pieces = output.pieces
 
     def _spend_frame(self, kind: int) -> None:
-        """Count a frame of a kind of which the first ones are free."""
+        """Count a frame of a kind whose first frames are free; see ``Budget``."""
         self._count_sent()
         self.budget.spend_frame(kind, self._owner.clock.now)
 

@@ -54,13 +54,14 @@ if TYPE_CHECKING:
 
 __all__ = ["NEVER_PAUSED", "Outbox", "Output"]
 
-# Bytes that may wait in the transport before content waits in its stream; as many are handed over in one turn.
+# When this many bytes wait in the transport, content waits in its stream. At most as many are handed over in one turn.
 _ROOM = 65536
-# Bytes of all streams' content that may wait. Beyond them a stream's writer is paused while any of its own waits.
+# When more bytes than this wait in all streams together, a stream's writer is paused while any of its own bytes wait.
 _QUEUED_MAX = 1 << 20
-# Bytes that may wait without being noted in the budget of the process.
+# Fewer waiting bytes than this are not noted in the budget of the process.
 _LITTLE = 16384
-# Bytes that a peer has to take within the write timeout: one that takes an octet now and then reads nothing.
+# Bytes that a peer has to take within the write timeout. A peer that takes an octet now and then counts as one that
+# does not read.
 _PROGRESS = 1024
 
 
@@ -92,20 +93,20 @@ class Output:
         clock: The server's clock.
         loop: The event loop.
         watch: Called with the clock's time, without blocked time, of a deadline that has been set.
-        end: Ends the connection, since the peer does not read; returns what was ended, in words.
+        end: Called to end the connection when the peer does not read; returns what was ended, in words.
 
     Attributes:
         loop: The argument.
         blocked: The transport has enough to send: content has to wait in its stream. The connection sets it.
         encoder: Encodes fields. What it returns has to be sent in the same order.
-        heads: Exchanges that have got a head in this turn of the loop. It is sent at the end of the turn, if no content
-            has come with it. Who adds one calls :meth:`schedule`, unless ``scheduled`` is true.
+        heads: Exchanges that have got a response head in this turn of the loop. A head is sent at the end of the turn
+            if no content has come with it. Code that adds one calls :meth:`schedule`, unless ``scheduled`` is true.
         high_water: When more bytes than this of one stream wait, its writers are paused.
         pieces: Pieces of streamed content that were sent whole: how many times nothing of a stream was left waiting.
         peer_ended: The peer sends nothing more, so that a window that is shut stays shut; see
             :meth:`shorten_deadlines`.
-        parts: What goes out at the end of this turn of the loop. Who adds something calls :meth:`schedule`, unless
-            ``scheduled`` is true; :meth:`send` does both.
+        parts: The bytes that go out at the end of this turn of the loop. Code that adds some calls :meth:`schedule`,
+            unless ``scheduled`` is true; :meth:`send` does both.
         queued: Bytes of content that wait in all streams.
         scheduled: :meth:`flush` is called at the end of this turn of the loop.
         window: Bytes of content that the peer takes on the connection (RFC 9113 section 6.9).
@@ -148,8 +149,8 @@ class Output:
     ) -> None:
         self._writer = writer
         self._end = end
-        self._noted = False  # what waits stands in the budget of the process
-        self._read = 0  # bytes of content that were sent since then
+        self._noted = False  # the budget of the process counts what waits
+        self._read = 0  # bytes of content that were sent since it was noted
         self._clock = clock
         self.loop = loop
         self._watch = watch
@@ -185,7 +186,7 @@ class Output:
             window: Bytes of content that the peer takes on the stream; None for HEAD, whose answer only declares it.
 
         Returns:
-            Bytes of content. Where there is no room for it the answer has none, and says so.
+            Bytes of content. If the window has no room for the content, the answer has none, and declares none.
         """
         text = status_text(status)
         size = len(text)
@@ -214,7 +215,7 @@ class Output:
         if self.heads:
             heads, self.heads = self.heads, []
             for exchange in heads:
-                if exchange.writing is HEAD and not exchange.continue_pending:  # else it would seem to refuse content
+                if exchange.writing is HEAD and not exchange.continue_pending:  # or it would seem to refuse content
                     exchange.send()
         self.scheduled = False
         writer = self._writer
@@ -296,7 +297,7 @@ class Output:
 
     @property
     def is_full(self) -> bool:
-        """Much waits here, or for the clients of all connections: delegates should make no more content."""
+        """Much waits here, or for clients of all connections: delegates should make no more content."""
         return self.queued > _QUEUED_MAX or self._clock.budgets.unsent.is_short
 
     @property
@@ -310,7 +311,7 @@ class Output:
         return self._end()
 
     def start_deadline(self) -> float:
-        """Return the deadline of content that has to wait for a window from now on: none is left if it cannot open."""
+        """Return the deadline of content that waits for a window from now on: now, if no window can open."""
         deadline = self._clock.after(0.0 if self.peer_ended else self._write_timeout) - self._clock.lost
         self._watch(deadline)
         return deadline
@@ -335,7 +336,7 @@ class Output:
         return False
 
     def shorten_deadlines(self, outboxes: Iterable[Outbox]) -> None:
-        """Wait no longer for windows, since the peer has ended: neither the connection's nor those of *outboxes*."""
+        """The peer has ended: wait no longer for the connection's window, nor for those of *outboxes*."""
         self.peer_ended = True
         parties: list[Output | Outbox] = [self, *outboxes]
         for waiting in parties:
@@ -350,12 +351,12 @@ class Output:
 
 
 def _whole(view: memoryview) -> int:
-    """Return how many bytes the object has of which *view* shows a part."""
+    """Return the size in bytes of the whole object of which *view* shows a part."""
     return memoryview(view.obj).nbytes
 
 
 class Outbox:
-    """Content of one stream that waits, and the end of the stream behind it. It is the stream's WriteState.
+    """The waiting content of one stream, and the end of the stream behind it. It is the stream's WriteState.
 
     Args:
         stream: The exchange.
@@ -416,7 +417,7 @@ class Outbox:
         self.activate()
 
     def end(self, trailers: bytes = b"") -> None:
-        """End the stream behind what waits, which is not nothing.
+        """End the stream behind the waiting content, of which there is some.
 
         Args:
             trailers: The checked field lines of a trailer section; empty for none.
@@ -425,7 +426,7 @@ class Outbox:
         self._trailers = trailers
 
     def activate(self) -> None:
-        """Take part in sending if there is content and a window; otherwise do not, and start the deadline."""
+        """Take part in sending if there is content and a window. Otherwise take no part, and start the deadline."""
         stream = self._stream
         if stream is None or not self.unsent:
             return
@@ -471,7 +472,7 @@ class Outbox:
                 view = piece if piece.__class__ is memoryview else memoryview(piece)
                 parts.append(view[:left])
                 rest = view[left:]
-                # A view keeps the whole of what it is a part of, which no budget would know of.
+                # A view keeps the whole object alive of which it shows a part, and no budget would count that.
                 pieces[0] = bytes(rest) if (size - left) * 4 < _whole(rest) else rest
                 left = 0
         self.unsent -= most
@@ -540,7 +541,7 @@ class Outbox:
                     future.set_result(None)
 
     def close(self) -> None:
-        """Forget what waits: the stream was reset, or the connection has ended. Writers get a ConnectionGone."""
+        """Drop what waits: the stream was reset, or the connection has ended. Writers get a ConnectionGone."""
         if self._stream is None:
             return
         self._stream = None

@@ -1,4 +1,4 @@
-"""What a connection of HTTP/2 knows of streams that are not open: field blocks that were begun, streams that ended."""
+"""What an HTTP/2 connection knows of streams that are not open: field blocks that were begun, ended streams."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from bridge.core.http2.codes import ENHANCE_YOUR_CALM, ConnectionFault
 
 __all__ = ["EndedStreams", "FieldBlock"]
 
-# Bytes of a field block, and frames that continue it (RFC 9113 section 10.5.1).
+# The most bytes of a field block, and the most frames that continue it (RFC 9113 section 10.5.1).
 _BLOCK_MAX = 65536
 _CONTINUATIONS_MAX = 8
-# Streams that were reset here, and of which frames may still be on their way.
+# How many streams are remembered that were reset here: frames of them may still be on their way.
 _RESETS_MAX = 512
-# Ranges of streams that the peer has left out.
+# How many ranges of streams are remembered that the peer has skipped.
 _SKIPPED_MAX = 16
 
 
@@ -21,7 +21,7 @@ class FieldBlock:
     Args:
         stream: Its stream.
         ended: The stream ends with it.
-        depends_on_itself: The HEADERS frame has named its own stream as its dependency.
+        depends_on_itself: The HEADERS frame names its own stream as its dependency.
         fragment: The first part.
     """
 
@@ -80,7 +80,8 @@ class EndedStreams:
     def is_on_its_way(self, stream: int, size: int) -> bool:
         """Tell whether content of *size* bytes may have been sent before the peer knew that *stream* was reset.
 
-        A client may have a window full of small messages under way when the answer is early: that is no fault of its.
+        When the answer is early, a client may have a window full of small messages on their way. That is no fault of
+        the client.
         """
         left = self._resets[stream]
         if not 0 < size <= left:

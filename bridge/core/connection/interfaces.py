@@ -51,7 +51,7 @@ class WriteState(Protocol):
 
     @property
     def unread(self) -> int:
-        """How many bytes were handed over that the peer still has to take, as far as is known here."""
+        """How many of the bytes handed over the peer still has to take, as far as is known here."""
         ...
 
     def writable(self) -> asyncio.Future[None]:
@@ -95,7 +95,7 @@ class ExchangeDelegate(Protocol):
             chunk: At least one byte, and at most the server's ``chunk_size``. Transfer codings are undone.
 
         Returns:
-            An awaitable, until which no more content is read; None if the delegate is ready for more.
+            An awaitable; no more content is handed over until it is done. None if the delegate is ready for more.
         """
 
     def finish(self) -> None:

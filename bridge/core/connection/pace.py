@@ -1,7 +1,7 @@
 """How slowly a request's content may come.
 
-Its next bytes have a time, and what comes has to be worth the time: so many bytes earn a second more, up to the whole
-time again. Otherwise a byte now and then would hold a request for ever. HTTP/1 and HTTP/2 share this.
+The client has a time to send the next bytes. Every so many bytes that come earn another second, up to the whole time.
+If any byte earned the whole time, a byte now and then would keep a request open for ever. HTTP/1 and HTTP/2 share this.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Pace:
 
         Args:
             size: How many.
-            free: Any number earns the whole time: the response has begun, so the client may talk with the application,
-                and send when it has something to say.
+            free: Any number of bytes earns the whole time. So it is once the response has begun: then client and
+                application may be in a conversation, in which the client sends only when it has something to say.
         """
         clock = self._clock
         self._begun = True
@@ -54,7 +54,7 @@ class Pace:
         self.deadline = deadline
 
     def pause(self) -> None:
-        """Stop the time: the server does not read, so the peer cannot send."""
+        """Stop the time, since the server does not read and the peer cannot send."""
         if self.deadline != NEVER:
             self._left = self.deadline - (self._clock.now - self._clock.lost)
             self.deadline = NEVER
@@ -66,7 +66,7 @@ class Pace:
             self._left = NEVER
 
     def describe(self) -> str:
-        """Return for the log why the time is over."""
+        """Return the reason for the log why the time is over."""
         if self._begun and self._rate is not None:
             return f"Timeout reading body: less than {self._rate} bytes a second (--rate-request-body)"
         return "Timeout reading body"

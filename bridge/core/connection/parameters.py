@@ -19,12 +19,12 @@ class HTTP2Parameters:
     """How HTTP/2 is served (RFC 9113). Sizes are bytes, times are seconds.
 
     Attributes:
-        cleartext: Tells, of the two ends of a connection without TLS, whether its peer may speak HTTP/2 by prior
-            knowledge (section 3.3).
-        alone: HTTP/1 is not served: what is no HTTP/2 is answered 400.
+        cleartext: Called with the two ends of a connection without TLS. Tells whether its peer may speak HTTP/2 by
+            prior knowledge (section 3.3).
+        alone: HTTP/1 is not served. A peer that does not speak HTTP/2 is answered 400.
         max_concurrent_streams: Most exchanges of one connection at once.
         max_stream_window: The window of a stream's content begins with 65,535 and grows up to this.
-        max_header_list_size: The most that the fields of one head may have, 32 more for each field; 431 beyond.
+        max_header_list_size: Most bytes of the fields of one head, counting 32 more for each field; 431 beyond.
         ping_interval: A PING is sent to a peer that has sent nothing for so long. It has to answer in the same time.
             None for no pings.
         extended_connect: The delegate takes extended CONNECT, which opens WebSockets (RFC 8441).
@@ -91,8 +91,8 @@ class ConnectionParameters:
         high_water: When more bytes than this wait to be sent, writers are paused.
         limit_after_start: Apply the content's limit only after the delegate was called, which may change it (Tornado).
         observer: Is told of connections and exchanges; None for no observer.
-        exchange_started: Its method, kept here to be called through a name: CPython 3.11 calls an attribute that is no
-            method of the class the long way. None if it has none of its own.
+        exchange_started: The observer's method, kept here so that it is called through a name: CPython 3.11 has no fast
+            call for an attribute that is no method of the class. None if the observer does not define it.
         exchange_ended: The same.
         times: Makes the ``times`` of an exchange, for the observer; None for exchanges without.
         http2: How HTTP/2 is served; None if it is not.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Paused(Protocol):
-        """What is needed of an exchange."""
+        """What ``pause_until`` needs of an exchange."""
 
         @property
         def finished(self) -> bool: ...
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["BY_AWAITABLE", "BY_DELEGATE", "pause_until"]
 
 BY_DELEGATE, BY_AWAITABLE = 1, 2
-"""The reasons for which content is paused, as bits: the delegate has asked for it, an awaitable that the delegate has
-returned is not done. Both may hold at once; content goes on when neither does."""
+"""The reasons for which content is paused, as bits: the delegate has asked for a pause; an awaitable that it has
+returned is not done. Both may hold at once. Content goes on when neither holds."""
 
 
 def pause_until(

@@ -1,13 +1,13 @@
 """How much a transport reads from its socket at once.
 
 By default a transport reads 256 KiB, and one turn of the loop reads all sockets that have something. A thousand clients
-that send much would keep the loop for 100 ms and more, and make the process hold 200 MiB, before ``turns`` could put
-anything off. So connections read 16 KiB at once. Where large content comes fast, and no other connection has to wait,
-they read more.
+that send much would block the loop for 100 ms and more, and make the process hold 200 MiB, before ``turns`` could put
+any work off. So connections read 16 KiB at once. They read more where large content comes fast and no other connection
+has to wait.
 
-asyncio's transports have a number for this, and so have bridge's own transports for TLS. uvloop's read into one buffer
-of the loop, unless the protocol has a buffer of its own. So a protocol with a buffer stands between transport and
-connection while there is a crowd. Otherwise there is none, since it costs a call more for each read.
+On asyncio's transports and on bridge's own transports for TLS this number can be set. uvloop's transports read into one
+buffer of the loop, unless the protocol has a buffer of its own. So in a crowd, a protocol with a buffer stands between
+transport and connection. Otherwise nothing stands there, since it costs a call more for each read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["most_ahead", "read_at_start", "read_by_default", "read_little", "read_much"]
 
 _LITTLE, _MUCH = 16384, 262144
-# Bytes of the next requests that are kept while a response is pending; and in a crowd, less than one read brings.
+# The most bytes of the next requests that are kept while a response is pending. In a crowd the number is smaller than
+# one read.
 _AHEAD, _AHEAD_IN_CROWD = 65536, 8192
 
 # The buffers of uvloop's loops. A loop reads from one socket after the other, so one is enough for each.
@@ -74,7 +75,7 @@ def most_ahead(clock: Clock) -> int:
 
 
 def read_at_start(transport: asyncio.Transport, *, crowd: bool) -> None:
-    """As :func:`read_by_default`, of a transport that has just been made: it reads 256 KiB."""
+    """Do as :func:`read_by_default` for a new transport, which reads 256 KiB at once."""
     if crowd or hasattr(transport, "max_size"):
         read_little(transport)
 
@@ -112,12 +113,12 @@ def read_much(transport: asyncio.Transport) -> None:
 
 
 def _is_uvloop(transport: Any) -> bool:
-    """Tell whether it is uvloop's, of a socket. Those of TLS are classes of another module."""
+    """Tell whether it is a transport of uvloop on a socket. uvloop's TLS transports are of another module."""
     return type(transport).__module__ == "uvloop.loop" and type(transport).__name__ in {"TCPTransport", "UnixTransport"}
 
 
 def _exchange(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
-    """Set the protocol. uvloop looks at its kind when reading starts, and not when it is set."""
+    """Set the protocol and restart reading: uvloop looks at a protocol's kind only when reading starts."""
     reading = transport.is_reading()
     if reading:
         transport.pause_reading()

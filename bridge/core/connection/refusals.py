@@ -12,7 +12,7 @@ def refusal_message(status: int, sender: str, fault: object) -> str:
 
     Args:
         status: What the peer is answered.
-        sender: Where the request came from.
+        sender: The peer, in words.
         fault: What is wrong, in words.
     """
     if status == 408:

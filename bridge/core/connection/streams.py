@@ -1,8 +1,8 @@
-"""The end of event streams when a server stops: of responses that may go on for as long as the client stays.
+"""Ends event streams when a server stops: responses that may go on for as long as the client stays.
 
 The type of a response says that it may be endless, not that it is: the answer of a language model is an event stream,
-too. So, unless it is told a time, a stop ends only those streams that are quiet. The others have as long as all
-requests have.
+too. So, unless it is told a time, a stop ends only the streams that are quiet. The others have as much time as any
+request.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class StreamEnd:
         self._sent.clear()
 
     def _look(self) -> None:
-        """End those streams whose time is over."""
+        """End the streams whose time is over."""
         before, self._sent = self._sent, {}
         for connection in tuple(self._connections()):
             for exchange in tuple(connection.exchanges):
@@ -89,7 +89,7 @@ class StreamEnd:
 
 
 def may_be_endless(exchange: Exchange) -> bool:
-    """Tell whether a response has one of the types of which responses may end only when the client leaves."""
+    """Tell whether a response has a content type whose responses may end only when the client leaves."""
     kind = exchange.response_field(b"content-type")
     return kind is not None and kind.lower().startswith(_ENDLESS)
 

@@ -20,17 +20,17 @@ class Times:
 
     The connection makes it, the exchange sets ``began``, the WSGI adapter ``queued``, and delegates the others.
 
-    The values at first are the class's: an ``__init__`` that sets them, and slots for them, made this cost 2,300
-    instructions and not 1,400 with CPython 3.11.
+    The first values are attributes of the class. With an ``__init__`` that sets them, and slots, making one costs 2,300
+    instructions instead of 1,400 (CPython 3.11).
 
     Attributes:
-        answers: Whether ``began`` is set: to read the clock once more is an eighth of what metrics cost.
+        answers: Whether ``began`` is set at all. Reading the clock for it is an eighth of what metrics cost.
         opened: When the head was complete.
         began: When the first byte of the response was handed over; 0 before, and for responses of the server's own.
         queued: Seconds that the request waited for a thread; 0.0 without such a queue.
-        called_with: The ASGI scope or the WSGI environ with which the application was called, where frameworks leave
-            the route, or werkzeug's request; None unless the delegate was told that somebody looks, who has to set it
-            to None again. See :meth:`keep_request` for WSGI.
+        called_with: The ASGI scope or the WSGI environ with which the application was called, in which frameworks leave
+            the route; or werkzeug's request. None unless an observer has asked the delegate for it. The observer sets
+            it to None again. See :meth:`keep_request` for WSGI.
         refused: Why the server itself has answered: ``overload`` or ``queue_timeout``; empty if it has not.
     """
 

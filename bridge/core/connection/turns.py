@@ -1,9 +1,9 @@
 """Shares each turn of the event loop among all connections of the process.
 
 What a client sends can be cheap to send and expensive to read: chunks of one byte, pings, fragments, pipelined
-requests. One connection could keep the loop busy for seconds, and a thousand of them together in any case. So every
-piece of such work is counted in units, and all connections draw on one count. When it is used up, the others wait for
-the next turn.
+requests. One connection could keep the loop busy for seconds, and so could a thousand harmless ones together. So every
+piece of such work is counted in units, and all connections draw on one count. When it is used up, connections with more
+work wait for the next turn.
 
 A unit is about a microsecond of work: a chunk, a frame. Nothing here knows a protocol.
 
@@ -27,7 +27,8 @@ __all__ = ["UNITS_PER_TURN", "Turns"]
 UNITS_PER_TURN = 4096
 """Units of one turn, unless the process is told otherwise: about five milliseconds."""
 
-# Units that one connection may take in a row while others wait; and one that has done nothing yet.
+# Units that a connection may take in a row while others wait: one that has worked before, and one that has done nothing
+# yet.
 _SLICE, _FIRST_SLICE = 64, 1
 
 # Loops that have ended take their entries with them.
@@ -49,7 +50,7 @@ class Turns:
         units: Units of one turn.
 
     Attributes:
-        crowded: Some wait for their turn.
+        crowded: Connections wait for their turn.
         left: Units that are left. Connections subtract from it.
         slice: Units that a connection may take in a row while the loop is crowded.
         units: The argument; may be changed.
@@ -62,9 +63,9 @@ class Turns:
         self.units = units
         self.left = units
         self.slice = _FIRST_SLICE
-        # Work of connections that could do nothing in their turn, and of those that have done some of it. The former
-        # goes first, and first of all where there is little of it: a client with little to do waits for no client with
-        # much. A thousand of those took 60 to 100 ms of processor time until each had begun.
+        # Work that has not begun, and work of which a part is done. Work that has not begun goes first, and little of
+        # it before much of it: a client with little work does not wait for clients with much. Until each of a thousand
+        # such clients had begun, it took 60 to 100 ms of processor time.
         self._little: deque[Callable[[], None]] = deque()
         self._new: deque[Callable[[], None]] = deque()
         self._begun: deque[Callable[[], None]] = deque()
@@ -94,7 +95,7 @@ class Turns:
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        """Give out units, and let those work that wait: first those that have done nothing, each a little.
+        """Give out units, and let waiting connections work: first those that have done nothing, each a little.
 
         A part of the units is kept for those that have begun, and an eighth for the data that arrives in this turn.
         With three quarters kept for that, a flood cost others 5 ms and not 18, but HTTP/2 cost a quarter more processor

@@ -55,13 +55,13 @@ _CLOSE_TIME = 10.0
 # reset the connection, and could destroy the close frame on its way.
 _LINGER_TIME = 2.0
 _LINGER_MAX = 64 << 20
-# Pings of one piece of received data that are answered one by one, in one write. Of more only the last one is answered
-# (RFC 6455 section 5.5.3).
+# Up to so many pings in one piece of received data are all answered, in one write. Of more pings only the last one is
+# answered (RFC 6455 section 5.5.3).
 _PONGS_MAX = 16
-# The units (see ``turns``) of going on in another turn.
+# The units (see ``turns``) that going on in another turn costs.
 _TURN_UNITS = 8
-# A larger message (bytes; of text: characters) is compressed in pieces, since 16 MiB take 90 to 260 ms. A unit is for
-# this many bytes, as a power of two.
+# A larger message (bytes; of text: characters) is compressed in pieces, since 16 MiB take 90 to 260 ms. The second
+# number says how many bytes cost a unit, as a power of two.
 _LARGE = 131072
 _BYTES_PER_UNIT = 7
 
@@ -224,7 +224,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._closed_by_us = False  # messages that still arrive are dropped, up to the peer's close frame
         self._lost_unread = False  # the transport is gone, but the receiver still has unread bytes
         self._discarded = 0  # bytes that were dropped after the end
-        self._noted = False  # what has come of an unfinished message stands in the budget of the process
+        self._noted = False  # the budget of the process counts what has come of an unfinished message
         self._readers = Waiters(loop)
         self.arrival = self._readers.next_event
 
@@ -458,7 +458,7 @@ class WebSocketConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ reading
 
     def _read(self) -> None:
-        """Read messages and control frames from the receiver, until enough messages wait, or others have their turn."""
+        """Read messages and control frames from the receiver, until enough messages wait or the turn is over."""
         turns = self._turns
         floor = turns.left - turns.slice if turns.crowded else 0
         if turns.left <= 0:
@@ -500,7 +500,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._readers.wake()
 
     def _note_unfinished(self) -> None:
-        """Note how much memory a message takes that is not complete; of a connection that is gone nothing is held."""
+        """Note how much memory an incomplete message takes; none if the connection is gone."""
         size = 0 if self.writer.transport is None else self._receiver.held
         if size > SMALL:
             self._noted = True
@@ -517,7 +517,7 @@ class WebSocketConnection(asyncio.Protocol):
         return f"the WebSocket of {self.context}"
 
     def _await_turn(self, *, begun: bool) -> None:
-        """Let others go on, and read when it is this connection's turn."""
+        """Let other connections go on, and read when it is this one's turn."""
         self._turn_awaited = True
         self._turns.later(self._take_turn, begun=begun, little=len(self._receiver.unread) <= SMALL)
         self._pause_reading()
@@ -552,7 +552,7 @@ class WebSocketConnection(asyncio.Protocol):
             transport.pause_reading()
 
     def _take_frame(self, event: Event) -> int:
-        """Take what is no message; return the units of work that it was."""
+        """Take an event that is no message; return the units of work that it has cost."""
         if event.__class__ is Progress:
             return event.units
         if event.__class__ is Close:
@@ -562,7 +562,7 @@ class WebSocketConnection(asyncio.Protocol):
         return 1
 
     def _take_control(self, event: Ping | Pong) -> None:
-        """Take a ping, which is answered behind all that has come with it, or a pong.
+        """Take a ping or a pong. A ping is answered after everything that has come with it.
 
         Raises:
             WebSocketError: 1008; there are too many of them.
@@ -690,11 +690,11 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _ping(self) -> None:
         options = self._options
-        if self.writer.paused:  # the peer does not read now, and the write timeout watches it
+        if self.writer.paused:  # the peer does not read: the write timeout watches that
             self.deadline = self.clock.after(options.ping_interval)
             return
         if self.writer.transport is not None:
-            read_much(self.writer.transport)  # if there is a crowd still, that changes again
+            read_much(self.writer.transport)  # in a crowd, later reads make it small again
         self.write_frame(encode_ping())
         self._received_since_ping = False
         self._ping_pending = options.ping_timeout is not None

@@ -35,20 +35,20 @@ __all__ = ["Writer", "WriterOwner", "reset_now"]
 _INT = struct.Struct("i")
 # Bytes that are kept for the end of the turn. Pipelined responses beyond them are written earlier.
 _PENDING_MAX = 16384
-# The same of content in several pieces, if the system surely takes that much: see write_content().
+# The same for content in several pieces, if the system surely takes that much: see write_content().
 _GATHERED_MAX = 262144
 # While memory is short for all, no more than this (bytes) may be kept by the system for one client.
 _KEPT_MOST = 65536
-# Seconds since the last write in which another piece of content waits for more. Who makes pieces more slowly than that
-# without giving the loop a turn has each of them sent at once.
+# Seconds. A piece of content that comes so soon after the last write waits for more. Pieces that an application makes
+# more slowly, without giving the loop a turn, are each sent at once.
 _BURST = 0.001
-# Bytes of content that fill a record of TLS (RFC 8446 section 5.1): to wait for more would save nothing.
+# Bytes of content that fill a record of TLS (RFC 8446 section 5.1): waiting for more saves nothing.
 _RECORD = 16384
 
 
 def reset_now(transport: asyncio.Transport) -> None:
     """Reset a connection at once: its peer notices that what it has read is not all."""
-    # With a linger time of 0 the system sends RST in place of FIN. Unix sockets have no such option.
+    # With a linger time of 0 the system sends RST instead of FIN. Unix sockets have no such option.
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -134,7 +134,7 @@ class Writer:
         self._gathered: list[bytes] | None = None
         self._room = 0  # bytes that may still be kept with it
         self._written = 0.0  # when content was handed to the transport last
-        self._unsent = 0  # bytes that the peer has to take fewer than, when the deadline passes
+        self._unsent = 0  # at the deadline, the peer must have fewer bytes to take than this
         self._waiters: list[asyncio.Future[None]] | None = None  # made for the first one
 
     def open(self, transport: asyncio.Transport) -> None:
@@ -186,7 +186,7 @@ class Writer:
     def flush(self) -> None:
         """Hand the bytes that :meth:`write_at_turn_end` has kept to the transport.
 
-        If there are none although the end of the turn was waited for, the owner may have a head to send.
+        If there are none at the end of a turn, the owner may have a head to send.
         """
         data = self.pending
         if data:
@@ -250,7 +250,7 @@ class Writer:
             else:
                 transport.writelines(parts)
         budgets = self._clock.budgets
-        if self.paused:  # and noted with what waited then
+        if self.paused:  # it was noted when it was paused
             budgets.unsent.note_reader(self, transport.get_write_buffer_size() or 1, anew=False)
         elif budgets.unsent.over and not self.is_taken:
             self.paused = self.is_held_back = True
@@ -283,9 +283,9 @@ class Writer:
         if now - self._written < _BURST and not (self.paused or clock.write_through or clock.is_crowd):
             self._room = self._room_for(transport, size) - len(self.pending)
             if size < self._room:
-                parts = [*map(bytes, parts)]  # the application may change what is not of bytes
+                parts = [*map(bytes, parts)]  # the application may change an object that is not bytes
                 if not self.pending:
-                    # What follows asks for this one, to know whether anything waits.
+                    # The rest of the writer looks at ``pending`` to know whether anything waits.
                     self.pending, *parts = parts
                 if not self.registered:
                     self.flush_at_turn_end()
@@ -301,7 +301,7 @@ class Writer:
             self.write_parts(parts)
 
     def _gather(self, parts: list[bytes], size: int) -> None:
-        """Keep more, behind what is kept already."""
+        """Keep *parts* behind what is kept already."""
         assert self._gathered is not None
         self._gathered += map(bytes, parts)
         self._room -= size
@@ -320,7 +320,7 @@ class Writer:
         unsent = _unsent_by_system(sock)
         if unsent is None:
             return 0
-        # Half of it: the system counts what it needs around the bytes, too.
+        # Half of it: the system also counts its own memory around the bytes.
         room: int = (sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - unsent) >> 1
         return min(room, _GATHERED_MAX)
 
@@ -441,7 +441,7 @@ class Writer:
     def watch_end(self, *, ended: bool) -> None:
         """Start the deadline for what is left to send, if it does not run already.
 
-        A closed transport with nothing left ends in the next turn of the loop. Watching it all the same cost a
+        A closed transport with nothing left ends in the next turn of the loop. Watching it all the same costs a
         connection of one request 3 %. With TLS, there is still the end of TLS to send and to wait for.
 
         Args:

@@ -1,9 +1,9 @@
-"""Writes to a socket past its transport: so parts are not copied into one, and what is left keeps no more than itself.
+"""Writes to a socket past its transport, so that parts are not copied, and what is left keeps nothing else alive.
 
-What a socket does not take, a transport keeps. uvloop's transports, and asyncio's from Python 3.12 on, keep the whole
-object for it: of a response of a megabyte the last kilobyte holds all. No budget could count that, since transports
-tell only what they still have to send: a thousand clients that did not read made the process hold 510 MiB, of which 170
-were counted. So the transport gets a copy of what is left.
+A transport keeps what a socket does not take. uvloop's transports, and asyncio's from Python 3.12 on, keep the whole
+object for that: the last kilobyte of a response keeps all of its megabyte. No budget could count that, since transports
+tell only how much they still have to send: with a thousand clients that did not read, the process held 510 MiB, of
+which 170 were counted. So the transport gets a copy of what is left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_past"]
 
-# Transports that have nothing, such as TLS, between them and the socket.
+# Transports with nothing, such as TLS, between them and the socket.
 _PLAIN = {
     ("asyncio.selector_events", "_SelectorSocketTransport"),
     ("uvloop.loop", "TCPTransport"),
@@ -31,8 +31,8 @@ def write_past(transport: asyncio.Transport, parts: Sequence[bytes]) -> bool:
     """Write *parts* to the socket, and what it does not take to the transport.
 
     Returns:
-        Whether it was possible. If not, nothing was written: something is in between, or the socket takes nothing. The
-        transport finds out why.
+        Whether the socket took anything. If not, nothing was written, since something such as TLS is in between or the
+        socket takes nothing; the caller then writes to the transport, which finds out why.
     """
     kind: Any = type(transport)
     if (
