@@ -544,22 +544,21 @@ class Incoming:
 
     def _take_window_update(self, stream: int, flags: int, payload: bytes) -> None:
         increment = frames.parse_number(payload)
-        if increment < _TINY_UPDATE:
-            self._spend_glitch()
+        exchange = self._owner.streams.get(stream)
+        if increment < _TINY_UPDATE or (stream and exchange is None):
+            self._count_sent()
+            self.budget.spend_update(self._owner.clock.now)
         if not stream:
             self._owner.output.window = add_credit(self._owner.output.window, increment, 0)
             self._granted += increment
             if self._owner.output.queued:
                 self._owner.output.schedule()
             return
-        exchange = self._owner.streams.get(stream)
         if exchange is not None:
             exchange.send_window = add_credit(exchange.send_window, increment, stream)
             exchange.window_changed()
         elif stream > self._owner.last_stream or not stream & 1:
             raise ConnectionFault(codes.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream (RFC 9113 section 6.9)")
-        else:
-            self._spend_glitch()
 
     def _spend_glitch(self, count: int = 1) -> None:
         """Count something that a client seldom has a reason to send; see ``Budget``."""

@@ -109,6 +109,20 @@ def test_a_peer_that_takes_no_answers_is_not_read() -> None:
         assert link.transport.is_reading()
 
 
+def test_window_updates_for_small_responses_that_are_complete_are_no_flood() -> None:
+    """HAProxy sends both, however small the response is."""
+    with linked2(Recorder(on_start=ok)) as link:
+        for number in range(1, 6001, 2):
+            link.request()
+            link.open_window(number, 2)
+            link.open_window(0, 2)
+        assert link.goaway is None
+        for _ in range(2100):
+            link.open_window(0, 2)
+        assert link.goaway is not None
+        assert link.goaway.code == ENHANCE_YOUR_CALM
+
+
 def test_each_8_kib_of_field_blocks_count_as_a_useless_frame() -> None:
     fields = (b"\0\x01x\x7f\xc1\x3d" + b"v" * 8000) * 3  # literals, which enter no table
     with linked2(Recorder(on_start=ok)) as link:

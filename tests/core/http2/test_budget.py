@@ -74,6 +74,18 @@ def test_the_first_control_frames_are_free(kind: int, free: int) -> None:
     assert spend_all(lambda: budget.spend_frame(kind, 0.0)) == GLITCHES_MAX + free
 
 
+def test_responses_pay_for_window_updates() -> None:
+    budget = Budget()
+    for _ in range(10_000):  # as HAProxy: one of the stream that has ended, and one of the connection
+        budget.answered += 1
+        budget.spend_update(0.0)
+        budget.spend_update(0.0)
+    assert spend_all(lambda: budget.spend_update(0.0)) == GLITCHES_MAX
+    budget = Budget()
+    budget.answered = 100_000
+    assert spend_all(lambda: budget.spend_update(0.0)) == 2 * GLITCHES_MAX  # nothing more is saved up
+
+
 def test_content_pays_for_glitches() -> None:
     budget = Budget()
     for _ in range(10_000):  # as HAProxy: two small window updates for each frame that it gets
