@@ -25,7 +25,7 @@ _NO_LIMIT = 1 << 62
 
 
 class MountPoint(NamedTuple):
-    """Where a delegate is mounted, and what holds there.
+    """Where a delegate is mounted, and the limit of content there.
 
     Attributes:
         host: In lower case, without a port; ``*.name`` for every name below *name*; empty for any host.
@@ -56,12 +56,13 @@ class MountPoint(NamedTuple):
 class Mount:
     """A native delegate that chooses another one by host and path. It answers 404 where nothing is mounted.
 
-    The most specific mount point wins: first those for the host's very name, then those for ``*.`` and the names below,
-    then those for any host; among these the longest path. A path matches itself, and what follows it after a slash.
+    The most specific mount point wins: first those for exactly this host, then those for ``*.`` and a domain above it,
+    then those for any host. Among equal ones the longest path wins. A path matches itself, and what follows it after a
+    slash.
 
     Args:
-        outer_path: The path of the whole as the clients of a proxy see it, percent-decoded. The proxy may remove it
-            from the paths that it passes on, or not.
+        outer_path: The path at which a proxy's clients see the whole server, percent-decoded. It does not matter
+            whether the proxy removes it from the paths that it passes on.
     """
 
     def __init__(self, outer_path: str = "") -> None:
@@ -107,7 +108,7 @@ class Mount:
         return frozenset().union(*(getattr(point.delegate, "websockets", ()) for point in self._points))
 
     def observe(self, on_websocket: Callable[[Any], None]) -> None:
-        """Let all applications show observers how they were called; see their delegates."""
+        """Let all applications show observers how they were called, see ``ASGIDelegate.observe``."""
         for point in self._points:
             observe = getattr(point.delegate, "observe", None)
             if observe is not None:
@@ -126,7 +127,7 @@ class Mount:
         return found
 
     def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
-        """Let the delegate that is mounted there start the exchange.
+        """Let the delegate mounted at the exchange's host and path start the exchange.
 
         Raises:
             LimitExceeded: 413, the content is announced to be larger than is allowed there.
@@ -146,7 +147,7 @@ class Mount:
             if head.content_length is not None and head.content_length > point.limit:
                 raise LimitExceeded(413, f"Content-Length {head.content_length} bytes, limit {point.limit}")
         if head.upgrade and head.line.method == b"CONNECT" and not getattr(point.delegate, "takes_websockets", False):
-            exchange.answer(501)  # it is announced for the whole connection, and taken by some only (RFC 8441)
+            exchange.answer(501)  # announced for the whole connection, but this application takes none (RFC 8441)
             return NULL_DELEGATE
         self._used.setdefault(exchange.connection, set()).add(index)
         return point.delegate.start_exchange(exchange)

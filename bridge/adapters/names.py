@@ -23,12 +23,12 @@ _SHORT_NAMES = {
     "userId": "UID",
 }
 
-# What section 2.4 has escaped by a backslash. "=" is not among it: the first one of a pair ends the type.
+# The characters that section 2.4 escapes by a backslash. "=" is not one of them: the first one of a pair ends the type.
 _ESCAPED = re.compile(r'["+,;<>\\]|\A[ #]| \Z')
 
 
 def distinguished_name(name: Name) -> str:
-    """Return *name* in the form of RFC 4514: the most special group first, the pairs of a group joined by ``+``."""
+    """Return *name* in the form of RFC 4514: the most specific group first, the pairs of a group joined by ``+``."""
     return ",".join(
         "+".join(f"{_SHORT_NAMES.get(kind, kind)}={_escape(value)}" for kind, value in group)
         for group in reversed(name)

@@ -1,7 +1,7 @@
 """The delegate that serves an ASGI 3 application: one task per request or WebSocket, on the loop.
 
-Every task runs in a copy of the context that the application's startup has left. The delegate uses of a connection only
-what the exchange offers.
+Every task runs in a copy of the context that the application's startup has left. The delegate uses only what the
+exchange offers of its connection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["ASGIDelegate"]
 # Not in the method: the comparison of versions would be 0.5 % of a plain request.
 _EAGER = sys.version_info >= (3, 12)
 
-# Seconds that cancelled tasks get at the end, and clients that were sent a close frame.
+# Seconds that cancelled tasks, and clients that were sent a close frame, get at the end.
 _CANCELLED_TIME = 0.5
 _LAST_TIME = 1.0
 
@@ -56,10 +56,10 @@ class ASGIDelegate:
         state: The lifespan state, of which every request gets a shallow copy; None without a lifespan.
         websocket: How WebSockets are served; None to serve requests for one as plain HTTP.
         timeout: Seconds in which a response must be complete, then 504; None for no limit.
-        grace: Seconds that an application may go on after its client has left, until it is cancelled; None for ever.
+        grace: Seconds after which an application is cancelled whose client has left; None for never.
         certificate: Returns the server's own certificate (PEM) for the ``tls`` extension; None if it is not known.
         debug: Take ``http.response.debug`` messages and log them at DEBUG.
-        worker: The number of this process among its like, for the extension ``bridge.worker``; None for none.
+        worker: The number of this worker process, for the extension ``bridge.worker``; None without workers.
         pathsend: Offer the extension ``http.response.pathsend``, with which frameworks send their files.
 
     Attributes:
@@ -101,7 +101,7 @@ class ASGIDelegate:
         self._outer_path = root_path if outer_path is None else outer_path
         self._websocket = websocket
         self._grace = grace
-        self._no_websockets: asyncio.Event | None = None  # set when the last one ends, once wait() waits for that
+        self._no_websockets: asyncio.Event | None = None  # made by wait(); set when the last one ends
         self._certificate = certificate
         self._open_http = (HTTPExchange if timeout is None else TimedHTTPExchange).open
         self._extensions = dict(_HTTP_EXTENSIONS)
@@ -187,7 +187,7 @@ class ASGIDelegate:
         return self._websocket is not None
 
     def on_close(self, connection: Connection) -> None:
-        """A connection has ended; its exchanges were told."""
+        """Do nothing when a connection has ended: its exchanges were told."""
 
     # ------------------------------------------------------------------ what requests and WebSockets ask for (Owner)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileRange", "opened_path", "range_of"]
 
-# A FIFO must not block. Windows has neither of the two, but would change line ends.
+# Opening a FIFO must not block. Windows lacks O_CLOEXEC and O_NONBLOCK, and changes line ends without O_BINARY.
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 

@@ -96,18 +96,18 @@ class HTTPExchange:
     _chunks: list[bytes] | None  # content that the application has not received
     _size: int  # of the chunks, in bytes; set with them
     _complete: bool  # all content was received from the client
-    _finished: bool  # ... and by the application
+    _finished: bool  # the application has received all of it, too
     _disconnected: bool
-    _grace_begun: bool  # the task is cancelled after the grace time; set with the first turn that it gives
+    _grace_begun: bool  # the task is cancelled after the grace time; set when it first gives the loop a turn
     _phase: _Phase
     _sends: int  # messages, either way, until the loop gets a turn
     _trailers: list[tuple[bytes, bytes]]  # set when they are promised
-    _waiters: Waiters | None  # receive() calls; most requests have none that waits
+    _waiters: Waiters | None  # of receive() calls; most requests have none that waits
     task: asyncio.Task[None] | None
 
     @classmethod
     def open(cls, exchange: Exchange, owner: Owner) -> Self:
-        """Return what serves an exchange whose head is complete.
+        """Return the HTTPExchange that serves an exchange.
 
         Args:
             exchange: The exchange.
@@ -217,8 +217,9 @@ class HTTPExchange:
     def _ends_by_stop(self) -> bool:
         """Tell whether this is an endless response whose application has taken notice that the server stops.
 
-        However the application ends it, that is no error: libraries for server-sent events just return. But the server
-        does not send the end that the application has not sent: the client would take the response for complete.
+        No way in which the application ends it is an error: libraries for server-sent events just return. But the
+        server does not send an end that the application has not sent, since the client would take the response for
+        complete.
         """
         exchange = self._exchange
         return (
@@ -293,7 +294,7 @@ class HTTPExchange:
                     body = as_bytes(kind, body)
                 more = message.get("more_body", False)
                 if self._phase is not _CONTENT_DUE:
-                    self._send_before_trailers(body, message)
+                    self._send_unusual_body(body, message)
                 elif exchange.writing is HEAD and exchange.response is not None:  # as send() does it, by a call less
                     exchange.send_first(exchange.response, body, not more)
                 else:
@@ -335,11 +336,11 @@ class HTTPExchange:
     async def _let_others_run(self) -> None:
         """Give the loop a turn: an application that is never made to wait would have all turns for itself.
 
-        A client that reads fast makes it wait for nothing. Neither does an end that it takes no notice of: receive()
-        says again and again that the client has left, and send() fails.
+        With a client that reads fast, it never has to wait. Nor has it to wait if it ignores the client's end:
+        receive() says again and again that the client has left, and send() fails.
 
-        The application also learns so that its client has left. One that goes on although its response is complete is
-        treated as one whose client has left.
+        In that turn the application also learns that its client has left. An application that goes on after its
+        complete response is treated as one whose client has left.
         """
         self._sends = SENDS_IN_A_ROW
         if self._exchange.finished and self.task is not None and not self._grace_begun:
@@ -349,8 +350,8 @@ class HTTPExchange:
 
     # ------------------------------------------------------------------ extensions
 
-    def _send_before_trailers(self, body: bytes, message: Message) -> None:
-        """Take http.response.body in every phase but the usual one."""
+    def _send_unusual_body(self, body: bytes, message: Message) -> None:
+        """Take http.response.body in every phase but the one for plain content."""
         if self._phase is _START_DUE:
             raise LocalProtocolError("http.response.body before http.response.start")
         if self._phase is _FILE:
@@ -436,7 +437,7 @@ class TimedHTTPExchange(HTTPExchange):
 
     @classmethod
     def open(cls, exchange: Exchange, owner: Owner) -> Self:
-        """Return what serves an exchange; its time begins now."""
+        """Return the TimedHTTPExchange that serves an exchange. Its time begins now."""
         self = super().open(exchange, owner)
         clock = exchange.clock
         self.deadline = clock.after(owner.timeout)
@@ -475,7 +476,7 @@ def describe(exchange: Exchange) -> str:
 
 
 def client_left(exchange: Exchange) -> bool:
-    """Tell whether the client left before it had the whole response, of which the end may still wait to be sent."""
+    """Tell whether the client left before it had the whole response. The end may still have waited to be sent."""
     return exchange.writing is CLOSED or (exchange.writing is DONE and exchange.peer_gone)
 
 
@@ -486,7 +487,7 @@ def cancelled_itself(exc: BaseException) -> bool:
 
 
 def caused_by_disconnect(exc: BaseException | None) -> bool:
-    """Tell whether *exc* is a ConnectionGone that ``send`` has raised, or what a framework has made of it."""
+    """Tell whether *exc* is a ConnectionGone raised by ``send``, or an error that a framework has made of it."""
     while exc is not None:
         if isinstance(exc, ConnectionGone):
             return True

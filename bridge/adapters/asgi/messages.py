@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MESSAGE_ERRORS", "as_bytes", "explain"]
 
-#: What acting on a message raises when a key is missing or a value has a wrong type.
+#: What the code that acts on a message raises when a key is missing or a value has a wrong type.
 MESSAGE_ERRORS = (AttributeError, KeyError, TypeError, ValueError)
 
 

@@ -23,11 +23,12 @@ _WEBSOCKET_EXTENSIONS = ("tls", "bridge.shutdown.notice", "bridge.request_id")
 
 
 class ReadOnly(dict[str, Any]):
-    """A dictionary that all scopes share: what an application writes into it would be seen by the next request.
+    """A dictionary that all scopes share. It refuses changes, since the next request would see them.
 
-    A copy of it is a plain dictionary. Copies of all of them for each request would be 10 % of a plain one (python -m
-    benchmarks.instructions plaintext, CPython 3.13: 56,700 instructions, and 51,300 before there were copies).
-    ``scope["asgi"]`` is copied: there is middleware that sets ``spec_version``, to change what Starlette does.
+    A copy of it is a plain dictionary. Copying all of these dictionaries for each request would be 10 % of a plain
+    request (python -m benchmarks.instructions plaintext, CPython 3.13: 56,700 instructions, and 51,300 before there
+    were copies). ``scope["asgi"]`` is copied: there is middleware that sets ``spec_version``, to change what Starlette
+    does.
     """
 
     __slots__ = ()
@@ -42,7 +43,7 @@ class ReadOnly(dict[str, Any]):
 
 
 ASGI_VERSIONS = {"version": "3.0", "spec_version": "2.5"}
-"""What ``scope["asgi"]`` is a copy of."""
+"""``scope["asgi"]`` is a copy of it."""
 
 
 class ScopeTemplate:
@@ -58,10 +59,10 @@ class ScopeTemplate:
         extensions: The extensions; their values are ReadOnly.
 
     Attributes:
-        scope: The scope of a request, but for what its head says.
+        scope: The scope of a request, without what comes from its head.
         extensions: The argument.
         make_scope: The compiled function, called with ``scope``, a head, the versions and ``extensions``. It returns
-            None for what :meth:`scope_of` has to do; always, if paths have to be changed.
+            None where :meth:`scope_of` has to make the scope; always, if paths have to be changed.
         context: The two ends of the connection.
         loop: The event loop.
     """

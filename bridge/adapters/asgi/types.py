@@ -21,7 +21,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 SENDS_IN_A_ROW = 16
-"""Messages that an application may send before the loop gets a turn, if the client reads so fast that none waits."""
+"""How many messages an application may send before the loop gets a turn, if none has to wait for the client."""
 
 
 class Owner(Protocol):
@@ -43,4 +43,4 @@ class Owner(Protocol):
         """Cancel *task*, whose client has closed its sending side, when it sends nothing for the grace time."""
 
     def add_websocket(self, connection: WebSocketConnection) -> None:
-        """Keep *connection* in mind until its transport is gone."""
+        """Keep track of *connection* until its transport is gone."""

@@ -33,9 +33,9 @@ class Application:
         queue_timeout: Seconds that a request may wait for a thread; then 503.
         timeout: Seconds for an answer; None for no limit.
         response_file: Most bytes of one response in a temporary file.
-        shows_environ: Exchanges with times get the environ, for observers.
+        shows_environ: Put the environ into the ``times`` of exchanges, for observers.
         detached: The connections that the application has taken from the loop.
-        stored: The content of responses that waits, in a temporary file, for its client.
+        stored: The response buffers that have a temporary file.
     """
 
     __slots__ = (

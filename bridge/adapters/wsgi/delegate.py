@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIDelegate"]
 
-# Lower than usual: a slow client holds this much in the transport's memory (bytes); the rest is in a file.
+# A lower mark than usual (bytes): a slow client holds this much in the transport's memory; the rest is in a file.
 _HIGH_WATER = 16384
-# Seconds that a thread waits for a client until that is a slow one.
+# Seconds. A client for which a thread has waited longer is slow.
 _SLOW_CLIENT = 5.0
 # Seconds after which a client that reads nothing of a stored response is cut off, while threads wait for clients.
 _UNREAD = 1.0
-# Seconds that a stop waits for threads whose clients have all left, and how often it looks.
+# Seconds that a stop waits for threads whose clients have all left, and seconds between two checks.
 _GONE_TIME = 3.0
 _LOOK = 0.5
 # Seconds in which an application whose connection is ended may still send a farewell.
 _FAREWELL = 2.0
-# Bound once: CPython 3.13 looks up a static method of a class by the slow way.
+# Bound once: CPython 3.13 has no fast look-up for a static method of a class.
 _open_request = WSGIExchange.open
-# Addresses of the server for which a part of the environ is kept.
+# The most addresses of the server for which a part of the environ is kept.
 _TEMPLATES_MAX = 64
 
 
@@ -58,9 +58,9 @@ class WSGIDelegate:
         threads_idle: Seconds after which an idle thread beyond *threads_min* ends.
         queue: Most requests that wait for a thread; the next one is answered 503.
         queue_timeout: Seconds that a request may wait for a thread; then 503.
-        threads_slow: How many threads may wait for slow clients while requests wait for a thread: beyond it those are
-            cut off that were waited for longest, five seconds at least; and those whose response is stored, when they
-            have read nothing for a second. ``auto`` is half of the threads, None no limit.
+        threads_slow: How many threads may wait for slow clients while requests wait for a thread. If more do, clients
+            are cut off: those that were waited for longest, five seconds at least, and those with a stored response
+            that have read nothing for a second. ``auto`` is half of the threads, None no limit.
         buffer_requests: Bytes of request content that are kept in memory; the rest goes to a temporary file. The
             application is called when the content is complete. None streams the content to the application.
         buffer_responses: Most bytes of one response in a temporary file; then the thread waits for the client.
@@ -165,7 +165,7 @@ class WSGIDelegate:
         self._lanes.pop(connection, None)
 
     def _check_times(self) -> None:
-        """Look for requests whose time is over, in the queue and in the threads; again while there are requests."""
+        """Look for requests whose time is over, queued or in threads. Look again later while there are requests."""
         now = time.monotonic()
         timeout, pool = self.timeout, self.pool
         pool.forget_blocked_time(now)
@@ -192,7 +192,7 @@ class WSGIDelegate:
             asyncio.get_running_loop().call_later(min(max(shortest / 10, 0.01), 1.0), self._check_times)
 
     def _end_slow(self, most: int) -> None:
-        """Cut off the clients that were waited for longest: requests wait, and too many threads wait for clients.
+        """Cut off the clients that were waited for longest, since requests wait and too many threads wait for clients.
 
         Args:
             most: How many threads may wait.
@@ -220,7 +220,8 @@ class WSGIDelegate:
     def _end_unread(self, slow: list[Worker]) -> None:
         """Cut off the clients of stored responses that read nothing, so that threads can store theirs and be free.
 
-        Responses that are stored in part are among them: without an end of some, all could wait for the room of all.
+        That includes responses of which a part is stored. If none of them ended, all could wait for one another's room
+        on the disk.
 
         Args:
             slow: The threads that wait for clients.
@@ -233,7 +234,7 @@ class WSGIDelegate:
             exchange = buffer.exchange
             seen = (exchange.content_sent, exchange.writer.unread)
             last, since = before.get(buffer, (seen, now))
-            # A client for whom nothing waits has read all: it waits for the loop, which may have been blocked.
+            # A client for which nothing waits has read everything. It waits for the loop, which may have been blocked.
             if seen != last or not exchange.writer.unread:
                 since = now
             if now - since < _UNREAD:
@@ -255,8 +256,8 @@ class WSGIDelegate:
     def stop(self, websockets: float | None = None) -> None:
         """Take notice that the server is about to stop; requests go on.
 
-        Requests whose client has left are not waited for for long. A client that sends nothing more has left, or still
-        reads. Only sending to it shows which, as for ASGI.
+        The stop waits only a moment for requests whose client has left. A client that sends nothing more has left, or
+        still reads. Only sending to it shows which, as for ASGI.
 
         Args:
             websockets: Seconds until the connections that the application has taken (``werkzeug.socket``) are ended:
@@ -318,7 +319,7 @@ class WSGIDelegate:
             now = loop.time()
         for worker in self.pool.workers() if self.pool.alive else ():
             if worker.job is None:
-                continue  # it has just become free, and ends
+                continue  # it has just become free, and will end
             app_log.warning("%s does not end; it is here:\n%s", worker.name, worker.stack())
         self._file_threads.stop()
         return self.pool.count
@@ -350,7 +351,7 @@ class WSGIDelegate:
         return application
 
     def _environs_for(self, exchange: Exchange) -> EnvironTemplate:
-        """Return what the environs of a connection's requests."""
+        """Return the template of the environs of a connection's requests."""
         context = exchange.connection_context
         local = context.local_address
         key = (context.protocol, local)

@@ -1,6 +1,6 @@
 """The environ of a request (PEP 3333 "environ Variables", RFC 3875 section 4.1).
 
-Requests that come in by one address have much in common: that is a template, which is copied. Text is latin-1
+A template has what requests to one address of the server have in common. It is copied for each request. Text is latin-1
 throughout, one character for each octet, as PEP 3333 asks.
 """
 
@@ -50,7 +50,7 @@ _keys: dict[bytes, str] = {}
 
 
 class _Errors:
-    """``wsgi.errors``: ``sys.stderr``, also when the application replaces that, by None or by what can only write."""
+    """``wsgi.errors``: passes text to ``sys.stderr``, whatever the application has put in its place."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class EnvironTemplate:
     What belongs to one request, such as ``wsgi.input``, is set in the copy that the request gets.
 
     Args:
-        base: What all requests by this address have in common.
+        base: What all requests to this address of the server have in common.
         context: The connection's two ends.
         outer_path: The part of the root path that a proxy removes from the paths it passes on.
         lane: How many of the connection's requests have threads at once; None if it has one request at a time.
@@ -118,10 +118,10 @@ class EnvironTemplate:
         self.client = Client()
         self.lane = lane
         self.context = context
-        # The last request's head; and what was made of it, if the head before was the same.
+        # The last request's head, and the environ made of it if the head before was the same.
         self._last: tuple[RequestHead | None, Environ | None] = (None, None)
         self._mount: str = base["SCRIPT_NAME"]
-        # What is left of it when a proxy has already removed the outer path.
+        # What is left of SCRIPT_NAME when a proxy has already removed the outer path.
         self._inner_mount = self._mount[len(_as_latin1(outer_path)) :]
         template = self._template = base.copy()
         if isinstance(context.address, tuple):
@@ -137,8 +137,8 @@ class EnvironTemplate:
             environ = before.copy()
         else:
             environ = self._make(head)
-            # A client that polls sends one head again and again, which the reader finds to be the same object. One that
-            # comes once is not copied.
+            # A client that polls sends the same head again and again, and the reader returns the same object for it. Of
+            # a head that comes once no copy is kept.
             self._last = head, environ.copy() if known is head else None
         if self._mount:
             # A proxy in front has removed nothing, or the outer path.
@@ -163,7 +163,7 @@ class EnvironTemplate:
 def environ_template(
     context: ConnectionContext, *, root_path: str, multithread: bool, multiprocess: bool, extra: Environ
 ) -> Environ:
-    """Return what all requests that come in by one address have in common.
+    """Return what all requests to one address of the server have in common.
 
     Args:
         context: The two ends of one of the connections.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIExchange"]
 
-# Bound once: CPython 3.13 looks up a static method of a class by the slow way.
+# Bound once: CPython 3.13 has no fast look-up for a static method of a class.
 _open_response = Response.open
 
 
@@ -223,7 +223,7 @@ class WSGIExchange:
         try:
             environ = self._environs.environ(self.exchange)
             environ["wsgi.early_hints"] = response.early_hints
-            if self._environs.lane is not None:  # the client may leave one request, and go on with others
+            if self._environs.lane is not None:  # the client may give up one request, and go on with others
                 environ["bridge.client_disconnected"] = environ["waitress.client_disconnected"] = self.client
             if self.content is None:
                 environ["wsgi.input"] = io.BytesIO()
@@ -238,7 +238,8 @@ class WSGIExchange:
             result = self._application.app(environ, response.start_response)
             response.send(result)
         except BaseException as exc:
-            # With a connection of its own, an application may end so, to keep the server from sending a response.
+            # An application that has taken the connection may end with an exception, to keep the server from sending a
+            # response.
             if not (self.detached and isinstance(exc, ConnectionError)):
                 response.fail(exc)
         if result.__class__ is not list:
@@ -254,7 +255,7 @@ class WSGIExchange:
         content = self.content
         if isinstance(content, ReceivedContent):
             environ["wsgi.input"] = content.open()
-            if self.exchange.head.content_length is None:  # chunked when it was sent, but not any more
+            if self.exchange.head.content_length is None:  # it came in chunks, and they are decoded now
                 environ["CONTENT_LENGTH"] = str(content.size)
                 environ.pop("HTTP_TRANSFER_ENCODING", None)
         elif content is not None and self.response.worker is not None:

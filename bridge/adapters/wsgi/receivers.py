@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ContentReceiver", "StreamReceiver"]
 
-# With more content than this (bytes) behind a running write, the client has to wait.
+# The client has to wait when more content than this (bytes) has come during a write job.
 _WINDOW = 262144
-# Once there is a temporary file, content is written when there is more of it than this (bytes).
+# Once there is a temporary file, a write job starts when more content than this (bytes) has come.
 _WORTH_WRITING = _WINDOW
 
 
@@ -63,9 +63,9 @@ class ContentReceiver:
     memory than two windows, however slow the disk is.
 
     A job costs two switches between threads, so it should write more than one piece of content. An upload of 1,000,000
-    bytes takes 3 jobs. It took 15 when each piece had a job of its own, for which the client had to wait. That cost 3.5
-    ms of processor time on asyncio's loop and 2.2 ms on uvloop; it is 1.9 and 1.5 ms now (CPython 3.11).
-    The calls are counted by ``benchmarks.walk``.
+    bytes takes 3 jobs. With a job for each piece, for which the client has to wait, it would take 15. Processor time is
+    1.9 ms instead of 3.5 on asyncio's loop, and 1.5 instead of 2.2 on uvloop (CPython 3.11). The calls are counted by
+    ``benchmarks.walk``.
 
     Args:
         request: The request.
@@ -160,7 +160,7 @@ class ContentReceiver:
         self._request.finish()
 
     def give_up(self, budget: Budget) -> str:
-        """Move content from memory to the file; or, if there are too many files, answer 503."""
+        """Move content from memory to the file; or, if files take too much room already, answer 503."""
         if budget is self._budgets.unfinished:
             if not self._writing and self._pending:
                 self._write()
@@ -179,7 +179,7 @@ class ContentReceiver:
         return what
 
     def _forget(self) -> None:
-        """Take the content out of the budgets of what is not finished; the file only when no job has it any more."""
+        """Take the content out of the budgets of unfinished content, the file only when no job writes it any more."""
         if self._noted:
             self._noted = 0
             self._budgets.unfinished.forget(self)
@@ -239,9 +239,9 @@ class ContentReceiver:
             self._write()
         elif self._complete:
             self._pass_on()
-        if self._noted and not self._writing:  # a job that follows at once holds what has waited for this one
-            # Not rounded: less than before, so that the budget may ask again, if it has asked for this job. Not 0, so
-            # that the budget does not make another entry for the next piece.
+        if self._noted and not self._writing:  # otherwise the next job has begun already with what has waited
+            # The size is not rounded up: it is smaller than the last one, so the budget may ask again if it has asked
+            # for this job. It is not 0, so the budget does not make another entry for the next piece.
             self._noted = max(self._pending, 1)
             self._budgets.unfinished.note(self, self._noted)
         if self._paused:

@@ -1,6 +1,6 @@
 """The response of a WSGI application: the thread makes it, the loop sends it.
 
-:class:`.loopcalls.LoopCalls` and :class:`.response_buffer.ResponseBuffer` lead from the one to the other.
+:class:`.loopcalls.LoopCalls` and :class:`.response_buffer.ResponseBuffer` lead from the thread to the loop.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Response:
 
     @property
     def _bodiless(self) -> bool:
-        """The response has a head, and by that no content (RFC 9110 section 6.4.1)."""
+        """The response has a head that allows no content (RFC 9110 section 6.4.1)."""
         head = self._head
         return head is not None and is_bodiless(self._exchange.head.line.method, head.status)
 
@@ -220,7 +220,7 @@ class Response:
                     self._put(data)
 
     def _put_file(self, wrapper: FileWrapper) -> bool:
-        """Let the loop send the file that the application has returned; False if the file has to be read here."""
+        """Let the loop send the file that the application has returned; False if this thread has to read it."""
         head = self._head
         if head is None or self._started or self._bodiless or self.gone:
             return False

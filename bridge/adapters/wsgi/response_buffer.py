@@ -100,8 +100,8 @@ class ResponseBuffer:
         self._stored = stored
         self.complete = False
         self.closed = False
-        # Each counter has one writer, or is written under the lock only: _bytes_put and _file_end are the thread's,
-        # _bytes_taken and _file_start the loop's.
+        # Only one side writes each counter, or only under the lock: the thread writes _bytes_put and _file_end, the
+        # loop _bytes_taken and _file_start.
         self._parts: deque[bytes] = deque()
         self._bytes_put = 0
         self._bytes_taken = 0
@@ -183,7 +183,7 @@ class ResponseBuffer:
                 self._worker.wait(_PATIENCE if slow else 1.0)
                 patient = not slow
             self._thread_waits = False
-            self._disk_full = False  # others may have left the disk
+            self._disk_full = False  # others may have given room on the disk back
             if self.closed:
                 raise ConnectionGone("the client left")
         return True
@@ -251,7 +251,7 @@ class ResponseBuffer:
         self._take_posted = False
         if self.closed or self._awaiting_client:
             return
-        # If the thread holds the lock, it is moving everything to the file, and posts another call after that.
+        # If the thread holds the lock, it is moving everything to the file. It posts another call after that.
         if not self._lock.acquire(blocking=False):
             return
         try:

@@ -72,7 +72,7 @@ def states() -> tuple[int, int, int]:
 
 
 def occupied() -> float:
-    """Return which part of the threads that there may be has a job, in the pool where it is largest."""
+    """Return the share of its possible threads that have a job, of the pool where this share is largest."""
     return max(((pool.count - pool.idle - pool.abandoned) / pool.maximum for pool in list(_pools)), default=0.0)
 
 
@@ -116,8 +116,8 @@ class ThreadPool:
         queue: The jobs that wait.
         count: How many threads there are, with the abandoned ones.
         abandoned: How many threads are abandoned.
-        on_jobs: Called on the loop after the next turn in which jobs are added, once: it is None after that. None for
-            nothing.
+        on_jobs: Called once, on the loop, after the next turn in which jobs are added; then set to None. None for no
+            call.
     """
 
     def __init__(
@@ -357,7 +357,7 @@ class ThreadPool:
                     job = queue.popleft()
                 except IndexError:
                     break
-                worker.job = job  # first of all: the job before is done, and must not be taken for one that hangs
+                worker.job = job  # first of all: the last job must not seem to hang
                 worker.waited = 0.0
                 if self._slow and queue and not self._waking:
                     self._wake()
@@ -386,7 +386,7 @@ class ThreadPool:
         if not self._shrinking and self.count > self.minimum and self._loop is not None:
             self._shrinking = True
             self._call_loop(self._shrink)
-        # A job that was queued before this thread stood among the idle ones has not woken it; nor has a stop.
+        # A job that was queued before this thread was listed as idle has not woken it. Neither has a stop.
         if self.queue or self._stopping:
             try:
                 idle.remove(worker)
@@ -473,7 +473,7 @@ class _EventGate:
 
 
 class _LockGate:
-    """The same for systems without eventfd."""
+    """Where a thread waits on systems without eventfd."""
 
     __slots__ = ("_lock",)
 

@@ -26,7 +26,7 @@ _TIMEOUT = 30.0
 
 
 def _do_nothing() -> None:
-    """Stand in for the connection's callback where there is none, or where another object calls it."""
+    """Stand in for a callback that does not exist, or that another object calls."""
 
 
 class LazySocket:

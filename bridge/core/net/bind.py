@@ -116,7 +116,7 @@ def bind_unix_socket(file: str | bytes | os.PathLike[str], mode: int = 0o600, ba
         backlog: Connections that may wait to be accepted.
 
     Raises:
-        ValueError: There is something else than a socket at *file*.
+        ValueError: *file* exists and is not a socket.
         OSError: The socket cannot be bound.
     """
     return bind_unix(os.fspath(file), mode, backlog)[0]
@@ -125,7 +125,7 @@ def bind_unix_socket(file: str | bytes | os.PathLike[str], mode: int = 0o600, ba
 def bind_unix(
     name: str | bytes, mode: int, backlog: int, owner: tuple[int, int] | None = None
 ) -> tuple[socket.socket, tuple[int, int] | None]:
-    """Return a socket as :func:`bind_unix_socket` does, and device and inode of its file; None if it has none.
+    """Return a socket as :func:`bind_unix_socket` does, and device and inode of its file (None without a file).
 
     Args:
         name: As there.
@@ -157,7 +157,7 @@ def bind_unix(
 
 
 def _short(name: str | bytes) -> str | bytes:
-    """Return a path of a socket in a form that the system takes, which is 107 bytes: a relative path may be short."""
+    """Return a path of a socket in a form that the system takes, at most 107 bytes: a relative path may be short."""
     if len(os.fsencode(name)) <= _LONGEST_PATH:
         return name
     relative = os.path.relpath(os.fsdecode(name))

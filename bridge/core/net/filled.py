@@ -10,6 +10,9 @@ __all__ = ["Filled"]
 class Filled(asyncio.Protocol):
     """Gives what is received to a protocol that has a buffer of its own.
 
+    ``_LittleReads`` of ``core/connection/reads.py`` passes on the same four calls, in the other direction. A base for
+    both would need a part below sockets and connections, for four lines of code.
+
     Args:
         protocol: The protocol.
     """

@@ -1,9 +1,9 @@
 """TLS handshakes of a server, a few in each turn of the loop.
 
 A handshake is the most expensive thing that a client can make the server do with one packet: 0.5 ms for an RSA key of
-2048 bits, 4 ms for one of 4096. When a thousand clients sent theirs at once, all open connections waited for a second.
-So the handshakes of a loop share some milliseconds of each turn, and the others wait for the next turn in the order in
-which they came.
+2048 bits, 4 ms for one of 4096. Without a limit, a thousand clients that begin theirs at once make all open connections
+wait for a second. So the handshakes of a loop share some milliseconds of each turn, and the others wait for the next
+turn in the order in which they came.
 """
 
 from __future__ import annotations

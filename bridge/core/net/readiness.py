@@ -22,7 +22,7 @@ __all__ = ["READABLE", "WRITABLE", "Readiness"]
 READABLE, WRITABLE = 1, 4
 """The events, as epoll counts them. Any other event is an error or an end, which the next read or write reports."""
 
-# Sockets that are served in one turn of the loop. The kernel reports the others first the next time.
+# The most sockets that are served in one turn of the loop. The kernel reports the others first next time.
 _PER_TURN = 256
 
 # Loops that have ended take their entries with them.
@@ -87,7 +87,7 @@ class Readiness:
         self._close_unused()
 
     def _close_unused(self) -> None:
-        """Give the descriptor back when no socket is left, so that a loop that ends has none."""
+        """Close the epoll object when no socket is left, so that a loop that ends leaves no descriptor open."""
         watched = self._epoll
         if not self._functions and watched is not None:
             self._epoll = None
@@ -97,7 +97,7 @@ class Readiness:
 
     @staticmethod
     def descriptors(loop: asyncio.AbstractEventLoop) -> tuple[int, ...]:
-        """Return what a forked child must not touch: the kernel shares what is watched with the child."""
+        """Return the descriptor that a forked child must not touch: parent and child share what is watched."""
         found = _of_loop.get(loop)
         return () if found is None or found._epoll is None else (found._epoll.fileno(),)
 
@@ -107,7 +107,8 @@ class Readiness:
             return
         functions = self._functions
         for number, events in watched.poll(0, _PER_TURN):
-            # A function may have removed it. If another socket has the number by then, that one finds nothing to do.
+            # An earlier function may have removed this socket. If a new socket has its number by now, its function
+            # finds nothing to do.
             function = functions.get(number)
             if function is not None:
                 try:

@@ -19,7 +19,7 @@ SSLOptions = Mapping[str, Any] | ssl.SSLContext
 
 _KEYS = ("certfile", "keyfile", "ssl_version", "cert_reqs", "ca_certs", "ciphers")
 _FILES = ("certfile", "keyfile", "ca_certs")
-# What may stand in ssl_version. The protocols older than TLS 1.2 are deprecated by RFC 8996.
+# The values that ssl_version may have. RFC 8996 deprecates the protocols older than TLS 1.2.
 _ANY_VERSION = frozenset({ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER})
 
 
