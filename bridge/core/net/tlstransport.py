@@ -4,8 +4,8 @@ The transports of asyncio and uvloop pass all bytes through memory buffers of th
 record, of which the second one ends in an exception, and a copy in each direction. Here a request costs one call of
 ``read`` and one of ``write``.
 
-OpenSSL reads record by record and keeps nothing of the next one. So when the system says that a socket is readable, one
-call of ``read`` with room for the largest record leaves nothing behind that the system would not report again.
+OpenSSL reads record by record and keeps nothing of the next one. So when the system says that a socket is readable,
+reading one record to its end leaves nothing behind that the system would not report again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ __all__ = ["TLSTransport"]
 
 # The most content of one record (RFC 8446 section 5.1), in bytes: what one read can return.
 _RECORD = 16384
+# Bytes that are read first; few requests have more. With room for a whole record, each read would take 16 KiB from the
+# C library and give nearly all back. What is shorter is served when all sockets of the turn have been read: 256 of them
+# hold a megabyte at most. Where longer records come, whole ones are read: the second call takes 0.6 us of 8.
+_LITTLE = 4096
 # Bytes that are read, or written, in one turn of the loop: other connections wait meanwhile.
 _PER_TURN = 262144
 # Bytes that OpenSSL gets at once. It makes records of them, and writes each one.
@@ -54,14 +58,17 @@ class TLSTransport(asyncio.Transport):
     __slots__ = (
         "_address",
         "_ended",
+        "_first",
         "_high",
         "_loop",
         "_low",
         "_number",
+        "_pending",
         "_protocol",
         "_read",
         "_readiness",
         "_reading",
+        "_received",
         "_shutdown",
         "_shutdown_timeout",
         "_sock",
@@ -96,11 +103,14 @@ class TLSTransport(asyncio.Transport):
         # SSLSocket's methods do nothing but to call these ones; for each request that would be 2 us of 15.
         session = getattr(sock, "_sslobj", None)
         self._read: Callable[[int], bytes] = (session or sock).read
+        self._pending: Callable[[], int] = (session or sock).pending
         self._write: Callable[[bytes | memoryview], int] = (session or sock).write
         self._shutdown: Callable[[], object] = sock.unwrap if session is None else session.shutdown
         self._state = _OPEN
         self._watched = 0  # the events that are waited for
         self._reading = True  # the protocol wants to be given bytes
+        self._first = _LITTLE  # bytes that are read first
+        self._received = b""  # what was read in this turn of the loop, and is still to be given to it
         self._turned = 0  # the direction in which OpenSSL cannot go on before the other one can: READABLE or WRITABLE
         self._ended = False  # the peer sends nothing more
         self._unsent: deque[bytes | memoryview] = deque()
@@ -182,11 +192,14 @@ class TLSTransport(asyncio.Transport):
         else:
             self._readiness.remove(self._number)
 
-    def _ready(self, events: int) -> None:
-        """Act on events. With an error or an end, go in the directions that are waited for: they find out."""
+    def _ready(self, events: int) -> Callable[[], None] | None:
+        """Act on events. With an error or an end, go in the directions that are waited for: they find out.
+
+        Returns:
+            What has to be called later in this turn of the loop, see :class:`Readiness`; None if nothing.
+        """
         if events == READABLE and self._reading and self._state is _OPEN:  # as nearly always
-            self._read_ready()
-            return
+            return self._read_ready()
         watched = self._watched
         if events & ~(READABLE | WRITABLE):
             events |= watched
@@ -195,7 +208,7 @@ class TLSTransport(asyncio.Transport):
                 self._end_tls()
             else:
                 self._drop_received()
-            return
+            return None
         if events & watched & WRITABLE:
             if self._turned == WRITABLE:
                 self._turned = 0
@@ -203,39 +216,46 @@ class TLSTransport(asyncio.Transport):
             self._go_on_writing()
         if events & READABLE:
             if self._state is _OPEN and self._reading:
-                self._read_ready()
-            elif self._turned == READABLE:
+                return self._read_ready()
+            if self._turned == READABLE:
                 self._turned = 0
                 self._go_on_writing()
             elif self._state is not _SHUTDOWN:
                 self._wait_for(self._watched & ~READABLE)
+        return None
 
     # ------------------------------------------------------------------ reading
 
-    def _read_ready(self) -> None:
+    def _read_ready(self) -> Callable[[], None] | None:
+        """Read; return what gives it to the protocol, if that has not been done."""
         if self._unsent and self._peer_ended():
             self._ended = True  # OpenSSL must not see it: it would send nothing more
             self.close()
-            return
+            return None
+        first = self._first
         try:
-            data = self._read(_RECORD)
-            if len(data) == _RECORD < self.max_size:
+            data = self._read(first)
+            if len(data) == first:
                 data = self._read_more(data)
         except ssl.SSLWantReadError:  # a part of a record, or one that has no content
             if self._turned == READABLE:
                 self._turned = 0
                 self._go_on_writing()
-            return
+            return None
         except ssl.SSLWantWriteError:
             self._turned = WRITABLE
             self._wait_for(self._watched | WRITABLE)
-            return
+            return None
         except ssl.SSLEOFError:
             self._finish(None)
-            return
+            return None
         except OSError as exc:
             self._finish(exc)
-            return
+            return None
+        if data and len(data) < _LITTLE and not self._turned:
+            self._first = _LITTLE
+            self._received = data
+            return self._deliver
         try:
             if data:
                 self._protocol.data_received(data)
@@ -249,9 +269,23 @@ class TLSTransport(asyncio.Transport):
         if self._turned == READABLE:
             self._turned = 0
             self._go_on_writing()
+        return None
+
+    def _deliver(self) -> None:
+        """Give the protocol what was read, unless another connection has ended this one meanwhile."""
+        data, self._received = self._received, b""
+        if self._state is _OPEN:
+            try:
+                self._protocol.data_received(data)
+            except Exception as exc:
+                self._fail(exc)
 
     def _read_more(self, data: bytes) -> bytes:
-        """Return *data* with the records behind it, as much as may be read in one turn."""
+        """Return *data* with the rest of its record, and the records behind it, as much as may be read in one turn."""
+        left = self._pending()  # decrypted already: the system would not report it again
+        if left:
+            data += self._read(left)
+            self._first = _RECORD
         parts = [data]
         size = len(data)
         try:
@@ -272,7 +306,7 @@ class TLSTransport(asyncio.Transport):
             return False
 
     def pause_reading(self) -> None:
-        """Read nothing until :meth:`resume_reading`."""
+        """Read nothing until :meth:`resume_reading`. What this turn of the loop has read already comes all the same."""
         # What is waited for changes when something comes: most pauses are over before.
         self._reading = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -73,6 +73,35 @@ async def test_what_cannot_be_watched_leaves_nothing() -> None:
     with open(__file__, "rb") as file, pytest.raises(PermissionError):
         readiness().add(file.fileno(), READABLE, lambda events: None)
     assert Readiness.descriptors(asyncio.get_running_loop()) == ()
+
+
+@both_loops
+async def test_all_are_told_before_the_first_is_served(
+    pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = readiness()
+    calls: list[str] = []
+
+    def told(sock: socket.socket, name: str, serve: Callable[[], None]) -> Callable[[int], Callable[[], None]]:
+        def tell(events: int) -> Callable[[], None]:
+            calls.append(f"told {name} {sock.recv(9).decode()}")
+            return serve
+
+        return tell
+
+    def fails() -> None:
+        calls.append("served first")
+        raise ValueError("mine")
+
+    watched.add(pair[0].fileno(), READABLE, told(pair[0], "first", fails))
+    watched.add(pair[1].fileno(), READABLE, told(pair[1], "second", lambda: calls.append("served second")))
+    pair[1].send(b"a")  # both are there before the loop looks
+    pair[0].send(b"b")
+    await until(lambda: "served second" in calls)
+    assert calls == ["told first a", "told second b", "served first", "served second"]
+    assert caplog.text.count("ValueError: mine") == 1
+    for sock in pair:
+        watched.remove(sock.fileno())
 
 
 @both_loops

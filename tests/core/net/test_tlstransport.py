@@ -228,6 +228,74 @@ async def test_full_records_come_together_but_not_without_bound(contexts: Contex
 
 
 @both_loops
+async def test_records_of_each_size(contexts: Contexts) -> None:
+    async with connected(contexts) as (recorder, peer):
+        for most in (PER_TURN, 16384):
+            recorder.transport.max_size = most
+            for size in (1, 2, 4095, 4096, 4097, 8191, 8192, 8193, 16383, 16384):
+                recorder.pieces.clear()
+                await peer.send(LARGE[:size])
+                await until(lambda size=size: len(recorder.received) == size)
+                assert recorder.pieces == [LARGE[:size]]
+        await peer.end_tls()
+
+
+@both_loops
+async def test_a_record_longer_than_one_read_whose_end_comes_later(contexts: Contexts) -> None:
+    async with connected(contexts) as (recorder, peer):
+        for size in (4096, 4097, 16384):
+            record = peer.records(LARGE[:size])
+            for cut in (1, 5, 4101, len(record) - 1):
+                await peer.send_raw(record[:cut])
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                assert recorder.received == b""
+                await peer.send_raw(record[cut:])
+                await until(lambda size=size: len(recorder.received) == size)
+                recorder.pieces.clear()
+                record = peer.records(LARGE[:size])
+            await peer.send_raw(record)
+            await until(lambda size=size: len(recorder.received) == size)
+            recorder.pieces.clear()
+        await peer.end_tls()
+
+
+@both_loops
+async def test_what_was_read_in_the_turn_in_which_another_connection_ends_this_one(contexts: Contexts) -> None:
+    async with connected(contexts) as (first, one), connected(contexts) as (second, other):
+        records = one.records(b"a"), other.records(b"b")
+        first.on_data = second.transport.abort
+        one.sock.send(records[0])  # both are there before the loop looks
+        other.sock.send(records[1])
+        await until(lambda: second.lost)
+        assert (first.received, second.received) == (b"a", b"")
+        assert second.calls == ["made", "lost"]
+        await one.end_tls()
+        await until(lambda: first.lost)
+
+
+@both_loops
+async def test_what_was_read_in_the_turn_in_which_another_connection_pauses_this_one(contexts: Contexts) -> None:
+    async with connected(contexts) as (first, one), connected(contexts) as (second, other):
+        records = one.records(b"a"), other.records(b"b")
+        first.on_data = second.transport.pause_reading
+        one.sock.send(records[0])
+        other.sock.send(records[1])
+        await until(lambda: first.received == b"a")
+        assert second.received == b"b"
+        assert not second.transport.is_reading()
+        await other.send(b"c")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert second.received == b"b"
+        second.transport.resume_reading()
+        await until(lambda: second.received == b"bc")
+        await one.end_tls()
+        await until(lambda: first.lost)
+        await other.end_tls()
+
+
+@both_loops
 async def test_full_records_with_the_end_behind_them(contexts: Contexts) -> None:
     async with connected(contexts) as (recorder, peer):
         records = peer.records(LARGE[: 4 * 16384])
