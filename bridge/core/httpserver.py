@@ -31,6 +31,9 @@ __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 
 # Seconds for the farewell of WebSockets whose time is over.
 _LAST_WORDS = 2.0
+# Seconds of a stop for connections whose TLS handshake or PROXY header is not complete: a peer that says nothing must
+# not hold the stop until the time-out of its handshake.
+_STARTING = 2.0
 
 
 def __getattr__(name: str) -> object:
@@ -374,7 +377,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         Call :meth:`stop` first, so that no new connections come.
 
         Args:
-            timeout: Seconds after which the remaining connections are aborted; None to wait as long as it takes.
+            timeout: Seconds after which the remaining connections are aborted; None to wait as long as it takes. Those
+                that have not finished their TLS handshake get two seconds of it, or *idle_grace* if that is longer.
             waiting: Called once with the number of connections, if any are left to wait for.
             idle_grace: Seconds for which connections without a request are kept, so that their next response can say
                 ``Connection: close``; 0 closes them now. A connection that has had no request yet gets at least one
@@ -390,7 +394,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
             connection.close_when_idle(idle_grace)
         if self._starting and timeout != 0:
             # They were accepted before the stop: their requests are coming.
-            await asyncio.wait(self._starting, timeout=timeout)
+            patience = max(idle_grace, _STARTING)
+            await asyncio.wait(self._starting, timeout=patience if timeout is None else min(patience, timeout))
             for connection in tuple(self._connections):
                 connection.close_when_idle(idle_grace)
         await self._cancel_starting()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bridge.core import httpserver
 from bridge.core.connection.http1 import ServerConnection
 from bridge.core.connection.interfaces import NULL_DELEGATE, Exchange
 from bridge.core.connection.parameters import ConnectionParameters
@@ -361,6 +362,28 @@ async def test_a_handshake_counts_and_ends_with_the_server(
         assert server.connection_count() == 0
         with contextlib.suppress(ConnectionResetError):  # the system has not passed on all that the client has sent
             assert await client.read_to_the_end() == b""
+
+
+@both_loops
+@pytest.mark.parametrize("limit", [None, TIMEOUT])
+@pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02"], ids=["nothing", "a byte", "a part"])
+async def test_a_handshake_that_does_not_go_on_does_not_hold_a_stop(
+    tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bytes,
+    limit: float | None,
+) -> None:
+    monkeypatch.setattr(httpserver, "_STARTING", 0.1)
+    async with serving(Echo(), tls=tls_contexts[0]) as server:
+        server.tls_handshake_timeout = 2 * TIMEOUT
+        async with await Client.connect(server) as client:
+            await client.send(sent)
+            await until(lambda: server.connection_count() == 1)
+            server.stop()
+            async with asyncio.timeout(TIMEOUT):
+                assert await server.drain(limit) == 0
+            with contextlib.suppress(ConnectionResetError):
+                assert await client.read_to_the_end() == b""
 
 
 @both_loops
