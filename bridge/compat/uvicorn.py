@@ -25,6 +25,7 @@ from bridge.dialects.command import config_of, refuse
 from bridge.dialects.table import Translation
 from bridge.dialects.uvicorn import DIALECT, keywords, settle_address, settle_defaults
 from bridge.errors import BindError, ConfigError, LifespanFailed
+from bridge.files import Place, set_socket
 from bridge.serving.embedding import Server as Embedded
 from bridge.serving.process import read_variables
 from bridge.telemetry.logs import AS_IT_IS, stand_for
@@ -154,10 +155,11 @@ class Config:
         try:
             if self.uds:
                 sock = socket.socket(socket.AF_UNIX)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.uds)
-                sock.bind(self.uds)
-                os.chmod(self.uds, 0o666)  # noqa: S103 - as uvicorn does
+                with Place.of(self.uds) as place:
+                    if place.status() is not None:
+                        place.unlink()
+                    sock.bind(self.uds)
+                    set_socket(place, 0o666)  # as uvicorn does, but no other file
             elif self.fd is not None:
                 sock = socket.socket(fileno=os.dup(self.fd))
             else:

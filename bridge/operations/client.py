@@ -8,10 +8,14 @@ import glob
 import http.client
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
+
+from bridge.files import Place
+from bridge.telemetry.processes import runs
 
 __all__ = ["Client", "NotReached", "find"]
 
@@ -90,8 +94,7 @@ class Client:
         number = getattr(exc, "errno", None)
         if number in {errno.ENOENT, errno.ECONNREFUSED}:
             if number == errno.ECONNREFUSED:
-                with contextlib.suppress(OSError):  # a crashed server has left it
-                    os.unlink(self.path)
+                _remove_left(self.path)
             return NotReached(f"{self.path}: the server is not running", running=False)
         if number in {errno.EACCES, errno.EPERM}:
             owner = _owner(self.path)
@@ -99,6 +102,21 @@ class Client:
         if isinstance(exc, TimeoutError):
             return NotReached(f"{self.path}: no answer in time")
         return NotReached(f"{self.path}: {getattr(exc, 'strerror', None) or exc or type(exc).__name__}")
+
+
+def _remove_left(path: str) -> None:
+    """Remove the socket of a server that is gone, if its name has that server's number.
+
+    A socket of another name may be that of a server that starts just now: it is bound, and nobody listens so far. The
+    next server replaces such a one.
+    """
+    number = _NUMBERED.fullmatch(os.path.basename(path))
+    if number is not None and not runs(int(number[1])):
+        with contextlib.suppress(OSError), Place.of(path) as place:
+            place.unlink()
+
+
+_NUMBERED = re.compile(r"bridge-([0-9]+)\.ctl")
 
 
 def _owner(path: str) -> str:
@@ -172,8 +190,7 @@ def _candidates(environ: Mapping[str, str]) -> list[str]:
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+                _remove_left(path)
                 continue
             except OSError:
                 pass  # another user's: it is named when it is asked

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,14 @@ async def test_sockets_of_the_program() -> None:
     server.should_exit = True
     await server.shutdown(sockets=[sock])
     assert sock.fileno() == -1
+
+
+def test_a_unix_socket_of_the_program(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    for _ in range(2):  # the second replaces the first
+        with config(uds=str(path)).bind_socket() as sock:
+            assert sock.getsockname() == str(path)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666
 
 
 async def test_the_handler_of_signals_is_a_method_of_the_server() -> None:

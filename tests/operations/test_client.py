@@ -1,0 +1,43 @@
+"""How the client of the control socket finds servers, and what it removes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.operations.client import Client, NotReached, find
+
+pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
+
+
+def ended() -> int:
+    """Return the number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("way", ["found", "asked"])
+def test_only_the_socket_of_a_server_that_is_gone_is_removed(tmp_path: Path, way: str) -> None:
+    """One that is bound, and on which nobody listens so far, is that of a server that starts just now."""
+    names = [f"bridge-{ended()}.ctl", f"bridge-{os.getpid()}.ctl", "bridge.ctl"]
+    starting = []
+    for name in names:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(tmp_path / name))
+        starting.append(sock)
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path)}
+    for name in names:
+        with pytest.raises(NotReached):
+            if way == "asked":
+                Client(str(tmp_path / name)).ask("GET", "/status")
+            else:
+                find(None, None, environ)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+    for sock in starting:
+        sock.close()
