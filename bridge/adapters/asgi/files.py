@@ -18,6 +18,11 @@ __all__ = ["FileRange", "opened_path", "range_of"]
 # Opening a FIFO must not block. Windows lacks O_CLOEXEC and O_NONBLOCK, and changes line ends without O_BINARY.
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
+# The largest size of a file of /sys, whatever is in it: a page of memory.
+_PAGE = 65536
+# Bytes that are read of a file that does not tell its size.
+_MOST = 1 << 20
+
 
 class FileRange(NamedTuple):
     """A part of an open regular file: descriptor, first byte, number of bytes."""
@@ -41,7 +46,15 @@ def opened_path(message: Message) -> Iterator[FileRange]:
     except (OSError, TypeError, ValueError) as exc:
         raise LocalProtocolError(f"http.response.pathsend: {exc}") from None
     try:
-        yield FileRange(descriptor, 0, _size(descriptor, message))
+        size, content = _size(descriptor, message)
+        if content is None:
+            yield FileRange(descriptor, 0, size)
+        else:
+            import tempfile  # this takes 5 ms, and few files need it
+
+            with tempfile.TemporaryFile(buffering=0) as file:
+                file.write(content)
+                yield FileRange(file.fileno(), 0, len(content))
     finally:
         os.close(descriptor)
 
@@ -57,7 +70,9 @@ def range_of(message: Message) -> FileRange:
     file: Any = message.get("file")
     try:
         descriptor = file if isinstance(file, int) else file.fileno()
-        size = _size(descriptor, message)
+        size, content = _size(descriptor, message)
+        if content is not None:
+            raise LocalProtocolError("http.response.zerocopysend: the file does not tell its size; send its content")
         offset = message.get("offset")
         # A file object that has read ahead has another position than its descriptor.
         start = _tell(file) if offset is None else offset
@@ -75,11 +90,22 @@ def range_of(message: Message) -> FileRange:
     return FileRange(descriptor, start, count)
 
 
-def _size(descriptor: int, message: Message) -> int:
+def _size(descriptor: int, message: Message) -> tuple[int, bytes | None]:
+    """Return the size of a file; and its content, if it does not tell its size, as files of /proc and /sys."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise LocalProtocolError(f"{message['type']}: not a regular file")
-    return status.st_size
+    if status.st_size > _PAGE or getattr(status, "st_blocks", 1):
+        return status.st_size, None
+    content = b""
+    try:
+        while piece := os.pread(descriptor, _PAGE, len(content)):
+            content += piece
+            if len(content) > _MOST:
+                raise LocalProtocolError(f"{message['type']}: the file does not tell its size, and has over a megabyte")
+    except OSError as exc:
+        raise LocalProtocolError(f"{message['type']}: {exc}") from None
+    return status.st_size, content if len(content) != status.st_size else None
 
 
 def _tell(file: Any) -> int:

@@ -13,6 +13,8 @@ __all__ = ["FileRange", "FileWrapper", "file_range"]
 
 # The least to read at once, in bytes, where a file has to be read here; the application's size is a suggestion.
 _BLOCK = 32768
+# The largest size of a file of /sys, whatever is in it: a page of memory.
+_PAGE = 65536
 # Readers that read nothing but the file below them; a subclass of theirs may do anything.
 _PLAIN = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
 
@@ -79,5 +81,7 @@ def file_range(filelike: object) -> FileRange | None:
     except (OSError, ValueError):  # a pipe, or closed
         return None
     if not stat.S_ISREG(status.st_mode) or not status.st_size:  # files of /proc have content, and no size
+        return None
+    if status.st_size <= _PAGE and not getattr(status, "st_blocks", 1):  # those of /sys have less content than size
         return None
     return FileRange(raw.fileno(), offset, max(0, status.st_size - offset))

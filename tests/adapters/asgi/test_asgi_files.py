@@ -53,6 +53,51 @@ async def test_pathsend(file: Path, chunked: bool) -> None:
             assert content == CONTENT
 
 
+#: Files with another size than they say: none, and a whole page.
+UNSIZED = [
+    pytest.param(path, marks=pytest.mark.skipif(not os.path.exists(path), reason="there is no such file"))
+    for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled")
+]
+
+
+@pytest.mark.parametrize("path", UNSIZED)
+async def test_a_file_that_does_not_tell_its_size(path: str) -> None:
+    content = Path(path).read_bytes()
+    errors: list[LocalProtocolError] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(len(content)))
+        if scope["path"] == "/copy":
+            with open(path, "rb") as file:
+                try:
+                    await send({"type": "http.response.zerocopysend", "file": file})
+                except LocalProtocolError as exc:
+                    errors.append(exc)
+            await send({"type": "http.response.body", "body": content})
+        else:
+            await send({"type": "http.response.pathsend", "path": path})
+
+    async with served(app) as server, connect(server.port) as client:
+        for target in ("/", "/copy"):
+            client.get(target)
+            assert (await client.response())[2] == content
+    assert [str(exc).partition(":")[2] for exc in errors] == [" the file does not tell its size; send its content"]
+
+
+async def test_a_file_without_a_size_that_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.adapters.asgi.files._MOST", 3)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "hole")})
+
+    with open(tmp_path / "hole", "wb") as hole:
+        hole.truncate(100)  # no block either
+    async with served(app, raises=LocalProtocolError) as server, connect(server.port) as client:
+        client.get()
+        assert (await client.response())[0] == 500
+
+
 async def test_pathsend_to_head(file: Path) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(start(len(CONTENT)))
