@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import bridge.core.log
 from bridge.telemetry import streams
@@ -62,6 +63,13 @@ class Messages(logging.Handler):
         except Exception as exc:  # the arguments do not fit, or cannot be shown
             text = f"{record.name}: {record.msg!r} cannot be formatted: {exc!r}"
         return text.encode("utf-8", "backslashreplace") + b"\n"
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Ask the filters that the application has added. A record stays if one of them fails."""
+        try:
+            return super().filter(record)
+        except Exception:
+            return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the line of *record*."""
@@ -169,7 +177,27 @@ def has_form() -> bool:
 
 
 class _Kept(logging.Logger):
-    """A logger of the server's: ``logging.config`` does not disable it, and no handler delays who uses it."""
+    """A logger of the server's: ``logging.config`` does not disable it, and no handler delays who uses it.
+
+    What the application makes of records may fail, such as a factory or a filter that needs a request's context. Then
+    the message is written without it.
+    """
+
+    def makeRecord(self, *arguments: Any, **options: Any) -> logging.LogRecord:
+        """Make a record, by the application's factory if it can."""
+        try:
+            return super().makeRecord(*arguments, **options)
+        except Exception:
+            record = logging.LogRecord(*arguments[:8])
+            record.__dict__.update(options.get("extra") or (arguments[8] if len(arguments) > 8 else None) or {})
+            return record
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Ask the filters. A record stays if one of them fails."""
+        try:
+            return super().filter(record)
+        except Exception:
+            return True
 
     @property
     def disabled(self) -> bool:

@@ -25,6 +25,7 @@ from bridge.config import Config
 from bridge.telemetry import messages
 from bridge.telemetry.logs import configure
 from tests.support.running import APPS, PATIENCE, REPOSITORY, Running, get, session, surroundings
+from tests.support.ways import in_each_way
 
 WAYS = [[], ["--loop", "asyncio"], ["--workers", "2"], ["--workers", "1", "--preload"]]
 names = pytest.mark.parametrize("way", WAYS, ids=" ".join)
@@ -288,6 +289,30 @@ def test_an_application_that_configures_logging_does_not_silence_the_server(
     found = server.messages.text
     assert found.count("LookupError: the needle") == 1
     assert found.count("Stopped") == 1
+
+
+FAILS = {
+    "factory": "logging.setLogRecordFactory(fail)",
+    "filter": "logging.getLogger('bridge').addFilter(fail)\n"
+    "logging.getLogger('bridge.application').addFilter(fail)\n"
+    "logging.getLogger('bridge.general').addFilter(fail)",
+    "filter of the handler": "logging.getLogger('bridge').handlers[0].addFilter(fail)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", FAILS.values(), ids=FAILS)
+@in_each_way(1)
+def test_what_the_application_does_to_records_may_fail(tmp_path: Path, way: list[str], code: str) -> None:
+    """As it does where it needs the context of a request."""
+    text = "import logging\ndef fail(*arguments, **options):\n    raise LookupError('no request')\n" + code
+    text += "\nasync def app(scope, receive, send):\n    raise ValueError('the needle')\n"
+    (tmp_path / "failing.py").write_text(text)
+    with Running("failing:app", "--app-dir", str(tmp_path), *way) as server:
+        assert get(server.address())[0] == 500
+        assert server.end() == 0
+    assert server.messages.text.count("ValueError: the needle") == 1
+    assert "no request" not in server.messages.text
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def _size(descriptor: int, message: Message) -> tuple[int, bytes | None]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise LocalProtocolError(f"{message['type']}: not a regular file")
-    if status.st_size > _PAGE or getattr(status, "st_blocks", 1):
+    blocks: int = getattr(status, "st_blocks", 1)  # not on Windows
+    if status.st_size > _PAGE or blocks:
         return status.st_size, None
     content = b""
     try:
