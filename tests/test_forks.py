@@ -231,6 +231,19 @@ def test_a_child_of_the_import_has_nothing_of_the_master(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@each_way
+def test_threads_of_the_import_are_named(tmp_path: Path, way: list[str]) -> None:
+    code = "import threading\nend = threading.Event()\n"
+    code += "threading.Thread(target=end.wait, name='kept', daemon=True).start()\n"
+    code += "def view(path):\n    return 'kept' in {thread.name for thread in threading.enumerate()}\n"
+    with serve(tmp_path, code + WSGI, way) as server:
+        preload = "--preload" in way
+        assert get(server.address())[2] == (b"False" if preload else b"True")
+        assert ("which do not run in the workers: 'kept';" in server.messages.text) == preload
+        assert server.end() == 0
+
+
+@pytest.mark.slow
 def test_a_program_does_not_go_on_in_its_workers(tmp_path: Path) -> None:
     code = (
         "import bridge, os, atexit\n"

@@ -35,7 +35,7 @@ from bridge.supervisor.channel import Channel
 from bridge.supervisor.children import Children
 from bridge.supervisor.messages import ToWorker
 from bridge.supervisor.operated import Operated
-from bridge.supervisor.plan import PRELOADED, Plan
+from bridge.supervisor.plan import PRELOADED, Plan, name_threads
 from bridge.supervisor.program import STOP_SIGNALS, Program
 from bridge.supervisor.signalpipe import SignalPipe
 from bridge.supervisor.slots import Slots
@@ -174,6 +174,7 @@ class Master:
                 from bridge.apps.lifecycle import load_mount_points
 
                 self._mount_points = load_mount_points(config, self._app)
+                name_threads()
                 gc.collect()
                 self._children.before_freeze()
                 if hasattr(gc, "freeze"):  # PyPy has none

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bridge.config import Config
+from bridge.core.log import gen_log
 from bridge.errors import ConfigError
 from bridge.serving.process import at_origin, prepare_process
 from bridge.serving.sockets import Listener, bind_all
@@ -15,7 +17,7 @@ from bridge.supervisor.workers import STARTING, Worker
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["PRELOADED", "Plan"]
+__all__ = ["PRELOADED", "Plan", "name_threads"]
 
 #: What a reload does not do after ``--preload``.
 PRELOADED = "--preload: the application stays as it was imported; SIGUSR2 brings new code"
@@ -89,3 +91,15 @@ class Plan:
         for listener in self.listeners:
             if listener not in other.listeners:
                 listener.close()
+
+
+def name_threads() -> None:
+    """Log the threads that the import has started: a fork leaves them, and the locks that they hold, behind."""
+    threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    names = [repr(thread.name) for thread in threads if not thread.name.startswith("bridge-")]
+    if names:
+        gen_log.warning(
+            "--preload: the import has started threads, which do not run in the workers: %s; "
+            "start them with the first request, or leave --preload out",
+            ", ".join(names[:5]),
+        )
