@@ -77,16 +77,29 @@ def _directories(controller: str, root: str) -> Iterator[tuple[str, int]]:
         version = 1 if names else 2
         if version == 1 and controller not in names.split(","):
             continue
-        for kind, point, top, options in mounts:
-            if kind != version or (version == 1 and controller not in options):
-                continue
-            # In a container without a namespace of its own, the mount shows a part of the hierarchy only.
-            below = os.path.relpath(path, top) if path.startswith(top) else "."
-            parts = [] if below in {".", ".."} or below.startswith("../") else below.split("/")
-            base = os.path.join(root, point.lstrip("/"))
-            for end in range(len(parts), -1, -1):
-                yield os.path.join(base, *parts[:end]), version
-            break
+        shown = [
+            (point, _below(path, top))
+            for kind, point, top, options in mounts
+            if kind == version and (version == 2 or controller in options)
+        ]
+        if not shown:
+            continue
+        # A mount may show another part of the hierarchy, such as the host's, which the namespace calls /../..: it is
+        # the last resort, as in a container without a namespace of its own.
+        point, below = next((one for one in shown if one[1] is not None), shown[0])
+        base = os.path.join(root, point.lstrip("/"))
+        parts = below or []
+        for end in range(len(parts), -1, -1):
+            yield os.path.join(base, *parts[:end]), version
+
+
+def _below(path: str, top: str) -> list[str] | None:
+    """Return the parts of a group's path below the one that a mount shows; None if the group is elsewhere."""
+    if ".." in path.split("/") or ".." in top.split("/"):  # outside of this process's namespace
+        return None
+    below = os.path.relpath(path, top)
+    parts = [] if below == "." else below.split("/")
+    return None if ".." in parts else parts
 
 
 def _mounts(root: str) -> Iterator[tuple[int, str, str, frozenset[str]]]:

@@ -15,6 +15,7 @@ processes of the old one count until they end.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import time
@@ -313,6 +314,16 @@ def read(arenas: Iterable[Arena]) -> list[Reading]:
     return found
 
 
+def _sized(descriptor: int, size: int) -> int:
+    """Give a new file its size, and return its descriptor; close it if that is not possible."""
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _memory(size: int) -> int:
     """Return the descriptor of a new file without a name, of *size* bytes.
 
@@ -320,9 +331,8 @@ def _memory(size: int) -> int:
         ConfigError: There is no room.
     """
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("bridge-metrics")
-        os.ftruncate(descriptor, size)
-        return descriptor
+        with contextlib.suppress(OSError):  # a sandbox may refuse it
+            return _sized(os.memfd_create("bridge-metrics"), size)
     import tempfile
 
     try:
@@ -332,6 +342,9 @@ def _memory(size: int) -> int:
             file.flush()
             return os.dup(file.fileno())
     except OSError as exc:
+        if exc.errno == errno.EFBIG:
+            why = "this process may not have files of that size (ulimit -f)"
+            raise ConfigError(f"metrics: no room for {size >> 10} KiB: {why}") from exc
         where = tempfile.gettempdir() if tempfile.tempdir else "the directory for temporary files"
         raise ConfigError(
             f"metrics: no room for {size >> 10} KiB in {where}: {exc.strerror}; TMPDIR names another directory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -223,6 +224,29 @@ def test_a_file_of_counts_has_its_room_from_the_start(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "TemporaryFile", Full)
     with pytest.raises(ConfigError, match=r"metrics: no room for \d+ KiB in .*: No space left on device; TMPDIR names"):
         Arena(2)
+
+
+def test_where_a_sandbox_refuses_memory_it_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> int:
+        raise PermissionError(errno.EPERM, name)
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    arena = Arena(2)
+    assert os.readlink(f"/proc/self/fd/{arena.descriptor}").startswith(tempfile.gettempdir())
+    arena.close()
+
+
+def test_a_limit_of_the_size_of_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a limit of memory without a file, too."""
+    before = set(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10240, hard))
+    try:
+        with pytest.raises(ConfigError, match=r"metrics: no room for \d+ KiB: this process .* \(ulimit -f\)"):
+            Arena(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 class Full(io.BytesIO):
