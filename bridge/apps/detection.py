@@ -7,7 +7,7 @@ These decide, in this order:
 3. the number of positional arguments of the callable, whether it is a coroutine function, and the name of its first
    parameter.
 
-Where these leave a doubt, detection does not guess: the error asks the user for ``interface``.
+Where a doubt is left, detection does not guess: the error asks the user for ``interface``.
 """
 
 from __future__ import annotations

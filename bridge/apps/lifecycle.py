@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Application", "MountPoint", "adapt_application", "application_for", "load_mount_points"]
 
 
-# Seconds that the lifespan's shutdown has at least, after tasks that have taken all of the time.
+# Seconds that the lifespan's shutdown always has, even if the tasks before it have used up all of the time.
 _LEAST = 1.0
 
 
@@ -50,7 +50,7 @@ class Application(Protocol):
         """
 
     def notify(self) -> None:
-        """Give the application notice that the server is about to stop, and do nothing else."""
+        """Tell the application that the server is about to stop, and do nothing else."""
 
     def stop(self, *, restart: bool) -> None:
         """Tell the application that the server is about to stop. Requests in progress go on.

@@ -118,7 +118,7 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
 
 
 def _refuse_patches(target: str) -> None:
-    """Refuse an application that has replaced what the server runs on: it would say that it serves, and be deaf."""
+    """Refuse an application that has patched what the server runs on: the server would start, and answer nobody."""
     for module, check, modules in (
         ("gevent.monkey", "is_module_patched", ("socket", "select", "thread", "threading")),
         ("eventlet.patcher", "is_monkey_patched", ("socket", "select", "thread")),
@@ -141,7 +141,7 @@ def _put_first_on_path(directory: str) -> None:
 
 
 def _check_mistakes(target: str, name: str, directory: str) -> None:
-    """Refuse a module that cannot be imported as it is, where the import would not say so."""
+    """Refuse a module with a mistake that its import would not report."""
     if taken_name(name, directory):
         raise TargetError(f"{target}: the name 'bridge' is taken by the server; rename the module in {directory}")
     if name in sys.modules:

@@ -1,4 +1,4 @@
-"""Mistakes that newcomers make, and what to do about them."""
+"""Mistakes that newcomers make, and how to correct them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def taken_name(name: str, directory: str) -> bool:
 
 
 def cure_for(exc: BaseException, text: str, directory: str) -> str:
-    """Return what to do about an exception of the application's import; empty if nobody knows.
+    """Return advice for an exception of the application's import; empty if there is none.
 
     Args:
         exc: The exception.

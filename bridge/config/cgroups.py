@@ -12,7 +12,7 @@ _NO_LIMIT = 1 << 60
 
 
 def cpu_quota(root: str = "/") -> float | None:
-    """Return how many CPUs' time this process may use; None if nothing limits it.
+    """Return how many CPUs this process may use, perhaps a fraction; None if nothing limits it.
 
     The limits of all groups above hold, too, up to the one at the root of what this process sees.
 
@@ -45,7 +45,7 @@ def memory_limit(root: str = "/") -> int | None:
 
 
 def memory_usage(root: str = "/") -> int | None:
-    """Return how much memory the group with the lowest limit uses (bytes), without what the system can take back.
+    """Return how much memory the group with the lowest limit uses (bytes), without memory that the system can reclaim.
 
     None if there is no limit.
     """

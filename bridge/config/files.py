@@ -14,8 +14,8 @@ from bridge.errors import ConfigError
 
 __all__ = ["from_file", "from_options", "read_file"]
 
-# Every pyproject.toml with a table [tool.bridge] matches, in whatever form it is written. To check this is much faster
-# than to import tomllib and parse a file without that table.
+# Every pyproject.toml with a table [tool.bridge] matches, in whatever form it is written. This check is much faster
+# than importing tomllib and parsing a file without that table.
 _MAY_BE_FOR_US = re.compile(
     rb"""^[^#\n]*\btool\b[^\n]*\bbridge\b|^[ \t]*\[[ \t]*["']?tool["']?[ \t]*\]""", re.MULTILINE
 )

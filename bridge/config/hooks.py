@@ -1,4 +1,4 @@
-"""The functions of the user's that the server calls at certain points."""
+"""The hooks: functions of the user's that the server calls at certain points."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Hooks(tuple[tuple[str, "str | Callable[..., Any]"], ...]):
 
     Attributes:
         settings: Settings as gunicorn names them, for ``server.cfg``; those of a configuration file.
-        logger_class: What makes ``server.log``; None for bridge's own.
+        logger_class: The class of ``server.log``; None for bridge's own.
     """
 
     settings: Mapping[str, Any]

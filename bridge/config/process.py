@@ -29,18 +29,18 @@ DEVELOPMENT = "Development"
 
 
 class WorkerCount(int):
-    """A number of worker processes: of those that there are at least.
+    """A number of worker processes: the least that there are.
 
     Attributes:
-        most: How many there are at most, when there is much to do.
-        why: How the number was found, if nobody has given it.
+        most: The most that there are, when there is much to do.
+        why: How the number was found, if the settings do not give it.
     """
 
     most: int
     why: str
 
     def __new__(cls, number: int, why: str = "", most: int = 0) -> WorkerCount:
-        """Return *number*; without *most*, there are always as many."""
+        """Return *number* as a WorkerCount. Without *most* the number never changes."""
         self = super().__new__(cls, number)
         self.most = max(most, number)
         self.why = why

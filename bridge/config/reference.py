@@ -126,7 +126,7 @@ def resolved(layer: Layer) -> str:
             secret = row.secret
             value = '"..."' if secret else json.dumps(given.text, ensure_ascii=False)
             lines.append(f"{row.name} = {value}  # {given.origin}")
-        elif row.shown and isinstance(row.default, tuple):  # what the list means depends on other settings
+        elif row.shown and isinstance(row.default, tuple):  # the meaning of the list depends on other settings
             lines.append(f"# {row.name} is not given: {row.shown}  # default")
         elif row.default in (None, (), "") or (row.default == "auto" and not row.kind.choices):
             is_off = row.default is None and row.kind.can_be_off

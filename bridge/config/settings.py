@@ -69,7 +69,8 @@ FORWARDED_FIELDS: Final = (
     "x-forwarded-prefix",
     "forwarded",
 )
-#: Fields that are believed only by settings that name them: in which old proxies say the scheme, and gunicorn's.
+#: Fields that are believed only if the settings name them: those in which old proxies report the scheme, and
+#: gunicorn's.
 RARE_FORWARDED_FIELDS: Final = ("x-forwarded-scheme", "x-forwarded-protocol", "x-forwarded-ssl", "script_name")
 
 KIB = 1 << 10

@@ -164,7 +164,7 @@ _NEGATIVE = r"-[0-9]*\.?[0-9]+"
 def _scan(words: Sequence[str]) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return the known options as (setting, option, text), in their order, and all other words.
 
-    This does not use argparse, since to import it and to describe every option to it takes 6 ms of CPU.
+    This does not use argparse: importing it and describing every option to it takes 6 ms of CPU.
 
     Raises:
         ConfigError: An option lacks its value.

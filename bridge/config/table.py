@@ -109,8 +109,7 @@ def setting(
 class Settings:
     """A table of settings. The class has a row for each setting, an instance an immutable value for each.
 
-    It is not a dataclass, since to make a dataclass of so many fields takes 9 ms of CPU, longer than all other imports
-    of a start.
+    It is not a dataclass: making one with so many fields takes 9 ms of CPU, longer than all other imports of a start.
 
     Attributes:
         rows: The rows by name, those of base classes first.

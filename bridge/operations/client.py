@@ -21,11 +21,11 @@ __all__ = ["Client", "NotReached", "find"]
 
 
 class NotReached(Exception):
-    """No server can be asked.
+    """No server could be asked.
 
     Args:
         text: Why, in one line.
-        running: There may be one.
+        running: A server may be running nevertheless.
     """
 
     def __init__(self, text: str, *, running: bool = True) -> None:
@@ -136,11 +136,11 @@ def _owner(path: str) -> str:
 
 
 def find(socket_path: str | None, pid_file: str | None, environ: Mapping[str, str]) -> str:
-    """Return the control socket of the server that is meant.
+    """Return the control socket of the server that the user means.
 
     Args:
-        socket_path: It was named.
-        pid_file: The server's pid file was named.
+        socket_path: The control socket, if the user has named it.
+        pid_file: The server's pid file, if the user has named that.
         environ: The environment: BRIDGE_CONTROL_SOCKET names a socket, too.
 
     Raises:
@@ -193,6 +193,6 @@ def _candidates(environ: Mapping[str, str]) -> list[str]:
                 _remove_left(path)
                 continue
             except OSError:
-                pass  # another user's: it is named when it is asked
+                pass  # another user's: the error names it when it is asked
         found.append(path)
     return found

@@ -16,7 +16,7 @@ __all__ = ["COMMANDS", "HELP", "run"]
 
 OK, FAILED, USAGE = 0, 1, 2
 
-# Seconds between two looks at a process that is about to end.
+# Seconds between two checks of a process that is about to end.
 _LOOK = 0.1
 
 HELP = """\
@@ -52,7 +52,7 @@ class _Options(NamedTuple):
     """What a command line says.
 
     Attributes:
-        words: What is no option.
+        words: The arguments that are not options.
         values: The options with their values; empty for those without one.
     """
 
@@ -103,7 +103,7 @@ def run(command: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
     except NotReached as exc:
         several = "several servers" in str(exc)
         return _fail(f"bridge {command}: {exc}", USAGE if several else FAILED)
-    except BrokenPipeError:  # who reads, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK
     except KeyboardInterrupt:
@@ -168,7 +168,7 @@ def _ask(
 
 
 class _Refused(NotReached):
-    """The server has refused. It is told like all other failures."""
+    """The server has refused. It is reported like all other failures."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         text = str(content.get("error", ""))

@@ -16,7 +16,7 @@ class Condition(NamedTuple):
     Attributes:
         name: A word.
         holds: Whether it holds.
-        detail: More about it, in a few words.
+        detail: The reason, in a few words.
     """
 
     name: str
@@ -28,7 +28,7 @@ def probe(conditions: Sequence[Condition], otherwise: str, *, verbose: bool = Fa
     """Return 200 if all conditions hold, and 503 otherwise.
 
     Args:
-        conditions: The conditions, the most telling first.
+        conditions: The conditions, the most important first.
         otherwise: What the server is if they do not hold, such as ``not ready``.
         verbose: List all conditions.
     """

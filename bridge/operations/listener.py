@@ -1,11 +1,11 @@
 """A small HTTP/1.1 server beside the application's: for probes, metrics and commands.
 
 It runs on a selector, since a master has no event loop, or on an event loop. It serves few clients and trusts none:
-their number, what they send, what is kept for them and how long they take are bounded, and nothing waits for a client.
-Each connection has one request.
+their number, what they send, what is kept for them and the time that they take are bounded, and nothing waits for a
+client. Each connection has one request.
 
-A kubelet waits one second for a probe, and kills a server that lets it wait. So no client keeps a probe waiting: where
-there are too many connections, the oldest one ends for the new one, whatever its client was doing.
+A kubelet waits one second for a probe, and kills a server that does not answer in time. So no client keeps a probe
+waiting: with too many connections, a new one ends the oldest one, whatever that client was doing.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ __all__ = ["Listener", "LoopWatch", "SelectorWatch", "Watch"]
 _LIMITS = Limits(request_line=4096, field_line=4096, fields=64, head=16384)
 # Bytes of content that are read and dropped. No request needs any.
 _CONTENT_MAX = 65536
-# Most connections at once, of admin addresses and of control sockets each: neither takes the other's places. For one
-# more, the oldest ends, but not one whose command is being carried out. If there are only such, more wait in the queue.
+# The most connections at once, counted apart for admin addresses and control sockets, so that neither takes the other's
+# places. A further one ends the oldest, but never one whose command is being carried out. If all are of that kind, new
+# ones wait in the queue.
 _MOST = 256
 # Connections that are accepted in one turn: so many that a probe waits for few turns of those before it in the queue,
 # and so few that it has sent its request before it is the oldest.
@@ -51,12 +52,12 @@ _PAUSE = 0.2
 _NEVER = float("inf")
 # Bytes that are read, and sent, at once.
 _PIECE = 65536
-# Reasons why nothing can be accepted that a connection less would mend.
+# Errors of accept(2) that go away when a connection ends.
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Watch(ABC):
-    """Calls functions when files are ready, and others soon."""
+    """Calls functions when files are ready, and other functions soon."""
 
     def __init__(self) -> None:
         self._due: list[Callable[[], None]] = []
@@ -186,7 +187,7 @@ class Listener:
 
         Args:
             sockets: Listening, non-blocking ones.
-            control: They are control sockets: who connects must be the user of this process, or root.
+            control: They are control sockets. Only the user of this process and root may connect.
         """
         crowd = self._control if control else self._admin
         for sock in sockets:
@@ -347,10 +348,10 @@ class _Connection:
         except OSError:
             data = b""
         if not data:
-            self.close()  # also while the answer is being made: nobody waits for it
+            self.close()  # even while the answer is being made, since nobody waits for it
             return
         if self._asked or self._answered:
-            return  # what follows the request is dropped
+            return  # bytes after the request are dropped
         self._reader.feed(data)
         try:
             self._read()

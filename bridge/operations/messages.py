@@ -21,7 +21,7 @@ class Request(NamedTuple):
     Attributes:
         method: The method.
         path: The path, decoded.
-        query: The parameters behind the path. Of one that comes twice, the last.
+        query: The parameters behind the path. The last value of a repeated one counts.
         accept: The Accept field.
         control: It came over the control socket, whose owner may change things.
     """
@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
     @classmethod
     def of(cls, head: RequestHead, *, control: bool = False) -> Request:
-        """Return the request that *head* is."""
+        """Return *head* as a Request."""
         line = head.line
         query = dict(parse_qsl(line.query.decode("latin-1"), keep_blank_values=True))
         accept = b",".join(value for name, value in head.fields if name == b"accept").decode("latin-1")
@@ -67,7 +67,7 @@ def as_json(value: object, status: int = 200) -> Answer:
 
 
 def refusal(status: int, error: str, **more: object) -> Answer:
-    """Return the answer to what cannot be done.
+    """Return the answer to a request that cannot be carried out.
 
     Args:
         status: 400 to 599.

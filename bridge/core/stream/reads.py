@@ -35,7 +35,7 @@ class Read:
         return len(buffer) or -1
 
     def closing(self, buffer: bytearray) -> int:
-        """Return the same when no more bytes will come."""
+        """Return the same as :meth:`size`, when no more bytes will come."""
         return self.size(buffer)
 
     def result(self, data: bytes) -> Any:
@@ -43,7 +43,7 @@ class Read:
         return data
 
     def release(self) -> None:
-        """Let go of what the read holds: it has ended."""
+        """Release what the read holds, since it has ended."""
 
 
 class BytesRead(Read):
@@ -137,11 +137,11 @@ class CloseRead(Read):
     __slots__ = ()
 
     def size(self, buffer: bytearray) -> int:
-        """Wait on."""
+        """Return -1: the read goes on waiting."""
         return -1
 
     def closing(self, buffer: bytearray) -> int:
-        """Take all."""
+        """Return the size of the whole buffer."""
         return len(buffer)
 
 

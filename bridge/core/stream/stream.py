@@ -58,9 +58,9 @@ class IOStream(asyncio.Protocol):
     Attributes:
         socket: The socket; under TLS it also has ``getpeercert``, ``cipher`` and the like.
         error: What ended the connection; None if it was closed properly, or is open.
-        max_buffer_size: See above, as for the next two.
-        read_chunk_size: See above.
-        max_write_buffer_size: See above.
+        max_buffer_size: The argument.
+        read_chunk_size: The argument.
+        max_write_buffer_size: The argument.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class IOStream(asyncio.Protocol):
         self._paused = False
         self._closed = False
         self._given = False  # a server makes the transport
-        self._connected = False  # the socket was connected when the task began that makes the transport
+        self._connected = False  # the socket was connected when the task that makes the transport began
         self._ready: asyncio.Future[Any] | None = None  # the result of connect(), or of wait_for_handshake()
         self._write_buffer: list[bytes] = []  # what was written before there was a transport
         self._flushed: deque[asyncio.Future[None]] = deque()
@@ -197,7 +197,7 @@ class IOStream(asyncio.Protocol):
         read.release()
         if not read.future.done():
             read.future.set_exception(closed_error(self.error))
-            read.future.exception()  # retrieved, so that asyncio does not log it if the reader has given up
+            read.future.exception()  # retrieves the error, so that asyncio does not log it if the reader has given up
 
     # ------------------------------------------------------------------ writing
 
@@ -306,7 +306,7 @@ class IOStream(asyncio.Protocol):
                 self._start()
 
     def _end(self) -> None:
-        """Mark the stream closed, and end everything that waits for it."""
+        """Mark the stream as closed, and end every wait for it."""
         self._closed = True
         self._read_last()
         error = self.error
