@@ -197,6 +197,8 @@ static const char *const SCOPE_KEYS[] = {
     "http_version", "method", "path", "raw_path", "query_string", "asgi", "headers", "extensions",
 };
 _Static_assert(sizeof SCOPE_KEYS / sizeof SCOPE_KEYS[0] == SCOPE_KEYS_COUNT, "each key has its text");
+/* Of which dictionaries in a scope the last copy is kept. */
+enum { C_ASGI, C_EXTENSIONS, SCOPE_COPIES_COUNT };
 
 /* Where frameworks leave the route, see bridge/telemetry/metrics/routes.py. */
 static const char *const ROUTES[] = {"bridge.route", "route"};
@@ -223,6 +225,7 @@ typedef struct {
     PyObject *counter_type;
     PyObject *versions[2][VERSION_FORMS]; /* of 1.0 and of 1.1 */
     PyObject *scope_keys[SCOPE_KEYS_COUNT]; /* str */
+    PyObject *scope_copies[SCOPE_COPIES_COUNT]; /* dict; see fresh_copy() */
     PyObject *methods[METHODS_COUNT];     /* bytes */
     PyObject *method_texts[METHODS_COUNT]; /* str */
     int host;                              /* the index of that name */
@@ -833,6 +836,10 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *parts[HEAD_PARTS];
+    /* Set by make_scope() for the next request with this head: the template, and its copy with what the head says. The
+     * copy is NULL when the head has come once. */
+    PyObject *template;
+    PyObject *scope;
 } HeadObject;
 
 #define PART(type, name, index)                                                                                        \
@@ -901,6 +908,8 @@ head_dealloc(PyObject *self)
     for (int i = 0; i < HEAD_PARTS; i++) {
         Py_XDECREF(((HeadObject *)self)->parts[i]);
     }
+    Py_XDECREF(((HeadObject *)self)->template);
+    Py_XDECREF(((HeadObject *)self)->scope);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -979,6 +988,7 @@ head_object(const Head *head, const State *state)
     if (made == NULL) {
         return NULL;
     }
+    made->template = made->scope = NULL;
     PyObject **parts = made->parts;
     PyObject *fields = fields_of(head, state);
     PyObject *host = state->no_octets;
@@ -1072,6 +1082,68 @@ parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 /* ----------------------------------------------------------------------------------------------------------- scopes */
 
+/* Return 1 if two dictionaries have the same objects as keys and values, in the same order. */
+static int
+has_same_items(PyObject *one, PyObject *other)
+{
+    PyObject *key, *value, *other_key, *other_value;
+    Py_ssize_t at = 0, other_at = 0;
+    if (PyDict_GET_SIZE(one) != PyDict_GET_SIZE(other)) {
+        return 0;
+    }
+    while (PyDict_Next(one, &at, &key, &value)) {
+        if (!PyDict_Next(other, &other_at, &other_key, &other_value) || key != other_key || value != other_value) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Return a copy of *source*: the *last* one, if nobody else has it any more and it is as it was made. Few applications
+ * change these copies or keep them, and to make and free two for each request is 3 % of a plain one. */
+static PyObject *
+fresh_copy(PyObject *source, PyObject **last)
+{
+    if (*last != NULL && Py_REFCNT(*last) == 1 && has_same_items(*last, source)) {
+        return Py_NewRef(*last);
+    }
+    PyObject *copy = PyDict_Copy(source);
+    if (copy != NULL) {
+        Py_XSETREF(*last, Py_NewRef(copy));
+    }
+    return copy;
+}
+
+/* Return a copy of *template* with what *head* says. */
+static PyObject *
+scope_of_head(const State *state, PyObject *template, const HeadObject *head)
+{
+    PyObject *const *line = ((LineObject *)head->parts[H_LINE])->parts;
+    PyObject *scope = PyDict_Copy(template);
+    if (scope != NULL && (PyDict_SetItem(scope, state->scope_keys[S_HTTP_VERSION], line[L_VERSION_TEXT]) < 0 ||
+                          PyDict_SetItem(scope, state->scope_keys[S_METHOD], line[L_METHOD_TEXT]) < 0 ||
+                          PyDict_SetItem(scope, state->scope_keys[S_PATH], line[L_PATH_TEXT]) < 0 ||
+                          PyDict_SetItem(scope, state->scope_keys[S_RAW_PATH], line[L_PATH]) < 0 ||
+                          PyDict_SetItem(scope, state->scope_keys[S_QUERY_STRING], line[L_QUERY]) < 0)) {
+        Py_CLEAR(scope);
+    }
+    return scope;
+}
+
+/* Return the same, and keep a copy of it in a head that comes a second time: of such a client that polls, or of a
+ * balancer that asks for health, there are many more. What is kept is never given away. */
+static PyObject *
+scope_of_known_head(const State *state, PyObject *template, HeadObject *head)
+{
+    if (head->template != template) {
+        Py_XSETREF(head->template, Py_NewRef(template));
+        Py_CLEAR(head->scope);
+    } else if (head->scope == NULL && (head->scope = scope_of_head(state, template, head)) == NULL) {
+        return NULL;
+    }
+    return head->scope == NULL ? scope_of_head(state, template, head) : PyDict_Copy(head->scope);
+}
+
 PyDoc_STRVAR(make_scope_doc,
              "make_scope(template, head, asgi, extensions, /)\n--\n\n"
              "Return a copy of the template with the request's line and fields, and copies of the two dictionaries.\n\n"
@@ -1080,7 +1152,7 @@ PyDoc_STRVAR(make_scope_doc,
 static PyObject *
 make_scope(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    const State *state = state_of(module);
+    State *state = state_of(module);
     if (nargs != 4) {
         PyErr_SetString(PyExc_TypeError, "make_scope() takes 4 arguments");
         return NULL;
@@ -1089,24 +1161,22 @@ make_scope(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         !PyDict_CheckExact(args[2]) || !PyDict_CheckExact(args[3])) {
         Py_RETURN_NONE;
     }
-    PyObject *const *parts = ((HeadObject *)args[1])->parts;
-    PyObject *const *line = ((LineObject *)parts[H_LINE])->parts;
-    PyObject *values[SCOPE_KEYS_COUNT];
-    values[S_HTTP_VERSION] = Py_NewRef(line[L_VERSION_TEXT]);
-    values[S_METHOD] = Py_NewRef(line[L_METHOD_TEXT]);
-    values[S_PATH] = Py_NewRef(line[L_PATH_TEXT]);
-    values[S_RAW_PATH] = Py_NewRef(line[L_PATH]);
-    values[S_QUERY_STRING] = Py_NewRef(line[L_QUERY]);
-    values[S_ASGI] = PyDict_Copy(args[2]);
-    values[S_HEADERS] = PySequence_List(parts[H_FIELDS]);
-    values[S_EXTENSIONS] = PyDict_Copy(args[3]);
-    PyObject *scope = is_whole(values, SCOPE_KEYS_COUNT) ? PyDict_Copy(args[0]) : NULL;
-    for (int i = 0; i < SCOPE_KEYS_COUNT; i++) {
-        if (scope != NULL && PyDict_SetItem(scope, state->scope_keys[i], values[i]) < 0) {
-            Py_CLEAR(scope);
-        }
-        Py_XDECREF(values[i]);
+    HeadObject *head = (HeadObject *)args[1];
+    PyObject *asgi = fresh_copy(args[2], &state->scope_copies[C_ASGI]);
+    PyObject *extensions = fresh_copy(args[3], &state->scope_copies[C_EXTENSIONS]);
+    PyObject *fields = PySequence_List(head->parts[H_FIELDS]);
+    PyObject *scope = NULL;
+    if (asgi != NULL && extensions != NULL && fields != NULL) {
+        scope = scope_of_known_head(state, args[0], head);
     }
+    if (scope != NULL && (PyDict_SetItem(scope, state->scope_keys[S_ASGI], asgi) < 0 ||
+                          PyDict_SetItem(scope, state->scope_keys[S_HEADERS], fields) < 0 ||
+                          PyDict_SetItem(scope, state->scope_keys[S_EXTENSIONS], extensions) < 0)) {
+        Py_CLEAR(scope);
+    }
+    Py_XDECREF(asgi);
+    Py_XDECREF(extensions);
+    Py_XDECREF(fields);
     return scope;
 }
 
@@ -2914,6 +2984,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state_of(module)->head_type);
     Py_VISIT(state_of(module)->times_type);
     Py_VISIT(state_of(module)->counter_type);
+    for (int i = 0; i < SCOPE_COPIES_COUNT; i++) { /* they have what applications have put into them */
+        Py_VISIT(state_of(module)->scope_copies[i]);
+    }
     return 0;
 }
 
@@ -2933,6 +3006,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->request);
     Py_CLEAR(state->nothing);
     Py_CLEAR(state->no_octets);
+    for (int i = 0; i < SCOPE_COPIES_COUNT; i++) {
+        Py_CLEAR(state->scope_copies[i]);
+    }
     for (int i = 0; i < SCOPE_KEYS_COUNT; i++) {
         Py_CLEAR(state->scope_keys[i]);
     }

@@ -304,6 +304,61 @@ def test_a_scope_is_the_one_that_python_makes(wire: bytes) -> None:
     assert scope["headers"] is not head.fields
 
 
+def scope_from(template: ScopeTemplate, head: Any, extensions: dict[str, Any]) -> dict[str, Any]:
+    scope = template.make_scope(template.scope, head, ASGI_VERSIONS, extensions)
+    assert scope is not None
+    return scope
+
+
+@pytest.mark.parametrize("wire", USUAL)
+def test_a_head_that_comes_again_makes_the_same_scope_of_each_template(wire: bytes) -> None:
+    head = parse(wire)
+    for template in (template_of(), template_of()) * 2:
+        for _ in range(4):
+            scope = scope_from(template, head, template.extensions)
+            assert scope == template.scope_of(head)
+            assert [*scope] == [*template.scope]
+            scope.clear()
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "nothing": lambda values: None,
+    "a new key": lambda values: values.update(new=1),
+    "another value": lambda values: values.update(a=1),
+    "an equal value": lambda values: values.update(a={}),
+    "a key less": lambda values: values.pop("a"),
+    "another order": lambda values: values.update(a=values.pop("a")),
+    "another key": lambda values: values.update(c=values.pop("a")),
+    "nothing left": lambda values: values.clear(),
+}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=[*CHANGES])
+def test_a_scope_has_nothing_of_the_scopes_before_it(change: Callable[[dict[str, Any]], object], kept: bool) -> None:
+    template = template_of()
+    head = parse(HEAD)
+    extensions: dict[str, Any] = {"a": {}, "b": {}}
+    versions = ASGI_VERSIONS.copy()
+    scopes = []
+    for _ in range(4):
+        scope = template.make_scope(template.scope, head, versions, extensions)
+        assert scope is not None
+        assert scope["asgi"] == versions == ASGI_VERSIONS
+        assert scope["extensions"] == extensions == {"a": {}, "b": {}}
+        assert [*scope["extensions"]] == ["a", "b"]
+        assert scope["extensions"]["a"] is extensions["a"]
+        assert scope["headers"] == [*head.fields]
+        assert not any(scope[key] is other[key] for other in scopes for key in ("asgi", "headers", "extensions"))
+        scope["asgi"]["a"] = 1
+        change(scope["asgi"])
+        change(scope["extensions"])
+        scope["headers"].clear()
+        scope["path"] = "/changed"
+        if kept:
+            scopes.append(scope)
+
+
 def test_python_makes_the_scopes_of_other_heads_and_paths() -> None:
     template = template_of()
     assert template.make_scope(template.scope, parse_head_pure(HEAD, 0, Limits()), ASGI_VERSIONS, {}) is None
@@ -839,12 +894,15 @@ def refused(function: Callable[..., object], *arguments: object) -> None:
 
 
 KINDS = counter()
+TEMPLATE = {"path": 1}
+AGAIN = parse(HEAD)
 CALLS: dict[str, Callable[[], object]] = {
     "a head": lambda: parse(HEAD),
     "a head with content": lambda: parse(USUAL[21]),
     "a head for Python": lambda: parse(FOR_PYTHON[17]),
     "a path to decode": lambda: parse(USUAL[6]),
     "a scope": lambda: _speedups.make_scope({"path": 1}, parse(HEAD), {"a": 1}, {}),
+    "a scope of a head again": lambda: [_speedups.make_scope(TEMPLATE, AGAIN, {"a": 1}, {}) for _ in range(3)],
     "a scope for Python": lambda: _speedups.make_scope({}, parse(HEAD), {}, None),
     "an environ": lambda: _speedups.make_environ({"a": 1}, ((b"x", b"1"), (b"x", b"22"), (b"accept", b"\xe4")), *PARTS),
     "an environ for Python": lambda: _speedups.make_environ({"HTTP_X": 1}, ((b"a", b"22"), (b"x", b"1")), *PARTS),
