@@ -164,7 +164,7 @@ class ASGIDelegate:
                 coroutine, loop=template.loop, context=self.context.copy(), eager_start=True
             )
             if task.done():
-                return served
+                return NULL_DELEGATE  # the exchange has ended: there is nobody to tell of the request's end
         else:
             task = template.loop.create_task(coroutine, context=self.context.copy())
         served.task = task

@@ -443,7 +443,9 @@ class ServerConnection(asyncio.Protocol):
         elif exchange.writing is CLOSED:
             self._notify_closed(delegate)
         elif exchange.writing is DONE:
-            if length == 0:
+            if delegate is NULL_DELEGATE:
+                pass  # saves the call, as most ASGI applications end here
+            elif length == 0:
                 delegate.finish()
             else:
                 self._notify_closed(delegate)
