@@ -86,7 +86,7 @@ def load_target(target: str, *, factory: bool, app_dir: str | None) -> object:
         ConfigError: *app_dir* is not a directory.
     """
     directory = os.path.normpath(os.path.join(home(), app_dir or ""))
-    if app_dir is not None and not os.path.isdir(directory):  # the current one may be closed to the user of --user
+    if app_dir is not None and not os.path.isdir(directory):  # --user may not be able to read the current one
         raise ConfigError(f"{option('app_dir')}: {app_dir!r} is not a directory")
     _put_first_on_path(directory)
 

@@ -44,7 +44,7 @@ _MOST = 256
 _AT_ONCE = 64
 # Bytes that are kept in all for clients that do not read. Beyond that the oldest of them end.
 _UNREAD_MAX = 16 << 20
-# Seconds for a request, and for the client to read something of the answer; for it to read all of the answer.
+# Seconds: for a request, and for the client to read some of the answer; for the client to read all of the answer.
 _PATIENCE = 5.0
 _LONGEST = 60.0
 # Seconds until another connection is accepted, when there was no descriptor for one.
@@ -87,7 +87,7 @@ class Watch(ABC):
 
 
 class SelectorWatch(Watch):
-    """Watches with a selector whose user calls the data of each event's key, and then :meth:`run_due`.
+    """Watches with a selector. Its user calls the data of each event's key, and then :meth:`run_due`.
 
     Args:
         selector: The selector.

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Administration", "State"]
 
-# Seconds between two looks at clients that are too slow.
+# Seconds between two checks for clients that are too slow.
 _INTERVAL = 1.0
 # Seconds that the last metrics may take at the end.
 _LAST = 2.0
 
 
 class State(Steered, Protocol):
-    """What is shown of a server.
+    """What the administration shows of a server.
 
     Attributes:
         has_started: It has accepted connections.

@@ -19,7 +19,7 @@ _MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # Seconds between two looks at the files.
 _INTERVAL = 1.0
 
-# Time of change, size and inode of each file; None for a file that cannot be looked at.
+# Time of change, size and inode of each file; None for a file whose status cannot be read.
 Stamps = tuple[tuple[int, int, int] | None, ...]
 
 

@@ -37,10 +37,10 @@ class Steered(Protocol):
         """Stop as on SIGTERM."""
 
     def drain(self, grace: float, *, notify: bool = True) -> None:
-        """Announce the end, and serve on."""
+        """Announce the end, and go on serving."""
 
     def undrain(self) -> None:
-        """Serve as before that."""
+        """Serve as before :meth:`drain`."""
 
     def reopen_logs(self) -> None:
         """Open the log files again."""
@@ -75,7 +75,7 @@ class Commands:
         }
 
     def close(self) -> None:
-        """End what was for a while."""
+        """End what commands have changed for a limited time."""
         if self._level_timer is not None:
             self._level_timer.cancel()
 

@@ -28,9 +28,10 @@ __all__ = ["Marking", "debugged"]
 
 Message = MutableMapping[str, Any]
 
-# The field that marks a request. Nobody outside knows its name, and no application sees it.
+# The field that marks a request. No client knows its name, and no application sees the field.
 _MARK = f"x-debug-{secrets.token_hex(16)}"
-# What the console's requests have to know. A master imports this module before it forks.
+# The secret that the console's requests have to know. A master imports this module before it forks, so all workers have
+# the same.
 _SECRET = secrets.token_urlsafe(20)
 _MARK_IN_SCOPE = (_MARK.encode(), b"1")
 _MARK_IN_ENVIRON = f"HTTP_{_MARK.upper().replace('-', '_')}"
@@ -75,7 +76,8 @@ def _let_exceptions_pass(app: Any) -> None:
 class Marking:
     """Marks the exchanges whose exceptions may be shown.
 
-    Their peer is this machine, the host that they ask for is too, and no field says that a proxy has passed them on.
+    These are the exchanges whose peer and whose host are this machine, and in which no field says that a proxy has
+    passed them on.
 
     Args:
         delegate: Gets the exchanges.

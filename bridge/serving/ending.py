@@ -1,8 +1,8 @@
-"""The end of a process that exists to serve: it comes in the time that there is, whatever the application does.
+"""The end of a process that exists to serve: it comes in time, whatever the application does.
 
-A stop asks the application in several ways to come to its end: requests have their time, tasks are cancelled, threads
-are waited for. Any of them may not answer. So the wish to stop also sets a time for the whole process. When that is
-over, a thread of its own says what was waited for, removes the process's files, and ends the process.
+A stop asks the application in several ways to end: requests have their time, tasks are cancelled, threads are waited
+for. Any of these may hang. So a stop also sets a time for the whole process. When that time is over, a thread of its
+own logs what the stop was waiting for, removes the process's files, and ends the process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["OVERTIME", "Ending", "ending"]
 OVERTIME = 2.0
 # Seconds that an application's own threads have at least, after the server has stopped.
 _LEAST = 1.0
-# Seconds that the last words may take.
+# Seconds that the last log messages may take.
 _LAST_WORDS = 1.0
 _TICK = 0.1
 # Signals that ask for an end.
@@ -45,7 +45,7 @@ class Ending:
     No method takes a lock: a signal handler calls them, and may have interrupted any of them.
 
     Attributes:
-        active: This process exists to serve, or serves just now. Otherwise nothing ends it.
+        active: This process exists to serve, or is serving now. Otherwise this object never ends it.
         owned: This process exists to serve, and ends with its server.
         status: The exit status.
         files: Called before the process is ended, to remove its files.
@@ -60,7 +60,7 @@ class Ending:
         self._watched_by = 0
 
     def begin(self, *, owned: bool = True) -> None:
-        """Be responsible for this process, which was started or forked to serve.
+        """Take charge of this process, which was started or forked to serve.
 
         Args:
             owned: The process ends with its server. Otherwise :meth:`give_back` follows.
@@ -73,7 +73,7 @@ class Ending:
         forks.add(self.give_back)
 
     def within(self, seconds: float | None, overtime: float = OVERTIME) -> None:
-        """End this process in *seconds* and the *overtime*; None sets no time. A time that is sooner stays."""
+        """End this process in *seconds* and the *overtime*; None sets no time. An earlier time stays."""
         if seconds is None or not self.active:
             return
         now = monotonic()
@@ -101,7 +101,7 @@ class Ending:
         self.files = []
 
     def restore_signals(self, before: Mapping[int, object]) -> None:
-        """Set the handlers of signals that the server handles no more.
+        """Set the handlers of signals that the server no longer handles.
 
         A process that ends with its server does not get its old handlers back: most are the system's, with which a
         signal during the last steps of a good stop would look like a crash. There a stop signal leaves at once, with
@@ -117,7 +117,7 @@ class Ending:
                 signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.getsignal has returned
 
     def last(self, status: int) -> int:
-        """Wait no longer for threads of the application's than for its requests. The server has stopped.
+        """Give the application's threads the time that is left for requests, now that the server has stopped.
 
         The interpreter waits for threads that are no daemons, and calls what is registered with ``atexit``. A signal
         ends the process at once.
@@ -167,7 +167,7 @@ class Ending:
     def _leave(self, *, speak: bool) -> None:
         said = allocate_lock()
         said.acquire()
-        start_new_thread(self._last_words, (said, speak))  # what they go through may hang
+        start_new_thread(self._last_words, (said, speak))  # a log handler may hang
         said.acquire(timeout=_LAST_WORDS)
         for remove in self.files:
             with contextlib.suppress(Exception):

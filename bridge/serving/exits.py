@@ -6,7 +6,7 @@ __all__ = ["BIND_FAILED", "INTERRUPTED", "LIFESPAN_FAILED", "OK", "TARGET_FAILED
 
 #: A graceful stop.
 OK = 0
-#: An address cannot be listened on.
+#: The server cannot listen on an address.
 BIND_FAILED = 1
 #: A setting cannot be used.
 USAGE = 2

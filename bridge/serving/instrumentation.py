@@ -2,8 +2,8 @@
 
 ``opentelemetry-instrument COMMAND`` instruments the process that COMMAND begins with. With workers that is the master:
 its threads, which send what is measured, would not be in the workers, and all workers would have one name for their
-series. So a master starts itself again without that, and each worker instruments itself, after the fork and before it
-imports the application.
+series. So a master starts itself again without instrumentation. Each worker instruments itself, after the fork and
+before it imports the application.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def wanted(config: Config) -> bool:
 
 
 def start_again() -> NoReturn:
-    """Become a process that is not instrumented, whose workers will be. Nothing has begun so far."""
+    """Become a process that is not instrumented and whose workers will be. Call it before anything has begun."""
     os.environ[_VARIABLE] = "on"
     words = [sys.executable, *sys.orig_argv[1:]]
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

@@ -42,11 +42,11 @@ class Listener:
         self._listening.release()
 
     def drop(self) -> None:
-        """Let a child hear nothing."""
+        """Close the pipe in a forked child, which has no part in it."""
         forks.drop((self._read, self._write))
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop listening."""
         signal.set_wakeup_fd(self._before)
         self._closed = True
         with contextlib.suppress(BlockingIOError, BrokenPipeError):  # the pipe is full, or the thread has ended by now

@@ -28,7 +28,7 @@ _CLOSING = 5.0
 _STEP = 0.5
 # Seconds that the application's import, or its startup, has to end after a signal has interrupted it.
 _INTERRUPTED = 2.0
-# Seconds between two looks whether the application has replaced a handler.
+# Seconds between two checks whether the application has replaced a handler.
 _LOOK = 1.0
 _TAKEN_BACK = frozenset(getattr(signal, name) for name in ("SIGTERM", "SIGQUIT") if hasattr(signal, name))
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
@@ -80,7 +80,7 @@ def process_loop(name: str, *, own_process: bool = True) -> Iterator[asyncio.Abs
 
 
 def _drop(loop: Any) -> None:
-    """Let a child of the application's not touch what the loop watches: the kernel shares that with its parent.
+    """Keep a child that the application has forked from touching what the loop watches: parent and child share that.
 
     uvloop aborts a process whose poll fails, and offers nothing else.
     """
@@ -119,7 +119,7 @@ def _described(tasks: Iterable[asyncio.Task[Any]]) -> str:
 
 
 def _where(coroutine: Any) -> str:
-    """Return what a coroutine waits in: the innermost function with a file that it has called."""
+    """Return where a coroutine waits: the innermost function that it has called and whose file is known."""
     found = getattr(coroutine, "__qualname__", "?")
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         if not frame.f_code.co_filename.startswith(_ASYNCIO):
@@ -155,7 +155,7 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
 
 @contextmanager
 def _woken_by_signals(loop: Any) -> Iterator[None]:
-    """Let a signal wake the loop, although it comes just before the loop waits for events.
+    """Let a signal wake the loop even if it comes just before the loop waits for events.
 
     The interpreter would call the handler after the next event, however late. uvloop does this by itself. asyncio does
     it for its own handlers, which a blocked loop does not call.
@@ -189,8 +189,8 @@ class Signals:
     3. After :meth:`deliver`, all signals call a function on the loop. If the application then sets a handler of its own
        for SIGTERM or SIGQUIT, a second later both are called: whoever has started the server asks for its end by them.
 
-    What the application catches in the first two phases is not lost: :meth:`check` raises it again. And the process
-    ends soon, wherever the application is by then.
+    If the application catches the exception in the first two phases, :meth:`check` raises it again. In any case the
+    process ends soon, wherever the application is by then.
 
     Args:
         numbers: The signals.
@@ -227,7 +227,7 @@ class Signals:
         return self
 
     def _in_child(self) -> None:
-        """Leave a child of the application's the handlers from before."""
+        """Restore the old handlers in a child that the application has forked."""
         for number, before in self._before.items():
             if signal.getsignal(number) == self._handle and before is not None:
                 signal.signal(number, before)  # type: ignore[arg-type]  # signal.getsignal is annotated as returning int
@@ -280,7 +280,7 @@ class Signals:
         self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def _note(self, number: int) -> None:
-        """Note a signal that ends the start. No matter what the application does with the exception, the end comes."""
+        """Note a signal that ends the start. The process ends even if the application catches the exception."""
         if number not in self._ending or self._function is not None:
             return
         self.ended = signal.Signals(number)

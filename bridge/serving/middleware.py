@@ -69,7 +69,7 @@ def _request_ids(config: Config) -> RequestIds:
 
 
 def trusted_peers(config: Config) -> Callable[[ConnectionContext], bool] | None:
-    """Return what tells whether the peer of a connection is a trusted proxy; None if none is."""
+    """Return a function that tells whether the peer of a connection is a trusted proxy; None if none is trusted."""
     if not config.proxy_headers:
         return None
     from bridge.core.middleware.proxy import ProxyPolicy
@@ -78,11 +78,11 @@ def trusted_peers(config: Config) -> Callable[[ConnectionContext], bool] | None:
 
 
 def known_proxies(config: Config) -> Callable[[ConnectionContext, bool], bool] | None:
-    """Return what tells whether a proxy is known at the other end of a connection, so that it may be idle for long.
+    """Return a function that tells whether a connection comes from a known proxy, so that it may be idle for long.
 
     It gets the two ends, and whether a PROXY header has come first. A proxy is known by its address or network, by a
-    Unix socket, or by a PROXY header, if only some peers may send one. ``*`` counts for none, since any client could
-    hold connections then.
+    Unix socket, or by a PROXY header, if only some peers may send one. ``*`` makes no proxy known: otherwise any client
+    could hold connections.
     """
     if config.timeout_keep_alive_proxy is None:
         return None

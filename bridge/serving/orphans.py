@@ -20,13 +20,13 @@ from bridge import forks
 
 __all__ = ["INTERVAL", "Orphans", "Zombies"]
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 INTERVAL = 0.5
 _PR_GET_CHILD_SUBREAPER = 37
 
 
 class Zombies:
-    """Reaps the zombies that nobody has waited for since the last look.
+    """Reaps the zombies that nobody has waited for since the last check.
 
     A zombie that an object of ``subprocess`` or ``multiprocessing`` stands for is the application's, and so is one that
     it has forked (:func:`bridge.forks.children`).
@@ -46,7 +46,7 @@ class Zombies:
         self._hidden = [weakref.ref(thing) for thing in _standing()]
 
     def look(self) -> bool:
-        """Look, and return whether there is a zombie, which has to be looked at again."""
+        """Check for zombies; return whether there is one, so that another check is due."""
         try:
             zombie = self.possible and os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -89,7 +89,7 @@ class Orphans:
         self._wait()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -33,8 +33,8 @@ class OwnPages:
 
     Args:
         delegate: Gets all other exchanges.
-        pages: What answers, by path, as it stands in the request target.
-        unseen: Called with each exchange that is answered here: it is not to be counted.
+        pages: The pages by path, spelled as in the request target.
+        unseen: Called with each exchange that is answered here, so that it is not counted.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ def for_peers(page: Page, allows: Callable[[ConnectionContext], bool]) -> Page:
 
     Args:
         page: The page.
-        allows: Tells of the two ends of a connection whether its peer may see it.
+        allows: Called with the two ends of a connection. Tells whether its peer may see the page.
     """
 
     def answer(exchange: Exchange) -> Answer | None:

@@ -26,7 +26,7 @@ def connection_parameters(
     Args:
         config: The settings.
         application: What is served.
-        observers: Who looks at exchanges.
+        observers: The observers of connections and exchanges.
         timed: Note when each exchange began, and how long it waited.
         answers: Note when it answered, too.
     """

@@ -45,7 +45,7 @@ def drop_privileges(config: Config) -> None:
 
 
 def future_identity(config: Config) -> Identity | None:
-    """Return whom this process will become; None if it stays what it is.
+    """Return the user and groups that this process will become; None if it stays as it is.
 
     Raises:
         ConfigError: The user or the group does not exist.

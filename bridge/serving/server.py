@@ -44,7 +44,7 @@ _LEAST = 0.5
 
 
 class Timeout(enum.Enum):
-    """A time that is not a number of seconds."""
+    """A timeout that is not a number of seconds."""
 
     CONFIGURED = enum.auto()
     """As the settings say."""
@@ -233,7 +233,7 @@ class Server:
             raise
 
     def _in_child(self) -> None:
-        """Let a child of the application's have no connection, and no part in the sockets that listen."""
+        """In a child that the application has forked, close all connections and listening sockets."""
         administration = [sock.getsockname() for listener in self._admin_listeners for sock in listener.sockets]
         forks.drop_connections([*self._names, *administration])
 
@@ -446,7 +446,7 @@ class Server:
         self.should_exit = True
 
     def drain(self, grace: float, *, notify: bool = True) -> None:
-        """Serve on, but say that this will not be for long: responses close their connection, probes fail.
+        """Go on serving, but announce the end: responses close their connection, and probes fail.
 
         Args:
             grace: Seconds for which idle connections stay open, so that their next response can say so.
@@ -460,7 +460,7 @@ class Server:
             self._application.notify()
 
     def undrain(self) -> None:
-        """Serve as before :meth:`drain`. Connections that were told that they end do end."""
+        """Serve as before :meth:`drain`. Connections that were told of their end do end."""
         self._drains = False
         if self._http is not None:
             self._http.withdraw_end()
@@ -614,7 +614,7 @@ def _thread_states() -> tuple[int, int, int]:
 
 
 def _occupied() -> float:
-    """Return which part of the threads that there may be has a request."""
+    """Return the share of the possible threads that have a request."""
     threadpool = sys.modules.get("bridge.adapters.wsgi.threadpool")
     part: float = 0.0 if threadpool is None else threadpool.occupied()
     return part
@@ -631,7 +631,7 @@ def _names(config: Config, name: bytes) -> bool:
 def fast_stop_timeout(config: Config) -> float:
     """Return the seconds that requests in progress have after SIGINT: five, or fewer if the settings say so.
 
-    With ``--reload`` it is half a second: a programmer waits for the prompt, and no client for a response.
+    With ``--reload`` it is half a second: a programmer waits for the prompt, and no client waits for a response.
     """
     graceful = config.timeout_graceful_shutdown
     fast = _FAST_STOP_IN_DEVELOPMENT if config.reload else _FAST_STOP

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Administration"]
 
-# Blocks beyond the workers': for those that are replaced, and for more workers than at first.
+# Blocks in addition to one for each worker: for workers that are being replaced, and for workers added later.
 _SPARE = 64
 
 
@@ -196,7 +196,7 @@ class Administration:
         self._add("bridge_worker_starts")
 
     def not_started(self, block: Block | None) -> None:
-        """Take the cells of a worker back that could not be started."""
+        """Take back the cells of a worker that could not be started."""
         if block is not None:
             block.clear()
 
@@ -214,7 +214,7 @@ class Administration:
         self._commands.reload_begins()
 
     def reload_ended(self, error: str, traceback: str) -> None:
-        """Count a reload, and tell who waits for it; the arguments are those of :meth:`Commands.reload_ended`."""
+        """Count a reload and answer those who wait for it. The arguments are those of :meth:`Commands.reload_ended`."""
         self._add("bridge_reloads", (("result", "failure" if error else "success"),))
         self._commands.reload_ended(error, traceback)
 
@@ -233,7 +233,7 @@ class Administration:
         self._commands.check(now)
 
     def take_over(self) -> None:
-        """Answer, and send metrics, from now on: the master before this one does not any more."""
+        """From now on answer and send metrics, in place of the master before this one."""
         config = self._state.plan.config
         self._serve([listener for listener in self.sockets if not self._serves(listener)])
         if config.pushes and self._exporter is None:
@@ -244,7 +244,7 @@ class Administration:
         return any(sock in self._http.sockets for sock in listener.sockets)
 
     def hand_over(self) -> None:
-        """Answer, and send metrics, no more: another master does, on the same sockets."""
+        """Stop answering and sending metrics: another master does that now, on the same sockets."""
         self._http.remove(list(self._http.sockets))
         self._end_exporter()
 
@@ -254,7 +254,7 @@ class Administration:
             exporter.close()
 
     def abandon(self) -> None:
-        """Close what a worker must not have. This runs in the child."""
+        """Close what a worker must not have. Called in the child."""
         self._http.abandon()
         if self._exporter is not None:
             self._exporter.abandon()

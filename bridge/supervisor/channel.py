@@ -20,7 +20,7 @@ __all__ = ["Channel", "Message"]
 Message = list[object]
 
 _MOST_DESCRIPTORS = 64
-# Bytes that are read at once, and how often: who sends without end does not keep the other end from anything else.
+# Bytes that are read at once, and how often in a row: a process that sends without end must not block the other end.
 _PIECE = 65536
 _PIECES = 16
 # Bytes of the longest message.
@@ -36,7 +36,7 @@ class Channel:
 
     Attributes:
         open: The other end has not been seen to close, or to send a message that is too long.
-        garbled: How many lines have come that are no messages. They are dropped.
+        garbled: How many lines were dropped because they are not messages.
         descriptors: What has come with the messages, in their order. The code that knows what they are takes them out.
     """
 
@@ -82,7 +82,7 @@ class Channel:
     def receive(self) -> list[Message]:
         """Return messages that have arrived. Afterwards :attr:`open` tells whether more can arrive.
 
-        What comes is not trusted: whatever the other process sends, this raises nothing, and ends.
+        The other process is not trusted: whatever it sends, this method raises nothing, and returns.
         """
         for _ in range(_PIECES):
             if not self.open:
@@ -137,7 +137,7 @@ class Channel:
 
 
 def _message(line: bytes) -> Message | None:
-    """Return the message that a line is; None if it is none."""
+    """Return a line as a message; None if it is not one."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):

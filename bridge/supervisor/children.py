@@ -1,4 +1,4 @@
-"""Reaps the children of a master that have ended, and leaves the application's own to it.
+"""Reaps the children of a master that have ended, and leaves the application's children to the application.
 
 With ``--preload``, hooks, or in a program that has called ``bridge.run``, other code runs in the master's process. Code
 that starts a process there asks for its status later, so nothing else may take it.

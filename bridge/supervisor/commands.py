@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Commands"]
 
-# Seconds that a reload may take for who waits for it, and that a worker may take for a dump.
+# Seconds that a client waits for a reload at most, and seconds that a worker may take for a dump.
 _RELOAD_TIME = 60.0
 _DUMP_TIME = 3.0
 # Bytes of a worker's part of a dump that are read.
@@ -39,7 +39,7 @@ _NEVER = float("inf")
 
 @dataclass(slots=True)
 class _Waiting:
-    """Somebody who waits for the end of a reload.
+    """A client that waits for the end of a reload.
 
     Attributes:
         respond: Takes the answer.
@@ -55,7 +55,7 @@ class _Dump:
     """A dump that workers are asked for.
 
     Attributes:
-        number: Its number, by which workers tell of it.
+        number: Its number, which workers name when their part is written.
         respond: Takes the answer.
         until: How long they have.
         files: Where each worker writes, by its process.
@@ -105,7 +105,7 @@ class Commands:
         return [moment for moment in (*times, self._level_until) if moment != _NEVER]
 
     def check(self, now: float) -> None:
-        """Answer those who have waited for long enough; end what was for a while."""
+        """Answer clients whose time is over; end what commands have changed for a limited time."""
         for waiters in (self._next, self._current):
             for waiting in [each for each in waiters if each.until <= now]:
                 waiters.remove(waiting)
@@ -320,7 +320,7 @@ class Commands:
 
 
 def _part(file: IO[bytes]) -> dict[str, Any]:
-    """Return a worker's part of a dump, or what is wrong with it: it is another process that has written it."""
+    """Return a worker's part of a dump, or what is wrong with it, since another process has written it."""
     file.seek(0)
     data = file.read(_LARGEST_PART + 1)
     if len(data) > _LARGEST_PART:

@@ -29,7 +29,7 @@ class Exporter:
         config: The settings.
         families: Returns the metrics.
         abandon: Closes, in the child, what is the master's.
-        sent: What another process has sent of them already; None for everything so far.
+        sent: The metrics that another process has sent already; None if it has sent everything so far.
 
     Attributes:
         pid: The process that sends.

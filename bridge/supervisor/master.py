@@ -190,7 +190,7 @@ class Master:
                 self._close()
 
     def _in_child(self) -> None:
-        """Leave a child of the application's, which ``--preload`` has imported, nothing of the master's."""
+        """In a child that the application (``--preload``) has forked, close everything that is the master's."""
         listeners = [*self._plan.listeners, *self._operated.sockets]
         forks.drop_connections([sock.getsockname() for listener in listeners for sock in listener.sockets])
         parts = [self._selector, self._handover, self.successor, self.watch, self.program]
@@ -209,7 +209,7 @@ class Master:
 
     @property
     def successor(self) -> Successor | None:
-        """The new master that starts, or serves already, in the place of this one; None without any."""
+        """The new master that starts, or serves already, in place of this one; None if there is none."""
         return self._succession.successor
 
     @property
