@@ -18,6 +18,7 @@ __all__ = [
     "RequestSyntaxError",
     "RequestTimeout",
     "UnsupportedFeature",
+    "caused_by_disconnect",
 ]
 
 
@@ -91,3 +92,21 @@ class LocalProtocolError(BridgeError):
 
 class ConnectionGone(BridgeError, OSError):
     """The peer left, or the connection was closed: nothing more can be sent. It is never logged as an error."""
+
+
+def caused_by_disconnect(error: BaseException | None, before: tuple[BaseException, ...] = ()) -> bool:
+    """Tell whether *error* is a ConnectionGone, or an error that an application has made of one.
+
+    Args:
+        error: The exception.
+        before: Those that have led to it. Exceptions may form a circle: ``raise a from b``, where b was raised while a
+            was handled.
+    """
+    while error is not None and not any(error is each for each in before):
+        if isinstance(error, ConnectionGone):
+            return True
+        before = (*before, error)
+        if isinstance(error, BaseExceptionGroup):
+            return all(caused_by_disconnect(each, before) for each in error.exceptions)
+        error = error.__context__ if error.__cause__ is None else error.__cause__
+    return False

@@ -15,7 +15,7 @@ from bridge.core.connection.streams import may_be_endless
 from bridge.core.connection.waiter import Waiters
 from bridge.core.http.fields import list_members
 from bridge.core.log import app_log
-from bridge.errors import ConnectionGone, LocalProtocolError
+from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect
 from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ __all__ = [
     "HTTPExchange",
     "TimedHTTPExchange",
     "cancelled_itself",
-    "caused_by_disconnect",
     "client_left",
+    "closed_from_outside",
     "describe",
 ]
 
@@ -193,12 +193,15 @@ class HTTPExchange:
         exchange = self._exchange
         try:
             await app(scope, self.receive, self.send)
-        except (asyncio.CancelledError, GeneratorExit) as exc:
+        except asyncio.CancelledError as exc:
             if not exchange.finished and cancelled_itself(exc):
                 app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
             self._cut()
             raise
         except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
+            if closed_from_outside(exc, self.task):
+                self._cut()
+                raise
             end_if_forked(exc)
             if self._phase is _STOPPED and caused_by_disconnect(exc):
                 self._end_incomplete()
@@ -486,15 +489,18 @@ def cancelled_itself(exc: BaseException) -> bool:
     return isinstance(exc, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
-def caused_by_disconnect(exc: BaseException | None) -> bool:
-    """Tell whether *exc* is a ConnectionGone raised by ``send``, or an error that a framework has made of it."""
-    while exc is not None:
-        if isinstance(exc, ConnectionGone):
-            return True
-        if isinstance(exc, BaseExceptionGroup):
-            return all(map(caused_by_disconnect, exc.exceptions))
-        exc = exc.__cause__ or exc.__context__
-    return False
+def closed_from_outside(exc: BaseException, task: asyncio.Task[None] | None) -> bool:
+    """Tell whether *exc* closes the coroutine that *task* runs, as the collection of garbage does after the loop's end.
+
+    A GeneratorExit that the application raises itself is an exception like any other.
+    """
+    if not isinstance(exc, GeneratorExit):
+        return False
+    try:
+        current = asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return True
+    return current is None or (task is not None and current is not task)  # no task yet: the application never waited
 
 
 def _wants_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:

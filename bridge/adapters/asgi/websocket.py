@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bridge.adapters.asgi.http import cancelled_itself, caused_by_disconnect, client_left, describe
+from bridge.adapters.asgi.http import cancelled_itself, client_left, closed_from_outside, describe
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, as_bytes, explain
 from bridge.adapters.asgi.types import SENDS_IN_A_ROW
 from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.core.log import app_log, gen_log
-from bridge.errors import ConnectionGone, LocalProtocolError
+from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect
 from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class WebSocketExchange:
         code = 1000
         try:
             await app(scope, self.receive, self.send)
-        except (asyncio.CancelledError, GeneratorExit) as exc:
+        except asyncio.CancelledError as exc:
             if not self._is_over() and cancelled_itself(exc):
                 app_log.error(
                     "ASGI application was cancelled by itself, WebSocket %s", describe(exchange), exc_info=exc
@@ -146,6 +146,9 @@ class WebSocketExchange:
             self._end(self._owner.closing_code or INTERNAL_ERROR)
             raise
         except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
+            if closed_from_outside(exc, self.task):
+                self._end(self._owner.closing_code or INTERNAL_ERROR)
+                raise
             end_if_forked(exc)
             code = INTERNAL_ERROR
             if not (self._is_over() and caused_by_disconnect(exc)):

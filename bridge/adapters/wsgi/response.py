@@ -17,7 +17,7 @@ from bridge.core.http.fields import NO_LENGTH
 from bridge.core.http.status import is_bodiless
 from bridge.core.log import app_log
 from bridge.core.util import read_at
-from bridge.errors import ConnectionGone, LocalProtocolError
+from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect
 from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ class Response:
     def fail(self, exc: BaseException) -> None:
         """Log an exception that has ended the application's work, and let the client notice."""
         end_if_forked(exc)
-        if isinstance(exc, ConnectionGone) and self.gone:
-            return  # raised here, to end the application's work
+        if self.gone and caused_by_disconnect(exc):
+            return  # raised here, to end the application's work, or what the application has made of that
         app = self._application.name
         request = describe(self._exchange)
         if isinstance(exc, LocalProtocolError):

@@ -125,7 +125,9 @@ async def test_content_shorter_than_declared() -> None:
     assert errors == ["http.response.body: content of 2 bytes, its Content-Length is 9"]
 
 
-@pytest.mark.parametrize("exc", [RuntimeError("broken"), SystemExit(3)])
+@pytest.mark.parametrize(
+    "exc", [RuntimeError("broken"), SystemExit(3), GeneratorExit(), BaseExceptionGroup("", [GeneratorExit()])]
+)
 async def test_error_before_the_response(exc: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(START)

@@ -802,7 +802,8 @@ async def test_a_response_that_nobody_wants_is_given_up_and_closed(caplog) -> No
     assert errors(caplog) == []
 
 
-async def test_write_raises_when_the_client_has_left(caplog) -> None:
+@pytest.mark.parametrize("wrap", [None, "cause", "context", "group"])
+async def test_write_raises_when_the_client_has_left(wrap: str | None, caplog) -> None:
     raised = []
 
     def app(environ, start_response):
@@ -812,6 +813,12 @@ async def test_write_raises_when_the_client_has_left(caplog) -> None:
                 write(b"x" * 1000)
         except ConnectionGone as exc:
             raised.append(exc)
+            if wrap == "cause":
+                raise RuntimeError("of a framework") from exc
+            if wrap == "context":
+                raise RuntimeError("of a framework")  # noqa: B904
+            if wrap == "group":
+                raise ExceptionGroup("of a framework", [exc]) from None
             raise
 
     async with serving(app) as served:
