@@ -185,6 +185,7 @@ class TornadoExchange(HTTPConnection):
 
         Raises:
             HTTPOutputError: The content is longer than Content-Length, the response has ended, or its head was refused.
+                In the last case the client gets a 500, and the connection ends.
         """
         data = chunk.encode() if isinstance(chunk, str) else chunk
         exchange = self.exchange
@@ -194,7 +195,9 @@ class TornadoExchange(HTTPConnection):
                 exchange.send(data)
             elif self._head_tried and exchange.writing is not CLOSED:
                 # The head was refused, or was an interim one. As they are, these bytes would be sent as a response of
-                # their own, which an attacker could forge.
+                # their own, which an attacker could forge. Tornado's handlers take no further step after this error, so
+                # the client would wait for ever.
+                exchange.fail()
                 raise HTTPOutputError("content without a response head")
             else:
                 exchange.send_raw(data)

@@ -383,6 +383,52 @@ async def test_other_bytes_for_a_reason(name: str, tmp_path: Path, caplog: pytes
             assert b"\r\nconnection: close\r\n" in answer or "1.0" in name
 
 
+class Refused(tornado.web.RequestHandler):
+    """Sets what no response may have, and does with the error what the path says."""
+
+    async def get(self, what: str, then: str) -> None:
+        if what.isdigit():
+            self.set_status(int(what), "x")
+        else:
+            self.set_header(what, "v")
+        self.write("text")
+        if then == "finish":
+            return
+        try:
+            await self.flush()
+        except Exception:
+            if then == "again":
+                self.clear()
+                self.finish("again")
+            elif then == "forge":
+                self.request.connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+                self.finish()
+            elif then == "raise":
+                raise
+
+
+@pytest.mark.parametrize("then", ["finish", "raise", "again", "forge", "swallow"])
+async def test_a_refused_head_never_leaves_the_client_waiting(then: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    refused = ["X%20A", "X%0D%0AB", "X%C3%A9", "99", "1000"]
+    if then != "finish":  # for these Tornado's finish() answers 500 itself
+        refused += ["100", "101", "103"]
+
+    async def ask(port: int, what: str) -> bytes:
+        wire = f"GET /{what}/{then} HTTP/1.1\r\nHost: a\r\n\r\nGET /99/next HTTP/1.1\r\nHost: a\r\n\r\n"
+        async with connect(port) as client:
+            client.send(wire.encode())
+            return await client.rest()
+
+    async with running("bridge", tornado.web.Application([("/(.*)/(.*)", Refused)])) as port:
+        for answer in await asyncio.gather(*(ask(port, what) for what in refused)):
+            final = re.sub(rb"^HTTP/1\.1 1.*?\r\n\r\n", b"", answer, flags=re.DOTALL)
+            assert final.startswith(b"HTTP/1.1 500 ")
+            assert b"\r\nconnection: close\r\n" in final
+            assert b"forged" not in final
+            assert final.count(b"HTTP/1.1 ") == 1
+
+
 # ---------------------------------------------------------------------- WebSockets
 
 
