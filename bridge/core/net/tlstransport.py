@@ -63,7 +63,6 @@ class TLSTransport(asyncio.Transport):
         "_loop",
         "_low",
         "_number",
-        "_pending",
         "_protocol",
         "_read",
         "_readiness",
@@ -103,7 +102,6 @@ class TLSTransport(asyncio.Transport):
         # SSLSocket's methods do nothing but to call these ones; for each request that would be 2 us of 15.
         session = getattr(sock, "_sslobj", None)
         self._read: Callable[[int], bytes] = (session or sock).read
-        self._pending: Callable[[], int] = (session or sock).pending
         self._write: Callable[[bytes | memoryview], int] = (session or sock).write
         self._shutdown: Callable[[], object] = sock.unwrap if session is None else session.shutdown
         self._state = _OPEN
@@ -282,7 +280,7 @@ class TLSTransport(asyncio.Transport):
 
     def _read_more(self, data: bytes) -> bytes:
         """Return *data* with the rest of its record, and the records behind it, as much as may be read in one turn."""
-        left = self._pending()  # decrypted already: the system would not report it again
+        left = self._sock.pending()  # decrypted already: the system would not report it again
         if left:
             data += self._read(left)
             self._first = _RECORD
