@@ -178,12 +178,18 @@ class TCPServer:
         Args:
             num_processes: 1 for this process only; None, 0 or less for a child per CPU; else that many children.
             max_restarts: How many children that died are replaced, in total; None for 100.
+
+        Raises:
+            ssl.SSLError: With children, a file of the TLS options has no certificate or key in it.
         """
         assert not self._started, "start() was called before"
         self._started = True
         if num_processes != 1:
             from bridge.core.process import fork_processes
 
+            # Made before the fork, it has the same keys of session tickets in all children: each one resumes the TLS
+            # sessions of the others.
+            self._tls_context()
             fork_processes(num_processes, max_restarts)
         sockets, self._pending = self._pending, []
         self.add_sockets(sockets)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from bridge.core import tcpserver
 from bridge.core.tcpserver import TCPServer
@@ -388,3 +391,24 @@ async def test_a_connection_that_is_given_up_while_its_preface_is_read_is_closed
             task.cancel()
         assert await asyncio.to_thread(sock.recv, 10) == b""
     await server.end()
+
+
+def test_children_have_one_tls_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    server = Server(ssl_options={"certfile": str(tmp_path / "both.pem")})
+    inherited: list[ssl.SSLContext | None] = []
+    monkeypatch.setattr("bridge.core.process.fork_processes", lambda *_: inherited.append(server._context))
+    server.start(2)
+    assert inherited == [server._tls_context()]
+    assert isinstance(inherited[0], ssl.SSLContext)  # with the keys of session tickets, which OpenSSL makes with it
+
+
+def test_tls_files_without_a_certificate_are_found_before_children_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.pem").write_bytes(b"")
+    server = Server(ssl_options={"certfile": str(tmp_path / "empty.pem")})
+    monkeypatch.setattr("bridge.core.process.fork_processes", lambda *_: pytest.fail("forked"))
+    with pytest.raises(ssl.SSLError):
+        server.start(2)
