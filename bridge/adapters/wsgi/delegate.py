@@ -14,7 +14,7 @@ from bridge.adapters.wsgi.environ import EnvironTemplate, environ_template, ssl_
 from bridge.adapters.wsgi.exchange import WSGIExchange
 from bridge.adapters.wsgi.filethreads import FileThreads
 from bridge.adapters.wsgi.filewrapper import FileWrapper
-from bridge.adapters.wsgi.lanes import Lane
+from bridge.adapters.wsgi.lanes import Lane, Lanes
 from bridge.adapters.wsgi.loopcalls import LoopCalls
 from bridge.adapters.wsgi.receivers import ContentReceiver, StreamReceiver
 from bridge.adapters.wsgi.request_content import ReceivedContent, StreamedContent
@@ -114,6 +114,7 @@ class WSGIDelegate:
         self._stopping = 0.0  # when a stop was asked for, by the loop's clock
         self._templates: dict[tuple[str, Any], dict[str, Any]] = {}
         self._lanes: dict[Connection, Lane] = {}  # of connections that have many requests at once
+        self._shares: Lanes | None = None  # made with the first of these
         self._shown = False
         # What the clients of stored responses had read, and since when: see _end_unread().
         self._unread: dict[ResponseBuffer, tuple[tuple[int, int], float]] = {}
@@ -374,7 +375,9 @@ class WSGIDelegate:
         if exchange.head.line.version == b"2":
             lane = self._lanes.get(exchange.connection)
             if lane is None:
-                lane = self._lanes[exchange.connection] = Lane(self.pool, exchange.loop)
+                if self._shares is None:
+                    self._shares = Lanes(self.pool, exchange.loop)
+                lane = self._lanes[exchange.connection] = Lane(self._shares)
         return EnvironTemplate(base, context, self.outer_path, lane)
 
 

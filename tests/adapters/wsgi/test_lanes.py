@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from bridge.adapters.wsgi import WSGIDelegate
-from bridge.adapters.wsgi.lanes import Lane
+from bridge.adapters.wsgi.lanes import Lane, Lanes
 from bridge.core.connection.parameters import ConnectionParameters, HTTP2Parameters
 from bridge.core.httpserver import HTTPServer
 from tests.support.faults import application_errors
@@ -47,7 +47,7 @@ class Request:
 
 def test_half_of_the_threads_and_then_in_order() -> None:
     pool: Any = Pool()
-    lane = Lane(pool, None)  # type: ignore[arg-type]  # the pool's matter
+    lane = Lane(Lanes(pool, None))  # type: ignore[arg-type]  # the loop is the pool's matter
     requests: list[Any] = [Request() for _ in range(5)]
     assert all(lane.add(request) for request in requests)
     assert pool.jobs == requests[:2]
@@ -61,7 +61,7 @@ def test_half_of_the_threads_and_then_in_order() -> None:
 
 def test_a_pool_without_room_refuses() -> None:
     pool: Any = Pool()
-    lane = Lane(pool, None)  # type: ignore[arg-type]  # the pool's matter
+    lane = Lane(Lanes(pool, None))  # type: ignore[arg-type]  # the loop is the pool's matter
     pool.room = 2
     requests: list[Any] = [Request() for _ in range(3)]
     assert all(lane.add(request) for request in requests)
@@ -70,6 +70,51 @@ def test_a_pool_without_room_refuses() -> None:
     pool.room = 0
     lane.ended()
     assert not lane.add(requests[0])
+
+
+def test_all_connections_together_leave_one_share_to_others() -> None:
+    pool: Any = Pool()
+    pool.maximum = 64
+    lanes = Lanes(pool, None)  # type: ignore[arg-type]  # the loop is the pool's matter
+    greedy = [Lane(lanes) for _ in range(8)]
+    for lane in greedy:
+        for _ in range(100):
+            assert lane.add(Request())  # type: ignore[arg-type]  # as much of one as a lane needs
+    assert greedy[0].running == 32
+    assert min(lane.running for lane in greedy) == 1
+    assert len(pool.jobs) < 64
+    for _ in range(60):  # the first one's are served: the others get their shares
+        greedy[0].ended()
+        del pool.jobs[0]
+    running = [lane.running for lane in greedy]
+    assert sum(running) == len(pool.jobs) < 64
+    assert min(running) >= 4
+    modest = Lane(lanes)
+    assert modest.add(Request())  # type: ignore[arg-type]  # the same
+    assert modest.running == 1
+    for lane in [*greedy, modest]:
+        while lane.running:
+            lane.ended()
+    assert all(not lane.running and not lane.waiting for lane in greedy)
+    assert (lanes._running, lanes._used, len(lanes._waiting)) == (0, 0, 0)
+
+
+def test_who_waits_and_leaves_is_forgotten() -> None:
+    pool: Any = Pool()
+    lanes = Lanes(pool, None)  # type: ignore[arg-type]  # the loop is the pool's matter
+    one, two = Lane(lanes), Lane(lanes)
+    requests: list[Any] = [Request() for _ in range(6)]
+    for request in requests[:3]:
+        one.add(request)
+    for request in requests[3:]:
+        two.add(request)
+    assert len(lanes._waiting) == 2
+    for request in reversed(requests[3:]):
+        assert two.withdraw(request)
+    assert [*lanes._waiting] == [one]
+    assert pool.jobs == requests[:2]
+    assert one.withdraw(requests[2])
+    assert [*lanes._waiting] == []
 
 
 async def test_one_connection_leaves_threads_to_others() -> None:
