@@ -18,6 +18,7 @@ from bridge.adapters.wsgi.request_content import StreamedContent
 from bridge.adapters.wsgi.threadpool import ThreadPool, Worker
 from bridge.errors import ConnectionGone
 from tests.support.protocols import BOTH_PROTOCOLS
+from tests.support.serving import until
 from tests.support.wsgi import serving
 
 pytestmark = BOTH_PROTOCOLS
@@ -353,7 +354,7 @@ async def test_a_slow_disk_holds_up_nobody_else(monkeypatch) -> None:
         disk.release.set()
         answer = await upload
     assert answer.content.decode() == repr(hashlib.sha256(content).hexdigest())
-    assert disk.closed
+    await until(lambda: disk.closed)
 
 
 async def test_a_client_that_leaves_while_its_content_is_written(monkeypatch) -> None:
@@ -386,4 +387,4 @@ async def test_a_disk_that_fills_up_later(monkeypatch, caplog) -> None:
         assert (await served.get()).status == 200
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert [error.partition(":")[0] for error in errors] == ["The content of POST / cannot be kept"]
-    assert disk.closed
+    await until(lambda: disk.closed)  # a thread closes it, behind the response
