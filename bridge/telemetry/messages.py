@@ -10,6 +10,7 @@ import atexit
 import contextvars
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -279,7 +280,27 @@ def flush(limit: float = _AT_END) -> None:
 def _end_process() -> None:
     flush()
     streams.abandon()
+    _abandon_handlers()
     _state.announcer.writer.direct = _state.writer.direct = True  # the thread will not run for much longer
+
+
+def _abandon_handlers() -> None:
+    """Let the end of the interpreter wait for no handler that hangs, such as one whose server does not answer.
+
+    ``logging.shutdown`` takes the lock of each handler, which the thread that hangs has. A handler that hung in a
+    standard stream goes on now, and is waited for: the interpreter must not end while it writes.
+    """
+    end = time.monotonic() + _AT_END
+    free = []
+    references: Any = getattr(logging, "_handlerList", [])
+    for reference in references:
+        handler = reference()
+        lock = None if handler is None else handler.lock
+        if lock is None or lock.acquire(timeout=max(end - time.monotonic(), 0.0)):
+            free.append(reference)
+            if lock is not None:
+                lock.release()
+    references[:] = free
 
 
 def say(text: str, level: int = logging.INFO, traceback: str = "") -> None:

@@ -315,6 +315,28 @@ def test_what_the_application_does_to_records_may_fail(tmp_path: Path, way: list
     assert "no request" not in server.messages.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["bridge", ""], ids=["ours", "root"])
+@in_each_way(1)
+def test_a_handler_that_hangs_delays_neither_requests_nor_the_end(tmp_path: Path, way: list[str], logger: str) -> None:
+    """As one whose server does not answer. The end of the interpreter takes the locks of all handlers."""
+    text = "import logging, time\nclass Hangs(logging.Handler):\n    def emit(self, record):\n        time.sleep(60)\n"
+    text += f"logging.getLogger({logger!r}).addHandler(Hangs())\nlogging.getLogger('bridge').propagate = True\n"
+    text += "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'hello']\n"
+    (tmp_path / "hanging.py").write_text(text)
+    path = tmp_path / "a.sock"
+    with Running("hanging:app", "--app-dir", str(tmp_path), "--uds", str(path), *way) as server:
+        end = time.monotonic() + PATIENCE
+        while not path.exists():  # where the line that says so waits for the handler
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        for _ in range(3):
+            assert get(str(path))[0] == 200
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 10
+
+
 @pytest.fixture
 def _logging() -> Iterator[None]:
     names = ["bridge", "bridge.access", "bridge.application", "bridge.general"]
