@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,8 @@ _MOST_WAITING = 65535
 # connections at once need 0.6 MiB more. The time for each is the same with 16 and with 128.
 ACCEPTS_PER_TURN = 32
 HANDSHAKE_TIMEOUT = 10.0
+# Seconds between two lines in the log which say that there are as many connections as are allowed.
+_WARNING_PAUSE = 60.0
 
 
 class Preface(Protocol):
@@ -127,6 +130,7 @@ class TCPServer:
         self._starting: set[asyncio.Task[None]] = set()
         self._met = 0  # how many of _starting have a protocol already
         self._full = False
+        self._next_warning = 0.0
         self._started = False
         self._stopped = False
 
@@ -384,6 +388,10 @@ class TCPServer:
             self._full = True
             for remove in self._removers.values():
                 remove()
+            now = time.monotonic()
+            if now >= self._next_warning:
+                self._next_warning = now + _WARNING_PAUSE
+                gen_log.warning("%d connections are open, the most allowed: others wait, probes too", self.max_connections)
 
     def _connection_ended(self) -> None:
         """Accept again if the server was full."""

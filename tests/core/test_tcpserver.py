@@ -235,7 +235,7 @@ def test_stop_of_a_server_that_never_began() -> None:
 
 
 @both_loops
-async def test_no_more_connections_than_allowed_are_held() -> None:
+async def test_no_more_connections_than_allowed_are_held(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     server.max_connections = 3
     server.listen(0, "127.0.0.1")
@@ -249,6 +249,8 @@ async def test_no_more_connections_than_allowed_are_held() -> None:
         await until(lambda number=number: len(server.all) == 4 + number)  # type: ignore[misc]
         assert server.connection_count() <= 3
         held.append(waiting[number])
+    full = [line for line in caplog.messages if line.startswith("3 connections are open, the most allowed")]
+    assert len(full) == 1  # in a minute, although it was full again four times
     for sock in held:
         sock.close()
     await until(lambda: not server.open)
