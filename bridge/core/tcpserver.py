@@ -391,7 +391,9 @@ class TCPServer:
             now = time.monotonic()
             if now >= self._next_warning:
                 self._next_warning = now + _WARNING_PAUSE
-                gen_log.warning("%d connections are open, the most allowed: others wait, probes too", self.max_connections)
+                gen_log.warning(
+                    "%d connections are open, the most allowed: others wait, probes too", self.max_connections
+                )
 
     def _connection_ended(self) -> None:
         """Accept again if the server was full."""

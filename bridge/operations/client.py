@@ -9,7 +9,10 @@ import http.client
 import json
 import os
 import re
+import select
 import socket
+import struct
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +21,10 @@ from bridge.files import Place
 from bridge.telemetry.processes import runs
 
 __all__ = ["Client", "NotReached", "find"]
+
+
+# Seconds after which a user hears that there is no answer yet: more than a dump may take.
+_SLOW = 5.0
 
 
 class NotReached(Exception):
@@ -79,6 +86,8 @@ class Client:
         connection = _Connection(self.path, timeout)
         try:
             connection.request(method, f"{path}?{urlencode(query)}" if query else path)
+            if timeout is not None and timeout > _SLOW and "wait" not in (query or {}):
+                self._note_silence(connection.sock)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as exc:
@@ -89,6 +98,11 @@ class Client:
             return response.status, json.loads(content)
         except ValueError:
             raise NotReached(f"{self.path}: what answers is no bridge") from None
+
+    def _note_silence(self, sock: socket.socket) -> None:
+        """Say that there is no answer so far, and what the server does as far as the system knows."""
+        if not select.select([sock], [], [], _SLOW)[0]:
+            print(f"{self.path}: no answer for {_SLOW:g} s: {_activity(sock)}", file=sys.stderr, flush=True)
 
     def _reason(self, exc: Exception) -> NotReached:
         number = getattr(exc, "errno", None)
@@ -102,6 +116,19 @@ class Client:
         if isinstance(exc, TimeoutError):
             return NotReached(f"{self.path}: no answer in time")
         return NotReached(f"{self.path}: {getattr(exc, 'strerror', None) or exc or type(exc).__name__}")
+
+
+def _activity(sock: socket.socket) -> str:
+    """Return what the process at the other end of a Unix socket does."""
+    process, state = "the server", ""
+    if hasattr(socket, "SO_PEERCRED"):
+        pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            state = file.read().rpartition(")")[2].split()[0]
+            process = f"process {pid}"
+    if state in {"T", "t"}:
+        return f"{process} is stopped; kill -CONT continues it"
+    return f"{process} is busy, or its event loop is blocked; its log says where, see --timeout-worker"
 
 
 def _remove_left(path: str) -> None:
