@@ -488,7 +488,7 @@ class Master:
         return True
 
     def drain(self, grace: float, *, notify: bool = True) -> None:
-        """Let the workers announce the end, and serve on.
+        """Let the workers announce the end and go on serving.
 
         Args:
             grace: Seconds for which idle connections stay open, so that their next response can announce it.
@@ -514,7 +514,7 @@ class Master:
         gen_log.info("%s from now on", self._number)
 
     def ask_stop(self) -> None:
-        """Stop as on SIGTERM. Asking again while the server drains ends that."""
+        """Stop as on SIGTERM. A second call while the server drains ends the drain."""
         if self._stop is None:
             self._stop_on("SIGTERM")
 

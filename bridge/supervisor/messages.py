@@ -17,11 +17,11 @@ class ToWorker(enum.StrEnum):
     """Finish the requests in progress and end: other processes serve the same sockets. No values."""
 
     DRAIN = "drain"
-    """Serve on, but announce the end. Values: seconds that idle connections stay open for that; whether applications
-    get notice of a stop."""
+    """Go on serving, but announce the end. Values: seconds that idle connections stay open for that; whether
+    applications get notice of a stop."""
 
     UNDRAIN = "undrain"
-    """Serve as before that. No values."""
+    """Serve as before DRAIN. No values."""
 
     DUMP = "dump"
     """Write what the process does into the file whose descriptor comes with the message. Value: the dump's number."""

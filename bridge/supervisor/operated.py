@@ -79,7 +79,7 @@ class Operated:
         return () if self._administration is None else self._administration.arenas
 
     def moved(self, step: int) -> None:
-        """Take note that somebody wants more workers, or fewer."""
+        """Take note that a signal or a command asks for more workers, or for fewer."""
         if self._regulation is not None:
             self._regulation.moved(step)
 

@@ -32,8 +32,9 @@ class Plan:
         listeners: The listening sockets that all workers share.
         count: The number of workers.
         generation: The number of this plan. Workers of another generation are replaced.
-        empty_context: What each worker makes its TLS context of; None without TLS. So a client can resume the session
-            of one worker with any other one. A new plan has a new one: its authorities may be others.
+        empty_context: The context from which each worker makes its TLS context; None without TLS. So a client can
+            resume the session of one worker with any other one. A new plan has a new one: its authorities may be
+            others.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""Counts over all connections of a server, and what happens when a count is reached."""
+"""Counts requests over all connections of a server, and acts when the number is reached."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 class LineWriter:
     """Writes lines on a thread of its own, which starts with the first of them.
 
-    When as much waits as may wait, new lines are dropped and counted until all that waits is written. Losing lines is
+    When the queue is full, new lines are dropped and counted until everything in it is written. Losing lines is
     better than filling the memory. In a process that was forked from this one nothing waits, and *direct* is true.
 
     Args:
@@ -105,7 +105,7 @@ class LineWriter:
         return True
 
     def flush(self, limit: float) -> bool:
-        """Wait until all blocks so far are written. Tell whether they are.
+        """Wait until all blocks so far are written. Tell whether they were written in time.
 
         Args:
             limit: Seconds that this may take; for a write that has hung for longer, it takes none.
@@ -171,7 +171,7 @@ class LineWriter:
                 self._thread = threading.current_thread()
 
     def _take(self) -> bool:
-        """Do what is next in the queue. Return False for the end."""
+        """Take the next item of the queue and carry it out. Return False at the end."""
         try:
             item = self._queue.get(timeout=self._idle)
         except Empty:

@@ -67,7 +67,7 @@ class LogFile:
         os.close(new)
 
     def take(self, descriptor: int) -> None:
-        """Take a descriptor for the next call of :meth:`reopen`: somebody has opened the file who may."""
+        """Take a descriptor for the next call of :meth:`reopen`, from a process that may open the file."""
         if self._given is not None:
             os.close(self._given)
         self._given = descriptor
@@ -146,7 +146,7 @@ def configure(config: Config, *, embedded: bool = False, later: Identity | None 
     Args:
         config: The settings.
         embedded: The server runs in a program. If that has set up handlers, they are left alone.
-        later: Whom this process will become; None if it stays what it is.
+        later: The user and groups that this process will become; None if it stays as it is.
 
     Raises:
         ConfigError: The file of ``--log-config`` or of ``--error-logfile`` cannot be used.

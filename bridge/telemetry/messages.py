@@ -34,7 +34,7 @@ __all__ = [
     "tell",
 ]
 
-# Messages that may wait.
+# The most messages that may wait.
 _MOST = 10_000
 # Seconds without a message after which the thread ends.
 _IDLE = 1.0
@@ -96,7 +96,7 @@ class _State:
         handler: The server's own handler; None if others handle its messages.
         writer: Writes messages; the announcer's, if they go to standard error as well.
         defers: Handlers of other people's are called on the writer's thread.
-        has_form: The form for messages was set.
+        has_form: The form of messages was set.
         broken: Nobody has standard error open for reading.
     """
 
@@ -206,7 +206,7 @@ class _Kept(logging.Logger):
 
     @disabled.setter
     def disabled(self, value: bool) -> None:
-        # By default, logging.config disables every logger that it is not told of. What else sets this means it.
+        # By default, logging.config disables every logger that it is not told of. Other code that sets this means it.
         if not value or sys._getframe(1).f_globals.get("__name__") != "logging.config":
             self.__dict__["_disabled"] = value
 

@@ -2,7 +2,7 @@
 
 A block has rows. A row has a name, labels, and cells: whole numbers of 64 bits. Only the process that owns a block
 writes to it, and a write is one aligned store. So nobody waits for anybody, and a process that is killed in the middle
-of an update leaves numbers that are true. Who reads sums the blocks.
+of an update leaves numbers that are true. A reader sums the blocks.
 
 The master owns the first block. When a process has ended, the master adds its rows to that block and clears the
 process's own, so a sum never falls. Meanwhile a number in the first block is odd, and readers in other processes look
@@ -186,7 +186,7 @@ class Block:
     # ------------------------------------------------------------------ read by anybody
 
     def rows(self) -> Iterator[Row]:
-        """Return all rows. The memory may be another process's, so nothing that stands in it is believed."""
+        """Return all rows. The memory may belong to another process, so nothing in it is trusted."""
         cells = self.cells
         for number in range(min(cells[_USED], _ROWS)):
             start = _HEADER + number * _ROW

@@ -24,7 +24,7 @@ __all__ = ["RequestMetrics"]
 _KNOWN_METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY"}
 )
-#: What takes the place of a method or a route that is not one of the known ones.
+#: Stands for a method or a route that is not one of the known ones.
 OTHER = "_OTHER"
 _MOST_ROUTES = 200
 _LONGEST_ROUTE = 120
@@ -51,7 +51,8 @@ class RequestMetrics(Observer):
     Args:
         block: The cells of this process.
         sizes: Count the sizes of content, too.
-        trusts: Tells of the two ends of a connection whether its X-Request-Start is believed; None if none is.
+        trusts: Called with the two ends of a connection. Tells whether its X-Request-Start is believed; None if none
+            is.
 
     Attributes:
         open: How many connections are open.

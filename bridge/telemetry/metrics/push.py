@@ -29,7 +29,7 @@ __all__ = ["Pusher", "check"]
 
 # Seconds between two packets for statsd.
 _STATSD_INTERVAL = 1.0
-# Most seconds for which a collector can ask to be left alone.
+# The most seconds for which a collector can ask to get nothing.
 _LEFT_ALONE_MAX = 3600.0
 # The statuses with which it can (OTLP 1.x, "OTLP/HTTP Throttling").
 _THROTTLED = frozenset({429, 502, 503, 504})
@@ -120,7 +120,7 @@ class Pusher:
             sock.connect(self._address)
             for packet in data:
                 sock.send(packet)
-            # Nobody who listens says so; that nobody does is told a moment later, by the next call.
+            # UDP has no answer. If nobody listens, the next call reports it.
             with contextlib.suppress(BlockingIOError):
                 time.sleep(0.01)
                 sock.recv(1)

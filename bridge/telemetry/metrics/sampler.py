@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "Sources"]
 
-# Seconds between two looks at how late the loop is, on average, and between two samples.
+# Seconds: between two checks of how late the loop is, on average; and between two samples.
 _PROBE = 0.05
 _SAMPLE = 1.0
 # A loop that is late by more than this (seconds) had something else to do: timers themselves are exact to 1 ms.
@@ -36,7 +36,7 @@ class Sources(NamedTuple):
         active: Returns the exchanges in progress, which are looked for once a second: a set of them would cost each
             request a fifth of what metrics cost.
         websockets: Returns the number of open WebSockets.
-        occupied: Returns which part of the threads that there may be has a request.
+        occupied: Returns the share of the possible threads that have a request.
         threads: Returns how many threads for requests are busy, idle and lost.
         expiries: Returns when the certificates that are served end (seconds since 1970), by host.
     """
@@ -76,7 +76,7 @@ class Sampler:
         self._wait()
 
     def stop(self) -> None:
-        """Write a last sample, and no more."""
+        """Write a last sample, and stop."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
