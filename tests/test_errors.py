@@ -27,9 +27,13 @@ def circle(first: BaseException) -> BaseException:
             try:
                 raise KeyError("clean-up")
             except KeyError as inner:
-                raise outer from inner
+                last = inner
+            raise outer from last  # within the inner handler Python would cut the circle
 
-    return caught(fail)
+    error = caught(fail)
+    assert error.__cause__ is not None
+    assert error.__cause__.__context__ is error
+    return error
 
 
 class Empty(Exception):
