@@ -1320,9 +1320,11 @@ def test_a_worker_keeps_nothing_of_the_master_s(
         places: object,
         counts: object,
         hooks: object,
+        context: object,
     ) -> int:
         assert counts is None
         assert hooks is None
+        assert context is None
         left = {int(name.partition(" ")[0]) for name in descriptors() - before}
         sockets = {sock.fileno() for listener in listeners for sock in listener.sockets}
         assert left == sockets | {channel.fileno()}
