@@ -113,7 +113,8 @@ def test_responses_that_are_not_read(tmp_path: Path, processes: int, way: list[s
                 sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
                 poll.register(sock, 0)  # errors only: nothing is read
             assert poll.poll(30_000)  # most wait without holding anything; who holds something beyond the budget ends
-            got = outcomes(address, 4 * processes, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", lambda got: len(got) == 4)
+            count = 4 * processes
+            got = outcomes(address, count, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", lambda got: len(got) == count)
             assert {answer[9:12] for answer in got} == {b"200"}
         finally:
             for sock in socks:
