@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.core.connection.budgets import SMALL
@@ -233,7 +234,7 @@ class CallableAdapter(_Adapter):
 class _Collector(HTTPMessageDelegate):
     """Collects a request's content, and calls the callable when it is complete."""
 
-    __slots__ = ("_adapter", "_chunks", "_connection", "_headers", "_size", "_spool")
+    __slots__ = ("_adapter", "_chunks", "_connection", "_headers", "_large", "_size", "_spool")
 
     def __init__(self, adapter: CallableAdapter, connection: TornadoExchange) -> None:
         self._adapter = adapter
@@ -241,17 +242,26 @@ class _Collector(HTTPMessageDelegate):
         self._chunks: list[bytes] = []
         self._size = 0
         self._spool: Budget | None = None  # set with the first content that is not small
+        # Has the content when it is not small. It grows in place and gives it without a copy: a join of 99 MiB at the
+        # end takes 40 ms on the loop, and twice the memory.
+        self._large: BytesIO | None = None
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
         self._headers = headers
 
     def data_received(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
         self._size += len(chunk)
-        if self._size > SMALL:
-            if self._spool is None:
-                self._spool = self._connection.exchange.clock.budgets.spool
-            self._spool.note(self, self._size)
+        if self._size <= SMALL:
+            self._chunks.append(chunk)
+            return
+        if self._large is None:
+            self._large = BytesIO()
+            self._large.writelines(self._chunks)
+            self._chunks.clear()
+        self._large.write(chunk)
+        if self._spool is None:
+            self._spool = self._connection.exchange.clock.budgets.spool
+        self._spool.note(self, self._size)
 
     def give_up(self, budget: Budget) -> str:
         """Answer 503: all clients together have sent too much that is not complete."""
@@ -264,8 +274,7 @@ class _Collector(HTTPMessageDelegate):
     def finish(self) -> None:
         request = HTTPServerRequest.from_connection(self._connection)
         request.headers = self._headers
-        request.body = b"".join(self._chunks)
-        self._chunks.clear()
+        request.body = self._taken()
         if self._size > SMALL and request._has_form():
             self._adapter.call_later(self._connection, self._with_form(request))
             return
@@ -273,6 +282,15 @@ class _Collector(HTTPMessageDelegate):
             self._spool.forget(self)
         request._parse_body()
         self._adapter.call(self._connection, request)
+
+    def _taken(self) -> bytes:
+        """Return the content, and hold it no longer."""
+        large, self._large = self._large, None
+        if large is not None:
+            return large.getvalue()
+        content = b"".join(self._chunks)
+        self._chunks.clear()
+        return content
 
     async def _with_form(self, request: HTTPServerRequest) -> None:
         """Read a large form in a thread, as this may take seconds; then call the callable."""
@@ -288,7 +306,7 @@ class _Collector(HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         if self._spool is not None:
             self._spool.forget(self)
-        self._chunks.clear()
+        self._taken()
 
 
 def _start_line_of(delegate: Any) -> Callable[[str, str, str], Any]:

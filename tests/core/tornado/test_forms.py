@@ -410,6 +410,36 @@ def test_the_parser_is_handed_every_byte_once(filler: bytes, monkeypatch: pytest
     assert events < 20
 
 
+@pytest.mark.parametrize(
+    "filler",
+    [
+        b"x",
+        b"\r",
+        b"\r\n",
+        b"\r\n--bc",
+        b"\r\n--b-",
+        b"--b--",
+        b"\n--b" + b" " * 900 + b"x",
+        b"\r\n--b" + b"\t" * 700 + b"x",
+    ],
+)
+def test_no_step_takes_long(filler: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+    receive = MultipartDecoder.receive_data
+
+    def count_bytes(decoder: MultipartDecoder, data: bytes | None) -> None:
+        handed.append(len(data or b""))
+        receive(decoder, data)
+
+    body = form(ARGUMENT + filler * (20_000 // len(filler)), FILE)
+    whole = parsed(MULTIPART, body)
+    monkeypatch.setattr(MultipartDecoder, "receive_data", count_bytes)
+    for step in range(2000, 2000 + min(len(filler), 40)):
+        monkeypatch.setattr(forms, "_STEP", step)
+        assert parsed(MULTIPART, body) == whole
+    assert max(handed) < 2040
+
+
 def test_a_great_many_delimiters_are_not_read_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[int] = []
     receive = MultipartDecoder.receive_data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from bridge.core.netutil import bind_sockets
 from bridge.core.tornado import forms
 from bridge.core.tornado.dispatch import adapt
 from tests.support.faults import Raises, application_errors
+from tests.support.link import linked
 
 Callback = Callable[[HTTPServerRequest], object]
 
@@ -222,6 +224,27 @@ async def test_a_large_form_is_read_in_a_thread(awaits: bool, monkeypatch: pytes
             assert (await exchange(port, post(kind, body))).endswith(b"\r\n\r\n100000")
     assert len(threads) == 2
     assert threading.main_thread() not in threads
+
+
+def test_large_content_is_in_memory_once() -> None:
+    contents = []
+
+    def take(request: HTTPServerRequest) -> None:
+        contents.append(request.body)
+        answer(request)
+
+    with linked(adapt(take), max_body_size=16 << 20) as link:
+        link.send(post("application/octet-stream", b"").replace(b"Length: 0", b"Length: %d" % (8 << 20)))
+        tracemalloc.start()
+        try:
+            for _ in range(128):
+                link.send(bytes(1 << 16))  # each is memory of its own
+                link.loop.settle()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert contents == [bytes(8 << 20)]
+    assert peak < 12 << 20
 
 
 async def test_a_client_that_leaves_while_its_form_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
