@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import secrets
 import sys
 import traceback
@@ -35,7 +36,12 @@ _MARK = f"x-debug-{secrets.token_hex(16)}"
 _SECRET = secrets.token_urlsafe(20)
 _MARK_IN_SCOPE = (_MARK.encode(), b"1")
 _MARK_IN_ENVIRON = f"HTTP_{_MARK.upper().replace('-', '_')}"
-_PASSED_ON = ALL_FIELDS | {b"via"}
+# Fields that proxies, tunnels and content networks add, and browsers do not.
+_PASSED_ON = re.compile(
+    rb"via|(?:x-(?:original-)?)?forwarded(?:-.*)?|x-original-host|x-rewrite-url|.*-client-ip|.*-connecting-ip|x-real-ip"
+    rb"|(?:cf|cdn|fly|fastly|x-envoy|x-amzn?|x-appengine|x-azure|x-arr|x-vercel|x-ngrok)-.*|"
+    + b"|".join(map(re.escape, sorted(ALL_FIELDS)))
+)
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _BRIDGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -104,10 +110,12 @@ def _is_local(exchange: Exchange) -> bool:
     address, head = exchange.context.address, exchange.head
     if not isinstance(address, tuple) or not _is_loopback(str(address[0])):
         return False
-    if any(name in _PASSED_ON for name, _ in head.fields):
+    if any(_PASSED_ON.fullmatch(name) for name, _ in head.fields):
         return False
     host = head.host.decode("latin-1").lower()
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if host.startswith("["):
+        return _is_loopback(host[1:].partition("]")[0])
+    name = host.partition(":")[0]
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 

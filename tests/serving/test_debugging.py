@@ -73,6 +73,10 @@ REFUSED = [
     (("X-Forwarded-For: 203.0.113.9",), "localhost"),
     (("Forwarded: host=localhost;for=127.0.0.1",), "evil.example"),
     (("Via: 1.1 proxy",), "localhost"),
+    *(((f"{name}: 203.0.113.9",), "localhost") for name in ("CF-Connecting-IP", "True-Client-IP", "X-Client-IP")),
+    *(((f"{name}: x",), "localhost") for name in ("CDN-Loop", "X-Original-Forwarded-For", "X-Envoy-Attempt-Count")),
+    *(((), host) for host in ("localhost.", "127.1", "2130706433", "0x7f000001", "0.0.0.0", "[::]", "[v1.localhost]")),
+    ((), "127.0.0.1."),
 ]
 
 
