@@ -79,7 +79,7 @@ class HTTP1Connection(HTTPConnection, ABC):
         self._stream: IOStream | None = stream
         self._method = ""
         self._chunked = False  # the request's content goes out in chunks
-        self._to_send = NO_LENGTH  # bytes that are missing to the declared Content-Length
+        self._to_send = NO_LENGTH  # bytes of the declared Content-Length still to come
         self._body_timeout = self.params.body_timeout
         limit = self.params.max_body_size
         self._max_body_size: int | None = stream.max_buffer_size if limit is None else limit
@@ -191,7 +191,7 @@ class HTTP1Connection(HTTPConnection, ABC):
             self._stream.set_close_callback(callback)
 
     def detach(self) -> IOStream:
-        """Return the stream, which the connection uses no longer.
+        """Return the stream. The connection does not use it afterwards.
 
         Raises:
             StreamClosedError: The stream was detached before.

@@ -46,8 +46,8 @@ def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter
     Raises:
         TypeError: It is neither.
     """
-    # start_request is asked for first, and not by isinstance: Tornado's Application derives from Tornado's own class,
-    # and is callable, too.
+    # start_request comes before callable(): Tornado's Application has both. No isinstance: it derives from Tornado's
+    # class, not from bridge's.
     if hasattr(request_callback, "start_request"):
         return DelegateAdapter(request_callback, decompress)
     if callable(request_callback):
@@ -56,7 +56,7 @@ def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter
 
 
 class _Adapter:
-    """What both adapters share: a completed future, which every write returns that does not have to wait."""
+    """The base of both adapters. It keeps one completed future, the result of every write that need not wait."""
 
     __slots__ = ("_decompress", "_ready")
 
@@ -241,9 +241,9 @@ class _Collector(HTTPMessageDelegate):
         self._connection = connection
         self._chunks: list[bytes] = []
         self._size = 0
-        self._spool: Budget | None = None  # set with the first content that is not small
-        # Has the content when it is not small. It grows in place and gives it without a copy: a join of 99 MiB at the
-        # end takes 40 ms on the loop, and twice the memory.
+        self._spool: Budget | None = None  # set when the content is no longer small
+        # Holds the content when it is not small. It grows in place, and its bytes are taken without a copy: a join of
+        # 99 MiB takes 40 ms on the loop, and twice the memory.
         self._large: BytesIO | None = None
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
@@ -264,7 +264,7 @@ class _Collector(HTTPMessageDelegate):
         self._spool.note(self, self._size)
 
     def give_up(self, budget: Budget) -> str:
-        """Answer 503: all clients together have sent too much that is not complete."""
+        """Answer 503: the incomplete requests of all clients together are too large."""
         budget.forget(self)
         exchange = self._connection.exchange
         if not exchange.response_started:
@@ -297,7 +297,7 @@ class _Collector(HTTPMessageDelegate):
         try:
             await asyncio.get_running_loop().run_in_executor(None, request._parse_body)
         finally:
-            if self._spool is not None:  # until now: forms that wait for a thread are held
+            if self._spool is not None:  # not earlier: a form in the queue for a thread is still in memory
                 self._spool.forget(self)
         exchange = self._connection.exchange
         if not exchange.response_started and not exchange.peer_gone:
@@ -310,7 +310,7 @@ class _Collector(HTTPMessageDelegate):
 
 
 def _start_line_of(delegate: Any) -> Callable[[str, str, str], Any]:
-    """Return the class of start lines that *delegate* expects: that of the module whose interface it derives from."""
+    """Return the class of start lines that *delegate* expects: the one in the module of its interface."""
     for cls in type(delegate).__mro__:
         if cls.__name__ == HTTPServerConnectionDelegate.__name__:
             found = getattr(sys.modules.get(cls.__module__), "RequestStartLine", None)

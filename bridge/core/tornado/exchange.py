@@ -66,7 +66,7 @@ class TornadoExchange(HTTPConnection):
 
         Args:
             exchange: The exchange.
-            ready: A completed future, which every write returns that does not have to wait.
+            ready: A completed future, the result of every write that need not wait.
         """
         self = TornadoExchange()
         self.exchange = exchange
@@ -254,7 +254,7 @@ class TornadoExchange(HTTPConnection):
             return _known_heads.add(*key)
         except (TypeError, ValueError, LocalProtocolError) as exc:
             if "Content-Length" in headers and not re.fullmatch(_DIGITS, str(headers["Content-Length"])):
-                self.close()  # without a length the content could not be framed, as if it differed from its length
+                self.close()  # without a valid length the content has no end that the client could see
             raise IllegalFieldError(str(exc)) from exc
 
     def _write_interim(self, status: int, headers: Any, callback: Callable[[], object] | None) -> Awaitable[None]:
@@ -281,7 +281,7 @@ class TornadoExchange(HTTPConnection):
         self._writes += 1
         if self._writes % _WRITES_IN_A_ROW:
             _fail(future)
-        else:  # as for writes that succeed: some applications take no notice
+        else:  # give the loop a turn, as after successful writes: some applications ignore the failure and write on
             self.exchange.loop.call_soon(_fail, future)
         return future
 
@@ -329,7 +329,7 @@ class TornadoExchange(HTTPConnection):
             HTTPOutputError: The connection was detached before, or has ended; or other requests share it, as in HTTP/2.
         """
         if self.exchange.head.line.version == b"2":
-            self.exchange.fail()  # a handler of Tornado's that has called this answers nothing more
+            self.exchange.fail()  # Tornado's handlers send no response after this
             raise HTTPOutputError("detach(): in HTTP/2 the connection belongs to all of its requests")
         self._close_callback = None
         self.detached = True

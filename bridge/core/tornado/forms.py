@@ -36,23 +36,24 @@ __all__ = [
 # A line of a part's header section: a token, a colon, and UTF-8 without control characters but HTAB.
 _PART_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:")
 _PART_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-# Most bytes of a boundary (RFC 2046 section 5.1.1). Patterns are made from it, which the module re caches: a boundary
+# Most bytes of a boundary (RFC 2046 section 5.1.1). The module re compiles patterns from it and keeps them: a boundary
 # of 8000 bytes costs 30 ms, and a few hundred of them 50 MB.
 _BOUNDARY_MAX = 70
-# Most bytes before the first delimiter, and most blanks behind one: the parser's patterns take 80 ns for each, all at
-# once. How often the boundary may occur in a form, also where it is no delimiter.
+# Most bytes before the first delimiter, and most blanks behind one: the parser's patterns take 80 ns for each of them
+# without a pause.
 _PREAMBLE_MAX = 8192
-_MARKS_MAX = 100_000
 _PADDING_MAX = 1000
+# Most occurrences of the boundary in a form, delimiters or not.
+_MARKS_MAX = 100_000
 _BLANKS = b" \t\v\f"
 _URLENCODED = "application/x-www-form-urlencoded"
 _LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-# How many of them one form may have: each takes 0.2 microseconds.
+# Most lone percent signs in one form: each takes 0.2 microseconds.
 _LONE_MAX = 10_000
-# Bytes of a multipart form that are searched, copied or parsed at once, while no other thread runs. Without it, a form
-# of 99 MiB made the event loop wait for up to 338 ms, and one of 20 MiB for up to 67 ms.
+# Bytes of a multipart form that are searched, copied or parsed without a pause for other threads. Without this limit, a
+# form of 99 MiB stopped the event loop for up to 338 ms, and one of 20 MiB for up to 67 ms.
 _STEP = 1 << 18
-# Bytes that are decoded at once. For each piece between lone percent signs, re.sub makes an object until it is done.
+# Bytes that are decoded at once: re.sub holds an object for each part between lone percent signs until it returns.
 _PIECE = 8192
 
 
@@ -191,24 +192,26 @@ def parse_query(query: str | bytes, limit: int | None = None, what: str = "query
 
 
 def _decoded(octets: bytes, most: int) -> tuple[bytes, int]:
-    """Return *octets* percent-decoded, with "+" for space, and how many percent signs begin no escape: these stay.
+    """Percent-decode *octets*, with "+" for space. Return them, and how many percent signs begin no escape.
+
+    Such percent signs stay.
 
     Args:
         octets: A name or a value.
-        most: It is decoded up to the piece in which there are more of them than this.
+        most: Decoding stops after the piece in which the number of such signs exceeds this.
     """
     octets = octets.replace(b"+", b" ")
     if b"%" not in octets:
         return octets, 0
-    # Not by urllib, which splits the text at every "%", nor by a function for each run of escapes: 33 MB of alternating
-    # "%41" and "%" took 3.1 s. quoted-printable has the same escapes behind another sign (RFC 2045 section 6.7), and a
-    # decoder in C: 33 MB of escapes take 0.3 s. What it understands besides is escaped first.
+    # urllib splits the text at every "%": 33 MB of alternating "%41" and "%" took 3.1 s, as with a function for each
+    # run of escapes. Quoted-printable writes the same escapes with "=" (RFC 2045 section 6.7) and has a decoder in C:
+    # 33 MB of escapes take 0.3 s. An "=" in the text is escaped first.
     octets = octets.replace(b"=", b"%3D")
     pieces = []
     start = lone = 0
     while start < len(octets) and lone <= most:
         end = start + _PIECE
-        cut = octets.rfind(b"%", end - 2, end)  # where an escape begins that the end would cut in two
+        cut = octets.rfind(b"%", end - 2, end)  # the piece must not end inside an escape
         end = cut if cut >= 0 else end
         piece, count = _LONE_PERCENT.subn(b"%25", octets[start:end])
         lone += count
@@ -329,9 +332,9 @@ def parse_multipart_form_data(
 class _Form:
     """Feeds a multipart form to werkzeug's parser, and knows the parser's position in it."""
 
-    # One delimiter with its part at a time. The parser's search for a delimiter costs 20 ns for every byte before it,
-    # many times the cost of this one. A delimiter that is cut in two is read wrongly (werkzeug 3.1.9). A large part is
-    # fed in steps, since other threads stand still while one of these functions runs.
+    # The parser gets one delimiter with its part at a time. Its own search for a delimiter costs 20 ns for each byte,
+    # many times the cost of the search here. It misreads a delimiter that is cut in two (werkzeug 3.1.9). A large part
+    # is fed in steps, since other threads stand still while one of these functions runs.
 
     __slots__ = ("_data", "_decoder", "_fed", "_mark", "_max_parts", "_next", "_searched", "_tail")
 
@@ -455,14 +458,14 @@ def _parts(boundary: bytes, data: bytes, config: ParseMultipartConfig) -> Iterat
 
 
 def _check_marks(data: bytes, mark: bytes) -> None:
-    """Refuse what would take long to read: very many delimiters, or one that is followed by very many blanks.
+    """Refuse a form that takes long to read: too many delimiters, or too many blanks behind one.
 
     Args:
         data: The form.
-        mark: What each delimiter has behind its line end. A part's content may have it, too.
+        mark: A delimiter without its line end. It may also occur in a part's content.
 
     Raises:
-        HTTPInputError: There is such a thing.
+        HTTPInputError: *data* has too many of either.
     """
     count = 0
     at = _find(data, mark, 0)

@@ -1,4 +1,4 @@
-"""What stands for a request's stream where many requests share a connection: HTTP/2."""
+"""Stands in for a request's stream in HTTP/2, where many requests share a connection."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MultiplexedStream:
         self._exchange.close_connection()
 
     def writing(self) -> bool:
-        """Tell whether more waits to be sent than is good."""
+        """Tell whether the application should wait before it writes more."""
         return self._exchange.write_paused
 
     def reading(self) -> bool:

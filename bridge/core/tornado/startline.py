@@ -61,7 +61,7 @@ def raise_by_fault(error: Exception) -> NoReturn:
 
 
 def is_foreign_input_error(error: BaseException) -> bool:
-    """Tell whether *error* is the HTTPInputError of another module with delegate interfaces of its own, as Tornado."""
+    """Tell whether *error* is the HTTPInputError of another module with delegate interfaces, such as Tornado's."""
     # That module does not have to be imported here: the code that raised the error has imported it.
     if isinstance(error, HTTPInputError):
         return False
