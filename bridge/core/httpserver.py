@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPConnection", "HTTPRequest", "HTTPServer"]
 
-# Seconds for the farewell of WebSockets whose time is over.
+# Seconds for the closing handshake of WebSockets that are still open at the time limit.
 _LAST_WORDS = 2.0
-# Seconds of a stop for connections whose TLS handshake or PROXY header is not complete: a peer that says nothing must
-# not hold the stop until the time-out of its handshake.
+# Seconds that a stop waits for connections whose TLS handshake or PROXY header is incomplete. A silent peer must not
+# delay the stop until its handshake times out.
 _STARTING = 2.0
 
 
@@ -61,8 +61,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         protocol: ``https`` behind a proxy that ends TLS without saying so.
         decompress_request: Decode gzip request content.
         chunk_size: Most content (bytes) handed to a delegate at once; 65536.
-        max_header_size: Bytes of a request head; 65536, of which a line may have 8190. A size that is given also limits
-            single lines.
+        max_header_size: Bytes of a request head; 65536, of which a line may have 8190. If it is given, a single line
+            may be as long as the head.
         idle_connection_timeout: Seconds in which a head must arrive, counted from its first byte, from the
             connection's start, or from the previous exchange. Without it: 10 for a head, 5 between requests.
         body_timeout: Seconds for one request's whole content. In addition, content that makes no progress for 30
@@ -80,8 +80,8 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         max_connections: Most connections held at once; None for no limit.
         accepts_per_turn: Most connections accepted in one turn of the loop.
         proxy_keep_alive: Seconds that a connection of a proxy may be idle; None for as long as all others.
-        is_proxy: Tells of the two ends of a connection, and of whether a preface has come, whether the peer is a proxy
-            whose connections may be idle for so long; None if no peer is.
+        is_proxy: Called with a connection's two ends, and whether it began with a preface. Returns True if the peer is
+            a proxy, to which proxy_keep_alive applies. None if no peer is one.
 
     Raises:
         TypeError: An unknown argument.
@@ -174,7 +174,7 @@ class HTTPServer(TCPServer, Configurable, HTTPServerConnectionDelegate):
         if xheaders:
             self._delegate = ForwardedDelegate(self._delegate, self.trusted_downstream)
         self._clock: Clock | None = None
-        self._proxy_clock: Clock | None = None  # the same time, with another time for idle connections
+        self._proxy_clock: Clock | None = None  # like _clock, with proxy_keep_alive for idle connections
         self._proxy_keep_alive = proxy_keep_alive
         self._is_proxy = None if proxy_keep_alive is None else is_proxy
         self._connections: set[ServerConnection | HTTP2Connection] = set()

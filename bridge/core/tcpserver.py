@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Preface", "PrefaceReader", "TCPServer", "is_loop"]
 
-# accept_waiting() stops after so many connections, in case more keep coming. It is the longest queue that settings
-# allow.
+# accept_waiting() stops after so many connections, in case more keep coming. The settings allow no longer queue.
 _MOST_WAITING = 65535
-# A connection that starts has a task, which an idle one has not, and open connections wait meanwhile. With 128, 2,000
-# connections at once need 0.6 MiB more. The time for each is the same with 16 and with 128.
+# Open connections wait while others are accepted, and each starting connection needs a task. With 128, 2,000
+# simultaneous connections need 0.6 MiB more. The time for each is the same with 16 and with 128.
 ACCEPTS_PER_TURN = 32
 HANDSHAKE_TIMEOUT = 10.0
-# Seconds between two lines in the log which say that there are as many connections as are allowed.
+# Seconds between two log lines that say that max_connections is reached.
 _WARNING_PAUSE = 60.0
 
 
@@ -44,7 +43,7 @@ class Preface(Protocol):
     """What a peer has said before TLS and before the protocol itself, such as a PROXY header."""
 
     def apply(self, context: ConnectionContext) -> None:
-        """Write it into the context of the connection, which was just made."""
+        """Write it into *context*, the context of a new connection."""
 
 
 class PrefaceReader(Protocol):
@@ -301,9 +300,9 @@ class TCPServer:
                 self._met -= 1
         if error is not None:
             self._tell_refused("tls" if isinstance(error, ssl.SSLError) else "gone")
-            # The traceback is a reference cycle: its frames know the error, and the transport with a buffer of 256 KiB.
-            # Clients that send garbage instead of a handshake would fill the memory faster than the garbage collector
-            # empties it.
+            # The traceback is a reference cycle: its frames refer to the error, and to the transport with a buffer of
+            # 256 KiB. Clients that send garbage instead of a handshake would fill memory faster than the garbage
+            # collector frees it.
             error.__traceback__ = None
         self._not_started(protocol, sock, error)
 
@@ -368,7 +367,7 @@ class TCPServer:
 
     @property
     def _serves_streams(self) -> bool:
-        """Whether connections are streams, which begin before their handshake: asyncio's transports do that."""
+        """Whether connections are IOStreams. They start before their TLS handshake, on asyncio's transports."""
         return True
 
     @property
@@ -392,7 +391,8 @@ class TCPServer:
             if now >= self._next_warning:
                 self._next_warning = now + _WARNING_PAUSE
                 gen_log.warning(
-                    "%d connections are open, the most allowed: others wait, probes too", self.max_connections
+                    "%d connections are open, the most allowed: new ones wait, health probes too",
+                    self.max_connections,
                 )
 
     def _connection_ended(self) -> None:

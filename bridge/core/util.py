@@ -1,6 +1,6 @@
 """Configurable: the base of classes whose constructor makes an instance of a configured subclass (Tornado's name).
 
-And what the standard library lacks on some systems. This module knows nothing of HTTP.
+Also two functions that the standard library lacks on some systems. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _at(descriptor: int, offset: int) -> Iterator[None]:
             os.lseek(descriptor, before, os.SEEK_SET)
 
 
-#: Read up to so many bytes of a file from an offset on, or write there. Its position stays. Windows has no pread.
+#: Read from a descriptor at an offset, or write there, without a change of its position. Windows has no pread.
 read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _read_at)
 write_at: Callable[[int, Buffer, int], int] = getattr(os, "pwrite", _write_at)
 
@@ -65,7 +65,7 @@ def import_object(name: str) -> Any:
 class Configurable:
     """The base of an interface whose implementation is chosen at run time, for the whole process.
 
-    To call the interface class makes an instance of the configured implementation. :meth:`initialize` sets instances
+    Calling the interface class makes an instance of the configured implementation. :meth:`initialize` sets instances
     up, in place of ``__init__``. Subclasses override :meth:`configurable_base` and :meth:`configurable_default`.
     """
 
@@ -80,7 +80,7 @@ class Configurable:
             implementation = cls.configured_class()
             kwargs = {**(base.__dict__.get("_Configurable__impl_kwargs") or {}), **kwargs}
         if implementation.configurable_base() is not base:
-            # The implementation is an interface, too, whose implementation is configured by itself.
+            # The implementation is itself an interface, with a configured implementation of its own.
             return implementation(*args, **kwargs)  # type: ignore[return-value]  # a subclass, checked by configure
         instance = super().__new__(implementation)
         instance.initialize(*args, **kwargs)
