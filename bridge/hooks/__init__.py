@@ -1,7 +1,7 @@
-"""Functions of the user's that are called at points of the server's life, with gunicorn's names and objects.
+"""Calls the user's functions at points of the server's life, under gunicorn's names and with gunicorn's objects.
 
-The master has `MasterHooks`, a worker `WorkerHooks`. A function that raises is logged with its name, and nothing else
-happens. Without functions all of this is `NO_HOOKS`, whose methods do nothing, and no request is touched.
+The master has `MasterHooks`, a worker `WorkerHooks`. If a function raises, the server logs it with the function's name
+and goes on. Without functions there is only `NO_HOOKS`, whose methods do nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def hooks_of(config: Config) -> NoHooks:
 
 
 def reloaded(hooks: NoHooks, config: Config, count: int) -> NoHooks:
-    """Return the hooks from now on: workers are about to be replaced, with other settings.
+    """Return the hooks for the settings of a reload. Workers are about to be replaced.
 
     Raises:
         ConfigError: There were no hooks, and one cannot be imported.

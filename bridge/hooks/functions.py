@@ -14,15 +14,15 @@ from bridge.errors import ConfigError
 
 __all__ = ["Functions"]
 
-# The worker ends when these have been called; SystemExit only asks for that.
+# After these the worker ends anyway, so SystemExit is not an error there.
 _AT_AN_END = frozenset({"worker_int", "worker_abort"})
 
 
 class Functions:
-    """The functions by their points.
+    """The user's functions, by the points at which they are called.
 
     Args:
-        hooks: What the settings have.
+        hooks: Pairs of a point and a function, from the settings.
 
     Raises:
         ConfigError: A function cannot be imported.
@@ -40,7 +40,7 @@ class Functions:
 
         Args:
             point: The point.
-            *arguments: Those that the function gets, or the first of them if it takes fewer.
+            *arguments: The function's arguments; only the first ones if it takes fewer.
             may_exit: Let SystemExit pass.
         """
         function = self._functions.get(point)

@@ -57,7 +57,7 @@ class Logger:
         )
         handler.setFormatter(fmt)
         handler._gunicorn = True  # type: ignore[attr-defined]  # gunicorn's own mark
-        # A class that derives from this one sets another format in the place of the usual one.
+        # A derived class calls this again with its own format: its handler replaces the one before.
         usual = logging.getLogger("bridge").handlers
         for other in log.handlers[:]:
             if hasattr(other, "_gunicorn"):
@@ -65,7 +65,7 @@ class Logger:
             if hasattr(other, "_gunicorn") or other in usual:
                 log.removeHandler(other)
         log.addHandler(handler)
-        log.propagate = False  # or the usual one would write the message once more
+        log.propagate = False  # otherwise bridge's handler would write the message again
 
     def critical(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log a message."""
@@ -125,7 +125,7 @@ class Logger:
         return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
 
     def reopen_files(self) -> None:
-        """Do nothing: bridge opens its log files again itself."""
+        """Do nothing: bridge reopens its log files itself."""
 
     def close_on_exec(self) -> None:
         """Do nothing: all files are closed already."""
@@ -137,7 +137,7 @@ class _Safe(dict[str, Any]):
 
 
 def overrides_access(cls: type) -> bool:
-    """Tell whether a logger class writes the lines of requests in a way of its own."""
+    """Tell whether a logger class changes how the lines of the access log are made."""
     for method in ("access", "atoms"):
         owner = next((base for base in cls.__mro__ if method in vars(base)), None)
         if owner is not None and owner is not Logger and owner.__module__ != "gunicorn.glogging":
@@ -146,7 +146,7 @@ def overrides_access(cls: type) -> bool:
 
 
 def make_logger(cls: Any, cfg: Any) -> Any:
-    """Return an instance of *cls*, a class or its name; bridge's own if that fails or is not asked for."""
+    """Return an instance of *cls*, a class or its name; of Logger if *cls* is None or fails."""
     if isinstance(cls, str):
         import importlib
 
@@ -158,7 +158,7 @@ def make_logger(cls: Any, cfg: Any) -> Any:
             cls = None
     if cls is not None:
         if any(base.__module__ == "gunicorn.glogging" and base is not Logger for base in cls.__mro__):
-            logging.getLogger("gunicorn.error").handlers.clear()  # gunicorn's own class brings its handlers
+            logging.getLogger("gunicorn.error").handlers.clear()  # gunicorn's class adds its own
         try:
             return cls(cfg)
         except Exception:

@@ -63,7 +63,7 @@ class MasterHooks(NoHooks):
         return worker
 
     def forked(self, worker: WorkerView, pid: int) -> None:
-        """Keep the worker under its process."""
+        """Remember the worker by its process id."""
         worker.pid = pid
         self._server.WORKERS[pid] = worker
 
@@ -95,7 +95,7 @@ class MasterHooks(NoHooks):
         try:
             self._take(config)
         except ConfigError as exc:
-            self._server.log.error("The hooks stay the old ones: %s", exc)
+            self._server.log.error("The old hooks stay in use: %s", exc)
         self._server.cfg = self._server.app.cfg = self._cfg
         self.number_changed(count)
 

@@ -35,7 +35,7 @@ class ServerView:
         pid: The master's process.
         address: The addresses of the sockets.
         num_workers: How many workers there should be.
-        WORKERS: The workers by their processes.
+        WORKERS: Process id -> worker.
         LISTENERS: The sockets.
     """
 
@@ -55,17 +55,17 @@ class ServerView:
 
 
 class _Tmp:
-    """``worker.tmp``, the file that gunicorn's workers beat with."""
+    """``worker.tmp``: in gunicorn, the file by which a worker shows that it is alive."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def notify(self) -> None:
-        """Note that the worker lives; bridge's heartbeat needs no help."""
+        """Note the time, for :meth:`last_update`. bridge's heartbeat does not depend on it."""
         self._last = time.monotonic()
 
     def last_update(self) -> float:
-        """Return when that was."""
+        """Return the time of the last :meth:`notify`."""
         return self._last
 
     def fileno(self) -> int:
@@ -81,11 +81,11 @@ class WorkerView:
 
     Args:
         server: The master.
-        age: The number of workers that were started before it, and one.
+        age: 1 for the first worker that was started, 2 for the second, and so on.
 
     Attributes:
         pid: Its process; ``[booting]`` before the fork.
-        nr: The requests that it has answered, if requests are watched.
+        nr: The requests that it has answered, if pre_request or post_request is set; otherwise 0.
         app: Its application, by ``app.wsgi()`` and ``app.callable``.
         retire: Called when ``alive`` is set to false.
     """

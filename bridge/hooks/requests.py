@@ -116,7 +116,7 @@ def _watched(result: Any, resp: ResponseView, ended: Callable[[], None]) -> Any:
     """Return *result* with a ``close`` that calls *ended* after its own."""
     if isinstance(result, list | tuple):
         return _List(result, resp, ended)
-    if hasattr(result, "filelike"):  # wsgi.file_wrapper: it must stay what it is, to go by sendfile
+    if hasattr(result, "filelike"):  # wsgi.file_wrapper: sendfile is used only for the original object
         own = getattr(result, "close", None)
 
         def close() -> None:

@@ -1,4 +1,4 @@
-"""What a master calls, whether there are hooks or not."""
+"""What a master calls, with hooks or without."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class NoHooks:
         """A worker has stood still for too long; it is killed at once if *abort*."""
 
     def number_changed(self, new: int) -> None:
-        """The number of workers is another one."""
+        """The number of workers has changed."""
 
     def reloading(self, config: Any, count: int) -> None:
-        """Workers are about to be replaced, with other settings."""
+        """A reload is about to replace the workers and may bring new settings."""
 
     def executing(self) -> None:
         """A new master is about to be started."""

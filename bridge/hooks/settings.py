@@ -10,7 +10,7 @@ from bridge.config import Config
 
 __all__ = ["SettingsView"]
 
-#: What gunicorn has when nobody says anything, where bridge's settings do not say it.
+#: gunicorn's defaults for settings that bridge's settings do not answer.
 _USUAL: dict[str, Any] = {
     "backlog": 2048, "capture_output": False, "check_config": False, "chdir": "", "config": "./gunicorn.conf.py",
     "daemon": False, "disable_redirect_access_to_syslog": False, "dogstatsd_tags": "",
@@ -41,7 +41,7 @@ class SettingsView:
 
     Args:
         config: The settings of bridge.
-        given: What a configuration file or a command line of gunicorn's has.
+        given: The settings of a gunicorn configuration file or command line.
     """
 
     def __init__(self, config: Config, given: Mapping[str, Any]) -> None:

@@ -78,7 +78,7 @@ class WorkerHooks:
             retire()
 
     def stopping(self) -> None:
-        """Call the handler of SIGTERM that the user has installed, as a signal would."""
+        """Call the SIGTERM handler that the user has installed, as a signal would."""
         if self.terminate is not None:
             handler, self.terminate = self.terminate, None
             try:
@@ -99,10 +99,10 @@ class WorkerHooks:
         self._worker.aborted = True
         self._functions.call("worker_abort", self._worker)
         messages.flush()
-        os._exit(1)  # whatever the main thread does does not end
+        os._exit(1)  # the main thread is stuck, so a normal end would never come
 
     def stuck(self) -> None:
-        """Call worker_abort: no thread is left to serve with."""
+        """Call worker_abort: every thread is stuck."""
         self._functions.call("worker_abort", self._worker)
 
     def exiting(self) -> None:
