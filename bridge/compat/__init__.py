@@ -29,10 +29,10 @@ installed: list[str] = []
 def install(*names: str) -> None:
     """Let programs that import these servers start bridge.
 
-    Where a server is installed, its module stays what it is, except for what starts a server.
+    An installed server keeps its module. Only what starts the server is replaced.
 
     Args:
-        *names: Of SERVERS; none for all.
+        *names: Names in SERVERS; no names for all of them.
 
     Raises:
         ValueError: There is no stand-in for a name.
@@ -60,10 +60,10 @@ def importable(name: str) -> ModuleType | None:
 
 
 def put_in_place(places: dict[str, dict[str, Any]]) -> None:
-    """Set attributes of modules; make the modules whose package is not installed.
+    """Set attributes of modules. Make the modules that are not installed.
 
     Args:
-        places: Attributes by the names of modules, packages before what is in them.
+        places: Module name -> its new attributes. A package comes before its modules.
     """
     import sys
 

@@ -60,7 +60,7 @@ def execute(words: Sequence[str]) -> int:
 
 
 def _program_part(found: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without the frames at its beginning that have called the program."""
+    """Return a traceback without its first frames, in which bridge calls the program."""
     ours = {__file__, runpy.__file__, "<frozen runpy>"}
     part = found
     while part is not None and part.tb_frame.f_code.co_filename in ours:
@@ -69,7 +69,7 @@ def _program_part(found: TracebackType | None) -> TracebackType | None:
 
 
 def _reach_children() -> None:
-    """Let Python programs that the command starts have the stand-ins, too: MLflow starts its server so."""
+    """Give the stand-ins to Python programs that the command starts, too: MLflow starts its server that way."""
     folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "children")
     before = os.environ.get("PYTHONPATH", "")
     if folder not in before.split(os.pathsep):

@@ -66,19 +66,19 @@ class BaseApplication:
         self.do_load_config()
 
     def do_load_config(self) -> None:
-        """Make the settings anew."""
+        """Reset the settings, then load them."""
         self.cfg = Cfg()
         self.load_config()
 
     def load_config(self) -> None:
-        """Set the settings of ``self.cfg``; a derived class does it."""
+        """Set the settings of ``self.cfg``. A derived class overrides this."""
         raise NotImplementedError
 
     def init(self, parser: Any, opts: Any, args: Any) -> Any:
         """Do nothing."""
 
     def load(self) -> Any:
-        """Return the WSGI or ASGI application; a derived class does it. It is called in each worker."""
+        """Return the WSGI or ASGI application. A derived class overrides this. Each worker calls it."""
         raise NotImplementedError
 
     def load_config_from_file(self, filename: str) -> None:
@@ -136,7 +136,7 @@ class BaseApplication:
 
 
 class Application(BaseApplication):
-    """The same; gunicorn's reads the command line, too."""
+    """The same as BaseApplication. In gunicorn, this class also reads the command line."""
 
     def load_config(self) -> None:
         """Do nothing."""
@@ -170,7 +170,7 @@ _Sync = type("SyncWorker", (_Worker,), {"__module__": "gunicorn.workers.sync"})
 
 
 def install() -> None:
-    """Put these names in the place of gunicorn's."""
+    """Replace gunicorn's names with those of this module."""
     gunicorn: Any = importable("gunicorn")
     base = {"BaseApplication": BaseApplication, "Application": Application}
     places: dict[str, dict[str, Any]] = {

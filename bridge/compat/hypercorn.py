@@ -141,7 +141,7 @@ def _values(settings: Settings) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Put these names in the place of hypercorn's."""
+    """Replace hypercorn's names with those of this module."""
     hypercorn: Any = importable("hypercorn")
     places: dict[str, dict[str, Any]] = {"hypercorn": {}, "hypercorn.asyncio": {"serve": serve}}
     if hypercorn is None or getattr(hypercorn, "__stand_in__", False):

@@ -36,7 +36,7 @@ def install_shims(words: Sequence[str]) -> int:
         words: The directory.
 
     Raises:
-        ConfigError: A file in it is somebody else's, or cannot be written.
+        ConfigError: A file in it was not made by bridge, or cannot be written.
     """
     if len(words) != 1 or words[0] in {"--help", "-h"}:
         print(_USAGE, end="")

@@ -107,12 +107,12 @@ class Config:
 
     @property
     def use_subprocess(self) -> bool:
-        """The server runs in processes below this one."""
+        """The server runs in child processes."""
         return bool(self.reload or self.workers > 1)
 
     @property
     def should_reload(self) -> bool:
-        """Changed files start it again."""
+        """The server restarts when source files change."""
         return bool(isinstance(self.app, str) and self.reload)
 
     def configure_logging(self) -> None:
@@ -173,7 +173,7 @@ class Config:
         return sock
 
     def settings(self, sockets: list[socket.socket] | None = None) -> tuple[Settings, Any]:
-        """Return bridge's settings, and the application, None if they name it.
+        """Return bridge's settings and the application, which is None if the settings name it.
 
         Raises:
             ConfigError: A setting cannot be used.
@@ -192,7 +192,7 @@ class Config:
                 changed.pop(name, None)
         for remark in keywords(changed, translation):
             _warn(f"uvicorn.Config: {remark}")
-        if self.log_config is None and not self.use_subprocess:  # other processes have nothing of this one's logging
+        if self.log_config is None and not self.use_subprocess:  # child processes do not have this one's logging
             _leave_logging(translation)
         refuse(DIALECT, translation)
         translation.dialect.setdefault("host", self.host)
@@ -217,7 +217,7 @@ class Config:
 
 
 def _leave_logging(t: Translation) -> None:
-    """Let Python's logging be as the program has configured it, but for the level."""
+    """Keep the program's configuration of Python's logging, except for the level."""
     t.objects["log_config"] = AS_IT_IS
     level = t.layer.get("log_level")
     if level is not None:
@@ -390,10 +390,10 @@ class Server:
 
 @contextlib.contextmanager
 def _awaited_at_exit(server: Server) -> Iterator[None]:
-    """Let the interpreter not end before a server that ends, in a thread that is no daemon.
+    """Keep the interpreter alive until a server in a non-daemon thread has ended.
 
     The interpreter waits for such threads itself. But when Ctrl-C interrupts ``Thread.join()``, Python 3.11 and 3.12
-    take the thread for ended. uvloop would then call into an interpreter that is gone: 57 of 11,453 ends crashed.
+    regard the thread as ended. uvloop would then call into an interpreter that is gone: 57 of 11,453 ends crashed.
     """
     thread = threading.current_thread()
     if thread is threading.main_thread() or thread.daemon:
@@ -513,7 +513,7 @@ class _Formatter(logging.Formatter):
 
 
 def install() -> None:
-    """Put these names in the place of uvicorn's."""
+    """Replace uvicorn's names with those of this module."""
     server = {"Server": Server}
     config = {"Config": Config}
     everything = {**server, **config, "run": run, "main": _Command()}

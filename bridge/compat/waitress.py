@@ -122,6 +122,6 @@ class Server:
 
 
 def install() -> None:
-    """Put these names in the place of waitress's."""
+    """Replace waitress's names with those of this module."""
     places: dict[str, dict[str, Any]] = {"waitress": {"serve": serve, "create_server": create_server}}
     put_in_place(places)
