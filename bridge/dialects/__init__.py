@@ -1,7 +1,7 @@
-"""Command lines and configuration files of other servers, turned into bridge's settings.
+"""Translates command lines and configuration files of other servers into bridge's settings.
 
-``bridge gunicorn ARGS...`` reads what follows as gunicorn does, and ``bridge explain gunicorn ARGS...`` says what
-becomes of each option. A dialect is a table with a row for each option; nothing of the other server is imported.
+``bridge gunicorn ARGS...`` reads its arguments as gunicorn does, and ``bridge explain gunicorn ARGS...`` says what
+becomes of each option. A dialect is a table with a row for each option. Nothing of the other server is imported.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def refuse(spoken: Dialect, translation: Translation) -> None:
 
 
 def layer_of(translation: Translation, environ: Mapping[str, str]) -> Layer:
-    """Return the settings as text: the other server's defaults, ``BRIDGE_...`` variables, what was given."""
+    """Return the settings as text: the other server's defaults, ``BRIDGE_...`` variables, and the given options."""
     own = from_environment(environ)[1]
     own.pop("target", None)
     return merge([translation.defaults, own, translation.layer])
@@ -137,10 +137,9 @@ def _say(text: str) -> None:
 
 
 def _detach(config: Config) -> None:
-    """Become a daemon: another session, no terminal, the first process gone."""
+    """Become a daemon: fork, let the first process exit, and leave session and terminal."""
     _say(
-        "bridge: --daemon: the process leaves the terminal, and nobody starts it again when it ends; "
-        "a systemd unit would"
+        "bridge: --daemon: the process leaves the terminal, and nothing restarts it when it ends; a systemd unit would"
     )
     streams.flush()
     for _ in range(2):
@@ -173,7 +172,7 @@ def explanation(words: Sequence[str], environ: Mapping[str, str]) -> tuple[Diale
     """Return the dialect that *words* begin with, and the translation of the others.
 
     Raises:
-        Usage: The other server itself would refuse them.
+        Usage: The other server would refuse them too.
         ConfigError: A file or a value cannot be used.
     """
     spoken = dialect(words[0])

@@ -31,7 +31,7 @@ _FIELDS_ONLY = re.compile(r"%\(([^)]*)\)[-+ 0#]*[0-9]*(?:\.[0-9]+)?([a-zA-Z])")
 
 
 def fact(name: str) -> Convert:
-    """Return a conversion that keeps the value among the dialect's facts, of which several settle one setting."""
+    """Return a conversion that keeps the value in ``Translation.dialect``: several such options decide one setting."""
 
     def convert(value: Any, t: Translation) -> None:
         t.dialect[name] = value
@@ -40,7 +40,7 @@ def fact(name: str) -> Convert:
 
 
 def silence_requests(t: Translation) -> None:
-    """Log no requests where the level is above INFO, for servers whose logger of requests has that level too."""
+    """Switch the access log off if the level is above INFO: in these servers the level also holds for requests."""
     level = t.layer.get("log_level")
     if level is not None and level.text in {"warning", "error", "critical"}:
         t.origin = level.origin
@@ -66,7 +66,7 @@ def factor(name: str, by: float) -> Convert:
 
 
 def minimum(name: str, least: int, remark: str) -> Convert:
-    """Return a conversion of a number that is at least *least* here."""
+    """Return a conversion of a number, raised to *least* if it is lower."""
 
     def convert(value: Any, t: Translation) -> tuple[Fate, str] | None:
         t.set(name, max(int(value), least))
@@ -86,12 +86,12 @@ def each(name: str, separator: str = ",") -> Convert:
 
 
 def only(allowed: str, fate: Fate, remark: str, name: str = "") -> Convert:
-    """Return a conversion of one of the words *allowed*; with any other value *fate* and *remark* hold.
+    """Return a conversion for the words *allowed*. Any other value gets *fate* and *remark*.
 
     Args:
-        allowed: The words that mean the same here, with spaces between them.
-        fate: What becomes of other values.
-        remark: Why.
+        allowed: The words that mean the same in bridge, with spaces between them.
+        fate: The fate of any other value.
+        remark: The reason for it.
         name: The setting that an allowed word becomes; empty for none.
     """
     words = allowed.split()
@@ -129,20 +129,20 @@ def cert_reqs(value: Any, t: Translation) -> tuple[Fate, str] | None:
 
 
 def statsd(value: Any, t: Translation) -> None:
-    """Convert the address of a statsd server; no address is none."""
+    """Convert the address of a statsd server; an empty one means no server."""
     if value:
         t.set("statsd", str(value).replace("unix://", "unix:"))
 
 
 def statsd_prefix(value: Any, t: Translation) -> None:
-    """Convert what stands in front of gunicorn's names of metrics."""
+    """Convert the prefix of gunicorn's metric names."""
     prefix = str(value or "").rstrip(".")
     if prefix:
         t.set("statsd_prefix", f"{prefix}.gunicorn")
 
 
 def window(value: Any, t: Translation) -> None:
-    """Convert the size of a window of HTTP/2; it has a least size here."""
+    """Convert the size of an HTTP/2 window, which has a minimum in bridge."""
     t.set("http2_max_stream_window", max(int(value), 65_535))
 
 
@@ -155,7 +155,7 @@ def host_and_port(host: str, port: int | str) -> str:
 
 
 def access_format(value: Any, t: Translation) -> tuple[Fate, str] | None:
-    """Convert a format of gunicorn's kind. What is no atom becomes a dash, as there."""
+    """Convert a log format in gunicorn's notation. An unknown atom becomes a dash, as in gunicorn."""
     unknown: list[str] = []
 
     def known(match: re.Match[str]) -> str:

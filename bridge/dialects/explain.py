@@ -97,7 +97,7 @@ def _table(spoken: Dialect, translation: Translation) -> str:
 
 
 def _defaults(translation: Translation) -> Layer:
-    """Return the other server's defaults that nothing on the command line or in a file has changed."""
+    """Return the other server's defaults that no option on the command line or in a file replaces."""
     return {name: given for name, given in translation.defaults.items() if name not in translation.layer}
 
 
@@ -107,7 +107,7 @@ def _cut(text: str) -> str:
 
 
 def toml(spoken: Dialect, translation: Translation, environ: Mapping[str, str]) -> str:
-    """Return a ``bridge.toml`` with which ``bridge run`` does the same."""
+    """Return the text of a ``bridge.toml`` that makes ``bridge run`` do the same."""
     layer: Layer = {**translation.defaults, **translation.layer}
     del environ  # BRIDGE_... variables hold for `bridge run` too
     lines = [f"# made by `bridge explain --toml {spoken.name} ...`"]

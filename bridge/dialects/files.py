@@ -36,7 +36,7 @@ def read(path: str) -> bytes:
 def names_of_program(path: str, name: str) -> dict[str, Any]:
     """Run the program *path* as the module *name*, and return its names.
 
-    The current directory stays what it is, so that relative paths mean the same before and after, and at a reload.
+    The current directory does not change, so relative paths keep their meaning, also at a reload.
 
     Raises:
         ConfigError: It cannot be read, or raises; SystemExit counts.
@@ -100,7 +100,7 @@ def in_words(exc: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value that a file gave, for a message: in one line, cut, whatever its ``__repr__`` does."""
+    """Return a value from a file as text for a message: one line, cut to length, even if its ``__repr__`` fails."""
     try:
         return _cut(repr(value))
     except Exception:  # the value is the program's own; a number of 5000 digits raises, too

@@ -1,4 +1,4 @@
-"""Whose command line is this?"""
+"""Guesses which server a command line belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["guess"]
 
 
 def guess(words: Sequence[str]) -> list[str]:
-    """Return the servers that take *words* as their command line, with an option that bridge lacks."""
+    """Return the servers that accept the command line *words*, if it has an option that bridge lacks."""
     own = {spelling for row in SETTINGS for spelling in row.spellings}
     found = []
     for name in NAMES:

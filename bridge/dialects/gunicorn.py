@@ -92,7 +92,7 @@ def _threads(value: Any, t: Translation) -> None:
 
 
 def _line_size(option: str) -> Callable[[Any, Translation], tuple[Fate, str] | None]:
-    """Return what translates the limit of one line to *option*, and lets the whole head be longer than such a line."""
+    """Return a conversion that sets *option* to the limit of one line, and lets the whole head be longer than that."""
 
     def translate(value: Any, t: Translation) -> tuple[Fate, str] | None:
         number = int(value)
@@ -186,7 +186,7 @@ def _log_config_dict(value: Any, t: Translation) -> tuple[Fate, str] | None:
 
 
 def with_gunicorns_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *given* laid over the configuration that gunicorn starts from."""
+    """Return gunicorn's default logging configuration with *given* on top."""
     stream = {"class": "logging.StreamHandler", "formatter": "generic"}
     settings: dict[str, Any] = {
         "version": 1,
@@ -499,7 +499,7 @@ def _finish(t: Translation) -> None:
 
 
 def _settle_mount(t: Translation) -> None:
-    """Set where a WSGI application is mounted: gunicorn asks the variable SCRIPT_NAME, which raw_env may set."""
+    """Set where a WSGI application is mounted: gunicorn reads the variable SCRIPT_NAME, which raw_env may set."""
     for item in t.given["raw_env"].value if "raw_env" in t.given else ():
         name, _, path = item.partition("=")
         if name == SCRIPT_NAME.name:
@@ -511,7 +511,7 @@ def _settle_mount(t: Translation) -> None:
 
 
 def _settle_proxies(t: Translation) -> None:
-    """Set whose reports are believed: gunicorn believes peers on Unix sockets always, uvicorn's worker only with *."""
+    """Set the trusted proxies: gunicorn always trusts peers on Unix sockets, uvicorn's worker only with ``*``."""
     peers = [word.strip() for word in t.dialect.get("believed", "127.0.0.1,::1").split(",") if word.strip()]
     if not t.dialect.get("is_uvicorn") and "*" not in peers:
         peers.append("unix")
@@ -534,7 +534,7 @@ def _settle_proxies(t: Translation) -> None:
 
 
 def _settle_time_and_threads(t: Translation) -> None:
-    """Set the threads and the two times that gunicorn's one ``timeout`` stands for."""
+    """Set the threads, and the two timeouts of bridge that gunicorn's single ``timeout`` becomes."""
     facts = t.dialect
     kind = facts.get("kind", "sync")
     threads = facts.get("threads", 1)

@@ -20,7 +20,7 @@ from bridge.dialects.table import Fate, Grammar, Option, Row, Takes, Translation
 
 __all__ = ["SCRIPT_NAME", "checked", "file_settings", "options", "require_target"]
 
-#: What a function of a file may take, where gunicorn takes more than one number.
+#: The numbers of arguments that a function in a file may have, where gunicorn allows more than one.
 _ARITIES = {"post_request": {2, 3, 4}, "ssl_context": {2}}
 _FREE = frozenset(
     {"worker_class", "logger_class", "logconfig_dict", "secure_scheme_headers", "proxy_protocol", "ssl_version",
@@ -51,7 +51,7 @@ def options(rows: Sequence[Row], words: Sequence[str], environ: Mapping[str, str
     found += from_file
     found += extra
     found += given
-    if arguments:  # gunicorn passes over further words
+    if arguments:  # gunicorn ignores further words
         found.append(Option(by_name["wsgi_app"], arguments[0], "APP_MODULE"))
     return [checked(option) for option in last_of_each(found)]
 
@@ -73,7 +73,7 @@ def _variables(by_name: Mapping[str, Row], environ: Mapping[str, str]) -> list[O
 
 
 def file_settings(rows: Sequence[Row], path: str | None, chdir: str | None = None) -> list[Option]:
-    """Return the settings in a configuration file; names that are no settings are passed over.
+    """Return the settings in a configuration file. Names that are not settings are ignored.
 
     Args:
         rows: The settings.
@@ -194,6 +194,6 @@ def _function(name: str, value: Any) -> Any:
 
 
 def require_target(t: Translation) -> None:
-    """Complain about the missing application, unless only the settings are wanted."""
+    """Raise Usage if no application is named, unless only the settings are wanted."""
     if not (t.check_only or t.print_only):
         raise Usage("No application module specified.")

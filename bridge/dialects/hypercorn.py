@@ -259,7 +259,7 @@ def _file(path: str) -> list[Option]:
 
 
 def settle_defaults(t: Translation) -> None:
-    """Set what differs between hypercorn and bridge when nobody says anything."""
+    """Set hypercorn's defaults where they differ from bridge's."""
     t.default("bind", "127.0.0.1:8000", "hypercorn")
     t.default("workers", "1", "hypercorn")
     t.default("ws_ping_interval", "off", "hypercorn")

@@ -28,12 +28,12 @@ def single(arguments: Sequence[str], grammar: Grammar, name: str = "") -> str | 
     """Return the only argument; None if there is none.
 
     Args:
-        arguments: What is no option.
-        grammar: The parser, whose words are used.
-        name: What the argument is called, if there must be one.
+        arguments: The words that are not options.
+        grammar: The parser, which decides the wording of messages.
+        name: The argument's name in messages, if it is required.
 
     Raises:
-        Usage: There are more, or none although there must be one.
+        Usage: There is more than one, or a required one is missing.
     """
     more = " ".join(arguments[1:])
     if more:
@@ -84,7 +84,7 @@ class _Parser:
         return self._with_value(row, spelling, text if equals else self._next(row, spelling, words))
 
     def _complete(self, name: str) -> str:
-        """Return the option that *name* is, or is the unambiguous beginning of."""
+        """Return the option named *name*, or the only one whose name begins with it."""
         if name in self._known:
             return name
         if self._grammar is not Grammar.CLICK:
@@ -215,7 +215,7 @@ def from_variables(rows: Sequence[Row], prefix: str, environ: Mapping[str, str])
 
 
 def last_of_each(options: Sequence[Option]) -> list[Option]:
-    """Return one option of each row: the last one, or all values of a list as one.
+    """Return one option for each row: the last one given, or for a list, all its values joined.
 
     A list on the command line replaces one from elsewhere, so only options with equal origins are joined.
     """

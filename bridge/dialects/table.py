@@ -1,4 +1,4 @@
-"""The classes for a table of another server's options: a row for each option, and what becomes of it here."""
+"""The classes for a table of another server's options. Each row says what an option becomes in bridge."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Fate(enum.StrEnum):
     """What becomes of an option."""
 
     SAME = "same"
-    """It means the same here."""
+    """It means the same in bridge."""
 
     NEAR = "near"
     """It means nearly the same; the remark says what differs."""
 
     NO_EFFECT = "no effect"
-    """It changes nothing here; the remark says why, or what to use."""
+    """It changes nothing in bridge; the remark says why, or what to use."""
 
     REFUSED = "refused"
     """The server does not start with it; the remark says why, and what to use."""
@@ -49,7 +49,7 @@ class Takes(enum.StrEnum):
     """Text, or nothing: then the value is yes."""
 
     FILE_ONLY = "file only"
-    """It is no option, but a name in a configuration file."""
+    """It is only a name in a configuration file, not an option."""
 
 
 class Grammar(enum.Enum):
@@ -64,7 +64,7 @@ class Usage(Exception):
     """A command line that the other server would refuse too.
 
     Args:
-        text: The message as that server's parser would write it, without the usage line.
+        text: The message in the words of that server's parser, without the usage line.
     """
 
 
@@ -214,11 +214,11 @@ class Translation:
         self.set(name, value if before is None else f"{before.text}{separator}{value}")
 
     def default(self, name: str, text: str, origin: str) -> None:
-        """Set one of bridge's settings unless something else gives it, or an earlier call of this method."""
+        """Set a default of one of bridge's settings. Given values and earlier defaults win over it."""
         self.defaults.setdefault(name, Given(text, origin))
 
     def settle(self, option: str, name: str, value: object) -> None:
-        """Set one of bridge's settings, of which *option* decides with others; a default if it was not given."""
+        """Set a setting that depends on several options, on behalf of *option*; as a default if that was not given."""
         if option in self.given:
             self.origin = self.given[option].origin
             self.set(name, value)
@@ -229,7 +229,7 @@ class Translation:
         """Convert one option, and note what became of it.
 
         Raises:
-            ConfigError: The value, which a file or a program may have given, is none for this option.
+            ConfigError: The option does not accept the value, which may come from a file or a program.
         """
         one = option.row
         self.origin = option.origin
@@ -250,18 +250,18 @@ class Translation:
         self.outcomes.append(Outcome(option.origin, value, fate, "", "" if fate is Fate.SAME else remark))
 
     def note(self, option: str, value: str, fate: Fate, remark: str) -> None:
-        """Note what became of something that is no row's, such as a default."""
+        """Note what became of something that has no row, such as a default."""
         self.outcomes.append(Outcome(option, value, fate, "", remark))
 
     def correct(self, option: str, fate: Fate, remark: str) -> None:
-        """Note that something else became of *option*, which was taken before."""
+        """Change the noted outcome of *option*, which :meth:`take` has converted."""
         origin = self.given[option].origin
         self.outcomes = [
             one._replace(fate=fate, remark=remark) if one.option == origin else one for one in self.outcomes
         ]
 
     def complete(self) -> None:
-        """Write into each outcome what it is here, once all options are settled."""
+        """Write into each outcome the settings that it became. Called when all options are settled."""
         rows = {option.origin: option.row for option in self.given.values()}
         for number, outcome in enumerate(self.outcomes):
             names = [name for name, given in self.layer.items() if given.origin == outcome.option]
@@ -269,7 +269,7 @@ class Translation:
                 names += [
                     name
                     for name in rows[outcome.option].becomes.split()
-                    if name in self.layer and self.layer[name].origin not in rows  # settled with others
+                    if name in self.layer and self.layer[name].origin not in rows  # settled together with other options
                 ]
             becomes = " ".join(f"{name}={self.layer[name].text}" for name in names)
             self.outcomes[number] = outcome._replace(becomes=becomes)
@@ -297,7 +297,7 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Another server's way to be told what to do.
+    """The command line of another server.
 
     Attributes:
         name: Its command.
@@ -307,7 +307,7 @@ class Dialect:
         rows: Its options.
         options: Returns what was given, of the words of the command line, the environment and the files these name.
             Raises Usage and ConfigError.
-        finish: Settles what depends on more than one option; called last.
+        finish: Called last; sets what depends on more than one option.
         status: The exit status for a wrong command line.
     """
 
@@ -324,7 +324,7 @@ class Dialect:
         """Return *words* in bridge's settings.
 
         Raises:
-            Usage: The server itself would refuse the command line.
+            Usage: The server would refuse the command line too.
             ConfigError: A file cannot be read.
         """
         translation = Translation()

@@ -80,7 +80,7 @@ def _log_config(value: Any, t: Translation) -> tuple[Fate, str] | None:
 
 
 def _is_uvicorns(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is what uvicorn does without a configuration; bridge has a form of its own for that."""
+    """Tell whether this is uvicorn's default configuration, for which bridge has its own form of messages."""
     formatters = value.get("formatters", {})
     usual = {
         "default": "%(levelprefix)s %(message)s",
@@ -230,7 +230,7 @@ def settle_address(t: Translation) -> None:
 
 
 def settle_defaults(t: Translation) -> None:
-    """Set what differs between uvicorn and bridge when nobody says anything."""
+    """Set uvicorn's defaults where they differ from bridge's."""
     default = t.default
     default("proxy_headers", "on", "uvicorn")
     default("forwarded_allow_ips", "127.0.0.1", "uvicorn")
