@@ -1,6 +1,6 @@
-"""The probes, metrics and commands of a master: they show its workers, and the sums of what they count.
+"""The probes, metrics and commands of a master. They show its workers, and the sums of the workers' counts.
 
-They are listened for here. ``commands.py`` has what each command does.
+This module listens for them. ``commands.py`` carries the commands out.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ class Administration:
                 for other in self.listeners:
                     other.close()
                 raise
-            gen_log.warning("%s; there is no control socket", exc)  # nobody has asked for it
+            gen_log.warning(
+                "%s; there is no control socket", exc
+            )  # it is on by default, so its absence is not an error
             return None
         return listener
 
@@ -237,7 +239,8 @@ class Administration:
         config = self._state.plan.config
         self._serve([listener for listener in self.sockets if not self._serves(listener)])
         if config.pushes and self._exporter is None:
-            # They have sent what they have counted, but for some milliseconds; not what this one's workers count.
+            # The masters before this one have sent their counts, except those of the last milliseconds. The counts of
+            # this one's workers are unsent.
             self._export(config, collect(self._inherited))
 
     def _serves(self, listener: Listener) -> bool:

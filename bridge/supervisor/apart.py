@@ -1,7 +1,7 @@
-"""A master in a process of its own, for a program that may have imported the application's modules already.
+"""A master in a separate process, for a program that may have imported the application's modules already.
 
-Workers are forked, and begin with the modules of their master. If that were the program, a reload would bring the code
-that the program has imported, and not the code that is in the files.
+Workers are forked, so they begin with the modules of their master. If the program were the master, a reload would run
+the code that the program has imported, not the code in the files.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Channel:
             else:
                 self._sock.send(data)
         except BlockingIOError:
-            pass  # a process that has not read for so long is about to be replaced
+            pass  # the line is full: a process that has not read for so long is about to be replaced
         except OSError as exc:
             # Too many descriptors are on their way to processes that do not read: the message is lost, not the line.
             self.open = self.open and exc.errno == errno.ETOOMANYREFS
@@ -112,7 +112,7 @@ class Channel:
         return [message for message in found if message is not None]
 
     def end_process_when_closed(self) -> None:
-        """Let the kernel end this process when the other end closes or sends, until :meth:`end_nothing`.
+        """Let the kernel kill this process when the other end closes or sends, until :meth:`end_nothing`.
 
         This is for the time in which no loop reads the line, such as an import that hangs. It relies on the default
         action of SIGIO, so it needs no thread, and no code of the process has to run.

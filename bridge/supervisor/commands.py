@@ -1,4 +1,4 @@
-"""What the control socket of a master lets its owner do."""
+"""Carries out the commands that a master's owner sends to its control socket."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class _Dump:
     Attributes:
         number: Its number, which workers name when their part is written.
         respond: Takes the answer.
-        until: How long they have.
-        files: Where each worker writes, by its process.
+        until: When the answer is due (seconds of the monotonic clock).
+        files: Process id -> the file that the worker writes to.
         slots: The places of those workers.
-        done: Those that have written.
+        done: The workers that have written.
     """
 
     number: int
@@ -105,7 +105,7 @@ class Commands:
         return [moment for moment in (*times, self._level_until) if moment != _NEVER]
 
     def check(self, now: float) -> None:
-        """Answer clients whose time is over; end what commands have changed for a limited time."""
+        """Answer clients whose time is over, and undo changes that were made for a limited time."""
         for waiters in (self._next, self._current):
             for waiting in [each for each in waiters if each.until <= now]:
                 waiters.remove(waiting)
@@ -218,7 +218,7 @@ class Commands:
                     blocked = "the loop is blocked; the log shows where it stands"
                     part["error"] = f"no answer for {_DUMP_TIME:g} s: {blocked}"
                     kill(pid, DUMP_SIGNAL)
-                else:  # its number may be another process's by now
+                else:  # another process may have its number by now
                     part["error"] = "the worker has ended before it could answer"
             found.append(part)
         dump.respond(as_json({"workers": found}))
@@ -256,7 +256,7 @@ class Commands:
         for worker in workers:
             worker.finished = True
             worker.cause = worker.cause or "asked"
-            gen_log.info("Worker %d (pid %d) is replaced: somebody has asked for it", worker.slot, worker.pid)
+            gen_log.info("Worker %d (pid %d) is replaced: a command asks for it", worker.slot, worker.pid)
         respond(as_json({"recycled": [worker.pid for worker in workers]}))
 
     def _drain(self, query: Mapping[str, str], respond: Respond) -> None:

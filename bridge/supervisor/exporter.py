@@ -28,8 +28,8 @@ class Exporter:
     Args:
         config: The settings.
         families: Returns the metrics.
-        abandon: Closes, in the child, what is the master's.
-        sent: The metrics that another process has sent already; None if it has sent everything so far.
+        abandon: Called in the child; closes what belongs to the master.
+        sent: The metrics as another process last sent them; None if it has sent everything so far.
 
     Attributes:
         pid: The process that sends.

@@ -22,8 +22,8 @@ __all__ = [
     "write_stacks_on_signal",
 ]
 
-#: Makes a worker write the stacks of its threads. No thread has to run Python code for that. Where it is missing, there
-#: are no workers.
+#: The signal on which a worker writes the stacks of its threads, even if none of them can run Python code. Systems
+#: without it have no workers.
 DUMP_SIGNAL = getattr(signal, "SIGUSR2", signal.SIGTERM)
 
 

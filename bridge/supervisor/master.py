@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Master"]
 
-# Seconds that this process has to end after the time of the requests is up. It kills the workers in that time.
+# Seconds within which this process ends after the time for requests is over. It kills the workers in them.
 _OVERTIME = 6.0
 _NEVER = float("inf")
 
@@ -75,7 +75,7 @@ class _Drain:
     """The workers announce the end.
 
     Attributes:
-        since: From when on (seconds of the monotonic clock).
+        since: When the drain began (seconds of the monotonic clock).
         until: When the stop begins; NEVER if it was not asked for.
     """
 
@@ -129,7 +129,7 @@ class Master:
         self._handover = Handover.received()
         self._succession = Succession(self._selector, self._make_way, self._obey)
         self._operated = Operated(self, self._selector, self._handover)
-        self._waits_for_fix = config.reload  # a start that fails is tried again when a file changes
+        self._waits_for_fix = config.reload  # a failed start is tried again when a file changes
         self._on_signal: dict[str, Callable[[], None]] = {
             "SIGHUP": self._on_sighup,
             "SIGUSR1": self._on_sigusr1,
@@ -178,7 +178,7 @@ class Master:
                 gc.collect()
                 self._children.before_freeze()
                 if hasattr(gc, "freeze"):  # PyPy has none
-                    gc.freeze()  # the workers' garbage collections do not write to what they share with this process
+                    gc.freeze()  # keeps the workers' garbage collectors from writing to shared memory
             if self._starting is not None:
                 self._starting.check()
                 self._starting.stop_listening()
@@ -244,7 +244,7 @@ class Master:
                 self._reconcile()
                 patience = self._next_event()
                 events = self._selector.select(patience)
-                self._handle_signals()  # first: what a worker says may be due to a signal that all have got
+                self._handle_signals()  # first, since a worker may be reporting a signal that the master has got too
                 for key, _ in events:
                     # An event before it may have closed its file: the signal that a worker has ended closes the line
                     # to that worker. Compared by number, since the selector cannot find a closed file.
@@ -284,7 +284,7 @@ class Master:
     # ------------------------------------------------------------------ what has to be done
 
     def _reconcile(self) -> None:
-        """Start, retire and kill workers as the state asks for."""
+        """Start, retire and kill workers as the state requires."""
         now = time.monotonic()
         self._workers.kill_overdue(now)
         if self._stop is not None:
@@ -586,7 +586,7 @@ class Master:
             self._workers.adopt(successor.pid)
 
     def _make_way(self, successor: Successor) -> None:
-        """Leave the place to a new master, which serves."""
+        """Give way to a new master, which serves."""
         self._operated.hand_over()
         successor.close()  # this tells the new master that it may answer
         if self._stop is None:

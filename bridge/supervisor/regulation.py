@@ -95,9 +95,7 @@ class Regulation:
             return
         if wanted != count:
             busy = sum(load.busy) / len(load.busy)
-            gen_log.info(
-                "%d workers in the place of %d: they are busy for %d %% of the time", wanted, count, busy * 100
-            )
+            gen_log.info("%d workers instead of %d: they are busy for %d %% of the time", wanted, count, busy * 100)
             master.scale(wanted)
 
     def _load(self, now: float) -> Load:
@@ -113,7 +111,7 @@ class Regulation:
             fresh[worker["pid"]] = (now, worker["cpu"], worker["requests"])
             before = self._before.get(worker["pid"], fresh[worker["pid"]])
             part = (worker["cpu"] - before[1]) / (now - before[0]) if now > before[0] else 0.0
-            # The loop of a worker with nothing to do is late as well, when others keep the machine busy.
+            # On a busy machine even the loop of an idle worker is late, so it counts only if the worker has requests.
             loop = worker["busy"] if worker["active"] or worker["requests"] > before[2] else 0.0
             busy.append(max(loop, worker["threads_busy"], min(part, 1.0)))
         self._before = fresh
@@ -127,7 +125,7 @@ class Regulation:
     # ------------------------------------------------------------------ memory
 
     def _look_at_new_ones(self, memory: Memory) -> None:
-        """Look how large workers begin: at once, since a leak may have filled one when its memory is looked at next."""
+        """Measure new workers at once: by the next measurement a leak may have filled one."""
         ready = {worker.pid for worker in self._master.workers if worker.state == READY}
         new, self._begun = ready - self._begun, ready
         for pid in new:
@@ -159,7 +157,7 @@ class Regulation:
             return
         chosen = target.choose(time.monotonic(), used, sizes)
         if any(worker.state == LEAVING for worker in self._master.workers):
-            return  # one after the other: for now, one that goes and its successor are both there
+            return  # one at a time: a worker and its successor exist together for a while
         if chosen is not None:
             reason = f"is the largest, {_mib(sizes[chosen])} MiB, and all use {_mib(used)} MiB"
             for worker in serving:
@@ -180,7 +178,7 @@ class Regulation:
         gen_log.warning("Worker %d (pid %d) is replaced: it %s", worker.slot, worker.pid, reason)
 
     def _bytes_of(self, pid: int) -> int:
-        """Return the memory that a worker uses; what it shares with the master counts in part after ``--preload``."""
+        """Return the memory that a worker uses. After ``--preload``, memory shared with the master counts in part."""
         if self._shared:
             try:
                 with open(f"/proc/{pid}/smaps_rollup", "rb") as file:

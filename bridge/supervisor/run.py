@@ -76,9 +76,9 @@ def run(
 
 
 def _undo_inherited_signals() -> None:
-    """Undo what the program that has started this one does with signals and a child inherits.
+    """Undo what this process has inherited for signals from the program that started it.
 
-    Where SIGCHLD is ignored, the system forgets the statuses of children. Signals that are blocked never come.
+    If SIGCHLD is ignored, the system forgets the statuses of children. Blocked signals never arrive.
     """
     if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -109,7 +109,7 @@ def _run(config: Config, app: Any, read_config: Callable[[], Config] | None, pro
                         instrumentation.instrument()
                     return _run_single(config, app, signals)
                 return _run_master(config, app, read_config, signals, program)
-            except BaseException:  # the application may have made anything of Interrupted
+            except BaseException:  # the application may have turned Interrupted into any exception
                 if signals.ended is None:
                     raise
         gen_log.info("Stopping on %s, before the start was complete", signals.ended.name)
@@ -150,7 +150,7 @@ def _run_master(
         return master.run()
     finally:
         if pid_file is not None:
-            pid_file.remove()  # it stays if it names another process by now
+            pid_file.remove()  # a file that names another process stays
 
 
 def _run_single(config: Config, app: Any, signals: Signals) -> int:

@@ -1,4 +1,4 @@
-"""How many workers a master runs, and which of them has grown too large: decisions, made of what is measured.
+"""Decides from measurements how many workers a master runs, and which of them has grown too large.
 
 The number follows the load between two limits, slowly in both directions. It goes up when all workers have been busy
 for two seconds, and down by one when fewer would have been enough for a whole idle time.
@@ -11,28 +11,29 @@ from typing import NamedTuple
 
 __all__ = ["Load", "Memory", "Size", "Target"]
 
-# A worker is busy when its loop, its threads or its process have work for this part of the time. Waiting inside of a
-# call (a database that answers slowly) is work, too: meanwhile the loop, or the thread, serves nobody else.
+# A worker is busy when its loop, its threads or its process work for this part of the time. Waiting inside a call (a
+# slow database) counts as work: meanwhile the loop or the thread serves no other request.
 _BUSY = 0.8
 # Fewer workers are enough if each would work for less than this part of the time.
 _ENOUGH = 0.6
-# Seconds for which all have to be busy before there are more of them.
+# Seconds for which all workers must be busy before one is added.
 _RISE = 2.0
 # Seconds that a request may wait for a thread, on average.
 _WAIT = 0.1
 # A worker has grown when it is larger by this than when it was first seen.
 _GROWN = 1.1
-# Seconds between two replacements, while none helps: after which it is said, and the most.
+# Seconds between two replacements that do not help. The pause doubles: from the first value on, the log says so; the
+# second is the longest.
 _VAIN_PAUSE = 16.0
 _LONGEST_PAUSE = 600.0
 _NEVER = float("inf")
 
 
 class Load(NamedTuple):
-    """What was measured of all workers that serve.
+    """Measurements of all workers that serve.
 
     Attributes:
-        busy: For which part of the time each has had work: the largest of loop, threads and CPU.
+        busy: The part of the time for which each was busy: the largest of loop, threads and CPU.
         waited: Seconds that requests have waited for a thread, on average.
         queued: Connections that wait to be accepted.
     """
@@ -48,7 +49,7 @@ class Size:
     Args:
         least: The lowest number; it may be changed.
         most: The highest.
-        idle: Seconds for which fewer must have been enough.
+        idle: Seconds for which fewer workers must have been enough before one ends.
     """
 
     def __init__(self, least: int, most: int, idle: float) -> None:
@@ -81,7 +82,7 @@ class Size:
         return count
 
     def hold(self) -> None:
-        """Start measuring again: what was measured so far says nothing."""
+        """Start measuring again: earlier measurements no longer apply."""
         self._busy_since = self._idle_since = _NEVER
 
 
@@ -103,7 +104,7 @@ class Memory:
         self.ignored = False
 
     def began(self, size: int) -> None:
-        """Take note of how large a worker is that is ready and has done nothing yet."""
+        """Note the size of a worker that is ready and has served nothing yet."""
         self.ignored = self.ignored or size > self._limit
 
     def choose(self, sizes: Mapping[int, int]) -> list[int]:
@@ -121,22 +122,22 @@ class Memory:
 class Target:
     """Chooses the worker to replace when all processes together use too much.
 
-    To replace workers does not help where the new ones use as much. So only a worker that has grown is chosen, and less
-    and less often while all together stay above the target.
+    Replacing a worker does not help if its successor uses as much. So only a worker that has grown is chosen, and less
+    and less often while the total stays above the target.
 
     Args:
         limit: Bytes that all may use.
 
     Attributes:
         limit: The argument.
-        in_vain: All together use more, although workers were replaced.
+        in_vain: The total is above the limit although workers were replaced.
     """
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.in_vain = False
         self._first: dict[int, int] = {}
-        self._pause = 0.0  # seconds; the last one before a worker was chosen, since all have used more
+        self._pause = 0.0  # seconds from one choice to the next, while the total stays above the limit
         self._next = 0.0
 
     def choose(self, now: float, used: int, sizes: Mapping[int, int]) -> int | None:

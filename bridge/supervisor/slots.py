@@ -1,4 +1,4 @@
-"""The places of a master's workers: when a place whose worker has failed may get the next one."""
+"""The places of a master's workers, and the delay before a place whose worker has failed gets the next one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from bridge.supervisor.workers import READY, STARTING, Worker
 
 __all__ = ["Slots"]
 
-# A worker that has served for so many seconds is able to: its end does not delay the next start.
+# A worker that has served for so many seconds was able to serve: its end does not delay the next start.
 _LONG_LIFE = 0.5
-# The delay after the second worker in a row that has not become ready, and after the second one that has. A request
-# that crashes its worker comes again: with a second in both cases, and one such request a second, one of two workers
-# was always waiting, and the next crash left nobody. The longest gap between two answers was 0.6 s.
+# The delay (seconds) after the second failure in a row: of a worker that never became ready, and of one that did. The
+# second is short, because clients repeat a request that crashes its worker. With one second, one such request a second
+# and two workers, one worker was always waiting, and the next crash left none. Now the longest gap between two answers
+# is 0.6 s.
 _FIRST_DELAY, _FIRST_DELAY_ABLE = 1.0, 0.125
 _LONGEST_DELAY = 30.0
-# The longest delay while no worker serves: there is nothing to protect then.
+# The longest delay while no worker serves: then there is nothing to protect.
 _DELAY_ALONE, _DELAY_ALONE_ABLE = 0.5, 0.05
 _NEVER = float("inf")
 
@@ -28,7 +29,7 @@ class _Slot:
     """The place of one worker.
 
     Attributes:
-        able: The last one had become ready.
+        able: The last worker here had become ready.
         failures: How many workers in a row have failed here.
         failed: When the last one has failed (seconds of the monotonic clock).
         delay: The seconds for which the next start waits.
@@ -75,7 +76,7 @@ class Slots:
         return [start for number in self._slots if now < (start := self.next_start(number)) < _NEVER]
 
     def postpone(self, number: int) -> float:
-        """Take notice that no worker could be made, and return the seconds for which the next start waits."""
+        """Note that no worker could be forked, and return the seconds for which the next start waits."""
         slot = self._slots.setdefault(number, _Slot())
         slot.able = False
         slot.postpone()

@@ -1,4 +1,4 @@
-"""A master, as those see it that steer it: the commands of its owner, and what its workers' load asks for."""
+"""The interface of a master for the code that steers it: the owner's commands, and the regulation by load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Steered"]
 
 
 class Steered(Protocol):
-    """What can be seen of a master, and what it can be told."""
+    """A master's state, and the orders that it takes."""
 
     @property
     def plan(self) -> Plan:
@@ -36,7 +36,7 @@ class Steered(Protocol):
 
     @property
     def successor(self) -> object | None:
-        """The new master that starts, or serves already, in the place of this one; None without any."""
+        """The new master that is starting, or already serves, in place of this one; None without one."""
         ...
 
     def ask_reload(self) -> None:
@@ -52,7 +52,7 @@ class Steered(Protocol):
         """Announce the end, and serve on."""
 
     def undrain(self) -> None:
-        """Serve as before that."""
+        """Serve as before :meth:`drain`."""
 
     def reopen(self) -> None:
         """Open the log files again."""

@@ -118,7 +118,7 @@ class Succession:
         return self.successor
 
     def puts_off(self, name: str) -> bool:
-        """Tell whether a signal waits for the end of this, and is not to be carried out now."""
+        """Tell whether a signal has to wait until the new master has decided."""
         successor = self.successor
         if successor is None or successor.ready or name not in _FOR_WHO_GOES_ON:
             return False

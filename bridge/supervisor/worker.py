@@ -70,7 +70,7 @@ def run_worker(
         mount_points: The applications, if the master has loaded them.
         counts: The memory of all processes, and the cells of this one; None to count nothing.
         hooks: Functions of the user's; None for none.
-        empty_context: What the TLS context is made of, so that all workers have the same keys of session tickets.
+        empty_context: The TLS context is made from it, so that all workers share the keys of session tickets.
     """
     messages.begin_process()
     _default_signals()
@@ -137,7 +137,7 @@ _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal
 
 
 def _in_child(channel: Channel) -> None:
-    """Leave a child of the application's nothing of the worker's."""
+    """Take away from a child of the application everything that belongs to the worker."""
     forks.reset_signals(_HANDLED, _ignore)
     write_no_stacks()
     forks.drop((channel.fileno(),))
@@ -174,7 +174,7 @@ class _Worker:
         }
 
     def serve(self) -> Coroutine[Any, Any, None]:
-        """Return :meth:`run`, after the function of the user's that wants to see the loaded application."""
+        """Return :meth:`run`, after the call of the user's function post_worker_init."""
         if self._hooks is not None:
             self._hooks.initialised(self.server.mount_points, self._end_soon)
         return self.run()
@@ -195,7 +195,7 @@ class _Worker:
         self._stop(timeout)
 
     def _retire(self) -> None:
-        if self._config.reload:  # in development idle connections and streams would tie a browser to the old code
+        if self._config.reload:  # in development, idle connections and streams would keep a browser on the old code
             graceful = self._config.timeout_graceful_shutdown
             self._stop(_RELOADED if graceful is None else min(_RELOADED, graceful), replaced=True)
         else:
@@ -266,7 +266,7 @@ class _Worker:
         for word, *values in self._channel.receive():
             try:
                 self._orders[word](*values)
-            except Exception:  # the orders behind it, such as a stop, are carried out all the same
+            except Exception:  # later orders, such as a stop, must still be carried out
                 gen_log.exception("What the master has ordered has failed: %s", word)
         if not self._channel.open:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())

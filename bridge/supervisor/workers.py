@@ -102,9 +102,9 @@ class Workers:
 
     Attributes:
         on_dump: Called with a worker that has written what it does, and the dump's number.
-        standing: Orders that every worker gets that starts from now on, with their values.
-        ending: The server ends soon: a worker that a signal has asked to end gets no successor for that.
-        stalled: Called with a worker that is replaced because it stands still, and whether it is killed at once.
+        standing: Orders for every worker that starts from now on, with their values.
+        ending: The server ends soon: a worker that a signal asks to end gets no successor.
+        stalled: Called with a worker that is replaced because it stands still, and with True if it is killed at once.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Workers:
             if retiring and worker.state == READY:
                 worker.channel.send(ToWorker.RETIRE)
             elif not retiring and worker.state != STARTING:
-                worker.channel.send(ToWorker.STOP, timeout)  # one that retires already becomes quicker
+                worker.channel.send(ToWorker.STOP, timeout)  # a worker that already retires may get less time
             worker.state = LEAVING
             self._limit_time(worker, timeout)
 
@@ -238,15 +238,15 @@ class Workers:
             self._handle(worker, message)
         if channel.garbled and not garbled:
             gen_log.error(
-                "Worker %d (pid %d) has sent something that is no message: does the application write to descriptors "
-                "that are not its own?", worker.slot, worker.pid,
+                "Worker %d (pid %d) has sent something that is not a message: does the application write to "
+                "descriptors that are not its own?", worker.slot, worker.pid,
             )  # fmt: skip
         if not channel.open:
             self._selector.unregister(channel)
             channel.close()
 
     def _handle(self, worker: Worker, message: Message) -> None:
-        """Take note of what a worker says. A message of another form is ignored, whatever has written it."""
+        """Note what a worker reports. A message of another form is ignored: the application may have written it."""
         worker.beat = time.monotonic()
         match message:
             case [FromWorker.READY, str(kind)]:
@@ -270,7 +270,7 @@ class Workers:
             case [FromWorker.DRAINING]:
                 worker.draining = True
             case [FromWorker.FAILED, int(code), str(reason), str(trace)]:
-                worker.code = code & 0xFF  # as the system has a status, which may become this process's own
+                worker.code = code & 0xFF  # a valid exit status, since this process may end with it
                 worker.reason, worker.traceback = reason, trace
             case [FromWorker.DUMPED, int(number)]:
                 self.on_dump(worker, number)
@@ -306,7 +306,7 @@ class Workers:
         return None if limit is None or worker.state == LEAVING else max(worker.beat, worker.started) + limit
 
     def reset_heartbeats(self) -> None:
-        """Count the time of every worker from now: the whole machine stood still, not one of them."""
+        """Restart every worker's time limits from now: the whole machine stood still, not one of them."""
         now = time.monotonic()
         for worker in self:
             worker.beat = now
@@ -333,7 +333,7 @@ class Workers:
                 worker.slot, worker.pid, config.timeout_worker,
             )  # fmt: skip
         worker.cause = "blocked"
-        messages.flush(_FLUSH_TIME)  # the worker's lines follow that line, and do not cut it
+        messages.flush(_FLUSH_TIME)  # so that the worker's lines come after this line, not in the middle of it
         kill(worker.pid, DUMP_SIGNAL)
         self.stalled(worker, True)
         worker.kill_at = now + _DUMP_TIME
@@ -372,12 +372,12 @@ def _ended(pid: int) -> int | None:
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return 1  # somebody else has taken it
+        return 1  # other code has reaped it
     return os.waitstatus_to_exitcode(status) if found else None
 
 
 def how_ended(code: int) -> str:
-    """Say how a process has ended, by the form of its status that waitstatus_to_exitcode returns."""
+    """Return in words how a process has ended, from its status in the form of ``waitstatus_to_exitcode``."""
     if code >= 0:
         return f"ended with status {code}"
     try:

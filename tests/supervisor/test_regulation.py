@@ -135,7 +135,7 @@ def test_the_number_follows_the_load(environ: dict[str, str]) -> None:
         for thread in threads:
             thread.start()
         try:
-            server.messages.wait(r"2 workers in the place of 1: they are busy for \d+ % of the time")
+            server.messages.wait(r"2 workers instead of 1: they are busy for \d+ % of the time")
         finally:
             stop.set()
             for thread in threads:

@@ -242,7 +242,7 @@ def test_what_is_no_report_changes_nothing_and_ends_nothing(company: Company, re
         assert dataclasses.astuple(dataclasses.replace(worker, beat=0.0, channel=None)) == dataclasses.astuple(  # type: ignore[arg-type]
             dataclasses.replace(before, channel=None)  # type: ignore[arg-type]  # it has a socket, which cannot be copied
         ), line
-    news = [line for line in company.stage.news() if "that is no message" in line]
+    news = [line for line in company.stage.news() if "that is not a message" in line]
     assert len(news) == 1
     assert worker.channel.garbled == 11
     player.says("ready", "ASGI")
@@ -298,7 +298,7 @@ def test_a_message_without_end_is_the_end_of_the_line(company: Company) -> None:
     assert not worker.channel.open
     assert worker.channel.fileno() == -1  # the worker takes that for the end of the master, and ends
     assert company.selector.get_map() == {}
-    assert any("that is no message" in line for line in company.stage.news())
+    assert any("that is not a message" in line for line in company.stage.news())
 
 
 # --- the end of the time ---------------------------------------------------------------------------------------------
