@@ -6,7 +6,7 @@ runs its own event loop. Each name is imported when it is first used, so that ``
 
 from bridge._version import __version__
 
-TYPE_CHECKING = False  # importing typing would take longer than all of this module
+TYPE_CHECKING = False  # importing typing would take longer than the rest of this module
 if TYPE_CHECKING:
     from bridge.config import Config as Config
     from bridge.serving.embedding import Server as Server

@@ -1,4 +1,4 @@
-"""The version, in a module that imports nothing: every layer may ask for it."""
+"""The version, in a module that imports nothing, so that every layer can import it."""
 
 __all__ = ["__version__"]
 

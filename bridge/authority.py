@@ -1,7 +1,7 @@
 """``bridge dev --https``: a certificate for this machine, from an authority that only this user's programs trust.
 
-The authority is made once and kept, so that a browser has to be told of it once. Its key signs for any name, so nobody
-else may read it.
+The authority is made once and kept, so a browser has to import it only once. Its key can sign for any name, so no other
+user may read it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ORGANIZATION = "bridge dev"
 
 
 class LocalCertificate(NamedTuple):
-    """What a server needs, and what a browser needs.
+    """The files that a server and a browser need for TLS.
 
     Attributes:
         file: Certificate and key of the server (PEM).
@@ -45,8 +45,8 @@ def certificate_for(hosts: Iterable[str], environ: Mapping[str, str]) -> LocalCe
     """Make a certificate for this machine and *hosts*, signed by the user's own authority.
 
     Args:
-        hosts: Names and addresses that the server listens on; those for all interfaces stand for this machine's name.
-        environ: The variables of the environment, which say where the user's data are.
+        hosts: Names and addresses that the server listens on. One for all interfaces means this machine's names.
+        environ: The environment variables, which say where the user's data directory is.
 
     Raises:
         ConfigError: The package trustme is missing, or the directory or a file in it cannot be used.
@@ -86,7 +86,7 @@ def _directory(environ: Mapping[str, str]) -> str:
 
 
 def _names(hosts: Iterable[str]) -> Sequence[str]:
-    """Return the names of the certificate, the same for the same hosts."""
+    """Return the names in the certificate. Equal hosts give equal names."""
     named = set(hosts)
     if named & _WILDCARDS:
         named = (named - _WILDCARDS) | set(_own_names())
@@ -94,7 +94,7 @@ def _names(hosts: Iterable[str]) -> Sequence[str]:
 
 
 def _own_names() -> Iterator[str]:
-    """Yield the names by which other machines, a telephone for one, may reach this one."""
+    """Yield the names by which other machines, such as a phone, may reach this one."""
     name = socket.gethostname()
     if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
         yield name
@@ -104,7 +104,7 @@ def _own_names() -> Iterator[str]:
 
 
 def _make(authority: type[CA], path: str) -> None:
-    """Make the authority. Of several processes that do so at once, the first one's stays."""
+    """Make the authority. If several processes do so at once, the first one's is kept."""
     made = authority(organization_name=_ORGANIZATION, organization_unit_name=f"{socket.gethostname()} (development)")
     new = _written(path, made.private_key_pem.bytes() + made.cert_pem.bytes())
     try:
@@ -148,7 +148,7 @@ def _kept(authority: type[CA], path: str) -> CA:
 
 
 def _write(path: str, content: bytes) -> None:
-    """Write a file anew, at once as a whole."""
+    """Replace a file atomically."""
     os.replace(_written(path, content), path)
 
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     `bridge.serving.exits` has the others.
 
     Args:
-        argv: The arguments. None for those of the process, which then exists for this command alone.
+        argv: The arguments. None for those of the process; it then ends with this command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command = words[0] if words else ""
@@ -205,14 +205,14 @@ def _spoken_elsewhere(words: Sequence[str]) -> str:
     return f"; this looks like a command line of {' or '.join(names)}: `bridge {names[0]} ...` takes it"
 
 
-# Variables that are no settings: what bridge reads elsewhere, and what its processes and their children find set.
+# Variables that are not settings: bridge reads them elsewhere, or sets them for its processes and their children.
 _OWN_VARIABLES = frozenset(
     {"BRIDGE_BUILD", "BRIDGE_CONFIG", "BRIDGE_CONTROL_SOCKET", "BRIDGE_HANDOVER", "BRIDGE_SPEEDUPS", "BRIDGE_WORKER"}
 )
 
 
 def _name_misspelt(environ: Mapping[str, str]) -> None:
-    """Warn of a variable that is nearly one of bridge's. Others are ignored: Kubernetes sets some by itself."""
+    """Warn of a variable whose name is close to one of bridge's. Others are ignored: Kubernetes sets some by itself."""
     from bridge.config.settings import SETTINGS
 
     known = {name for row in SETTINGS for name in row.environment} | _OWN_VARIABLES
@@ -318,6 +318,6 @@ def _fail(message: str, status: int, traceback: str = "") -> int:
 
 
 def _messages() -> Any:
-    """Return the module that says things in the form that was asked for; None if the start has not come so far."""
-    messages = sys.modules.get("bridge.telemetry.messages")  # not imported: without a server nobody needs it
+    """Return the module that writes messages in the configured form; None if the start has not loaded it yet."""
+    messages = sys.modules.get("bridge.telemetry.messages")  # not imported: only a server needs it
     return messages if messages is not None and messages.has_form() else None

@@ -1,4 +1,4 @@
-"""``bridge dev``: finds the application in the current directory, and serves it while it is written."""
+"""``bridge dev``: finds the application in the current directory, and serves it during development."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 class Development(NamedTuple):
-    """What ``bridge dev`` does.
+    """What the arguments of ``bridge dev`` mean.
 
     Attributes:
         words: The arguments of ``bridge run``.
@@ -174,7 +174,7 @@ def _in_modules() -> list[Found]:
                 except SyntaxError as exc:
                     if found:
                         continue
-                    raise _unreadable(path, exc) from exc  # it is the most usual module: no other is meant
+                    raise _unreadable(path, exc) from exc  # no more usual module has an application: this one is meant
                 found += [Found(f"{target}:{name}", f"{path}: {name}") for name in names]
     return found
 
@@ -185,7 +185,7 @@ def _unreadable(path: str, exc: SyntaxError) -> TargetError:
 
 
 def _in_other_files() -> list[Found]:
-    """Return the applications in files of any name, of which none is more usual than another."""
+    """Return the applications in files of any name. None of the files takes precedence."""
     with os.scandir() as entries:
         names = sorted(
             entry.name for entry in entries if re.fullmatch(r"(?!test_|conftest|setup\.)[^\W\d]\w*\.py", entry.name)
@@ -241,7 +241,7 @@ def development_words(words: Sequence[str], environ: Mapping[str, str]) -> Devel
 
     Raises:
         TargetError: No application is named, and none was found.
-        ConfigError: An option is unknown, or --https cannot be had.
+        ConfigError: An option is unknown, or --https is not possible.
     """
     from bridge.config.sources import from_command_line, split_config
 

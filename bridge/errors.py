@@ -34,7 +34,7 @@ class BindError(BridgeError, OSError):
     """An address cannot be listened on; the message names it and the reason.
 
     Attributes:
-        errno: The number of the error that the system has given, which programs compare; None if it gave none.
+        errno: The system's error number, for programs to compare; None if there is none.
     """
 
     def __init__(self, message: str, cause: Exception | None = None) -> None:
@@ -43,7 +43,7 @@ class BindError(BridgeError, OSError):
 
 
 class LifespanFailed(BridgeError):
-    """The application cannot start: it has said so, or it has failed or ended during startup."""
+    """The application cannot start: it reported a failure, raised an exception, or ended during startup."""
 
 
 class RemoteProtocolError(BridgeError):
@@ -95,12 +95,12 @@ class ConnectionGone(BridgeError, OSError):
 
 
 def caused_by_disconnect(error: BaseException | None, before: tuple[BaseException, ...] = ()) -> bool:
-    """Tell whether *error* is a ConnectionGone, or an error that an application has made of one.
+    """Tell whether *error* is a ConnectionGone, or was caused by one.
 
     Args:
         error: The exception.
-        before: Those that have led to it. Exceptions may form a circle: ``raise a from b``, where b was raised while a
-            was handled.
+        before: The exceptions already looked at. A chain may be a circle: ``raise a from b``, where b was raised while
+            a was handled.
     """
     while error is not None and not any(error is each for each in before):
         if isinstance(error, ConnectionGone):

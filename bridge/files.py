@@ -1,14 +1,14 @@
-"""Files by name where somebody else may write: opened, made, replaced and removed without being led astray.
+"""Opens, makes, replaces and removes files safely in directories that other users may write to.
 
-Whoever may write to a directory decides what its names mean, and can change that at any moment. Root must not be led by
-them to files of its own. So, as root:
+A user who may write to a directory decides what its names mean, and can change that at any moment. Such a user must not
+lead root to other files. So, as root:
 
 * Directories are walked one by one and held open. A link is followed only in a directory that nobody else may write to.
 * In a directory that somebody else may write to, a log file is opened with the rights of the user that the process will
   become. What that user may not write, the server does not write either.
-* Only what was made just now gets another owner or mode, and always by its descriptor.
+* Only a file that was just made gets another owner or mode, and always by its descriptor.
 
-For everybody else names mean what they always mean: the kernel grants no more than the user has.
+For other users nothing of this is needed: the kernel grants no more than the user's own rights.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _home = ""
 
 
 def logical_directory() -> str:
-    """Return the current directory by the name that people know it by, which may lead through links (``$PWD``).
+    """Return the current directory by its usual name, which may lead through links (``$PWD``).
 
     A deployment that switches the link ``current`` means the name, and not the directory behind it.
     """
@@ -62,7 +62,7 @@ def logical_directory() -> str:
 
 
 def home() -> str:
-    """Return the directory that relative names are relative to, wherever this process is by now."""
+    """Return the directory that relative names refer to, even if this process has changed its own since."""
     return _home or logical_directory()
 
 
@@ -73,7 +73,7 @@ def set_home(directory: str) -> None:
 
 
 class Identity(NamedTuple):
-    """Whom a process of root's will become.
+    """The user that a process of root will become.
 
     Attributes:
         name: For messages.
@@ -89,16 +89,16 @@ class Identity(NamedTuple):
 
 
 def is_root() -> bool:
-    """Return whether this process has the rights of root; where there is no root, nobody has."""
+    """Tell whether this process has the rights of root; False on systems without root."""
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 @contextlib.contextmanager
 def acting_as(identity: Identity) -> Iterator[None]:
-    """Have the rights of *identity*, and no others, in the block. Only root can.
+    """In the block, have the rights of *identity* and no others. Only root can do this.
 
     Raises:
-        OSError: This root may not become anybody else.
+        OSError: This root may not become another user, as in some containers.
     """
     groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
     try:
@@ -118,7 +118,7 @@ class Place:
     Attributes:
         directory: The directory's descriptor, for ``dir_fd``.
         name: The name in it.
-        others: Who else may write to the directory, and to which, in words. Empty if nobody may, and always if this
+        others: Says who else may write to which directory on the way. Empty if no other user may, and always if this
             process is not root.
     """
 
@@ -153,14 +153,14 @@ class Place:
         return os.open(self.name, flags | _CLOEXEC, mode, dir_fd=self.directory)
 
     def status(self) -> os.stat_result | None:
-        """Return the status of what has this name, a link for instance; None if there is nothing."""
+        """Return the status of the file with this name, of a link itself too; None if there is none."""
         try:
             return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def file(self) -> File | None:
-        """Return device and inode of what has this name; None if there is nothing."""
+        """Return device and inode of the file with this name; None if there is none."""
         status = self.status()
         return None if status is None else (status.st_dev, status.st_ino)
 
@@ -184,7 +184,7 @@ class Place:
 
 
 def _walk(path: str, follow: bool) -> tuple[int, str, str]:
-    """Return directory, name and others of a Place, without help from links that somebody else can change."""
+    """Return directory, name and others of a Place. No link that another user can change is followed."""
     todo = _parts(path)
     walked: list[str] = []
     links = 0
@@ -238,12 +238,12 @@ def _parts(path: str) -> list[str]:
 
 
 def _is_descriptor(walked: list[str]) -> bool:
-    """Tell whether this is /proc/PID/fd, where /dev/stderr leads: no name but the kernel says where its links lead."""
+    """Tell whether this is /proc/PID/fd, where /dev/stderr leads: only the kernel decides where its links lead."""
     return len(walked) == 3 and walked[0] == "proc" and walked[2] == "fd"
 
 
 def _others(directory: int, walked: list[str]) -> str:
-    """Return who but root may write to *directory*, in words; empty if nobody may."""
+    """Say who but root may write to *directory*; return an empty text if no other user may."""
     status = os.fstat(directory)
     if status.st_uid != 0:
         who = user_name(status.st_uid)
@@ -303,7 +303,7 @@ def open_to_append(path: str, later: Identity | None = None, *, wait: bool = Tru
 
 
 def _open_or_make(place: Place, flags: int, later: Identity | None) -> int:
-    """Open as root, and give away what was made."""
+    """Open as root. Give a file that was made to its later owner."""
     try:
         descriptor = place.open(flags | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
@@ -314,7 +314,7 @@ def _open_or_make(place: Place, flags: int, later: Identity | None) -> int:
 
 
 def _open_beside_others(place: Place, flags: int, later: Identity | None) -> int:
-    """Open as root what somebody else may have put there."""
+    """Open as root a file that another user may have put there."""
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not hold this process
     descriptor = -1
     try:
@@ -349,7 +349,7 @@ def _open_as(later: Identity, place: Place, flags: int) -> int:
 
 
 def _refuse_anothers(place: Place, descriptor: int, later: Identity | None) -> None:
-    """Refuse a file that root would not write to by this name if it knew its other names, or who reads it."""
+    """Refuse a file that has other names (hard links), or an owner who must not read what root writes."""
     owners = {0, os.fstat(place.directory).st_uid}
     if later is not None:
         owners.add(later.uid)
@@ -406,7 +406,7 @@ def set_socket(place: Place, mode: int, owner: tuple[int, int] | None = None) ->
 
 
 def _set_socket_by_name(place: Place, mode: int, owner: tuple[int, int] | None) -> File:
-    """As set_socket, where no descriptor can be had for a socket's file, or /proc is not there."""
+    """Do the same as set_socket without /proc, or without a descriptor for the socket's file."""
     if place.others:
         raise PermissionError(errno.EPERM, f"its mode cannot be set safely here: {place.others}")
     os.chmod(place.name, mode, dir_fd=place.directory)
@@ -429,7 +429,7 @@ def _connect(path: str) -> int:
 
 
 def replace(path: str, content: bytes) -> int:
-    """Write a file anew, atomically, and lock it. What was there before, a link for instance, only loses the name.
+    """Make a new file, locked, and give it the name atomically. An earlier file or link only loses the name.
 
     Returns:
         The descriptor of the new file. It holds the lock (``flock``), where the file system has locks.

@@ -1,9 +1,9 @@
-"""What a forked child takes along: the server's own children everything, the application's nothing of the server's.
+"""Decides what a forked child keeps of the server: its own children keep all, the application's children nothing.
 
-A child that the application forks (``multiprocessing``, ``os.fork``) has to behave as it would outside of a server. So
-the handlers of signals are those from before the server, and every descriptor of the server's leads nowhere: a
-connection that the server closes is closed, and no port stays taken. Descriptors are replaced and not closed: objects
-that the child has inherited would otherwise close what gets their numbers next.
+A child that the application forks (``multiprocessing``, ``os.fork``) has to behave as it would outside of a server.
+So it gets the signal handlers from before the server, and every descriptor of the server leads to the null device.
+Then a connection that the server closes is really closed, and no port stays taken. Descriptors are replaced and not
+closed: objects that the child has inherited would otherwise close what gets their numbers next.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = [
 #: What a delegate's code may raise. SystemExit ends a request, not the server; :func:`end_if_forked` ends a child.
 FAULTS = (Exception, SystemExit, KeyboardInterrupt)
 
-# Libraries that send in the background what they have gathered: their module, what makes them send the rest, and the
-# seconds for which that may last.
+# Libraries that collect data and send it in the background: the module, the function that sends the rest, and the most
+# seconds for that.
 _SENDERS = (
     ("ddtrace.trace", "tracer.shutdown", 5.0),
     ("newrelic.agent", "shutdown_agent", 2.5),
@@ -48,11 +48,11 @@ _SENDERS = (
 )
 
 _in_child: list[Callable[[], None]] = []
-_forking = 0  # the thread that makes a child of the server's own
+_forking = 0  # the thread that is forking a child of the server's own
 _forked = False
-_server = 0  # the process whose handlers of signals these are
+_server = 0  # the process that has set the signal handlers
 _children: set[int] = set()  # of the application's
-# Children that are remembered before those that have been waited for are forgotten.
+# When more children than this are remembered, those that were reaped are forgotten.
 _MANY = 1000
 
 
@@ -84,7 +84,7 @@ _held = threading.local()
 
 
 def _before_fork() -> None:
-    """Hold signals back: one that comes to the child before its handlers are reset would be lost."""
+    """Block signals: one that reaches the child before its handlers are reset would be lost."""
     if _in_child and hasattr(signal, "pthread_sigmask"):
         _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
@@ -98,7 +98,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _note_child() -> None:
-    """Note the child that this thread has made just now: the system lists the youngest last, if it lists them."""
+    """Note the child that this thread has just forked. Linux lists the youngest child last."""
     with contextlib.suppress(OSError):
         with open("/proc/thread-self/children", "rb") as file:
             found = file.read().split()
@@ -109,7 +109,7 @@ def _note_child() -> None:
 
 
 def children() -> set[int]:
-    """Return the children that the application has forked, and whose status nobody has taken, where Linux tells them.
+    """Return the application's forked children that are not reaped yet; on Linux only.
 
     No object stands for those of ``os.fork`` and ``pty.fork``, but the application may ask for their status later.
     """
@@ -149,15 +149,15 @@ def _after_fork() -> None:
     _children.clear()
     if _forking == threading.get_ident():
         _server = os.getpid()
-        with contextlib.suppress(ValueError):  # not the main thread, which alone has one
-            signal.set_wakeup_fd(-1)  # it is the parent's, who would hear of the child's signals as of its own
+        with contextlib.suppress(ValueError):  # only the main thread has one
+            signal.set_wakeup_fd(-1)  # it is the parent's: it would report the child's signals to the parent
         return
-    functions = _in_child[::-1]  # what was set last is undone first
+    functions = _in_child[::-1]  # last in, first out
     _in_child.clear()  # they are the parent's, also for children of this child
     if not functions:
         return
     _forked = True
-    signal.set_wakeup_fd(-1)  # the parent would be woken by this process's signals, and take them for its own
+    signal.set_wakeup_fd(-1)  # otherwise this process's signals would be reported to the parent
     _forget_loop()
     for function in functions:
         with contextlib.suppress(Exception):
@@ -169,7 +169,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _forget_loop() -> None:
-    """Let this thread have no event loop: it would share the parent's. Python 3.12 does that by itself."""
+    """Unset this thread's event loop, which the parent uses too. Python 3.12 does that by itself."""
     if sys.version_info < (3, 12):
         policy: Any = asyncio.get_event_loop_policy()
         if isinstance(policy, asyncio.events.BaseDefaultEventLoopPolicy):
@@ -177,7 +177,7 @@ def _forget_loop() -> None:
 
 
 def drop(descriptors: Iterable[int]) -> None:
-    """Let *descriptors* lead nowhere in this process."""
+    """Let *descriptors* lead to the null device in this process."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for number in descriptors:
         if number >= 0 and number != nothing:
@@ -188,10 +188,10 @@ def drop(descriptors: Iterable[int]) -> None:
 
 
 def drop_connections(names: Iterable[object]) -> None:
-    """Let the sockets with these local addresses lead nowhere: those that listen, and those of connections.
+    """Let all sockets with these local addresses lead to the null device, listening ones and connections.
 
-    The descriptors of the process are looked through: no list has all of them at every moment, such as the connections
-    whose handshake is in progress.
+    This looks at every descriptor of the process: no list has all connections at every moment, for example those in
+    their handshake.
 
     Args:
         names: What ``getsockname()`` has returned for sockets that listen.
@@ -216,7 +216,7 @@ def drop_connections(names: Iterable[object]) -> None:
 
 
 def _port(name: Any) -> object:
-    """Return what the local addresses of a socket that listens and of its connections have in common."""
+    """Return the part that a listening socket's local address has in common with those of its connections."""
     return name[1] if isinstance(name, tuple) else name
 
 
@@ -228,9 +228,10 @@ def _descriptors() -> list[int]:
 
 
 def was_for_a_child(number: int) -> bool:
-    """Tell whether a signal has come in a child of the application's, so early that it still has the server's handlers.
+    """Tell whether a signal has come so early in a child of the application that it called the server's handler.
 
-    Then it has its usual action, which may end the process: ``multiprocessing`` ends children that have just begun.
+    The signal then gets its default action, which may end the process: ``multiprocessing`` ends children that have
+    just begun.
     """
     if not _server or os.getpid() == _server:
         return False
@@ -268,14 +269,14 @@ def end_if_forked(exc: BaseException) -> None:
 
 
 def _send_rest(module: str, function: str, seconds: float) -> None:
-    """Let a library send what it still has, for at most so many seconds."""
+    """Let a library send what it still has, for a limited time (seconds)."""
     operator.attrgetter(function)(sys.modules[module])(seconds)
 
 
 def begin_afresh() -> None:
-    """Leave to the parent what is to be done at its end, and in its children: this is a child of the server's own.
+    """In a child of the server's own, drop what the parent does at its end and in its children.
 
-    That concerns functions that were registered with ``atexit``, finalizers, such as those of temporary directories,
+    That means functions that were registered with ``atexit``, finalizers, such as those of temporary directories,
     and the child processes of ``multiprocessing``. ``multiprocessing`` does the same in its children.
 
     Libraries that send what a process has gathered (traces, errors) have to do that in each process, at its end.
@@ -304,7 +305,7 @@ def begin_afresh() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, which was forked. What has called it, in the parent's program, does not go on in the child.
+    """End this forked process here: the parent's program, which called this, must not go on in the child.
 
     Threads that are no daemons are waited for, and what is registered with ``atexit`` is called, as usual.
     """

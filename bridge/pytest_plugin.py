@@ -25,7 +25,7 @@ def bridge_server() -> Iterator[Callable[..., Server]]:
     The arguments are those of :class:`bridge.Server`. By default the port is a free one and there is no access log. If
     the server cannot start, the call raises the reason.
     """
-    from bridge.serving.embedding import Server  # every run of pytest imports this module
+    from bridge.serving.embedding import Server  # heavy, and every run of pytest imports this module
 
     started: list[tuple[Server, threading.Thread]] = []
 

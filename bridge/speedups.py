@@ -1,8 +1,8 @@
 """The one place that looks for compiled functions which may stand in for Python functions.
 
-It imports nothing else of bridge, so that every protocol and adapter may ask it. Each name here is a compiled function,
-or None where there is none: the caller then takes its own Python function, whose results are the same. The compiled
-functions return None for what they leave to the Python function.
+It imports nothing else of bridge, so every protocol and adapter may import it. Each name here is a compiled function,
+or None if there is none. Then the caller uses its own Python function, whose results are the same. A compiled function
+returns None for input that it leaves to the Python function.
 
 The compiled module is ``bridge._speedups``. It may be absent (docs/speedups.md), and ``BRIDGE_SPEEDUPS=0`` in the
 environment sets it aside.
@@ -37,8 +37,8 @@ __all__ = [
     "response_frames",
 ]
 
-# The revision of the compiled functions that this version of bridge calls. A module that was built from another source,
-# as may be left in a work tree, is not taken.
+# The revision of the compiled functions that this version of bridge calls. A module built from another source, such as
+# an old one in a work tree, is not used.
 _REVISION = 10
 
 _WANTED = os.environ.get("BRIDGE_SPEEDUPS") != "0"
@@ -66,23 +66,23 @@ if TYPE_CHECKING:
 
 # (buffer, start, limits of request line, field line, fields and head): what has the attributes of a RequestHead
 parse_head: Callable[[bytes | bytearray, int, tuple[int, int, int, int]], Any] | None
-# (template, head, asgi, extensions): a copy of the template with the line and the fields of a head that parse_head has
-# made, and copies of the other two
+# (template, head, asgi, extensions): a copy of the template, filled with the request line and the fields of a head made
+# by parse_head, and with copies of the other two
 make_scope: Callable[[dict[str, Any], Any, dict[str, Any], dict[str, Any]], dict[str, Any] | None] | None
 # (template, fields, method, path, query, target, protocol): a copy of the template with fields and request line
 make_environ: Callable[[dict[str, Any], tuple[Field, ...], str, bytes, bytes, bytes, str], dict[str, Any] | None] | None
 # (block, table, bytes and most bytes of the dynamic table, most bytes of the list of fields): decodes a field block of
 # HTTP/2 (RFC 7541). The table has the static and dynamic entries in one list from index 1 on, and is changed. The
 # result: the fields, those of them that came as literals, how many entries were inserted, bytes of the dynamic table,
-# whether a field must never be indexed, and the octets of the largest name and value that were inserted. It is None for
-# each block that has an error, a size update, or a list that is too large: then nothing was changed.
+# whether a field must never be indexed, and the octets of the largest name and value that were inserted. The result is
+# None, and nothing is changed, if the block has an error, a size update, or too large a list.
 decode_fields: (
     Callable[[bytes, list[Field], int, int, int], tuple[list[Field], list[Field], int, int, bool, int] | None] | None
 )
 # (block, whether the stream ends with it, table, bytes and most bytes of the dynamic table, limits): decodes the field
 # block of a usual request as decode_fields does, and checks it (RFC 9113 section 8). The limits are the most bytes of
-# the list of fields, of a request line and of a field line, and the number of fields. It is None, and nothing was
-# changed, for each request that would be refused, and for what comes seldom.
+# the list of fields, of a request line and of a field line, and the number of fields. The result is None, and nothing
+# is changed, if the request would be refused, or has something rare.
 read_request: (
     Callable[
         [bytes, bool, list[Field], int, int, tuple[int, int, int, int]],
@@ -96,7 +96,7 @@ request_block: Callable[[bytes | bytearray, int, int], bytes | None] | None
 response_frames: Callable[[int, bytes, bytes], bytes | None] | None
 # see bridge/telemetry/metrics/counting.py
 make_counter: Callable[[memoryview, int], Any] | None
-# see bridge/core/connection/times.py; what they return has the same attributes as its Times
+# see bridge/core/connection/times.py: the results have the same attributes as its Times
 note_opening: Callable[[], Any] | None
 note_times: Callable[[], Any] | None
 apply_mask: Callable[[Octets, bytes], bytes] | None
