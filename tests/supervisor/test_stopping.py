@@ -73,7 +73,7 @@ def test_a_stop_waits_for_everything_that_is_in_progress(workers: list[str]) -> 
             assert count >= size
         assert server.end("") == 0
         text = server.messages.text
-        assert re.findall("Stopping: .*cut off", text) == ["Stopping: the response to GET b'/events' is cut off"]
+        assert re.findall("Stopping: .*cut off", text) == ["Stopping: the response to GET /events is cut off"]
         assert "ERROR" not in text
         for words in ("1 WebSocket", "GET /sleep/1.5", "GET /stream/1.5", "GET /events", "GET /w/sleep/1.5"):
             assert re.search(f"Stopping: waiting for .*{words}", text)

@@ -475,7 +475,8 @@ class TimedHTTPExchange(HTTPExchange):
 
 def describe(exchange: Exchange) -> str:
     """Return method and target for a log line."""
-    return f"{exchange.head.line.method_text} {exchange.head.target[:80]!r}"
+    line = exchange.head.line
+    return f"{line.method_text} {line.target[:80].decode('latin-1')}"
 
 
 def client_left(exchange: Exchange) -> bool:

@@ -26,6 +26,8 @@ __all__ = ["WebSocketExchange", "refuse_handshake"]
 # Bytes. Larger messages are written to the socket first, so that a transport keeps only what is left of them. If the
 # limit is 4 KiB, the echo of 16 KiB takes 16.1 us of CPU instead of 13.7 (python -m benchmarks websocket-16k).
 _WHOLE_MAX = 32768
+# The messages that answer a handshake, each with one call.
+_ANSWERS = ("websocket.accept", "websocket.close")
 
 # Fields of the 101 response that only the server sets. The subprotocol has a key of its own in websocket.accept.
 _SERVER_FIELDS = frozenset(
@@ -67,6 +69,7 @@ class WebSocketExchange:
         "_owner",
         "_sends",
         "_timer",
+        "_told",
         "_waiters",
         "task",
     )
@@ -80,6 +83,7 @@ class WebSocketExchange:
         self._connected = False  # the application has received websocket.connect
         self._denied = False  # the application answers with an HTTP response
         self._gone = False  # the client left during the handshake
+        self._told = False  # receive() has said so
         self._sends = SENDS_IN_A_ROW  # until the loop gets a turn
         self._timer: asyncio.TimerHandle | None = None  # until the handshake is answered
         self._waiters: Waiters | None = None  # of receive() calls before the answer; made for the first one
@@ -165,6 +169,8 @@ class WebSocketExchange:
         connection = self._connection
         if connection is not None:
             connection.close(code)
+        elif self._gone:  # nobody waits for a 500, and the access log would call it the server's fault
+            self._exchange.close_connection()
         elif not self._exchange.finished:
             self._exchange.fail()
 
@@ -183,6 +189,7 @@ class WebSocketExchange:
         if connection is None:
             connection = await self._answered()
             if connection is None:
+                self._told = True
                 await self._let_others_run()
                 return {"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""}
         while not connection.messages:
@@ -286,6 +293,8 @@ class WebSocketExchange:
         """Take a message while there is no WebSocket: the answer to the handshake, or a part of it."""
         exchange = self._exchange
         kind = message["type"]
+        if self._gone and not self._told and kind in _ANSWERS:
+            return  # receive() tells the application; some frameworks would log a fault of theirs
         if self._gone or exchange.writing is CLOSED:
             raise ConnectionGone("the client has disconnected")
         if kind == "websocket.http.response.start":

@@ -156,6 +156,8 @@ class _Relay(asyncio.Protocol):
             return
         if rest:
             made.write(rest)
+        if self._ended:
+            made.write_eof()
         transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -171,7 +173,9 @@ class _Relay(asyncio.Protocol):
         """Send the end on. When both directions have ended, both transports close."""
         self._ended = True
         other = self._other
-        if other is None or other._transport is None or other._ended or not other._transport.can_write_eof():
+        if other is None:  # _connect() passes it on; until then the application may have something to send
+            return True
+        if other._transport is None or other._ended or not other._transport.can_write_eof():
             return False  # the transport closes, and connection_lost() follows
         other._transport.write_eof()
         return True

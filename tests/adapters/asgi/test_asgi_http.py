@@ -139,7 +139,7 @@ async def test_error_before_the_response(exc: BaseException, caplog: pytest.LogC
     assert status == 500
     assert fields.get("connection") == protocols.value("close", None)
     (record,) = caplog.records
-    assert record.getMessage() == "Exception in ASGI application, GET b'/x?y'"
+    assert record.getMessage() == "Exception in ASGI application, GET /x?y"
     assert record.exc_info is not None and record.exc_info[1] is exc
 
 
@@ -178,7 +178,7 @@ async def test_return_without_a_response(sent: list[dict[str, Any]], caplog: pyt
         client.get("/none")
         assert (await client.response())[0] == 500
     assert [record.getMessage() for record in caplog.records] == [
-        "ASGI application returned without a response, GET b'/none'"
+        "ASGI application returned without a response, GET /none"
     ]
 
 
@@ -191,7 +191,7 @@ async def test_return_with_half_a_response(caplog: pytest.LogCaptureFixture) -> 
         client.get()
         assert (await client.rest()).endswith(b"4\r\npart\r\n")
     assert [record.getMessage() for record in caplog.records] == [
-        "ASGI application returned without a complete response, GET b'/'"
+        "ASGI application returned without a complete response, GET /"
     ]
 
 
@@ -604,7 +604,7 @@ async def test_timeout_before_the_response(caplog: pytest.LogCaptureFixture) -> 
         assert status == 504
         assert fields.get("connection") == protocols.value("close", None)
         await asyncio.wait_for(cancelled.wait(), 1)
-    assert [record.getMessage() for record in caplog.records] == ["No complete response within 0.1 s, GET b'/slow'"]
+    assert [record.getMessage() for record in caplog.records] == ["No complete response within 0.1 s, GET /slow"]
 
 
 async def test_timeout_during_the_response() -> None:
@@ -735,7 +735,7 @@ async def test_debug(caplog: pytest.LogCaptureFixture) -> None:
         client.get()
         assert (await client.response())[2] == b"ok"
     assert errors == ["http.response.debug after http.response.start"]
-    assert "GET b'/': {'template': 'x.html'}" in [record.getMessage() for record in caplog.records]
+    assert "GET /: {'template': 'x.html'}" in [record.getMessage() for record in caplog.records]
 
 
 # ------------------------------------------------------------------ the server stops
@@ -774,7 +774,7 @@ async def test_notice_and_the_end_of_endless_responses(caplog: pytest.LogCapture
         assert await stream.reader.read() == b"9\r\ndata: x\n\n\r\n"
         assert (await plain.response())[2] == b"ok"
         end.cancel()
-    assert "Stopping: the response to GET b'/events' is cut off" in caplog.text
+    assert "Stopping: the response to GET /events is cut off" in caplog.text
 
 
 @pytest.mark.parametrize("last_words", [b"", b"bye"])

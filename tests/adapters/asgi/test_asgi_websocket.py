@@ -27,6 +27,7 @@ from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support import protocols
 from tests.support.asgi import Client, connect, served
 from tests.support.protocols import BOTH_PROTOCOLS
+from tests.support.serving import until
 
 pytestmark = BOTH_PROTOCOLS
 
@@ -255,7 +256,7 @@ async def test_a_broken_rule_before_accept_is_500(message: dict[str, Any], caplo
             async with dialled(server.port):
                 pass
     (record,) = caplog.records
-    assert record.getMessage() == f"Exception in ASGI application, WebSocket {protocols.value('GET', 'CONNECT')} b'/'"
+    assert record.getMessage() == f"Exception in ASGI application, WebSocket {protocols.value('GET', 'CONNECT')} /"
     assert isinstance(record.exc_info[1], LocalProtocolError)  # type: ignore[index]
 
 
@@ -268,7 +269,7 @@ async def test_return_before_accept_is_500(caplog: pytest.LogCaptureFixture) -> 
             async with dialled(server.port):
                 pass
     assert [record.getMessage() for record in caplog.records] == [
-        f"ASGI application returned without an answer, WebSocket {protocols.value('GET', 'CONNECT')} b'/'"
+        f"ASGI application returned without an answer, WebSocket {protocols.value('GET', 'CONNECT')} /"
     ]
 
 
@@ -296,6 +297,48 @@ async def test_leaving_during_the_handshake(leave: str) -> None:
         start = time.monotonic()
         await asyncio.wait_for(left.wait(), 5)
         assert time.monotonic() - start < 0.8  # at once, on a machine that does other things, too
+
+
+async def test_a_client_that_sends_nothing_more_gets_no_500() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        assert (await receive())["type"] == "websocket.disconnect"
+        await send(ACCEPT)  # raises ConnectionGone, which many frameworks pass on
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get(
+            "/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}"
+        )
+        client.writer.write_eof()
+        assert await asyncio.wait_for(client.reader.read(), 5) == b""
+
+
+@pytest.mark.parametrize("answer", [ACCEPT, {"type": "websocket.close", "code": 4000}])
+async def test_an_answer_to_a_client_that_has_left_is_no_fault(answer: dict[str, Any]) -> None:
+    started, left, seen = asyncio.Event(), asyncio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        started.set()
+        await left.wait()
+        await send(answer)  # the application cannot know yet
+        with pytest.raises(ConnectionGone):
+            await send({"type": "websocket.send", "text": "a"})
+        seen.append(await receive())
+        with pytest.raises(ConnectionGone):
+            await send(answer)
+
+    async with served(app) as server, connect(server.port) as client:
+        client.get(
+            "/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}"
+        )
+        await started.wait()
+        client.writer.write_eof()
+        await until(lambda: any(websocket._gone for websocket in server.delegate.tasks.values()))
+        left.set()
+        await server.delegate.wait(5)
+        assert await asyncio.wait_for(client.reader.read(), 5) == b""
+    assert seen == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
 async def test_frames_right_behind_the_handshake() -> None:
@@ -334,9 +377,7 @@ async def test_a_handshake_that_is_not_answered_in_time(caplog: pytest.LogCaptur
             await client.send("x")
             assert await client.recv() == "late"
     method = protocols.value("GET", "CONNECT")
-    assert [record.getMessage() for record in caplog.records] == [
-        f"No answer within 0.1 s, WebSocket {method} b'/slow'"
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"No answer within 0.1 s, WebSocket {method} /slow"]
 
 
 # ------------------------------------------------------------------ messages

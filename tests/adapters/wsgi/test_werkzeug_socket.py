@@ -178,6 +178,30 @@ async def test_the_client_leaves() -> None:
         assert ended.is_set()
 
 
+@both_loops
+async def test_a_client_that_sends_nothing_more_gets_what_the_application_sends() -> None:
+    half_closed, received = threading.Event(), []
+
+    def app(environ, start_response):
+        sock = environ["werkzeug.socket"]
+        assert half_closed.wait(5)
+        sock.sendall(SWITCH)
+        received.append(sock.recv(10))
+        sock.sendall(b"the last words")
+        start_response("200 OK", [])
+        return []
+
+    async with serving(app) as served:
+        reader, writer = await served.connect()
+        writer.write(UPGRADE)
+        writer.write_eof()
+        await until(lambda: any(connection._eof for connection in served.server.connections))
+        half_closed.set()
+        assert await asyncio.wait_for(reader.read(), 5) == SWITCH + b"the last words"
+        writer.close()
+    assert received == [b""]
+
+
 async def test_the_socket_is_closed_when_the_application_returns(tls) -> None:
     def app(environ, start_response):
         environ["werkzeug.socket"].sendall(SWITCH)
