@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from bridge.core.connection.interfaces import NULL_DELEGATE
 from bridge.core.connection.states import DONE
 from bridge.core.tornado import gzip as gzipcontent
 from bridge.core.tornado.connection import TornadoConnection
-from bridge.core.tornado.exchange import CompleteRequest, MessageAdapter, TornadoExchange, with_faults
+from bridge.core.tornado.exchange import CompleteRequest, MessageAdapter, TornadoExchange, begun
 from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.tornado.request import HTTPServerRequest
@@ -56,18 +57,27 @@ def adapt(request_callback: Any, *, decompress: bool = False) -> DelegateAdapter
 
 
 class _Adapter:
-    """The base of both adapters. It keeps one completed future, the result of every write that need not wait."""
+    """What both adapters share: they open exchanges.
 
-    __slots__ = ("_decompress", "_ready")
+    Each has a context of its own for ``contextvars``. It is a copy of that of the first one, into which the application
+    was not called: a connection may carry the requests of many people, and one begins where another one ends.
+    """
+
+    __slots__ = ("_decompress", "_ready", "_variables")
+
+    _variables: Context
 
     def __init__(self, decompress: bool) -> None:
         self._decompress = decompress
         self._ready: asyncio.Future[None] | None = None
 
-    def _make_ready(self, exchange: HTTP1Exchange) -> asyncio.Future[None]:
-        self._ready = exchange.loop.create_future()
-        self._ready.set_result(None)
-        return self._ready
+    def _open(self, exchange: HTTP1Exchange) -> TornadoExchange:
+        ready = self._ready
+        if ready is None:
+            self._variables = copy_context()
+            ready = self._ready = exchange.loop.create_future()  # the result of every write that need not wait
+            ready.set_result(None)
+        return TornadoExchange.open(exchange, ready, self._variables.copy())
 
 
 class DelegateAdapter(_Adapter):
@@ -91,9 +101,9 @@ class DelegateAdapter(_Adapter):
 
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
         """Make the message delegate and give it the header section."""
-        connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
+        connection = self._open(exchange)
         try:
-            message = self._delegate.start_request(connection.server_connection, connection)
+            message = connection.run(self._delegate.start_request, connection.server_connection, connection)
             return start_message(connection, message, self._start_line, self._decompress)
         except Exception as exc:
             raise_by_fault(exc)
@@ -135,18 +145,20 @@ def start_message(
         message = gzipcontent.for_exchange(message, connection)
         headers = gzipcontent.decoded_headers(headers)
     try:
-        waiting = message.headers_received(
-            start_line(line.method_text, line.target.decode("latin-1"), line.protocol_text), headers
+        waiting = connection.run(
+            message.headers_received,
+            start_line(line.method_text, line.target.decode("latin-1"), line.protocol_text),
+            headers,
         )
     except Exception:
-        message.on_connection_close()
+        connection.run(message.on_connection_close)
         raise
     if waiting is not None and head.expect_continue:
         waiting = _continue_after(waiting, exchange)
     elif head.expect_continue:
         _continue(exchange)
     if waiting is not None:
-        waiting = with_faults(waiting)
+        waiting = begun(connection, waiting)
     if waiting is not None:
         exchange.pause_until(waiting)
     return MessageAdapter(connection, message)
@@ -176,10 +188,10 @@ class CallableAdapter(_Adapter):
 
     def start_exchange(self, exchange: Any) -> ExchangeDelegate:
         """Call the callable if there is no content to wait for."""
-        connection = TornadoExchange.open(exchange, self._ready or self._make_ready(exchange))
+        connection = self._open(exchange)
         if exchange.head.content_length == 0:
             try:  # the same as call(), without the cost of a call
-                result = self._callback(HTTPServerRequest.from_connection(connection))
+                result = connection.run(self._callback, HTTPServerRequest.from_connection(connection))
             except Exception as exc:
                 raise_by_fault(exc)
             if result is not None and inspect.isawaitable(result):
@@ -213,7 +225,7 @@ class CallableAdapter(_Adapter):
             await result
 
     def _run(self, connection: TornadoExchange, result: Awaitable[object]) -> None:
-        future = asyncio.ensure_future(result)
+        future = connection.run(asyncio.ensure_future, result)
         self._running.add(future)
 
         def ended(done: asyncio.Future[Any]) -> None:

@@ -24,11 +24,13 @@ from bridge.core.tornado.startline import HTTPOutputError, raise_by_fault
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from bridge.core.connection.context import ConnectionContext
     from bridge.core.connection.http1exchange import HTTP1Exchange
     from bridge.core.stream.stream import IOStream
 
-__all__ = ["CompleteRequest", "MessageAdapter", "TornadoExchange", "with_faults"]
+__all__ = ["CompleteRequest", "MessageAdapter", "TornadoExchange", "begun"]
 
 _DIGITS = r"[0-9]+"
 
@@ -50,32 +52,59 @@ class TornadoExchange(HTTPConnection):
         is_client: False.
     """
 
-    __slots__ = ("_close_callback", "_head_tried", "_ready", "_writes", "detached", "exchange")
+    __slots__ = (
+        "_close_callback",
+        "_entered",
+        "_head_tried",
+        "_ready",
+        "_variables",
+        "_writes",
+        "detached",
+        "exchange",
+    )
 
     is_client = False
     _close_callback: Callable[[], object] | None
+    _entered: bool
     _head_tried: bool
     _ready: asyncio.Future[None]
+    _variables: Context
     _writes: int
     detached: bool
     exchange: HTTP1Exchange
 
     @staticmethod
-    def open(exchange: HTTP1Exchange, ready: asyncio.Future[None]) -> TornadoExchange:
+    def open(exchange: HTTP1Exchange, ready: asyncio.Future[None], variables: Context) -> TornadoExchange:
         """Return a new wrapper of *exchange*.
 
         Args:
             exchange: The exchange.
             ready: A completed future, the result of every write that need not wait.
+            variables: The context of the request, in which the application is called (``contextvars``).
         """
         self = TornadoExchange()
         self.exchange = exchange
         self._ready = ready
+        self._variables = variables
+        self._entered = False
         self._close_callback = None
         self._head_tried = False
         self._writes = 0
         self.detached = False
         return self
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of the application's in the context of the request: the next request sees no variables of it.
+
+        The function may lead to another one, such as the one that is told of a connection that it has closed.
+        """
+        if self._entered:
+            return function(*args)
+        self._entered = True
+        try:
+            return self._variables.run(function, *args)
+        finally:
+            self._entered = False
 
     # ------------------------------------------------------------------ what it is
 
@@ -310,7 +339,7 @@ class TornadoExchange(HTTPConnection):
         callback = self._close_callback
         if callback is not None:
             self._close_callback = None
-            callback()
+            self.run(callback)
 
     def peer_sends_no_more(self) -> None:
         """Call the close callback: a peer that sends nothing more has usually left. The response is still sent.
@@ -406,16 +435,16 @@ class MessageAdapter:
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Pass on content."""
         try:
-            waiting = self._message.data_received(chunk)
+            waiting = self._connection.run(self._message.data_received, chunk)
         except Exception as exc:
             raise_by_fault(exc)
-        return None if waiting is None else with_faults(waiting)
+        return None if waiting is None else begun(self._connection, waiting)
 
     def finish(self) -> None:
         """Pass on the end of the request."""
         self._complete = True
         try:
-            self._message.finish()
+            self._connection.run(self._message.finish)
         except Exception as exc:
             raise_by_fault(exc)
 
@@ -426,15 +455,17 @@ class MessageAdapter:
         if self._complete:
             self._connection.run_close_callback()
         else:
-            self._message.on_connection_close()
+            self._connection.run(self._message.on_connection_close)
 
     def on_peer_eof(self) -> None:
         """Pass on that the peer sends nothing more."""
         self._connection.peer_sends_no_more()
 
 
-def with_faults(waiting: Awaitable[None]) -> Awaitable[None] | None:
+def begun(connection: TornadoExchange, waiting: Awaitable[None]) -> Awaitable[None] | None:
     """Return an awaitable that fails as :func:`raise_by_fault` would where *waiting* fails.
+
+    It runs in the context of the request.
 
     Returns:
         None if *waiting* is done without an error.
@@ -443,7 +474,8 @@ def with_faults(waiting: Awaitable[None]) -> Awaitable[None] | None:
         error = waiting.exception()
         if error is None:
             return None
-    return _translated(waiting)
+    future: asyncio.Future[None] = connection.run(asyncio.ensure_future, _translated(waiting))
+    return future
 
 
 async def _translated(waiting: Awaitable[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from bridge.core.middleware.xheaders import ForwardedDelegate
@@ -89,4 +90,4 @@ class HTTPConnection:
             return None
         ready = exchange.loop.create_future()
         ready.set_result(None)
-        return TornadoExchange.open(exchange, ready)
+        return TornadoExchange.open(exchange, ready, copy_context())
