@@ -4,14 +4,14 @@
  *
  * - Bytes and plain values go in, values come out. No object of bridge's own is read or written, except those whose
  *   types are made here: request lines and heads, Times, and Counter, which adds to memory that it is given.
- * - Nothing here judges. What a function does not fully understand it answers with None, and the Python function then
- *   decides: statuses, close codes and messages are there and nowhere else. Only exceptions of the interpreter itself
- *   (no memory, a wrong type) leave this file.
+ * - Nothing here refuses anything. A function returns None for input that it does not fully understand. Then the Python
+ *   function decides: only there are statuses, close codes and messages. This file raises only the interpreter's own
+ *   exceptions (no memory, a wrong type).
  * - Input is read through one Py_buffer, which is released on each path. While it is held, nobody can change the size
  *   of a bytearray, whatever the garbage collector runs.
- * - A length is compared before anything is added to it. Bytes are compared with the end before they are read.
+ * - A length is checked before anything is added to it. A position is compared with the end before a byte is read.
  * - Names of fields come from the fixed table below, or are fresh objects. Peers choose names: none is ever interned.
- * - The only state is that table, and these types. They are made with the module and belong to it (PEP 489), so each
+ * - The only state is that table and these types. They are made with the module and belong to it (PEP 489), so each
  *   interpreter has its own.
  */
 
@@ -27,20 +27,20 @@
 #include <emmintrin.h>
 #endif
 
-/* bridge/speedups.py takes the module only if this is the number that it was written for. */
+/* bridge/speedups.py uses the module only if this is the number that it expects. */
 #define REVISION 10
 
 /* ------------------------------------------------------------------------------------------------- the fixed table */
 
-/* What a field decides about framing, persistence or the host; in HTTP/2 also HOP, which no request may have there,
- * and what is joined, is a secret, or orders the responses. */
+/* What a known field means for framing, persistence or the host. For HTTP/2: HOP, which no request may have there, and
+ * the fields that are joined, are secret, or set the order of responses. */
 enum {
     PLAIN, HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, UPGRADE, HOP, TE, COOKIE, SECRET, PRIORITY
 };
 
 typedef struct {
     const char *name; /* in lower case */
-    const char *key;  /* in an environ, if that is not made of the name; "" if an application must not see the field */
+    const char *key;  /* in an environ, if not made from the name; "" if an application must not see the field */
     int meaning;
 } Known;
 
@@ -154,7 +154,7 @@ static const struct {
 };
 #define HUFFMAN_LENGTHS ((int)(sizeof HUFFMAN / sizeof HUFFMAN[0]))
 #define HUFFMAN_SHORT 4 /* lengths of at most eight bits */
-#define PAIR_BITS 12    /* two codes of usual text are at most so long */
+#define PAIR_BITS 12    /* the length of two codes of usual text, at most */
 static const uint8_t HUFFMAN_ORDER[256] = {
     0x30, 0x31, 0x32, 0x61, 0x63, 0x65, 0x69, 0x6f, 0x73, 0x74, 0x20, 0x25, 0x2d, 0x2e, 0x2f, 0x33,
     0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3d, 0x41, 0x5f, 0x62, 0x64, 0x66, 0x67, 0x68, 0x6c, 0x6d,
@@ -174,7 +174,7 @@ static const uint8_t HUFFMAN_ORDER[256] = {
     0x15, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x7f, 0xdc, 0xf9, 0x0a, 0x0d, 0x16,
 };
 
-/* CONNECT is not here: a request with it is the Python function's. */
+/* CONNECT is missing, since the Python function reads those requests. */
 static const char *const METHODS[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"};
 #define METHODS_COUNT ((int)(sizeof METHODS / sizeof METHODS[0]))
 #define METHOD_HEAD 1 /* the index of HEAD */
@@ -197,14 +197,14 @@ static const char *const SCOPE_KEYS[] = {
     "http_version", "method", "path", "raw_path", "query_string", "asgi", "headers", "extensions",
 };
 _Static_assert(sizeof SCOPE_KEYS / sizeof SCOPE_KEYS[0] == SCOPE_KEYS_COUNT, "each key has its text");
-/* Of which dictionaries in a scope the last copy is kept. */
+/* The dictionaries in a scope whose last copy is kept. */
 enum { C_ASGI, C_EXTENSIONS, SCOPE_COPIES_COUNT };
 
 /* Where frameworks leave the route, see bridge/telemetry/metrics/routes.py. */
 static const char *const ROUTES[] = {"bridge.route", "route"};
 #define ROUTES_COUNT ((int)(sizeof ROUTES / sizeof ROUTES[0]))
 
-/* As many notes as exchanges that usually are in progress at once. */
+/* How many freed Times are kept: about as many as exchanges that are usually in progress at once. */
 #define SPARES 32
 
 typedef struct {
@@ -220,7 +220,7 @@ typedef struct {
     PyObject *line_type;
     PyObject *head_type;
     PyObject *times_type;
-    PyObject *spares[SPARES];             /* notes that ended, for the next ones: their memory alone */
+    PyObject *spares[SPARES];             /* freed Times, whose memory the next ones take */
     int spares_count;
     PyObject *counter_type;
     PyObject *versions[2][VERSION_FORMS]; /* of 1.0 and of 1.1 */
@@ -232,8 +232,8 @@ typedef struct {
     uint8_t lengths[KNOWN_COUNT];
     char titles[KNOWN_COUNT][KNOWN_LENGTH_MAX]; /* the known names as most programs write them: User-Agent */
     uint8_t slots[SLOTS]; /* by hash: 1 + the index of a known name; 0 if there is none */
-    /* Of the Huffman code: the first code and symbol of each length; what eight bits begin with, if that is short; the
-     * same for two codes in a row. */
+    /* The Huffman code: the first code and symbol of each length; the code at the start of each eight bits, if it is
+     * short; and the same for two codes in a row. */
     uint32_t first_codes[HUFFMAN_LENGTHS];
     uint8_t first_symbols[HUFFMAN_LENGTHS];
     struct {
@@ -241,7 +241,7 @@ typedef struct {
         uint8_t symbol;
     } shorts[256];
     struct {
-        uint8_t bits;  /* of both */
+        uint8_t bits;  /* of both codes */
         uint8_t count; /* 0 if the first code is longer than eight bits */
         uint8_t symbols[2];
     } pairs[1 << PAIR_BITS];
@@ -278,8 +278,8 @@ find_name(const State *state, const unsigned char *name, size_t length)
     return -1;
 }
 
-/* Return the index of a known name as programs write it, in lower case or with capitals at the start of each word; -1
- * if it is none, or is written in another way. */
+/* Return the index of a known name, written in lower case or with a capital at the start of each word; -1 for any other
+ * name or spelling. */
 static int
 find_usual_name(const State *state, const unsigned char *name, size_t length)
 {
@@ -298,13 +298,13 @@ find_usual_name(const State *state, const unsigned char *name, size_t length)
 
 /* ----------------------------------------------------------------------------------------------- octets and grammar */
 
-/* Eight octets at once: an octet of the result has its highest bit set if the one of *block* is below *limit*, which is
- * at most 0x80, or is *octet*. What lies behind the first such octet says nothing. */
+/* Eight octets at once: an octet of the result has its highest bit set if the same octet of *block* is below *limit*
+ * (at most 0x80), or is *octet*. After the first such octet the result has no meaning. */
 #define ONES (~(uint64_t)0 / 255)
 #define BELOW(block, limit) (((block)-ONES * (limit)) & ~(block) & (ONES * 0x80))
 #define EQUAL(block, octet) BELOW((block) ^ (ONES * (octet)), 1)
 
-/* Return how many octets lie before the first one that *marks*, which is not 0, has marked. */
+/* Return how many octets lie before the first one that is marked. *marks* is not 0. */
 static int
 first_marked(uint64_t marks)
 {
@@ -514,11 +514,11 @@ target_end(const unsigned char *at, const unsigned char *end, unsigned char last
 
 /* --------------------------------------------------------------------------------------------------- request heads */
 
-/* More fields than this are the Python function's. */
+/* The Python function reads a head with more fields. */
 #define FIELDS_MAX 128
-/* A number of more digits is the Python function's. It is CONTENT_LENGTH_DIGITS there, and fits a long long. */
+/* The Python function reads a number with more digits. It is CONTENT_LENGTH_DIGITS there, and fits a long long. */
 #define LENGTH_DIGITS 18
-/* A longer path with percent signs is the Python function's. */
+/* The Python function reads a longer path with percent signs. */
 #define DECODED_MAX 1024
 
 typedef struct {
@@ -543,7 +543,7 @@ typedef struct {
     Py_ssize_t size;
 } Head;
 
-/* Read the request line, of the usual form only. Return where the first field line begins, or NULL. */
+/* Read a request line of the usual form. Return where the first field line begins, or NULL for any other form. */
 static const unsigned char *
 read_request_line(Head *head, const unsigned char *at, const unsigned char *end, Py_ssize_t most)
 {
@@ -584,7 +584,7 @@ read_request_line(Head *head, const unsigned char *at, const unsigned char *end,
     return at + 3;
 }
 
-/* Check a field's name, and find it among the known ones, however it is written. Return 0 if it is none. */
+/* Check a field's name, and look it up among the known ones in any case. Return 0 if it is not a field name. */
 static int
 read_name_slowly(FieldLine *field, const State *state)
 {
@@ -745,14 +745,14 @@ steer(Head *head)
     return 1;
 }
 
-/* Return whether *path* has a percent sign. */
+/* Tell whether *path* has a percent sign. */
 static int
 has_percent(Span path)
 {
     return memchr(path.start, '%', span_length(path)) != NULL;
 }
 
-/* Decode *path* once, at *decoded*, which has room for as many octets; return the size. */
+/* Decode *path* once into *decoded*, which has room for as many octets; return the new size. */
 static Py_ssize_t
 percent_decode(Span path, unsigned char *decoded)
 {
@@ -769,7 +769,7 @@ percent_decode(Span path, unsigned char *decoded)
     return size;
 }
 
-/* Return the path as text: percent-decoded once, and read as UTF-8 with U+FFFD for what is not. */
+/* Return the path as text: percent-decoded once and read as UTF-8, with U+FFFD for octets that are not UTF-8. */
 static PyObject *
 path_text_of(Span path)
 {
@@ -836,8 +836,8 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *parts[HEAD_PARTS];
-    /* Set by make_scope() for the next request with this head: the template, and its copy with what the head says. The
-     * copy is NULL when the head has come once. */
+    /* Set by make_scope() for the next request with this head: the template, and a copy of it filled from the head. The
+     * copy is NULL while the head has come only once. */
     PyObject *template;
     PyObject *scope;
 } HeadObject;
@@ -1011,7 +1011,7 @@ head_object(const Head *head, const State *state)
     return (PyObject *)made;
 }
 
-/* Take *count* sizes that are not negative from *args*. Return -1 with an exception if one is no such number. */
+/* Read *count* sizes from *args*. Return -1 with an exception if one is negative or not a number. */
 static int
 take_sizes(PyObject *const *args, Py_ssize_t *sizes, int count)
 {
@@ -1028,8 +1028,8 @@ take_sizes(PyObject *const *args, Py_ssize_t *sizes, int count)
     return 0;
 }
 
-/* Take octets and *count* sizes, which are the arguments of the function *name*. Return -1 with an exception, and without
- * the buffer, if there are others. */
+/* Read octets and *count* sizes, the arguments of the function *name*. For other arguments return -1 with an exception;
+ * then no buffer is held. */
 static int
 take_octets_and_sizes(const char *name, PyObject *const *args, Py_ssize_t nargs, Py_buffer *buffer, Py_ssize_t *sizes,
                       int count)
@@ -1099,8 +1099,8 @@ has_same_items(PyObject *one, PyObject *other)
     return 1;
 }
 
-/* Return a copy of *source*: the *last* one, if nobody else has it any more and it is as it was made. Few applications
- * change these copies or keep them, and to make and free two for each request is 3 % of a plain one. */
+/* Return a copy of *source*. The *last* copy is used again if nothing else refers to it and it is unchanged. Few
+ * applications change or keep these copies, and making and freeing two for each request takes 3 % of a plain one. */
 static PyObject *
 fresh_copy(PyObject *source, PyObject **last)
 {
@@ -1114,7 +1114,7 @@ fresh_copy(PyObject *source, PyObject **last)
     return copy;
 }
 
-/* Return a copy of *template* with what *head* says. */
+/* Return a copy of *template*, filled from *head*. */
 static PyObject *
 scope_of_head(const State *state, PyObject *template, const HeadObject *head)
 {
@@ -1130,8 +1130,8 @@ scope_of_head(const State *state, PyObject *template, const HeadObject *head)
     return scope;
 }
 
-/* Return the same, and keep a copy of it in a head that comes a second time: of such a client that polls, or of a
- * balancer that asks for health, there are many more. What is kept is never given away. */
+/* Return the same, and keep a copy in a head that comes a second time: a client that polls, or a load balancer's health
+ * check, sends it many more times. The kept copy is never handed out. */
 static PyObject *
 scope_of_known_head(const State *state, PyObject *template, HeadObject *head)
 {
@@ -1184,8 +1184,8 @@ make_scope(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 /* Return the environ key of a field as a new reference.
  *
- * NULL with *left_out* set if the application must not see the field; NULL with neither it nor an exception if the
- * Python function has to decide.
+ * Return NULL and set *left_out* if the application must not see the field. Return NULL without that and without an
+ * exception if the Python function has to decide.
  */
 static PyObject *
 environ_key(const State *state, PyObject *name, int *left_out)
@@ -1224,7 +1224,7 @@ environ_key(const State *state, PyObject *name, int *left_out)
     return key;
 }
 
-/* Set environ[key] to the value it has joined with *text* (RFC 9110 section 5.3, RFC 9113 section 8.2.3).
+/* Append *text* to the value of environ[key] (RFC 9110 section 5.3, RFC 9113 section 8.2.3).
  *
  * Return 1; 0 if the Python function has to decide; -1 with an exception.
  */
@@ -1267,7 +1267,7 @@ set_field(const State *state, PyObject *environ, PyObject *field)
         Py_DECREF(key);
         return -1;
     }
-    /* By the size and not by the object: one-character texts are shared, so equal ones are the same object. */
+    /* The size tells whether the key was there, not the object: equal one-character texts are the same object. */
     Py_ssize_t size = PyDict_GET_SIZE(environ);
     int done = PyDict_SetDefault(environ, key, text) == NULL ? -1 : 1;
     if (done > 0 && PyDict_GET_SIZE(environ) == size) {
@@ -1287,7 +1287,7 @@ latin1_of(PyObject *octets)
     return PyUnicode_DecodeLatin1(PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets), NULL);
 }
 
-/* Set environ[key] to *text*, which is given away, and may be NULL. Return -1 with an exception if that fails. */
+/* Set environ[key] to *text*, and take over its reference; it may be NULL. Return -1 with an exception on failure. */
 static int
 set_text(PyObject *environ, PyObject *key, PyObject *text)
 {
@@ -1496,8 +1496,7 @@ eight_octets(const unsigned char *at)
            (uint64_t)at[4] << 24 | (uint64_t)at[5] << 16 | (uint64_t)at[6] << 8 | at[7];
 }
 
-/* Find the code that the highest bits of *window* begin with, which is longer than eight bits. Return its length, or 0
- * if there is none. */
+/* Find the code of more than eight bits at the start (highest bits) of *window*. Return its length; 0 for none. */
 static unsigned
 long_code(const State *state, uint64_t window, unsigned char *symbol)
 {
@@ -1511,7 +1510,7 @@ long_code(const State *state, uint64_t window, unsigned char *symbol)
     return 0;
 }
 
-/* Return the octets that a Huffman coded string stands for (RFC 7541 section 5.2), at *to*; -1 if it is malformed.
+/* Decode a Huffman coded string (RFC 7541 section 5.2) into *to*. Return the number of octets; -1 if it is malformed.
  *
  * *to* has room for size * 8 / 5 octets, since no code is shorter than five bits, and for one more.
  */
@@ -1552,7 +1551,7 @@ huffman_decode(const State *state, const unsigned char *from, size_t size, unsig
             break;
         }
     }
-    /* Behind the end there are ones, as in padding. */
+    /* Fill up with ones behind the end, as padding does. */
     window |= have == 0 ? UINT64_MAX : UINT64_MAX >> have;
     while (have > 0) {
         unsigned length = state->shorts[window >> 56].bits;
@@ -1607,12 +1606,12 @@ fill_huffman(State *state)
 #define ENTRY_OVERHEAD 32
 #define NEWEST 62
 #define INSERTED_MAX 128
-/* A Huffman coded string of more octets is the Python function's. */
+/* The Python function decodes a Huffman coded string of more octets. */
 #define CODED_MAX 4096
 #define DECODED_STRING_MAX (CODED_MAX * 8 / 5 + 1)
 
-/* A field block that is decoded. The table is left as it is until all is well: entries that the block inserts are kept
- * here, and those that it evicts are only counted. */
+/* A field block that is being decoded. The table changes only after success: until then the inserted entries are kept
+ * here, and the evicted ones are only counted. */
 typedef struct {
     const State *state;
     const unsigned char *at;
@@ -1621,7 +1620,7 @@ typedef struct {
     Py_ssize_t kept;                  /* dynamic entries of the table that are not evicted */
     PyObject *inserted[INSERTED_MAX]; /* oldest first */
     int inserted_count;
-    int inserted_evicted; /* how many of them, from the oldest on */
+    int inserted_evicted; /* how many of them are evicted again, from the oldest on */
     Py_ssize_t size;      /* of the dynamic table */
     Py_ssize_t capacity;
 } Block;
@@ -1732,7 +1731,7 @@ table_entry(const Block *block, Py_ssize_t index)
     return is_field(field) ? Py_NewRef(field) : NULL;
 }
 
-/* Insert *field*, and evict what has no room any more (4.4). Return 0 if the Python function has to decide. */
+/* Insert *field*, and evict entries that no longer fit (4.4). Return 0 if the Python function has to decide. */
 static int
 insert_field(Block *block, PyObject *field)
 {
@@ -1829,7 +1828,7 @@ close_block(Block *block)
     }
 }
 
-/* Make the table what it is behind the block. Return -1 with an exception. */
+/* Change the table as the block demands. Return -1 with an exception. */
 static int
 change_table(Block *block)
 {
@@ -1845,7 +1844,7 @@ change_table(Block *block)
     for (Py_ssize_t i = 0; i < alive; i++) {
         PyList_SET_ITEM(newest, i, Py_NewRef(block->inserted[block->inserted_count - 1 - i]));
     }
-    /* First what is evicted, from the end: to remove it needs no memory. */
+    /* The evicted entries first, at the end of the list: removing them needs no memory. */
     int failed = PyList_SetSlice(block->table, NEWEST + block->kept, size, NULL);
     if (failed == 0) {
         failed = PyList_SetSlice(block->table, NEWEST, NEWEST, newest);
@@ -1918,7 +1917,7 @@ enum { P_METHOD, P_SCHEME, P_AUTHORITY, P_PATH, P_COUNT };
 static const char *const PSEUDO[] = {":method", ":scheme", ":authority", ":path"};
 _Static_assert(sizeof PSEUDO / sizeof PSEUDO[0] == P_COUNT, "each pseudo-field has its name");
 
-/* A request that is read. Its objects are owned. */
+/* A request that is being read. It owns its objects. */
 typedef struct {
     PyObject *pseudo[P_COUNT]; /* values */
     int pseudo_count;
@@ -1981,7 +1980,7 @@ take_pseudo_field(Request *request, Span name, PyObject *value)
 
 /* Take one field. Return 0 if the Python function has to decide.
  *
- * What comes from the table was checked when it came as a literal.
+ * Fields from the table were checked when they came as literals.
  */
 static int
 take_field(Request *request, const State *state, PyObject *field, int literal, Py_ssize_t longest)
@@ -2059,8 +2058,8 @@ take_field(Request *request, const State *state, PyObject *field, int literal, P
     return 1;
 }
 
-/* Make one field of several cookie fields (RFC 9113 section 8.2.3). Return 0 if the Python function has to decide, or
- * with an exception. */
+/* Join several cookie fields into one (RFC 9113 section 8.2.3). Return 0 with an exception, or without one if the
+ * Python function has to decide. */
 static int
 join_cookies(Request *request, Py_ssize_t longest)
 {
@@ -2095,7 +2094,7 @@ join_cookies(Request *request, Py_ssize_t longest)
     return 1;
 }
 
-/* Tell whether the request line that the pseudo-fields stand for is a usual one, and set the parts of its target. */
+/* Tell whether the pseudo-fields make a usual request line, and set the parts of its target. */
 static int
 is_usual_line(const Request *request, Span *path, Span *query, Py_ssize_t most)
 {
@@ -2391,9 +2390,9 @@ add_duration(uint64_t *cells, Py_ssize_t row, int64_t value)
     cells[row + BUCKETS] += (uint64_t)value;
 }
 
-/* What an exchange notes for observers. Python reads and writes it by its attributes, whose meaning is told in
- * bridge/core/connection/times.py. Those that come often are T_OBJECT_EX, which CPython reads and writes as it does slots
- * of Python's classes: other kinds of members cost it ten times as much. Python can delete them, too: then they are NULL. */
+/* The times that an exchange notes for observers. Python reads and writes the attributes, whose meaning is in
+ * bridge/core/connection/times.py. The frequent ones are T_OBJECT_EX, which CPython treats like slots of Python classes:
+ * other kinds of members cost ten times as much. Python can also delete them: then they are NULL. */
 typedef struct {
     PyObject_HEAD
     long long opened; /* nanoseconds */
@@ -2573,7 +2572,8 @@ note_opening(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t narg
     return new_times(module, nargs, Py_False);
 }
 
-/* Return 1 if the application has not left a route in what it was called with, 0 if it may have, -1 for an exception. */
+/* Return 1 if the application has left no route in the scope or environ that it got, 0 if it may have, -1 for an
+ * exception. */
 static int
 has_no_route(const State *state, PyObject *called_with)
 {
@@ -2589,7 +2589,7 @@ has_no_route(const State *state, PyObject *called_with)
     return 1;
 }
 
-/* What the rows of a process's counts are found by. See PureCounter of bridge/telemetry/metrics/counting.py. */
+/* Finds the rows of a process's counts. See PureCounter of bridge/telemetry/metrics/counting.py. */
 #define KEYS 5        /* the objects of a kind: status, method, writing, version, protocol */
 #define REMEMBERED 16 /* kinds; a usual application has fewer that come often */
 
@@ -2601,7 +2601,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     const State *state; /* of the module, which the type refers to */
-    Py_buffer memory;   /* of what the cells are a view of: held, since to ask for it each time takes a twentieth */
+    Py_buffer memory;   /* of the cells; held, since asking for it each time takes a twentieth of the time */
     uint64_t *cells;    /* in it */
     Py_ssize_t last;    /* where the last row may begin */
     Py_ssize_t queue;
@@ -2627,7 +2627,7 @@ same_key(PyObject *a, PyObject *b)
     return PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) && PyUnicode_Compare(a, b) == 0;
 }
 
-/* Return a kind that is remembered; NULL if it is not. */
+/* Return the kind if it is remembered, else NULL. */
 static const Kind *
 find_kind(const Counter *counter, PyObject *const *keys)
 {
@@ -2644,7 +2644,7 @@ find_kind(const Counter *counter, PyObject *const *keys)
     return NULL;
 }
 
-/* Count an exchange that ends now in a row, and its time in the queue. Return -1 for an exception, and no count then. */
+/* Count an exchange that ends now, and its time in the queue. Return -1 with an exception; then nothing is counted. */
 static int
 count_in(const Counter *counter, Times *times, Py_ssize_t row)
 {
@@ -2660,7 +2660,7 @@ count_in(const Counter *counter, Times *times, Py_ssize_t row)
     if (read_clock(counter->state, &now) < 0) {
         return -1;
     }
-    /* Written so that no value of opened, which Python may set, overflows. */
+    /* Python may set opened to any value; this expression does not overflow for any. */
     int64_t elapsed = times->opened < 0 ? now : now > times->opened ? now - times->opened : 0;
     add_duration(counter->cells, row, elapsed);
     double queued = PyFloat_AS_DOUBLE(times->queued) * 1e9;
@@ -2795,7 +2795,7 @@ counter_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* METH_FASTCALL functions have another type than the table says. The detour keeps compilers from warning. */
+/* METH_FASTCALL functions have another type than the table's. The double cast avoids a compiler warning. */
 #define METHOD(prefix, name) {#name, (PyCFunction)(void (*)(void))prefix##name, METH_FASTCALL, name##_doc}
 
 static PyMethodDef counter_methods[] = {
