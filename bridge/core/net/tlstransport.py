@@ -1,11 +1,11 @@
 """A transport for a server's end of a TLS connection, which lets OpenSSL read and write the socket itself.
 
 The transports of asyncio and uvloop pass all bytes through memory buffers of the ``ssl`` module: two reads for each
-record, of which the second one ends in an exception, and a copy in each direction. Here a request costs one call of
+record, the second of which ends in an exception, and a copy in each direction. Here a request costs one call of
 ``read`` and one of ``write``.
 
-OpenSSL reads record by record and keeps nothing of the next one. So when the system says that a socket is readable, one
-call of ``read`` with room for the largest record leaves nothing behind that the system would not report again.
+OpenSSL reads record by record and keeps nothing of the next one. So one call of ``read`` with room for the largest
+record is enough for each readable event: the system reports the socket again if more is left.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["TLSTransport"]
 
 # The most content of one record (RFC 8446 section 5.1), in bytes: what one read can return.
 _RECORD = 16384
-# What has fewer bytes is served when all sockets of the turn have been read: 256 of them hold a megabyte at most.
+# Reads with fewer bytes are served after all sockets of the turn are read: 256 of them hold a megabyte at most.
 _LITTLE = 4096
 # Bytes that are read, or written, in one turn of the loop: other connections wait meanwhile.
 _PER_TURN = 262144
 # Bytes that OpenSSL gets at once. It makes records of them, and writes each one.
 _PIECE = 65536
-# What a transport does now: serves; sends what is left; has said that it ends, and waits for the peer; nothing.
+# The states: serving; sending the rest; close_notify is sent, and the peer's is awaited; ended.
 _OPEN, _FLUSHING, _SHUTDOWN, _CLOSED = range(4)
 
 
@@ -96,16 +96,16 @@ class TLSTransport(asyncio.Transport):
         self._shutdown_timeout = shutdown_timeout
         self._number = sock.fileno()
         self._protocol: Any = None
-        # SSLSocket's methods do nothing but to call these ones; for each request that would be 2 us of 15.
+        # SSLSocket's methods only call these ones, and would take 2 of 15 us for each request.
         session = getattr(sock, "_sslobj", None)
         self._read: Callable[[int], bytes] = (session or sock).read
         self._write: Callable[[bytes | memoryview], int] = (session or sock).write
         self._shutdown: Callable[[], object] = sock.unwrap if session is None else session.shutdown
         self._state = _OPEN
         self._watched = 0  # the events that are waited for
-        self._reading = True  # the protocol wants to be given bytes
-        self._received = b""  # what was read in this turn of the loop, and is still to be given to it
-        self._turned = 0  # the direction in which OpenSSL cannot go on before the other one can: READABLE or WRITABLE
+        self._reading = True  # the protocol wants bytes
+        self._received = b""  # read in this turn of the loop, not yet given to it
+        self._turned = 0  # WRITABLE: a read waits until OpenSSL can write; READABLE: a write waits until it can read
         self._ended = False  # the peer sends nothing more
         self._unsent: deque[bytes | memoryview] = deque()
         self._unsent_size = 0
@@ -187,12 +187,12 @@ class TLSTransport(asyncio.Transport):
             self._readiness.remove(self._number)
 
     def _ready(self, events: int) -> Callable[[], None] | None:
-        """Act on events. With an error or an end, go in the directions that are waited for: they find out.
+        """Act on events. After an error or an end, do what is waited for: the read or write then reports it.
 
         Returns:
-            What has to be called later in this turn of the loop, see :class:`Readiness`; None if nothing.
+            A function to call later in this turn of the loop, see :class:`Readiness`; None for none.
         """
-        if events == READABLE and self._reading and self._state is _OPEN:  # as nearly always
+        if events == READABLE and self._reading and self._state is _OPEN:  # the usual case
             return self._read_ready()
         watched = self._watched
         if events & ~(READABLE | WRITABLE):
@@ -221,9 +221,9 @@ class TLSTransport(asyncio.Transport):
     # ------------------------------------------------------------------ reading
 
     def _read_ready(self) -> Callable[[], None] | None:
-        """Read; return what gives it to the protocol, if that has not been done."""
+        """Read. Return a function that gives the bytes to the protocol; None if they are given already."""
         if self._unsent and self._peer_ended():
-            self._ended = True  # OpenSSL must not see it: it would send nothing more
+            self._ended = True  # do not let OpenSSL read the end: it would then refuse to send the rest
             self.close()
             return None
         try:
@@ -264,7 +264,7 @@ class TLSTransport(asyncio.Transport):
         return None
 
     def _deliver(self) -> None:
-        """Give the protocol what was read, unless another connection has ended this one meanwhile."""
+        """Give the protocol the bytes that were read, unless another connection has ended this one meanwhile."""
         data, self._received = self._received, b""
         if self._state is _OPEN:
             try:
@@ -283,19 +283,19 @@ class TLSTransport(asyncio.Transport):
                 size += len(data)
                 self._ended = not data
         except OSError:
-            pass  # that there is nothing more yet; anything else happens again at the next read
+            pass  # nothing more yet; a real error comes again at the next read
         return b"".join(parts)
 
     def _peer_ended(self) -> bool:
-        """Tell whether nothing more comes, not even a part of a record."""
+        """Tell whether the peer has ended TCP, with no unread byte left."""
         try:
             return not socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
         except OSError:
             return False
 
     def pause_reading(self) -> None:
-        """Read nothing until :meth:`resume_reading`. What this turn of the loop has read already comes all the same."""
-        # What is waited for changes when something comes: most pauses are over before.
+        """Read nothing until :meth:`resume_reading`. Bytes that this turn of the loop has read are still delivered."""
+        # The watched events change only when bytes arrive: most pauses are over before that.
         self._reading = False
 
     def resume_reading(self) -> None:
@@ -350,7 +350,7 @@ class TLSTransport(asyncio.Transport):
         self._pause_protocol()
 
     def _go_on_writing(self) -> None:
-        """Send what is kept, until the system takes no more, or this turn of the loop has had enough."""
+        """Send the kept bytes, until the system takes no more, or the limit of this turn of the loop is reached."""
         if self._state is _CLOSED:
             return
         unsent = self._unsent
@@ -443,7 +443,7 @@ class TLSTransport(asyncio.Transport):
         return self._state is not _OPEN
 
     def close(self) -> None:
-        """Send what is kept and then close_notify, wait for that of the peer (RFC 8446 section 6.1), and end."""
+        """Send the kept bytes and then close_notify, wait for the peer's (RFC 8446 section 6.1), and end."""
         if self._state is not _OPEN:
             return
         self._state = _FLUSHING
@@ -453,7 +453,7 @@ class TLSTransport(asyncio.Transport):
             self._wait_for(WRITABLE)
 
     def _end_tls(self) -> None:
-        """Say that TLS ends; drop what the peer still sends, until it says so too, or its time is over."""
+        """Send close_notify. Drop what the peer still sends, until its close_notify comes or its time is over."""
         if self._state is _FLUSHING:
             self._state = _SHUTDOWN
             self._timer = self._loop.call_later(self._shutdown_timeout, self.abort)
@@ -461,7 +461,7 @@ class TLSTransport(asyncio.Transport):
             self._shutdown()
         except ssl.SSLWantWriteError:
             self._wait_for(WRITABLE)
-        except ssl.SSLError:  # mostly one that asks for the peer's close_notify; else reading tells
+        except ssl.SSLError:  # usually: the peer's close_notify is missing; a real error comes again at a read
             if self._ended:
                 self._finish(None)
             else:
@@ -472,7 +472,7 @@ class TLSTransport(asyncio.Transport):
             self._finish(None)
 
     def _drop_received(self) -> None:
-        """Read what the peer has sent before it knew of the end; end if it agrees, or is gone."""
+        """Read and drop what the peer sends. End when it has sent close_notify, or is gone."""
         try:
             for _ in range(_PER_TURN // _RECORD):
                 if not self._read(_RECORD):
@@ -486,11 +486,11 @@ class TLSTransport(asyncio.Transport):
         self._finish(None)
 
     def abort(self) -> None:
-        """End at once; what is kept is dropped."""
+        """End at once and drop the kept bytes."""
         self._finish(None)
 
     def _force_close(self, exc: Exception | None) -> None:
-        """End at once: what asyncio calls if TLS within this TLS fails."""
+        """End at once. asyncio calls this if TLS within this TLS fails."""
         self._finish(exc)
 
     def _fail(self, exc: Exception) -> None:
