@@ -31,8 +31,8 @@ class BudgetsConfig(OutputConfig):
         off_or(SIZE),
         24 * MIB,
         "how much memory of a process may hold responses that clients have not read yet; beyond that, applications"
-        " wait until their clients have read, and clients that read next to nothing in 5 s are reset; a quarter"
-        " beyond that, also those that read nothing in 1 s",
+        " wait until their clients have read, and clients that read next to nothing in 5 s are reset; beyond this"
+        " limit and a quarter of it, also clients that read nothing in 1 s",
     )
     limit_spool: int | None = setting(
         BUDGETS,
@@ -45,9 +45,9 @@ class BudgetsConfig(OutputConfig):
         BUDGETS,
         off_or(whole(1)),
         "auto",
-        "how many WSGI threads may wait for slow clients while requests wait for a thread; beyond that, the"
-        " clients that threads have waited for longest, at least 5 s, are cut off, and those whose responses are"
-        " in temporary files, if they have read nothing for 1 s",
+        "how many WSGI threads may wait for slow clients while requests wait for a thread; beyond that, bridge cuts"
+        " off the clients that threads have waited for longest, at least 5 s, and clients that have read nothing of a"
+        " response in a temporary file for 1 s",
         shown="half of --threads",
     )
     limit_turn: int = setting(

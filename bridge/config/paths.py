@@ -55,7 +55,7 @@ def _server(text: str, directory: str) -> str:
     return f"unix:{_path(text[5:], directory)}" if text.startswith("unix:") else text
 
 
-#: By the placeholder of a setting's value: it says in the help, too, that this is a path.
+#: Placeholder of a setting's value -> function that makes it absolute. In the help the placeholder marks it as a path.
 _LOCATE: dict[str, Any] = {
     "FILE": _path,
     "DIR": _path,
