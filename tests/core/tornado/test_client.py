@@ -323,7 +323,10 @@ async def test_awaitables_hold_the_content_back() -> None:
         reader = Reader(headers=lambda reader: gate)
         await peer.write(READ[0].values[0])  # type: ignore[arg-type]
         reading = client.read_response(reader)
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while not reader.calls:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.01)  # content would come now
         assert reader.calls == ["headers"]
         gate.set_result(None)
         assert await reading
