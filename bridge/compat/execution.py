@@ -116,7 +116,7 @@ def _run(words: list[str]) -> int:
         )
     with open(path, "rb") as file:
         if b"python" not in file.readline(200):
-            raise ConfigError(f"exec {command}: {path} is no Python program, so nothing can be put in its place")
+            raise ConfigError(f"exec {command}: {path} is not a Python program, so bridge cannot replace its server")
     _run_file(path)
     return 0
 

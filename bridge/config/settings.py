@@ -501,8 +501,8 @@ class Config(HTTP2Config):
             raise ConfigError("--hooks: need --workers: without a master there is nobody to call most of them")
         if self.forwarded_hops is not None and not self.proxy_headers:
             raise ConfigError(
-                "--forwarded-hops: believes nobody without --forwarded-allow-ips; name the proxies, or '*' if only they"
-                " can reach the server"
+                "--forwarded-hops: needs --forwarded-allow-ips; name the proxies, or '*' if only they can reach the"
+                " server"
             )
         if self.debug and not self.debug_anywhere:
             for address in self.addresses:

@@ -182,7 +182,7 @@ def settle(t: Translation) -> None:
     t.default("threads", "4", "waitress")
     t.default("access_log", "off", "waitress")
     t.default("limit_connections", "100", "waitress")
-    if not facts.get("trusted"):  # waitress removes the fields then, as it believes nobody
+    if not facts.get("trusted"):  # then waitress trusts no proxy and removes the fields
         t.default("proxy_headers", "on", "waitress")
         t.default("forwarded_allow_ips", "0.0.0.0/32", "waitress")
 

@@ -53,7 +53,7 @@ class Functions:
                 raise
             if point not in _AT_AN_END:
                 logging.getLogger("bridge").error(
-                    "The hook %s raised SystemExit(%r): nothing ends there", point, exc.code
+                    "The hook %s raised SystemExit(%r), which ends nothing there", point, exc.code
                 )
             return False
         except Exception:

@@ -97,7 +97,7 @@ class Client:
         try:
             return response.status, json.loads(content)
         except ValueError:
-            raise NotReached(f"{self.path}: what answers is no bridge") from None
+            raise NotReached(f"{self.path}: a program that is not bridge answers") from None
 
     def _note_silence(self, sock: socket.socket) -> None:
         """Say that there is no answer so far, and what the server does as far as the system knows."""

@@ -129,7 +129,7 @@ class Commands:
     @staticmethod
     def _set_level(level: str) -> None:
         logging.getLogger("bridge").setLevel(level.upper())
-        gen_log.info("The log has messages from %s on", level)
+        gen_log.info("Messages of level %s and above are logged from now on", level)
 
     def _reopen(self, query: Mapping[str, str], respond: Respond) -> None:
         only(query)

@@ -177,7 +177,7 @@ class Ending:
     def _last_words(self, said: threading.Lock, speak: bool) -> None:
         try:
             if speak:
-                gen_log.warning("Ending now, although the application has not come to its end:\n%s", _whereabouts())
+                gen_log.warning("Ending now, although the application has not ended:\n%s", _whereabouts())
             messages.flush(_LAST_WORDS / 2)
         finally:
             said.release()

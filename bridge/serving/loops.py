@@ -96,7 +96,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     left = _run_for_a_moment(loop, tasks)
     if left:
-        gen_log.warning("Stopping: given up, since they go on although they were cancelled:\n%s", _described(left))
+        gen_log.warning("Stopping without these tasks, which go on although they were cancelled:\n%s", _described(left))
     for task in tasks - left:
         if not task.cancelled() and task.exception() is not None:
             app_log.error("Exception in a task that was cancelled at the end", exc_info=task.exception())

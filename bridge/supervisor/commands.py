@@ -292,7 +292,7 @@ class Commands:
 
     def _set_level(self, level: str) -> None:
         logging.getLogger("bridge").setLevel(level.upper())
-        gen_log.info("The log has messages from %s on", level)
+        gen_log.info("Messages of level %s and above are logged from now on", level)
         self._master.workers.standing = [
             *(order for order in self._master.workers.standing if order[0] != ToWorker.LOG_LEVEL),
             (ToWorker.LOG_LEVEL, (level,)),

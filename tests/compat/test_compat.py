@@ -303,7 +303,7 @@ WRONG = [
     (["nowhere.py"], "there is no such file"),
     (["-m"], "needs the name of a module"),
     (["-c"], "needs a program"),
-    (["ls"], "is no Python program"),
+    (["ls"], "is not a Python program"),
 ]
 
 

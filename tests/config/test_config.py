@@ -415,8 +415,7 @@ CONTRADICTIONS = [
     ),
     (
         ["--forwarded-hops", "1"],
-        "--forwarded-hops: believes nobody without --forwarded-allow-ips; name the"
-        " proxies, or '*' if only they can reach the server",
+        "--forwarded-hops: needs --forwarded-allow-ips; name the proxies, or '*' if only they can reach the server",
     ),
     (["--keyfile", "k"], "--ssl-keyfile: needs --ssl-certfile, which switches TLS on"),
     (["--ssl-ca-certs", "k"], "--ssl-ca-certs: needs --ssl-certfile, which switches TLS on"),

@@ -248,7 +248,7 @@ class WSGIDelegate:
         if ended:
             gen_log.warning(
                 "%d threads wait for slow clients, %d requests for a thread (--threads-slow): ended %d whose clients"
-                " have read nothing of what is stored",
+                " have read nothing of a stored response",
                 *(len(slow), waiting, ended),
             )
             for worker in slow:

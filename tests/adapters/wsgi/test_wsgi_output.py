@@ -195,7 +195,7 @@ async def test_who_reads_nothing_of_a_stored_response_makes_room_for_others(
         for _, writer in (stored, *held):
             writer.close()
         await free(served)
-    assert "whose clients have read nothing of what is stored" in caplog.text
+    assert "whose clients have read nothing of a stored response" in caplog.text
     assert budget.total == 0
 
 
