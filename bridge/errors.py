@@ -5,6 +5,11 @@ This module knows nothing else of the package; every layer may import it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
 __all__ = [
     "BindError",
     "BridgeError",
@@ -19,6 +24,7 @@ __all__ = [
     "RequestTimeout",
     "UnsupportedFeature",
     "caused_by_disconnect",
+    "traceback_of",
 ]
 
 
@@ -99,8 +105,7 @@ def caused_by_disconnect(error: BaseException | None, before: tuple[BaseExceptio
 
     Args:
         error: The exception.
-        before: The exceptions already looked at. A chain may be a circle: ``raise a from b``, where b was raised while
-            a was handled.
+        before: The exceptions already looked at, since causes may form a circle.
     """
     while error is not None and not any(error is each for each in before):
         if isinstance(error, ConnectionGone):
@@ -110,3 +115,16 @@ def caused_by_disconnect(error: BaseException | None, before: tuple[BaseExceptio
             return all(caused_by_disconnect(each, before) for each in error.exceptions)
         error = error.__context__ if error.__cause__ is None else error.__cause__
     return False
+
+
+def traceback_of(
+    error: BaseException | None,
+) -> tuple[type[BaseException], BaseException, TracebackType | None] | None:
+    """Return what ``exc_info`` of a logger takes, for an exception that has been kept.
+
+    Loggers drop an exception that is false, such as one with ``__len__``. They never drop a tuple.
+
+    Args:
+        error: The exception; None for no traceback.
+    """
+    return None if error is None else (type(error), error, error.__traceback__)

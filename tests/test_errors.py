@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 
 import pytest
 
-from bridge.errors import ConnectionGone, caused_by_disconnect
+from bridge.errors import ConnectionGone, caused_by_disconnect, traceback_of
 
 
 def caught(raise_it: object) -> BaseException:
@@ -75,3 +76,29 @@ def test_a_group_in_its_own_part() -> None:
     group = ExceptionGroup("", [part])
     part.__cause__ = group
     assert not caused_by_disconnect(group)
+
+
+class Empty(Exception):
+    """Is false, and has no text."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+def test_an_exception_that_is_false_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise Empty
+
+    logging.getLogger("x").error("failed", exc_info=traceback_of(caught(fail)))
+    assert "in fail" in caplog.text
+    assert "Empty" in caplog.text
+
+
+def test_without_an_exception_no_traceback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("x").error("failed", exc_info=traceback_of(None))
+    assert "None" not in caplog.text

@@ -579,6 +579,33 @@ def test_a_switch_without_a_reason_is_found(line: str, found: bool) -> None:
     assert unexplained(f"{line}\n") == ([1] if found else [])
 
 
+# --- logged exceptions ------------------------------------------------------------------------------------------------
+
+
+def dropped_tracebacks(source: str) -> list[int]:
+    """Return the lines of *source* that give a logger an exception which the logger drops if it is false."""
+    return [
+        node.value.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.keyword)
+        and node.arg == "exc_info"
+        and ast.unparse(node.value) not in {"True", "False"}
+        and not ast.unparse(node.value).startswith("traceback_of(")
+    ]
+
+
+@table("module, path", modules())
+def test_loggers_get_their_exceptions_from_traceback_of(module: str, path: Path) -> None:
+    assert dropped_tracebacks(path.read_text(encoding="utf-8")) == [], "exc_info=traceback_of(exc)"
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [("exc", [1]), ("task.exception()", [1]), ("True", []), ("traceback_of(exc)", [])]
+)
+def test_an_exception_that_may_be_dropped_is_found(value: str, found: list[int]) -> None:
+    assert dropped_tracebacks(f"log.error('x', exc_info={value})") == found
+
+
 # --- docstrings -------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, overload
 
 from bridge.core.log import app_log
+from bridge.errors import traceback_of
 
 if TYPE_CHECKING:
     import datetime
@@ -246,7 +247,7 @@ class IOLoop:
 
 def _log_failure(func: Callable[..., object], future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
-        app_log.error("Exception in callback %r", func, exc_info=error)
+        app_log.error("Exception in callback %r", func, exc_info=traceback_of(error))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

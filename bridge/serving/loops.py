@@ -16,7 +16,7 @@ from bridge import forks
 from bridge.core.ioloop import new_asyncio_loop
 from bridge.core.log import app_log, gen_log
 from bridge.core.net.readiness import Readiness
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, traceback_of
 from bridge.forks import FAULTS
 from bridge.serving.ending import ending
 from bridge.serving.listener import Listener
@@ -99,7 +99,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
         gen_log.warning("Stopping without these tasks, which go on although they were cancelled:\n%s", _described(left))
     for task in tasks - left:
         if not task.cancelled() and task.exception() is not None:
-            app_log.error("Exception in a task that was cancelled at the end", exc_info=task.exception())
+            app_log.error("Exception in a task that was cancelled at the end", exc_info=traceback_of(task.exception()))
     closing = [loop.create_task(loop.shutdown_asyncgens()), loop.create_task(loop.shutdown_default_executor())]
     for task in left | _run_for_a_moment(loop, closing):
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was logged; what has this is no interface
@@ -145,7 +145,10 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
             forks.end_if_forked(exc)
             if task.done():
                 raise
-            app_log.error("%r in a task or callback of the application; the server goes on", exc, exc_info=exc)
+            name = type(exc).__name__  # not %r: the application's class may have a __repr__ that raises
+            app_log.error(
+                "%s in a task or callback of the application; the server goes on", name, exc_info=traceback_of(exc)
+            )
         except RuntimeError as exc:
             forks.end_if_forked(exc)
             if task.done() or "stopped before" not in str(exc):

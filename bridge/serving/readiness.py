@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.core.log import app_log
+from bridge.errors import traceback_of
 
 __all__ = ["ReadinessCheck"]
 
@@ -80,5 +81,5 @@ class ReadinessCheck:
             self.holds, self.detail = holds, detail
             self._changed(holds, detail)
         if not holds and self._logged != reason:
-            app_log.error("Not ready: %s", reason, exc_info=error)
+            app_log.error("Not ready: %s", reason, exc_info=traceback_of(error))
         self._logged = "" if holds else reason

@@ -15,7 +15,7 @@ from bridge.core.connection.streams import may_be_endless
 from bridge.core.connection.waiter import Waiters
 from bridge.core.http.fields import list_members
 from bridge.core.log import app_log
-from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect
+from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect, traceback_of
 from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
@@ -195,7 +195,9 @@ class HTTPExchange:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError as exc:
             if not exchange.finished and cancelled_itself(exc):
-                app_log.error("ASGI application was cancelled by itself, %s", describe(exchange), exc_info=exc)
+                app_log.error(
+                    "ASGI application was cancelled by itself, %s", describe(exchange), exc_info=traceback_of(exc)
+                )
             self._cut()
             raise
         except BaseException as exc:  # SystemExit and KeyboardInterrupt end the application, not the server
@@ -207,11 +209,11 @@ class HTTPExchange:
                 self._end_incomplete()
                 return
             if self._ends_by_stop():
-                app_log.debug("Exception at the end of a stream, %s", describe(exchange), exc_info=exc)
+                app_log.debug("Exception at the end of a stream, %s", describe(exchange), exc_info=traceback_of(exc))
                 self._cut()
                 return
             if not (client_left(exchange) and caused_by_disconnect(exc)):
-                app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=exc)
+                app_log.error("Exception in ASGI application, %s", describe(exchange), exc_info=traceback_of(exc))
             exchange.fail()
         else:
             if exchange.writing is not DONE and exchange.writing is not CLOSED:

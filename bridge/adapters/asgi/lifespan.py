@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.adapters.asgi.messages import MESSAGE_ERRORS, explain
 from bridge.core.log import app_log
-from bridge.errors import LifespanFailed, LocalProtocolError
+from bridge.errors import LifespanFailed, LocalProtocolError, traceback_of
 from bridge.forks import end_if_forked
 
 __all__ = ["Lifespan"]
@@ -126,10 +126,10 @@ class Lifespan:
                     self.supported = False
                     self._settle(None)
                     return
-                app_log.error("Exception in lifespan startup", exc_info=exc)
+                app_log.error("Exception in lifespan startup", exc_info=traceback_of(exc))
                 self._settle(f"the application raised {exc!r}")
                 return
-            app_log.error("Exception in the application's lifespan", exc_info=exc)
+            app_log.error("Exception in the application's lifespan", exc_info=traceback_of(exc))
             self._settle(f"the application raised {exc!r}")
         else:
             if self._stage == "startup" and self._answer is not None and not self._answer.done():

@@ -12,7 +12,7 @@ from bridge.core.connection.states import CLOSED, DONE
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.websocket import ABNORMAL, INTERNAL_ERROR, WebSocketConnection
 from bridge.core.log import app_log, gen_log
-from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect
+from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect, traceback_of
 from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ class WebSocketExchange:
         except asyncio.CancelledError as exc:
             if not self._is_over() and cancelled_itself(exc):
                 app_log.error(
-                    "ASGI application was cancelled by itself, WebSocket %s", describe(exchange), exc_info=exc
+                    "ASGI application was cancelled by itself, WebSocket %s",
+                    describe(exchange),
+                    exc_info=traceback_of(exc),
                 )
             self._end(self._owner.closing_code or INTERNAL_ERROR)
             raise
@@ -156,7 +158,9 @@ class WebSocketExchange:
             end_if_forked(exc)
             code = INTERNAL_ERROR
             if not (self._is_over() and caused_by_disconnect(exc)):
-                app_log.error("Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=exc)
+                app_log.error(
+                    "Exception in ASGI application, WebSocket %s", describe(exchange), exc_info=traceback_of(exc)
+                )
         else:
             if self._connection is None and not self._gone and not exchange.finished:
                 app_log.error("ASGI application returned without an answer, WebSocket %s", describe(exchange))

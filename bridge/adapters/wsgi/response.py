@@ -17,7 +17,7 @@ from bridge.core.http.fields import NO_LENGTH
 from bridge.core.http.status import is_bodiless
 from bridge.core.log import app_log
 from bridge.core.util import read_at
-from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect
+from bridge.errors import ConnectionGone, LocalProtocolError, caused_by_disconnect, traceback_of
 from bridge.forks import end_if_forked
 
 if TYPE_CHECKING:
@@ -177,13 +177,13 @@ class Response:
         app = self._application.name
         request = describe(self._exchange)
         if isinstance(exc, LocalProtocolError):
-            app_log.error("WSGI application %s breaks PEP 3333: %s (%s)", app, exc, request, exc_info=exc)
+            app_log.error("WSGI application %s breaks PEP 3333: %s (%s)", app, exc, request, exc_info=traceback_of(exc))
         elif isinstance(exc, SpoolError):
             app_log.error("The response to %s cannot be kept: %s", request, exc)
         elif isinstance(exc, ContentError):
             app_log.error("The content of %s cannot be kept: %s", request, exc)
         else:
-            app_log.error("Exception in WSGI application %s, %s", app, request, exc_info=exc)
+            app_log.error("Exception in WSGI application %s, %s", app, request, exc_info=traceback_of(exc))
         if not self.complete:
             self.complete = True
             self._application.post(Response._fail, self)

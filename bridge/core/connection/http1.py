@@ -38,7 +38,7 @@ from bridge.core.http1.decoder import ChunkedDecoder
 from bridge.core.http1.encoder import encode_refusal
 from bridge.core.http1.reader import RequestReader
 from bridge.core.log import app_log, gen_log
-from bridge.errors import ConnectionGone, RemoteProtocolError, RequestTimeout
+from bridge.errors import ConnectionGone, RemoteProtocolError, RequestTimeout, traceback_of
 from bridge.forks import FAULTS, end_if_forked
 
 if TYPE_CHECKING:
@@ -915,7 +915,7 @@ class ServerConnection(asyncio.Protocol):
     def _log_and_fail(self, error: BaseException) -> None:
         """Log an exception of the delegate; answer 500, or end the connection if the response has begun."""
         end_if_forked(error)
-        app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
+        app_log.error("Uncaught exception while serving %s", self.context, exc_info=traceback_of(error))
         exchange = self.exchange
         if exchange is None or exchange.writing is DONE:
             # The response is complete: the client would take a 500 for the answer to its next request.
@@ -928,7 +928,7 @@ class ServerConnection(asyncio.Protocol):
         """Act on *error*, which a delegate's code raised outside of a call by this connection."""
         if self.exchange is not exchange:
             if not isinstance(error, ConnectionGone):
-                app_log.error("Uncaught exception after the end of a request from %s", self.context, exc_info=error)
+                app_log.error("Uncaught exception after a request from %s", self.context, exc_info=traceback_of(error))
         elif isinstance(error, RemoteProtocolError):
             self._refuse_fault(error)
         else:

@@ -27,7 +27,7 @@ from bridge.core.http2 import codes, frames
 from bridge.core.http2.codes import ConnectionFault, StreamFault, StreamRefused
 from bridge.core.http2.windows import INITIAL_WINDOW
 from bridge.core.log import app_log, gen_log
-from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, UnsupportedFeature
+from bridge.errors import ConnectionGone, LimitExceeded, RemoteProtocolError, UnsupportedFeature, traceback_of
 from bridge.forks import FAULTS, end_if_forked
 
 if TYPE_CHECKING:
@@ -570,7 +570,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _log_and_fail(self, exchange: HTTP2Exchange | None, error: BaseException) -> None:
         """Log an exception of the delegate; answer 500, or reset the stream if the response has begun."""
         end_if_forked(error)
-        app_log.error("Uncaught exception while serving %s", self.context, exc_info=error)
+        app_log.error("Uncaught exception while serving %s", self.context, exc_info=traceback_of(error))
         if exchange is not None:
             exchange.fail()
 
@@ -578,7 +578,7 @@ class HTTP2Connection(asyncio.Protocol):
         """Act on *error*, which a delegate's code raised outside of a call by this connection."""
         if self.streams.get(exchange.stream_id) is not exchange or exchange.finished:
             if not isinstance(error, ConnectionGone):
-                app_log.error("Uncaught exception after the end of a request from %s", self.context, exc_info=error)
+                app_log.error("Uncaught exception after a request from %s", self.context, exc_info=traceback_of(error))
         elif isinstance(error, RemoteProtocolError):
             self._refuse_fault(exchange.stream_id, exchange, error)
         else:

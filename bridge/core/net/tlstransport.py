@@ -22,6 +22,7 @@ from bridge.core.log import app_log
 from bridge.core.net.filled import Filled
 from bridge.core.net.handshake import Handshake
 from bridge.core.net.readiness import READABLE, WRITABLE, Readiness
+from bridge.errors import traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -494,7 +495,7 @@ class TLSTransport(asyncio.Transport):
         self._finish(exc)
 
     def _fail(self, exc: Exception) -> None:
-        app_log.error("Uncaught exception in %r", self._protocol, exc_info=exc)
+        app_log.error("Uncaught exception in %r", self._protocol, exc_info=traceback_of(exc))
         self._finish(exc)
 
     def _finish(self, exc: Exception | None) -> None:
