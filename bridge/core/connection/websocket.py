@@ -492,7 +492,7 @@ class WebSocketConnection(asyncio.Protocol):
             if self._lost_unread:
                 self._end(self.close_code or ABNORMAL, self.close_reason)
         finally:
-            if self._noted or event is None or event.__class__ is Progress:
+            if self._noted or self._waiting_size > _WINDOW or event is None or event.__class__ is Progress:
                 self._note_unfinished()
             if self._pings:
                 self._answer_pings()
@@ -500,8 +500,13 @@ class WebSocketConnection(asyncio.Protocol):
                 self._readers.wake()
 
     def _note_unfinished(self) -> None:
-        """Note how much memory an incomplete message takes; none if the connection is gone."""
+        """Note how much memory an incomplete message takes; none if the connection is gone.
+
+        A large message that waits for the reader counts as well: 16 KiB on the wire may be 16 MiB.
+        """
         size = 0 if self.writer.transport is None else self._receiver.held
+        if self._waiting_size > _WINDOW and self.writer.transport is not None:
+            size += self._waiting_size
         if size > SMALL:
             self._noted = True
             self.clock.budgets.unfinished.note(self, size)
@@ -510,9 +515,12 @@ class WebSocketConnection(asyncio.Protocol):
             self.clock.budgets.unfinished.forget(self)
 
     def give_up(self, budget: Budget) -> str:
-        """End the connection with 1013, since clients have begun too many messages."""
+        """End the connection with 1013: clients have begun too many messages, or the reader does not take them."""
         self._noted = False
         budget.forget(self)
+        if self._waiting_size > _WINDOW:
+            self.messages.clear()
+            self._waiting_size = 0
         self._fail(self._receiver.fault(TRY_AGAIN_LATER, "too many unfinished messages"))
         return f"the WebSocket of {self.context}"
 

@@ -416,6 +416,29 @@ def test_unfinished_messages_have_a_budget(loop: ManualLoop, wire: bytes) -> Non
     assert budget.total == 0
 
 
+def test_large_messages_that_the_application_does_not_take_have_a_budget(loop: ManualLoop) -> None:
+    peers = [Peer(loop) for _ in range(3)]
+    budget = peers[0].clock.budgets.unfinished
+    budget.limit = 500_000
+    connections = []
+    for peer in peers:
+        peer.send(HEAD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+        connections.append(peer.delegate.connection)
+    for peer in peers[:2]:
+        peer.send(frame(0xC2, bomb(200_000)))
+        loop.advance(1)
+    assert budget.total >= 400_000
+    peers[2].send(frame(0xC2, bomb(200_000)))
+    loop.advance(1)
+    assert [connection.open for connection in connections] == [False, True, True]  # the oldest
+    assert connections[0].close_code == 1013
+    assert not connections[0].messages
+    for connection in connections[1:]:
+        assert len(connection.take()) == 200_000
+    loop.advance(1)
+    assert budget.total == 0
+
+
 def test_a_message_that_is_complete_is_in_no_budget(peer: Peer) -> None:
     connection = peer.open()
     budget = peer.clock.budgets.unfinished
