@@ -1,1 +1,1 @@
-"""Parts for frameworks and tools of other people, which are imported only where these are used."""
+"""Parts for other frameworks and tools. Each is imported only where that framework or tool is used."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BridgePlugin"]
 
-# The options of `litestar run` that bridge has by the same name, and those that it calls otherwise.
+# The options of `litestar run` that bridge has under the same name, and those that have another name in bridge.
 _OPTIONS = {
     "host": "--host",
     "port": "--port",
@@ -93,7 +93,7 @@ def _words(path: str, is_factory: bool, common: Mapping[str, Any], options: Mapp
 
 
 def _serve(words: Sequence[str], app: Litestar) -> None:
-    """Start the server as a program of its own: this one has imported the application, and a reload must do so anew.
+    """Start the server as a new program: this one has imported the application, and a reload must import it anew.
 
     It takes the place of this process, unless plugins have something to do around it.
     """
@@ -103,7 +103,9 @@ def _serve(words: Sequence[str], app: Litestar) -> None:
         for plugin in app.plugins.cli
         if isinstance(plugin, CLIPlugin) and type(plugin).server_lifespan is not CLIPlugin.server_lifespan
     ]
-    if not plugins and hasattr(os, "fork"):  # Windows has no such exec: the shell would go on at once
+    if not plugins and hasattr(
+        os, "fork"
+    ):  # on Windows exec starts a second process, and the shell would go on at once
         os.execv(command[0], command)  # noqa: S606 - no shell is wanted
     with contextlib.ExitStack() as stack:
         for plugin in plugins:

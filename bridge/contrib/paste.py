@@ -26,7 +26,7 @@ def serve(app: Any, global_conf: Mapping[str, str] | None = None, **settings: st
     Args:
         app: A WSGI application.
         global_conf: The section [DEFAULT]; not used.
-        **settings: The section of the server: settings of bridge, also as gunicorn and waitress call them.
+        **settings: The section of the server: settings of bridge, also under the names of gunicorn and waitress.
 
     Raises:
         SystemExit: The server could not start.

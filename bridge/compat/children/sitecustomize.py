@@ -17,11 +17,11 @@ _SERVERS = {"uvicorn", "hypercorn", "waitress", "gunicorn"}
 
 
 class _Finder:
-    """Finds the servers as usual, and puts the stand-in in place when one has been imported."""
+    """Finds the servers as usual. When one is imported, it puts the stand-in in place."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return the usual spec, with a loader that does more (``importlib.abc.MetaPathFinder``)."""
+        """Return the usual spec, with a loader that adds the stand-in (``importlib.abc.MetaPathFinder``)."""
         if name not in _SERVERS:
             return None
         spec = PathFinder.find_spec(name, path)

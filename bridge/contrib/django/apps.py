@@ -23,7 +23,7 @@ class BridgeConfig(AppConfig):
 
 
 def check_place(app_configs: Any, **kwargs: Any) -> list[Error]:
-    """Complain if another app with a runserver comes first."""
+    """Report an error if another app with a runserver comes first."""
     names = [config.name for config in apps.get_app_configs()]
     own = names.index("bridge.contrib.django")
     first = [name for name in ("django.contrib.staticfiles", "daphne") if name in names[:own]]

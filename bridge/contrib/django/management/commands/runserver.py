@@ -56,11 +56,11 @@ class BridgeServer:
     def serve_forever(self) -> None:
         """Serve until Ctrl-C; under the autoreloader, until the process ends."""
         with asyncio.Runner(loop_factory=loop_factory(self._server.config.loop)) as runner:
-            runner.run(self._server.serve())  # not its run(), which would prepare it a second time
+            runner.run(self._server.serve())  # not run(), which would prepare the server a second time
 
 
 class _Late:
-    """Stands for the application until Django has made it."""
+    """Stands in for the application until Django has made it."""
 
     def __init__(self, owner: BridgeServer) -> None:
         self._owner = owner

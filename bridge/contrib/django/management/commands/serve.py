@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 __all__ = ["Command", "target"]
 
-# As multiprocessing passes them on to its children: -X dev, -W error, -B.
+# The interpreter's options, such as -X dev, -W error and -B, as multiprocessing passes them to its children.
 _FLAGS: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # there is no public name
 
 
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             from bridge.cli import main
 
             raise SystemExit(main(words))
-        # Django has imported the project's models here, and forked workers would have them: a reload needs a new start.
+        # Django has imported the project's models in this process, and forked workers would keep them at a reload.
         path = [os.path.abspath(entry) for entry in sys.path]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
         sys.stdout.flush()
