@@ -407,8 +407,8 @@ class Config(HTTP2Config):
         TIMEOUTS,
         off_or(seconds()),
         None,
-        "how long the application may take for a response; then the request is answered 504, or the connection is"
-        " cut if the response has begun",
+        "how long an application of ASGI or WSGI may take for a response; then the request is answered 504, or the"
+        " connection is cut if the response has begun; Tornado's interface has no such limit",
         aliases=("http-timeout",),
     )
     timeout_disconnect_grace: float | None = setting(
