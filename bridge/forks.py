@@ -36,8 +36,8 @@ __all__ = [
     "was_for_a_child",
 ]
 
-#: What a delegate's code may raise. SystemExit ends a request, not the server; :func:`end_if_forked` ends a child.
-FAULTS = (Exception, SystemExit, KeyboardInterrupt)
+#: What a delegate's code may raise: anything. It ends a request, not the server; :func:`end_if_forked` ends a child.
+FAULTS = (BaseException,)
 
 # Libraries that collect data and send it in the background: the module, the function that sends the rest, and the most
 # seconds for that.

@@ -135,6 +135,7 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
     does ``loop.stop()``. The server goes on: it ends when it is told to.
     """
     task = loop.create_task(coroutine, context=context)
+    logged: BaseException | None = None  # whoever asks a task for its result raises its exception again
     while True:
         try:
             with _woken_by_signals(loop):
@@ -145,6 +146,9 @@ def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
             forks.end_if_forked(exc)
             if task.done():
                 raise
+            if exc is logged:
+                continue
+            logged = exc
             name = type(exc).__name__  # not %r: the application's class may have a __repr__ that raises
             app_log.error(
                 "%s in a task or callback of the application; the server goes on", name, exc_info=traceback_of(exc)

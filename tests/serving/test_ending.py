@@ -263,10 +263,23 @@ def app(request):
     request.finish()
 """
 
+TORNADO_WEB = """
+import sys
+import tornado.web
+class Handler(tornado.web.RequestHandler):
+    async def get(self):
+        if self.request.path == "/exit":
+            sys.exit(7)
+        if self.request.path == "/interrupt":
+            raise KeyboardInterrupt
+        self.write("hello")
+app = tornado.web.Application([("/.*", Handler)])
+"""
+
 
 @alone_first
 @pytest.mark.parametrize("path", ["exit", "interrupt"])
-@pytest.mark.parametrize("interface", ["wsgi", "callable"])
+@pytest.mark.parametrize("interface", ["wsgi", "callable", "tornado.web"])
 def test_who_asks_for_the_end_in_the_other_interfaces(
     tmp_path: Path, way: list[str], interface: str, path: str
 ) -> None:
@@ -275,7 +288,9 @@ def test_who_asks_for_the_end_in_the_other_interfaces(
         "    if path == '/exit':\n        sys.exit(7)\n    if path == '/interrupt':\n        raise KeyboardInterrupt\n"
     )
     wsgi += "    start_response('200 OK', [])\n    return [b'hello']\n"
-    with serve(tmp_path, wsgi if interface == "wsgi" else TORNADO, way, "--interface", interface) as server:
+    code = {"wsgi": wsgi, "callable": TORNADO, "tornado.web": TORNADO_WEB}[interface]
+    options = () if interface == "tornado.web" else ("--interface", interface)
+    with serve(tmp_path, code, way, *options) as server:
         address = server.address()
         assert get(address, f"/{path}")[0] == 500
         assert [get(address)[0] for _ in range(4)] == [200] * 4

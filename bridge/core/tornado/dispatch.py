@@ -26,6 +26,7 @@ from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from bridge.core.tornado.request import HTTPServerRequest
 from bridge.core.tornado.startline import RequestStartLine, raise_by_fault
+from bridge.core.tornado.tasks import call_watched
 from bridge.errors import ConnectionGone
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def start_message(
         headers = gzipcontent.decoded_headers(headers)
     try:
         waiting = connection.run(
+            call_watched,
+            connection,
             message.headers_received,
             start_line(line.method_text, line.target.decode("latin-1"), line.protocol_text),
             headers,

@@ -21,6 +21,7 @@ from bridge.core.tornado.headers import HTTPHeaders
 from bridge.core.tornado.interfaces import HTTPConnection
 from bridge.core.tornado.parameters import HTTP1ConnectionParameters
 from bridge.core.tornado.startline import HTTPOutputError, raise_by_fault
+from bridge.core.tornado.tasks import call_watched
 from bridge.errors import ConnectionGone, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TornadoExchange(HTTPConnection):
     Attributes:
         exchange: The exchange that it wraps.
         detached: :meth:`detach` was called.
+        taken: The stream that :meth:`detach` has returned, None before.
         is_client: False.
     """
 
@@ -61,6 +63,7 @@ class TornadoExchange(HTTPConnection):
         "_writes",
         "detached",
         "exchange",
+        "taken",
     )
 
     is_client = False
@@ -72,6 +75,7 @@ class TornadoExchange(HTTPConnection):
     _writes: int
     detached: bool
     exchange: HTTP1Exchange
+    taken: IOStream | None
 
     @staticmethod
     def open(exchange: HTTP1Exchange, ready: asyncio.Future[None], variables: Context) -> TornadoExchange:
@@ -91,6 +95,7 @@ class TornadoExchange(HTTPConnection):
         self._head_tried = False
         self._writes = 0
         self.detached = False
+        self.taken = None
         return self
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -362,7 +367,8 @@ class TornadoExchange(HTTPConnection):
             raise HTTPOutputError("detach(): in HTTP/2 the connection belongs to all of its requests")
         self._close_callback = None
         self.detached = True
-        return self.server_connection.detach()
+        self.taken = self.server_connection.detach()
+        return self.taken
 
 
 def _fail(future: asyncio.Future[None]) -> None:
@@ -444,7 +450,7 @@ class MessageAdapter:
         """Pass on the end of the request."""
         self._complete = True
         try:
-            self._connection.run(self._message.finish)
+            self._connection.run(call_watched, self._connection, self._message.finish)
         except Exception as exc:
             raise_by_fault(exc)
 
