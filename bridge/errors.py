@@ -5,8 +5,7 @@ This module knows nothing else of the package; every layer may import it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing is heavy, and --version needs none of it
 if TYPE_CHECKING:
     from types import TracebackType
 

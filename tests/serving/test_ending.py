@@ -202,7 +202,7 @@ def test_a_task_that_ignores_that_it_is_cancelled(tmp_path: Path, way: list[str]
         if hook is HOOKS["executor"]:
             assert re.search("Ending now, although .*\n  (asyncio|uvloop)_0", server.messages.text)
         else:
-            assert re.search("given up.*:\n  .*stubborn: .*ends.py:6", server.messages.text)
+            assert re.search("go on although they were cancelled:\n  .*stubborn: .*ends.py:6", server.messages.text)
 
 
 @alone

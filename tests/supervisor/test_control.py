@@ -149,7 +149,7 @@ def test_the_number_of_workers_and_other_commands(place: Path) -> None:
         assert steer(path, "undrain")[0] == 0
         assert "connection" not in get(server.address())[1]
         assert steer(path, "log-level", "debug", "--for", "300ms")[0] == 0
-        server.messages.wait("messages from info on")
+        server.messages.wait("Messages of level info and above")
         assert steer(path, "reopen")[0] == 0
 
 
