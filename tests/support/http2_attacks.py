@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from hpack.hpack import encode_integer
 
 from bridge.core.http2 import huffman
+from bridge.core.http2.codes import FRAME_SIZE_ERROR
 from tests.support.http2 import (
     CONTINUATION,
     DATA,
@@ -23,7 +24,7 @@ from tests.support.http2 import (
     frame,
 )
 
-__all__ = ["DEAR", "FLOODS", "GET", "START", "Frames", "path"]
+__all__ = ["DEAR", "ENDED_WITH", "FLOODS", "GET", "START", "Frames", "path"]
 
 START = PREFACE + frame(SETTINGS, 0, 0)
 GET = b"\x82\x86\x84\x01\x01a"
@@ -101,6 +102,9 @@ VISIBLE = bytes(range(33, 127)) * 80
 
 OPEN = frame(HEADERS, 4, 1, POST)
 DONE = frame(HEADERS, 5, 1, GET)
+
+# A stream beyond the limit of streams is refused, and what is wrong about one that is not open ends the connection.
+ENDED_WITH = {"PRIORITY of four octets": FRAME_SIZE_ERROR}
 
 FLOODS: dict[str, Callable[[], Frames]] = {
     "rapid reset": each_stream(get(GET), on_stream(RST_STREAM, b"\0\0\0\x08")),

@@ -16,10 +16,10 @@ import pytest
 
 from bridge.adapters.asgi import ASGIDelegate
 from bridge.core.connection.turns import UNITS_PER_TURN, Turns
-from bridge.core.http2.codes import CANCEL, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR
+from bridge.core.http2.codes import CANCEL, ENHANCE_YOUR_CALM
 from tests.support.apps.http2_attacked import LARGE, app
 from tests.support.http2 import DATA, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, HTTP2Link, frame
-from tests.support.http2_attacks import DEAR, FLOODS, START, Frames, path
+from tests.support.http2_attacks import DEAR, ENDED_WITH, FLOODS, START, Frames, path
 
 # Bytes that uvloop reads at once.
 READ = 262144
@@ -166,10 +166,6 @@ def check_the_others(attacked: Attacked, seconds: float, block: int = 0) -> None
         max(units for _, units in attacked.waits) <= (ANSWERED_IN + 0.25) * UNITS_PER_TURN + more
     )  # a step may be more than one unit
     assert seconds <= attacked.turns.spent * UNIT_TIME + attacked._turn * TURN_TIME
-
-
-# A stream beyond the limit of streams is refused, and what is wrong about one that is not open ends the connection.
-ENDED_WITH = {"PRIORITY of four octets": FRAME_SIZE_ERROR}
 
 
 @pytest.mark.parametrize("name", FLOODS)
