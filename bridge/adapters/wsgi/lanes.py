@@ -32,7 +32,7 @@ class Lanes:
         loop: The event loop.
     """
 
-    __slots__ = ("_loop", "_pool", "_running", "_used", "_waiting")
+    __slots__ = ("_loop", "_pool", "_running", "_used", "_waiting", "_waiting_requests")
 
     def __init__(self, pool: ThreadPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
@@ -40,6 +40,7 @@ class Lanes:
         self._running = 0  # requests of all lanes in the pool's queue, or in its threads
         self._used = 0
         self._waiting: deque[Lane] = deque()  # lanes with requests that wait; the next one first
+        self._waiting_requests = 0  # of all lanes
 
     def has_room(self, lane: Lane) -> bool:
         """Tell whether another request of *lane* may have a thread. The first one always may."""
@@ -62,13 +63,24 @@ class Lanes:
         """Take a request out of the pool's queue; tell whether it was there."""
         return self._pool.withdraw(request)
 
-    def wait(self, lane: Lane) -> None:
-        """Take note that *lane* has a request that waits, and had none before."""
-        self._waiting.append(lane)
+    def wait(self, lane: Lane, request: Request) -> bool:
+        """Let a request of *lane* wait; return False if too many wait in all lanes, as many as the pool's queue takes.
+
+        Without this bound, 1,000 connections with 100 requests each held 134 MiB.
+        """
+        if self._waiting_requests >= self._pool.queue_limit:
+            return False
+        self._waiting_requests += 1
+        if not lane.waiting:
+            self._waiting.append(lane)
+        lane.waiting.append(request)
+        return True
 
     def leave(self, lane: Lane) -> None:
-        """Take note that *lane* has no request that waits any more."""
-        self._waiting.remove(lane)
+        """Take note that *lane* has one request less that waits."""
+        self._waiting_requests -= 1
+        if not lane.waiting:
+            self._waiting.remove(lane)
 
     def ended(self, lane: Lane) -> None:
         """Take note that a request of *lane* has left its thread, or the queue; queue those for which there is room."""
@@ -87,6 +99,7 @@ class Lanes:
                 continue
             without_room = 0
             request = lane.waiting.popleft()
+            self._waiting_requests -= 1
             if lane.waiting:
                 self._waiting.rotate(-1)
             else:
@@ -120,10 +133,7 @@ class Lane:
             False if too many wait for a thread.
         """
         if self.waiting or not self._lanes.has_room(self):
-            if not self.waiting:
-                self._lanes.wait(self)
-            self.waiting.append(request)
-            return True
+            return self._lanes.wait(self, request)
         return self._lanes.start(self, request)
 
     def withdraw(self, request: Request) -> bool:
@@ -135,8 +145,7 @@ class Lane:
             self.waiting.remove(request)
         except ValueError:
             return False
-        if not self.waiting:
-            self._lanes.leave(self)
+        self._lanes.leave(self)
         return True
 
     def ended(self, _: object = None) -> None:

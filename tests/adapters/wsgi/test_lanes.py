@@ -19,6 +19,7 @@ class Pool:
     """Threads that never begin."""
 
     maximum = 5
+    queue_limit = 100
 
     def __init__(self) -> None:
         self.jobs: list[Any] = []
@@ -72,9 +73,27 @@ def test_a_pool_without_room_refuses() -> None:
     assert not lane.add(requests[0])
 
 
+def test_no_more_wait_than_the_queue_takes() -> None:
+    pool: Any = Pool()
+    pool.queue_limit = 4
+    lanes = Lanes(pool, None)  # type: ignore[arg-type]  # the loop is the pool's matter
+    one, other = Lane(lanes), Lane(lanes)
+    requests: list[Any] = [Request() for _ in range(7)]
+    assert [one.add(request) for request in requests] == [True] * 6 + [False]  # two in threads, four wait
+    assert other.add(Request())  # type: ignore[arg-type]  # the first one of a connection never waits
+    assert not other.add(Request())  # type: ignore[arg-type]
+    assert one.withdraw(requests[5])
+    assert other.add(Request())  # type: ignore[arg-type]
+    assert not one.add(requests[6])
+    for _ in range(5):
+        one.ended()
+    assert one.add(requests[6])
+
+
 def test_all_connections_together_leave_one_share_to_others() -> None:
     pool: Any = Pool()
     pool.maximum = 64
+    pool.queue_limit = 1000
     lanes = Lanes(pool, None)  # type: ignore[arg-type]  # the loop is the pool's matter
     greedy = [Lane(lanes) for _ in range(8)]
     for lane in greedy:
