@@ -17,6 +17,8 @@ def refusal_message(status: int, sender: str, fault: object) -> str:
     """
     if status == 408:
         return f"{fault} from {sender}"
+    if status == 431:  # programs for Tornado, and its own tests, expect its words in front
+        return f"Unsatisfiable read, HTTP message beyond a limit from {sender}: {fault}"
     if status in _TOO_LARGE:
         return f"HTTP message beyond a limit from {sender}: {fault}"
     if status in {417, 501, 505}:

@@ -12,7 +12,7 @@ REFUSALS = [
     (413, "HTTP message beyond a limit from 192.0.2.1: the fault", "too_large"),
     (414, "HTTP message beyond a limit from 192.0.2.1: the fault", "too_large"),
     (417, "Unsupported HTTP message from 192.0.2.1: the fault", "malformed"),
-    (431, "HTTP message beyond a limit from 192.0.2.1: the fault", "too_large"),
+    (431, "Unsatisfiable read, HTTP message beyond a limit from 192.0.2.1: the fault", "too_large"),
     (501, "Unsupported HTTP message from 192.0.2.1: the fault", "malformed"),
     (505, "Unsupported HTTP message from 192.0.2.1: the fault", "malformed"),
 ]
