@@ -220,7 +220,7 @@ class Signals:
         self._before: dict[int, object] = {}
         self._listener: Listener | None = None
         self._replacements: dict[int, object] = {}
-        self._calling = False
+        self._calling = 0  # the signal whose replacement is being called
         self._look_again: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -245,7 +245,7 @@ class Signals:
         if forks.was_for_a_child(number):
             return
         if self._function is not None and self._loop is not None:
-            if self._calling:
+            if number == self._calling:
                 return  # the application's handler calls the one from before
             ending.within(self._limit(number))
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
@@ -261,13 +261,13 @@ class Signals:
         replacement: Any = self._replacements.get(number)
         if not callable(replacement):
             return
-        self._calling = True
+        before, self._calling = self._calling, number  # another signal may interrupt a handler
         try:
             replacement(number, frame)
         except FAULTS:
             app_log.exception("A handler of the application for %s has failed", signal.Signals(number).name)
         finally:
-            self._calling = False
+            self._calling = before
 
     def _look(self) -> None:
         """Take back the signals by which others ask for the end, if the application has set handlers for them."""

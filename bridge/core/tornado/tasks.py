@@ -42,10 +42,12 @@ def call_watched(connection: Watched, function: Callable[..., Any], *args: objec
     loop: Any = connection.exchange.loop  # what typeshed says of factories has no options
     before: Any = loop.get_task_factory()
     ended = functools.partial(_ended, connection)
+    called = False
 
     def create(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
         task = asyncio.Task(coroutine, loop=loop, **options) if before is None else before(loop, coroutine, **options)
-        task.add_done_callback(ended)
+        if not called:  # a factory of the application may go on calling this one
+            task.add_done_callback(ended)
         return task
 
     # Only for the time of this call: no other code runs meanwhile.
@@ -53,7 +55,9 @@ def call_watched(connection: Watched, function: Callable[..., Any], *args: objec
     try:
         return function(*args)
     finally:
-        loop.set_task_factory(before)
+        if loop.get_task_factory() is create:  # otherwise the application has set its own one, which stays
+            loop.set_task_factory(before)
+        called = True
 
 
 def _ended(connection: Watched, task: asyncio.Future[Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -126,3 +128,32 @@ async def test_the_factory_of_tasks_is_asked_and_put_back() -> None:
         await task
     assert len(made) == 1
     assert [type(error) for error in connection.failures] == [GeneratorExit]
+
+
+async def test_a_task_factory_that_the_application_sets_in_a_call_stays() -> None:
+    class Watched:
+        exchange = SimpleNamespace(loop=asyncio.get_running_loop(), report_failure=lambda error: failures.append(error))
+        taken = None
+
+    failures: list[BaseException] = []
+    loop: Any = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+
+    def set_own() -> None:
+        inner = loop.get_task_factory()
+        loop.set_task_factory(own := lambda loop, coroutine, **options: inner(loop, coroutine, **options))
+        set_ones.append(own)
+
+    async def fail() -> None:
+        raise KINDS["base"]
+
+    set_ones: list[Any] = []
+    watched: Any = Watched()
+    try:
+        call_watched(watched, set_own)
+        assert [loop.get_task_factory()] == set_ones
+        done, _ = await asyncio.wait([loop.create_task(fail())])
+        assert [task.exception() for task in done] == [KINDS["base"]]
+        assert not failures, "a task that was started after the call has ended the exchange"
+    finally:
+        loop.set_task_factory(before)
