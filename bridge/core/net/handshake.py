@@ -78,14 +78,17 @@ class HandshakeTurns:
     def _run(self) -> None:
         self._used = 0.0
         waiting = self._waiting
-        while waiting and self._used < _PER_TURN:
-            try:
-                self._timed(waiting[0])
-            except Exception:  # otherwise the other handshakes would wait for ever
-                app_log.exception("Uncaught exception in a TLS handshake")
-            waiting.popleft()
-        if waiting:
-            self._loop.call_soon(self._run)
+        try:
+            while waiting and self._used < _PER_TURN:
+                try:
+                    self._timed(waiting[0])
+                except Exception:  # otherwise the other handshakes would wait for ever
+                    app_log.exception("Uncaught exception in a TLS handshake")
+                finally:
+                    waiting.popleft()
+        finally:  # also when a handler of a signal raises SystemExit, after which the server goes on
+            if waiting:
+                self._loop.call_soon(self._run)
 
     def _timed(self, step: Callable[[], None]) -> None:
         begun = self._clock()

@@ -15,7 +15,7 @@ from bridge.core.log import app_log
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["READABLE", "WRITABLE", "Readiness"]
 
@@ -111,19 +111,29 @@ class Readiness:
             return
         functions = self._functions
         later: list[Callable[[], None]] = []
-        for number, events in watched.poll(0, _PER_TURN):
-            # An earlier function may have removed this socket. If a new socket has its number by now, its function
-            # finds nothing to do.
-            function = functions.get(number)
-            if function is not None:
+        try:
+            for number, events in watched.poll(0, _PER_TURN):
+                # An earlier function may have removed this socket. If a new socket has its number by now, its function
+                # finds nothing to do.
+                function = functions.get(number)
+                if function is not None:
+                    try:
+                        serve = function(events)
+                        if serve is not None:
+                            later.append(serve)
+                    except Exception:  # otherwise the other sockets would wait
+                        app_log.exception("Uncaught exception in %r", function)
+        finally:  # what was read is not reported again
+            self._serve(iter(later))
+
+    def _serve(self, later: Iterator[Callable[[], None]]) -> None:
+        """Call what is left of the functions; in the next turn, if one of them ends this one by SystemExit."""
+        try:
+            for serve in later:
                 try:
-                    serve = function(events)
-                    if serve is not None:
-                        later.append(serve)
-                except Exception:  # otherwise the other sockets would wait
-                    app_log.exception("Uncaught exception in %r", function)
-        for serve in later:
-            try:
-                serve()
-            except Exception:
-                app_log.exception("Uncaught exception in %r", serve)
+                    serve()
+                except Exception:
+                    app_log.exception("Uncaught exception in %r", serve)
+        except BaseException:
+            self._loop.call_soon(self._serve, later)
+            raise

@@ -84,6 +84,20 @@ async def test_a_step_that_fails_keeps_no_other_waiting(caplog: pytest.LogCaptur
 
 
 @both_loops
+async def test_a_step_that_ends_the_turn_keeps_no_other_waiting() -> None:
+    """As a handler of a signal does that raises SystemExit, after which the server goes on."""
+    turns, done = HandshakeTurns(asyncio.get_running_loop(), Clock()), asyncio.Event()
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    turns._waiting.extend([leave, done.set])
+    with pytest.raises(SystemExit):
+        turns._run()
+    await asyncio.wait_for(done.wait(), LIMIT)
+
+
+@both_loops
 async def test_clients_that_begin_at_once_share_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     monkeypatch.setitem(handshake._of_loop, loop, HandshakeTurns(loop, Clock(each_look=STEP)))

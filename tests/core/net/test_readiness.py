@@ -105,6 +105,28 @@ async def test_all_are_told_before_the_first_is_served(
 
 
 @both_loops
+async def test_what_was_read_is_served_although_a_turn_ends_by_system_exit(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """As when a handler of a signal raises it, after which the server goes on."""
+    watched = readiness()
+    served: list[str] = []
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    for sock, serve in ((pair[0], leave), (pair[1], lambda: served.append("second"))):
+        watched.add(sock.fileno(), READABLE, lambda events, sock=sock, serve=serve: sock.recv(9) and serve)  # type: ignore[misc]  # a lambda's default has no type
+    pair[1].send(b"a")
+    pair[0].send(b"b")
+    with pytest.raises(SystemExit):
+        watched._turn()
+    await until(lambda: served == ["second"])
+    for sock in pair:
+        watched.remove(sock.fileno())
+
+
+@both_loops
 async def test_a_function_that_fails_holds_up_no_other(
     pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
