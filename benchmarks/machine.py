@@ -121,7 +121,9 @@ def describe() -> dict[str, str]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    # Debian's packages are profiled too, but what they tell of their build leaves that out.
+    optimised = "--enable-optimizations" in arguments or "/usr/share/python-wheels" in arguments
     return {
         "processor": model,
         "cores": str(len(os.sched_getaffinity(0))),
