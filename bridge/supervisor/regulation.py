@@ -95,7 +95,7 @@ class Regulation:
             return
         if wanted != count:
             busy = sum(load.busy) / len(load.busy)
-            gen_log.info("%d workers instead of %d: they are busy for %d %% of the time", wanted, count, busy * 100)
+            gen_log.info("%d instead of %d workers: they are busy for %d %% of the time", wanted, count, busy * 100)
             master.scale(wanted)
 
     def _load(self, now: float) -> Load:

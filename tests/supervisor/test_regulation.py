@@ -135,13 +135,13 @@ def test_the_number_follows_the_load(environ: dict[str, str]) -> None:
         for thread in threads:
             thread.start()
         try:
-            server.messages.wait(r"2 workers instead of 1: they are busy for \d+ % of the time")
+            server.messages.wait(r"2 instead of 1 workers: they are busy for \d+ % of the time")
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
         assert failed == []
-        server.messages.wait(r"1 workers in the place of 2")
+        server.messages.wait(r"1 instead of 2 workers: they are busy")
         assert server.end() == 0
 
 
