@@ -45,6 +45,10 @@ class Group:
             self.path.rmdir()
             raise
 
+    def usage(self) -> int:
+        """Return how many bytes of memory the group uses."""
+        return int((self.path / ("memory.current" if self.version == 2 else "memory.usage_in_bytes")).read_text())
+
     def kills(self) -> int:
         """Return how many processes the system has killed for their memory."""
         text = (self.path / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
