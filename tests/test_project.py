@@ -45,10 +45,11 @@ RINGS = (
     "bridge.core.stream",
 )
 #: The parts of the ring of connections that others use by name: what an adapter needs besides the contracts.
+CLOSING = "bridge.core.connection.closing"
 WAITER = "bridge.core.connection.waiter"
 WEBSOCKET = "bridge.core.connection.websocket"
 STREAMS = "bridge.core.connection.streams"
-CORE = (*GROUND, *PROTOCOLS, *TOOLS, *RINGS, WAITER, WEBSOCKET, STREAMS, "bridge.core.tornado", "bridge.core")
+CORE = (*GROUND, *PROTOCOLS, *TOOLS, *RINGS, CLOSING, WAITER, WEBSOCKET, STREAMS, "bridge.core.tornado", "bridge.core")
 SERVING = (*CORE, "bridge.config", "bridge.adapters", "bridge.adapters.mount", "bridge.telemetry", "bridge.apps")
 #: What a delegate may know of a connection: what it promises, not what it is.
 CONTRACTS = (
@@ -95,17 +96,18 @@ LAYERS = {
     "bridge.core.connection.turns": ("bridge.core.log",),
     STREAMS: ("bridge.core.log", *CONTRACTS),
     "bridge.core.connection.parameters": ("bridge.core.http", *CONTRACTS),
+    CLOSING: (),
     WAITER: (),
-    WEBSOCKET: (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, "bridge.core.connection"),
-    "bridge.core.connection": (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, "bridge.core.connection"),
+    WEBSOCKET: (*GROUND, *PROTOCOLS, *CONTRACTS, CLOSING, WAITER, "bridge.core.connection"),
+    "bridge.core.connection": (*GROUND, *PROTOCOLS, *CONTRACTS, CLOSING, WAITER, "bridge.core.connection"),
     "bridge.core.middleware": (*GROUND, "bridge.core.http", "bridge.core.net.addresses", *CONTRACTS),
-    "bridge.core.stream": (*GROUND, *TOOLS, "bridge.core.net", *CONTRACTS, "bridge.core.connection"),
+    "bridge.core.stream": (*GROUND, *TOOLS, "bridge.core.net", *CONTRACTS, CLOSING, "bridge.core.connection"),
     "bridge.core.tornado": (*GROUND, *PROTOCOLS, *TOOLS, *RINGS, *CONTRACTS),
     "bridge.core": (*CORE, *CONTRACTS),
     "bridge.config": ("bridge.errors",),
     "bridge.adapters.tornado": (*CORE, *CONTRACTS),
     "bridge.adapters.mount": (*CORE, *CONTRACTS, "bridge.adapters"),  # it takes delegates of every kind
-    "bridge.adapters": (*GROUND, *PROTOCOLS, *CONTRACTS, WAITER, WEBSOCKET, STREAMS),
+    "bridge.adapters": (*GROUND, *PROTOCOLS, *CONTRACTS, CLOSING, WAITER, WEBSOCKET, STREAMS),
     "bridge.telemetry": (*CORE, *CONTRACTS, "bridge.config"),
     "bridge.apps": (
         *CORE,

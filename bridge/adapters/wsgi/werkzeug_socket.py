@@ -16,6 +16,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from bridge.core.connection.closing import close
+
 if TYPE_CHECKING:
     from bridge.core.connection.interfaces import Exchange
 
@@ -185,7 +187,7 @@ class _Relay(asyncio.Protocol):
         self._transport = None
         self.gone()
         if self._other is not None and self._other._transport is not None:
-            self._other._transport.close()
+            close(self._other._transport, asyncio.get_running_loop())
 
     def pause_writing(self) -> None:
         """Let the other side wait."""

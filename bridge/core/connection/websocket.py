@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bridge.core.connection.budgets import SMALL
 from bridge.core.connection.clock import NEVER
+from bridge.core.connection.closing import close
 from bridge.core.connection.reads import read_little, read_much
 from bridge.core.connection.waiter import Waiters
 from bridge.core.connection.writer import Writer
@@ -655,7 +656,7 @@ class WebSocketConnection(asyncio.Protocol):
         transport = self.writer.transport
         if transport is not None:
             self.deadline = self.clock.after(_CLOSE_TIME)
-            transport.close()
+            close(transport, self.loop)
 
     def on_idle(self) -> None:
         """Do nothing: a WebSocket keeps nothing for speed."""

@@ -18,6 +18,7 @@ import pytest
 
 from bridge.adapters.wsgi import werkzeug_socket as sockets
 from bridge.adapters.wsgi.werkzeug_socket import LazySocket
+from bridge.core.connection import closing
 from bridge.errors import ConnectionGone, LocalProtocolError
 from tests.support import ROOT
 from tests.support.certificates import tls_contexts
@@ -67,6 +68,35 @@ async def test_an_echo(tls) -> None:
         assert served.server.connection_count() == 1
         writer.close()
         await until(lambda: served.server.connection_count() == 0)
+
+
+@both_loops
+async def test_a_tls_client_that_never_agrees_to_the_end_is_not_waited_for(monkeypatch, certificates) -> None:
+    monkeypatch.setattr(closing, "_LOOK", 0.05)
+
+    def leave(environ, start_response):
+        sock = environ["werkzeug.socket"]
+        sock.sendall(SWITCH)
+        sock.close()
+        start_response("200 OK", [])
+        return []
+
+    async with serving(leave, tls=certificates[0]) as served:
+
+        def taken() -> bytes:
+            sock = socket.create_connection(served.address)
+            with certificates[1].wrap_socket(sock, server_hostname="localhost") as client:
+                client.sendall(UPGRADE)
+                received = client.recv(1000)
+                assert ended.wait(5)  # the socket stays open, and reads no more
+                return received
+
+        ended = threading.Event()
+        client = asyncio.create_task(asyncio.to_thread(taken))
+        await until(lambda: served.server.connection_count() == 1)
+        await until(lambda: served.server.connection_count() == 0)
+        ended.set()
+        assert await client == SWITCH
 
 
 @both_loops

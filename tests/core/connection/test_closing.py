@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ import pytest
 
 from bridge.core.connection import closing
 from bridge.core.connection.interfaces import NULL_DELEGATE, Connection, Exchange, ExchangeDelegate
+from bridge.core.connection.websocket import WebSocketConnection, WebSocketOptions
+from bridge.core.websocket.handshake import Handshake, check_handshake
 from tests.support.certificates import tls_contexts
 from tests.support.loops import both_loops
-from tests.support.serving import address_of, serving
+from tests.support.serving import address_of, serving, until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 SIZE = 3_000_000
 
 
@@ -71,6 +78,40 @@ async def test_a_peer_that_never_agrees_is_not_waited_for(contexts: tuple[ssl.SS
                 return time.monotonic() - began
 
         assert await asyncio.to_thread(idle) < 5
+
+
+class WebSockets(Delegate):
+    """Accepts every WebSocket."""
+
+    def start_exchange(self, exchange: Exchange) -> ExchangeDelegate:
+        handshake = check_handshake(exchange.head, None)
+        assert isinstance(handshake, Handshake)
+        WebSocketConnection.accept(exchange, handshake, WebSocketOptions())
+        return NULL_DELEGATE
+
+
+@both_loops
+async def test_a_websocket_that_is_over_does_not_wait_for_tls(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "_LOOK", 0.05)
+    async with serving(WebSockets(), tls=contexts[0]) as server:
+        ended = threading.Event()
+
+        def closing_handshake() -> bytes:
+            with connect(address_of(server), contexts[1]) as client:
+                client.sendall(UPGRADE)
+                client.recv(1000)
+                client.sendall(b"\x88\x82" + bytes(4) + b"\x03\xe8")
+                answer = client.recv(1000)
+                assert ended.wait(5)  # the socket stays open, and reads no more
+                return answer
+
+        client = asyncio.create_task(asyncio.to_thread(closing_handshake))
+        await until(lambda: server.connection_count() == 1)
+        await until(lambda: server.connection_count() == 0)
+        ended.set()
+        assert await client == b"\x88\x02\x03\xe8"
 
 
 @both_loops
